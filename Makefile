@@ -1,0 +1,56 @@
+# `make help` lists the habits. Everything is set up in .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml') Cargo.toml Cargo.lock pyproject.toml
+
+.PHONY: help dev format lint test bench demo clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+dev: $(VENV)/.built ## set up .venv with the package (editable) and everything that tests need
+
+$(VENV)/.venv: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip 'maturin>=1.9.4,<2'
+	touch $@
+
+$(VENV)/.built: $(VENV)/.venv $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+format: dev ## rewrite what can be formatted
+	cargo fmt --all
+	$(BIN)/ruff format python tests benches
+	$(BIN)/ruff check --fix-only --quiet python tests benches
+
+lint: dev ## rustfmt, clippy, rustdoc, ruff, mypy, stubtest
+	cargo fmt --all --check
+	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
+	$(BIN)/ruff format --check python tests benches
+	$(BIN)/ruff check python tests benches
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest zerocost._kernels
+	$(BIN)/python tests/check_layers.py
+
+test: dev ## cargo test and pytest
+	cargo test --quiet
+	$(BIN)/python -m pytest
+
+bench: dev ## criterion, then the side-by-side runs against other libraries
+	cargo bench
+	$(BIN)/python -m benches.peers
+
+demo: $(VENV)/.demo ## the main job on real data, in process and over HTTP
+	$(BIN)/zerocost demo
+
+# The demo needs no test tools: an ordinary installation, as a user has it.
+$(VENV)/.demo: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -e $(VENV)/.built || $(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+clean: ## remove what was built
+	rm -rf target $(VENV) dist

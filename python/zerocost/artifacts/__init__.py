@@ -1,0 +1,1 @@
+"""The built-in artifacts: one file each."""

@@ -1,0 +1,1 @@
+"""The contract: types, registry, chains, validation. Knows no artifact."""

@@ -1,0 +1,191 @@
+"""The exceptions of zerocost: one tree, built-in parents, a stable code word each.
+
+Every class has a ``code`` that never changes (problem documents carry it, clients rebuild the class from it) and keeps
+the built-in parent that callers would expect, so ``except ValueError`` goes on working. An error about an argument says
+what was given, what is allowed and, in ``argument``, which one it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+__all__ = [
+    "DatatypeError",
+    "DeadlineExceeded",
+    "DuplicateArtifact",
+    "InvalidInput",
+    "InvalidSchema",
+    "KernelPanic",
+    "LimitExceeded",
+    "MissingInput",
+    "OverlapError",
+    "PlanError",
+    "PluginError",
+    "RangeError",
+    "ServiceUnavailable",
+    "ShapeError",
+    "UndeclaredInput",
+    "UnknownArtifact",
+    "UnknownKey",
+    "UnknownOperation",
+    "ZerocostError",
+    "error_class",
+]
+
+
+class ZerocostError(Exception):
+    """The root of every error that zerocost raises on purpose."""
+
+    code = "error"
+
+    def __init__(self, message: str = "", argument: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.argument = argument
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its argument.
+        return self.message
+
+
+class InvalidInput(ZerocostError, ValueError):
+    """An input breaks the artifact's schema or a rule of its kernel.
+
+    ``errors`` lists every violation as (JSON pointer, message).
+    """
+
+    code = "invalid_input"
+
+    def __init__(
+        self, message: str = "", argument: str | None = None, errors: list[tuple[str, str]] | None = None
+    ) -> None:
+        super().__init__(message, argument)
+        pointer = "" if argument is None else "/" + argument.replace("~", "~0").replace("/", "~1")
+        self.errors = errors if errors is not None else [(pointer, message)]
+
+
+class MissingInput(InvalidInput):
+    """A required input was not given."""
+
+    code = "missing_input"
+
+
+class UndeclaredInput(InvalidInput, TypeError):
+    """A key that the artifact's schema does not declare; the message names the nearest declared one."""
+
+    code = "undeclared_input"
+
+
+class ShapeError(InvalidInput):
+    """A rank or a shape that does not fit."""
+
+    code = "shape"
+
+
+class DatatypeError(InvalidInput, TypeError):
+    """A value of a type that is not taken."""
+
+    code = "datatype"
+
+
+class RangeError(InvalidInput):
+    """A number outside what is allowed."""
+
+    code = "range"
+
+
+class OverlapError(InvalidInput):
+    """An ``out`` that shares memory with an input, or with itself, in a way that cannot be honoured."""
+
+    code = "overlap"
+
+
+class UnknownOperation(InvalidInput):
+    """An operation that a memory artifact does not have."""
+
+    code = "unknown_operation"
+
+
+class UnknownArtifact(ZerocostError, KeyError, ValueError):
+    """No artifact is registered under that name."""
+
+    code = "unknown_artifact"
+
+
+class UnknownKey(ZerocostError, KeyError):
+    """Nothing is stored under that key."""
+
+    code = "unknown_key"
+
+
+class DuplicateArtifact(ZerocostError, ValueError):
+    """The name is taken and ``replace=True`` was not given."""
+
+    code = "duplicate_artifact"
+
+
+class InvalidSchema(ZerocostError, ValueError):
+    """An artifact's ``get_schema()`` is not a valid JSON Schema 2020-12, or its ``x-`` keywords are not."""
+
+    code = "invalid_schema"
+
+
+class PluginError(ZerocostError, ImportError):
+    """A third-party artifact could not be loaded."""
+
+    code = "plugin"
+
+
+class PlanError(ZerocostError, ValueError):
+    """A chain that cannot work. ``step`` is its index, ``artifact`` and ``port`` what is wrong there."""
+
+    code = "plan"
+
+    def __init__(
+        self,
+        message: str = "",
+        argument: str | None = None,
+        *,
+        step: int | None = None,
+        artifact: str | None = None,
+        port: str | None = None,
+    ) -> None:
+        super().__init__(message, argument)
+        self.step = step
+        self.artifact = artifact
+        self.port = port
+
+
+class LimitExceeded(ZerocostError, ValueError):
+    """More than a configured limit allows: bytes, elements, steps, depth."""
+
+    code = "limit"
+
+
+class DeadlineExceeded(ZerocostError, TimeoutError):
+    """The deadline in the execution context has passed."""
+
+    code = "deadline"
+
+
+class ServiceUnavailable(ZerocostError, ConnectionError):
+    """Something that is reached over a network does not answer."""
+
+    code = "unavailable"
+
+
+class KernelPanic(ZerocostError, RuntimeError):
+    """A kernel failed in a way that it should never fail. The process goes on; please report it."""
+
+    code = "kernel_panic"
+
+
+def error_class(code: str) -> type[ZerocostError]:
+    """The class whose ``code`` it is; :class:`ZerocostError` for an unknown one."""
+    return next((kind for kind in _descendants(ZerocostError) if kind.code == code), ZerocostError)
+
+
+def _descendants(kind: type[ZerocostError]) -> Iterator[type[ZerocostError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _descendants(child)

@@ -1,0 +1,15 @@
+//! The Python module `zerocost._kernels`: convert, detach, call, return. Algorithms live in `zerocost-kernels`.
+
+#![allow(missing_docs, reason = "nobody links to this crate from Rust; the docstrings are for Python")]
+
+mod array;
+mod error;
+mod runtime;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _kernels(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    runtime::register(module)?;
+    Ok(())
+}

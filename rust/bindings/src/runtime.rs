@@ -1,0 +1,40 @@
+//! What is asked of the library as a whole: version, CPU level, threads.
+
+use pyo3::prelude::*;
+use zerocost_kernels::arch::Level;
+use zerocost_kernels::parallel;
+
+use crate::error::KernelError;
+
+/// How many threads kernels use.
+#[pyfunction]
+fn num_threads() -> usize {
+    parallel::num_threads()
+}
+
+/// Sets how many threads kernels use from now on; 1 keeps everything on the calling thread.
+#[pyfunction]
+fn set_num_threads(num_threads: usize) -> Result<(), KernelError> {
+    Ok(parallel::set_num_threads(num_threads)?)
+}
+
+/// The CPU level in use: "scalar", "avx2", "avx512" or "neon".
+#[pyfunction]
+fn cpu_level() -> Result<&'static str, KernelError> {
+    Ok(Level::current()?.name())
+}
+
+/// The CPU levels that this machine has, in ascending order.
+#[pyfunction]
+fn cpu_levels() -> Vec<&'static str> {
+    Level::available().map(Level::name).collect()
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(cpu_level, module)?)?;
+    module.add_function(wrap_pyfunction!(cpu_levels, module)?)?;
+    Ok(())
+}

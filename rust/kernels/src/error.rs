@@ -1,0 +1,65 @@
+//! The one error of this crate: variants carry numbers, the text is made here.
+
+use thiserror::Error as ThisError;
+
+/// What a kernel refuses, before any work is done.
+#[derive(Debug, Clone, PartialEq, ThisError)]
+pub enum Error {
+    /// An argument has too few or too many axes.
+    #[error("{argument}: rank {given} was given, {allowed} is needed")]
+    Rank {
+        /// The name of the argument.
+        argument: &'static str,
+        /// The rank that it has.
+        given: usize,
+        /// What is allowed, in words.
+        allowed: &'static str,
+    },
+    /// An argument's shape does not fit the others.
+    #[error("{argument}: shape {given:?} was given, {allowed} is needed")]
+    Shape {
+        /// The name of the argument.
+        argument: &'static str,
+        /// The shape that it has.
+        given: Vec<usize>,
+        /// What is allowed, in words and numbers.
+        allowed: String,
+    },
+    /// A number is outside what is allowed.
+    #[error("{argument}: {given} was given, {allowed} is allowed")]
+    Range {
+        /// The name of the argument.
+        argument: &'static str,
+        /// What was given, as text.
+        given: String,
+        /// What is allowed, in words.
+        allowed: &'static str,
+    },
+    /// Two arguments that do not go together.
+    #[error("{argument}: {problem}")]
+    Conflict {
+        /// The name of the argument.
+        argument: &'static str,
+        /// What does not fit.
+        problem: &'static str,
+    },
+    /// An output shares memory with an input (or with itself) in a way that a kernel cannot honour.
+    #[error("{argument}: {problem}")]
+    Overlap {
+        /// The name of the argument.
+        argument: &'static str,
+        /// What overlaps with what.
+        problem: &'static str,
+    },
+    /// A shape whose number of elements or bytes does not fit the address space.
+    #[error("{argument}: shape {given:?} has more elements than memory can hold")]
+    Overflow {
+        /// The name of the argument.
+        argument: &'static str,
+        /// The shape.
+        given: Vec<usize>,
+    },
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

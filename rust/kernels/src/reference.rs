@@ -1,0 +1,1 @@
+//! Naive float64 twins of every kernel: the oracle of the tests and the baseline of the benches.
