@@ -1,1 +1,101 @@
-"""One unit of computation that is a plain function call and a served model, proven equal."""
+"""One unit of computation that is a plain function call and a served model, proven equal.
+
+``import zerocost`` loads NumPy and the compiled kernels, nothing else: what needs more is imported when it is first used
+(PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from zerocost._kernels import __version__, num_threads, set_num_threads
+from zerocost.artifacts.builtin import default_registry
+from zerocost.core.artifact_base import (
+    Artifact,
+    AttentionArtifact,
+    ExecutionContext,
+    MemoryArtifact,
+    ParallelArtifact,
+)
+from zerocost.core.artifact_communication import ArtifactCommunicationService
+from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.core.chain_artifact import ChainArtifact
+from zerocost.errors import (
+    DatatypeError,
+    DeadlineExceeded,
+    DuplicateArtifact,
+    InvalidInput,
+    InvalidSchema,
+    KernelPanic,
+    LimitExceeded,
+    MissingInput,
+    OverlapError,
+    PlanError,
+    PluginError,
+    RangeError,
+    ServiceUnavailable,
+    ShapeError,
+    UndeclaredInput,
+    UnknownArtifact,
+    UnknownKey,
+    UnknownOperation,
+    ZerocostError,
+)
+
+if TYPE_CHECKING:
+    from zerocost.core.artifact_validation import ArtifactValidator
+
+_LAZY = {
+    "ArtifactValidator": "zerocost.core.artifact_validation",
+}
+"""Public names whose modules are imported when the name is first used."""
+
+__all__ = [
+    "Artifact",
+    "ArtifactCommunicationService",
+    "ArtifactRegistry",
+    "ArtifactSpec",
+    "ArtifactValidator",
+    "AttentionArtifact",
+    "ChainArtifact",
+    "DatatypeError",
+    "DeadlineExceeded",
+    "DuplicateArtifact",
+    "ExecutionContext",
+    "InvalidInput",
+    "InvalidSchema",
+    "KernelPanic",
+    "LimitExceeded",
+    "MemoryArtifact",
+    "MissingInput",
+    "OverlapError",
+    "ParallelArtifact",
+    "PlanError",
+    "PluginError",
+    "RangeError",
+    "ServiceUnavailable",
+    "ShapeError",
+    "UndeclaredInput",
+    "UnknownArtifact",
+    "UnknownKey",
+    "UnknownOperation",
+    "ZerocostError",
+    "__version__",
+    "default_registry",
+    "num_threads",
+    "set_num_threads",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

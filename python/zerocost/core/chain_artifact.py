@@ -1,0 +1,108 @@
+"""A chain that is an artifact itself: it can be registered, served, validated, and stand in other chains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from zerocost.core.artifact_base import Artifact, ExecutionContext
+from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.core.chain_plan import Plan, Source, plan_chain
+from zerocost.core.chain_run import run_plan
+from zerocost.core.ports import Ports
+from zerocost.errors import MissingInput, UndeclaredInput
+
+__all__ = ["ChainArtifact"]
+
+
+class ChainArtifact(Artifact):
+    """A chain as one artifact: its inputs are the chain's unbound ports, its outputs those of the last step."""
+
+    interface: ClassVar[str] = "chain"
+
+    def __init__(
+        self, pipeline: Sequence[dict[str, Any]], registry: ArtifactRegistry, description: str | None = None
+    ) -> None:
+        """Plans the chain; see :func:`zerocost.core.chain_plan.plan_chain` for the steps and the errors.
+
+        Args:
+            pipeline: the steps. They are copied, the arrays in their parameters are not.
+            registry: where the steps' artifacts are looked up, now and whenever the registry has changed.
+            description: what the chain does, for people.
+        """
+        self._version = registry.version
+        self._plan = plan_chain(registry, pipeline, None)
+        self._chain_ports = Ports(_schema_of(self._plan))
+        self._pipeline = [{**step, "params": dict(step.get("params") or {})} for step in pipeline]
+        self._registry = registry
+        self._description = description
+        self.uses = tuple(step.spec.name for step in self._plan.steps)
+
+    def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
+        """Runs the chain; see :func:`zerocost.core.chain_run.run_plan`."""
+        plan = self._current_plan()
+        undeclared = self._chain_ports.undeclared(input_data)
+        if undeclared:
+            raise UndeclaredInput("; ".join(message for _, message in undeclared), errors=undeclared)
+        for name in plan.initial:
+            if name in plan.required and input_data.get(name) is None:
+                raise MissingInput(f"{name} required", name)
+        return run_plan(plan, input_data, context).result
+
+    def get_schema(self) -> dict[str, Any]:
+        """The subschemas of the unbound ports and of the last step's outputs."""
+        return _schema_of(self._current_plan())
+
+    def get_description(self) -> str:
+        """The description that was given, otherwise the names of the steps."""
+        return self._description or f"Chain: {' → '.join(self.uses)}"
+
+    @property
+    def pipeline(self) -> list[dict[str, Any]]:
+        """A copy of the steps."""
+        return [dict(step) for step in self._pipeline]
+
+    def _current_plan(self) -> Plan:
+        version = self._registry.version
+        if version != self._version:
+            self._plan = plan_chain(self._registry, self._pipeline, None)
+            self._chain_ports = Ports(_schema_of(self._plan))
+            self._version = version
+        return self._plan
+
+
+def _schema_of(plan: Plan) -> dict[str, Any]:
+    first, last = plan.steps[0], plan.steps[-1]
+    outputs = last.spec.ports.outputs
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {name: _input_schema(plan, name) for name in plan.initial},
+        "required": [name for name in plan.initial if name in plan.required],
+        "additionalProperties": any(step.receives_all and step.follows == -1 for step in plan.steps),
+    }
+    main: dict[str, str] = {}
+    source = first.bindings.get(first.spec.ports.main_input or "")
+    if source is not None and source.kind == "initial" and source.port is not None:
+        main["input"] = source.port
+    if outputs is not None:
+        schema["x-outputs"] = {name: _listed(sub, last.each is not None) for name, sub in outputs.items()}
+        if last.spec.ports.main_output is not None:
+            main["output"] = last.spec.ports.main_output
+    return {**schema, "x-main": main}
+
+
+def _input_schema(plan: Plan, name: str) -> dict[str, Any]:
+    """The subschema of the first input that takes the chain's input ``name``."""
+    for step in plan.steps:
+        for port, source in step.bindings.items():
+            if source == Source("initial", port=name, optional=source.optional):
+                return _listed(step.spec.ports.inputs.get(port, {}), step.each == port)
+    return {}
+
+
+def _listed(subschema: dict[str, Any], is_list: bool) -> dict[str, Any]:
+    if not is_list:
+        return subschema
+    described = {key: subschema[key] for key in ("description",) if key in subschema}
+    return {"type": "array", **described}

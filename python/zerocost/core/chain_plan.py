@@ -1,0 +1,317 @@
+"""Planning a chain: which input of which step comes from where, decided before anything runs.
+
+A step's inputs are bound in this order:
+
+1. its ``inputs`` mapping: ``{"tensor": "attend.processed_attention"}`` is output ``processed_attention`` of the earlier
+   step with the id ``attend``; ``"$.name"`` is the chain's initial input;
+2. its ``params``;
+3. the same name in the running result, that is the outputs of the step before (the initial input for the first step);
+4. for a missing main input: the main output of the step before.
+
+A step without ``inputs`` waits for the step before it. A step with ``inputs`` waits for the steps that they name and for
+those in ``after``, nothing else, so 3 and 4 hold for it only if the step before is among them (or it is the first step).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.core.ports import closest
+from zerocost.errors import PlanError
+
+__all__ = ["Plan", "PlannedStep", "Source", "plan_chain"]
+
+_ID = re.compile(r"[A-Za-z0-9_-]+")
+_STEP_KEYS = ("artifact", "params", "inputs", "id", "after", "each")
+
+INITIAL = -1
+"""The index of the step that stands for the chain's initial input."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an input comes from: an output of a step, or a parameter.
+
+    Attributes:
+        kind: ``"initial"``, ``"step"`` or ``"param"``.
+        step: the index of the step for ``"step"``.
+        port: the name there; None for the main output of a step whose outputs are not declared.
+        optional: whether the name may turn out to be absent (outputs that are not declared).
+    """
+
+    kind: str
+    step: int = INITIAL
+    port: str | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step with its wiring.
+
+    Attributes:
+        receives_all: the step takes undeclared keys, so the whole running result is handed over.
+        follows: the step whose outputs are the running result; None where there is none.
+        each: the input that is run through element by element, None for a single call.
+    """
+
+    index: int
+    id: str
+    spec: ArtifactSpec
+    params: dict[str, Any]
+    bindings: dict[str, Source]
+    waits_for: frozenset[int]
+    receives_all: bool
+    follows: int | None
+    each: str | None
+
+    @property
+    def label(self) -> str:
+        """How errors name the step."""
+        return f"step {self.index} ({self.spec.name})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The wiring of a chain.
+
+    Attributes:
+        steps: in the order of the pipeline.
+        initial: the names that the chain takes from its initial input, those that must be there first.
+        required: those of ``initial`` that must be there.
+    """
+
+    steps: tuple[PlannedStep, ...]
+    initial: tuple[str, ...] = ()
+    required: frozenset[str] = frozenset()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The wiring as JSON."""
+        return {
+            "inputs": list(self.initial),
+            "required": sorted(self.required),
+            "steps": [
+                {
+                    "index": step.index,
+                    "id": step.id,
+                    "artifact": step.spec.name,
+                    "waits_for": [self.steps[index].id for index in sorted(step.waits_for)],
+                    "inputs": {name: self._describe(source) for name, source in step.bindings.items()},
+                    **({"each": step.each} if step.each else {}),
+                }
+                for step in self.steps
+            ],
+        }
+
+    def _describe(self, source: Source) -> str:
+        if source.kind == "param":
+            return "params"
+        origin = "$" if source.step == INITIAL else self.steps[source.step].id
+        return f"{origin}.{source.port or '(main output)'}"
+
+
+@dataclass
+class _Planner:
+    registry: ArtifactRegistry
+    given: frozenset[str] | None
+    """The names of the initial input; None to let every unbound port become one."""
+    steps: list[PlannedStep] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)
+    initial: dict[str, bool] = field(default_factory=dict)
+    """The names taken from the initial input, and whether they are required."""
+
+    def add(self, index: int, raw: Mapping[str, Any], later_ids: frozenset[str]) -> None:
+        spec = self._spec(index, raw)
+        label = f"step {index} ({spec.name})"
+
+        def fail(problem: str, port: str | None = None) -> PlanError:
+            return PlanError(f"{label}: {problem}", step=index, artifact=spec.name, port=port)
+
+        params = _mapping(raw, "params", fail)
+        mapping = _mapping(raw, "inputs", fail) if "inputs" in raw else None
+        step_id = raw.get("id", str(index))
+        if not isinstance(step_id, str) or not _ID.fullmatch(step_id):
+            raise fail(f"id {step_id!r}: letters, digits, '_' and '-' are allowed")
+        if step_id in self.ids:
+            raise fail(f"id {step_id!r} is step {self.ids[step_id]}'s already")
+        ports = spec.ports
+        for what, names in (("params", params), ("inputs", mapping or {})):
+            for _, message in ports.undeclared(names):
+                raise fail(f"{what}: {message}")
+        twice = sorted(set(params) & set(mapping or {}))
+        if twice:
+            raise fail(f"{', '.join(twice)}: given in 'inputs' and in 'params'", twice[0])
+        for where, message in ports.errors(params, partial=True):
+            raise fail(f"params: {message}", where.strip("/") or None)
+
+        def earlier(name: object, what: str) -> int:
+            if isinstance(name, str) and name in self.ids:
+                return self.ids[name]
+            if name == step_id or name in later_ids:
+                raise fail(f"{what}: step {name!r} does not come before this one; only earlier steps can be named")
+            raise fail(f"{what}: no step {name!r}; {closest(str(name), self.ids)}")
+
+        bindings = {name: self._named(name, text, earlier, fail) for name, text in (mapping or {}).items()}
+        after = raw.get("after", [])
+        if not isinstance(after, list | tuple):
+            raise fail(f"after: {after!r} was given, a list of step ids is needed")
+        waits_for = {source.step for source in bindings.values() if source.kind == "step"}
+        waits_for |= {earlier(name, "after") for name in after}
+        if mapping is None and index > 0:
+            waits_for.add(index - 1)
+        follows = index - 1 if index == 0 or index - 1 in waits_for else None
+
+        bindings |= {name: Source("param") for name in params}
+        self._bind_from_running_result(spec, bindings, follows)
+        main = ports.main_input
+        if main is not None and main not in bindings and follows is not None and follows != INITIAL:
+            before = self.steps[follows]
+            port = before.spec.ports.main_output
+            bindings[main] = Source("step", follows, port, optional=port is None)
+        for name in ports.required:
+            if name not in bindings:
+                self._unbound(name, bindings, follows, fail)
+        if follows == INITIAL:
+            # The first step's optional inputs may come with the initial input as well.
+            for name in ports.inputs:
+                if name not in bindings and self._initial(name, required=False):
+                    bindings[name] = Source("initial", port=name, optional=True)
+
+        each = self._each(raw, spec, bindings, fail)
+        self.ids[step_id] = index
+        self.steps.append(
+            PlannedStep(
+                index=index,
+                id=step_id,
+                spec=spec,
+                params=dict(params),
+                bindings=bindings,
+                waits_for=frozenset(waits_for),
+                receives_all=ports.is_open,
+                follows=follows,
+                each=each,
+            )
+        )
+
+    def _spec(self, index: int, raw: Mapping[str, Any]) -> ArtifactSpec:
+        if not isinstance(raw, Mapping):
+            raise PlanError(f"step {index}: {type(raw).__name__} was given, an object is needed", step=index)
+        for key in raw:
+            if key not in _STEP_KEYS:
+                raise PlanError(f"step {index}: unknown key {key!r}; {closest(str(key), _STEP_KEYS)}", step=index)
+        name = raw.get("artifact")
+        if not isinstance(name, str):
+            raise PlanError(f"step {index}: 'artifact' must be the name of an artifact", step=index)
+        try:
+            return self.registry[name]
+        except KeyError as error:
+            error.add_note(f"in step {index} of the chain")
+            raise
+
+    def _named(self, name: str, text: object, earlier: Any, fail: Any) -> Source:
+        origin, separator, port = text.partition(".") if isinstance(text, str) else ("", "", "")
+        if not separator or not port:
+            raise fail(f"inputs: {name}: {text!r} was given, 'step.port' or '$.name' is needed", name)
+        if origin == "$":
+            if not self._initial(port, required=True):
+                raise fail(
+                    f"inputs: {name}: the initial input has no {port!r}; {closest(port, self.given or ())}", name
+                )
+            return Source("initial", port=port)
+        step = earlier(origin, f"inputs: {name}")
+        outputs = self.steps[step].spec.ports.outputs
+        if outputs is not None and port not in outputs:
+            raise fail(f"inputs: {name}: step {origin!r} has no output {port!r}; {closest(port, outputs)}", name)
+        return Source("step", step, port)
+
+    def _initial(self, name: str, *, required: bool) -> bool:
+        """Notes that ``name`` is taken from the initial input; whether it can be."""
+        if self.given is not None and name not in self.given:
+            return False
+        self.initial[name] = self.initial.get(name, False) or required
+        return True
+
+    def _bind_from_running_result(self, spec: ArtifactSpec, bindings: dict[str, Source], follows: int | None) -> None:
+        if follows is None:
+            return
+        if follows == INITIAL:
+            for name in spec.ports.required:
+                if name not in bindings and self.given is not None and self._initial(name, required=True):
+                    bindings[name] = Source("initial", port=name)
+            return
+        outputs = self.steps[follows].spec.ports.outputs
+        for name in spec.ports.inputs:
+            if name not in bindings and (outputs is None or name in outputs):
+                # An undeclared output may be there or not; the main input then falls back to the main output.
+                if outputs is None and name == spec.ports.main_input:
+                    continue
+                bindings[name] = Source("step", follows, name, optional=outputs is None)
+
+    def _unbound(self, name: str, bindings: dict[str, Source], follows: int | None, fail: Any) -> None:
+        if self.given is None:
+            self._initial(name, required=True)
+            bindings[name] = Source("initial", port=name)
+            return
+        if follows is None or follows == INITIAL:
+            there = closest(name, self.given)
+            raise fail(f"nothing gives its input {name!r}; in the initial input {there}", name)
+        outputs = self.steps[follows].spec.ports.outputs or {}
+        raise fail(f"nothing gives its input {name!r}; of the outputs of step {follows} {closest(name, outputs)}", name)
+
+    def _each(
+        self, raw: Mapping[str, Any], spec: ArtifactSpec, bindings: Mapping[str, Source], fail: Any
+    ) -> str | None:
+        each = raw.get("each")
+        if each is None or each is False:
+            return None
+        if each is True:
+            each = spec.ports.main_input
+            if each is None:
+                raise fail("each: the artifact has no main input; name the input to run through")
+        if not isinstance(each, str):
+            raise fail(f"each: {each!r} was given, the name of an input or true is needed")
+        for _, message in spec.ports.undeclared([each]):
+            raise fail(f"each: {message}", each)
+        if each not in bindings and not spec.ports.is_open:
+            raise fail(f"each: nothing gives the input {each!r}", each)
+        return each
+
+
+def plan_chain(
+    registry: ArtifactRegistry, pipeline: Sequence[dict[str, Any]], initial_input_names: Iterable[str] | None
+) -> Plan:
+    """Wires a chain, or says why it cannot work. Nothing is run.
+
+    Args:
+        registry: where the steps' artifacts are.
+        pipeline: at least one step: ``{"artifact": name, "params": {}, "inputs": {}, "id": text, "after": [ids],
+            "each": input or true}``; only ``artifact`` is required. An id is ``[A-Za-z0-9_-]+``, by default the index.
+        initial_input_names: the names that the initial input will have; None makes every unbound input one of them.
+
+    Raises:
+        UnknownArtifact: a step's artifact is not registered.
+        PlanError: anything else, with the step's index, its artifact and the port.
+    """
+    if isinstance(pipeline, str | Mapping) or not isinstance(pipeline, Sequence):
+        raise PlanError(f"pipeline: {type(pipeline).__name__} was given, a list of steps is needed")
+    if not pipeline:
+        raise PlanError("pipeline: it has no step")
+    given = None if initial_input_names is None else frozenset(initial_input_names)
+    planner = _Planner(registry, given)
+    ids = [raw.get("id", str(index)) if isinstance(raw, Mapping) else None for index, raw in enumerate(pipeline)]
+    for index, raw in enumerate(pipeline):
+        planner.add(index, raw, frozenset(name for name in ids[index + 1 :] if isinstance(name, str)))
+    required = frozenset(name for name, needed in planner.initial.items() if needed)
+    initial = sorted(planner.initial, key=lambda name: name not in required)
+    return Plan(tuple(planner.steps), tuple(initial), required)
+
+
+def _mapping(raw: Mapping[str, Any], key: str, fail: Any) -> Mapping[str, Any]:
+    value = raw.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise fail(f"{key}: {type(value).__name__} was given, an object is needed")
+    return value

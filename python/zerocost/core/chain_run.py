@@ -1,0 +1,227 @@
+"""Running a planned chain: steps in order, branches beside each other, and a trace of what happened."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from zerocost.core.arrays import counting_copies
+from zerocost.core.artifact_base import ExecutionContext
+from zerocost.core.chain_plan import Plan, PlannedStep
+from zerocost.errors import DatatypeError, DeadlineExceeded, MissingInput
+
+__all__ = ["ChainRun", "StepTrace", "run_plan"]
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What one step did.
+
+    Attributes:
+        start: seconds since the chain began.
+        duration: seconds.
+        thread: the name of the thread that ran it.
+        bytes_in: bytes of the arrays that went in.
+        bytes_out: bytes of the arrays that came out.
+        bytes_copied: bytes that had to be copied to make arrays that a kernel can read.
+    """
+
+    index: int
+    id: str
+    artifact: str
+    start: float
+    duration: float
+    thread: str
+    bytes_in: int
+    bytes_out: int
+    bytes_copied: int
+
+
+@dataclass(frozen=True)
+class ChainRun:
+    """Every step's outputs by id, and the trace (empty unless asked for), in the order of the pipeline."""
+
+    outputs: dict[str, dict[str, Any]]
+    trace: list[StepTrace]
+    result: dict[str, Any]
+    """The last step's outputs."""
+
+
+@dataclass
+class _Run:
+    plan: Plan
+    initial: dict[str, Any]
+    context: ExecutionContext
+    traced: bool
+    began: float = field(default_factory=time.monotonic)
+    results: dict[int, dict[str, Any]] = field(default_factory=dict)
+    trace: dict[int, StepTrace] = field(default_factory=dict)
+
+    def step(self, step: PlannedStep) -> dict[str, Any]:
+        """Runs one step whose predecessors are done."""
+        deadline = self.context.metadata.get("deadline")
+        try:
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineExceeded(f"the deadline passed {time.monotonic() - deadline:.3f} s ago")
+            inputs = self._inputs(step)
+            if not self.traced:
+                return self._execute(step, inputs)
+            start = time.monotonic()
+            with counting_copies() as copied:
+                outputs = self._execute(step, inputs)
+            self.trace[step.index] = StepTrace(
+                index=step.index,
+                id=step.id,
+                artifact=step.spec.name,
+                start=start - self.began,
+                duration=time.monotonic() - start,
+                thread=threading.current_thread().name,
+                bytes_in=_array_bytes(inputs),
+                bytes_out=_array_bytes(outputs),
+                bytes_copied=copied.bytes,
+            )
+            return outputs
+        except Exception as error:
+            error.add_note(f"in {step.label} of the chain")
+            raise
+
+    def _inputs(self, step: PlannedStep) -> dict[str, Any]:
+        inputs: dict[str, Any] = {}
+        if step.receives_all and step.follows is not None:
+            inputs.update(self.initial if step.follows < 0 else self.results[step.follows])
+        for name, source in step.bindings.items():
+            if source.kind == "param":
+                inputs[name] = step.params[name]
+                continue
+            values = self.initial if source.kind == "initial" else self.results[source.step]
+            if source.port is None:
+                # The step before declares no outputs: its result is bound by name, otherwise its first key is it.
+                port = name if name in values else next(iter(values), None)
+            else:
+                port = source.port
+            if port in values:
+                inputs[name] = values[port]
+            elif not source.optional or name in step.spec.ports.required:
+                raise MissingInput(f"{name} required; the step before gave {sorted(map(str, values))}", name)
+        return inputs
+
+    def _execute(self, step: PlannedStep, inputs: dict[str, Any]) -> dict[str, Any]:
+        context = ExecutionContext(
+            artifact_name=step.spec.name,
+            interface="chain",
+            mode=self.context.mode,
+            metadata={**self.context.metadata, "step": step.index, "steps": len(self.plan.steps)},
+        )
+        execute = step.spec.implementation.execute
+        if step.each is None:
+            return _checked(execute(inputs, context))
+        elements = inputs.get(step.each)
+        if not isinstance(elements, list | tuple):
+            kind = type(elements).__name__
+            raise DatatypeError(f"{step.each}: {kind} was given, 'each' needs a list", step.each)
+
+        def one(element: Any) -> dict[str, Any]:
+            return _checked(execute({**inputs, str(step.each): element}, context))
+
+        results = _in_parallel([partial(one, element) for element in elements])
+        names = results[0] if results else step.spec.ports.outputs or {}
+        return {name: [result.get(name) for result in results] for name in names}
+
+
+def run_plan(
+    plan: Plan, initial_input: dict[str, Any], context: ExecutionContext | None = None, *, traced: bool = False
+) -> ChainRun:
+    """Runs a plan. Steps that wait for each other run in the calling thread; branches get threads of their own.
+
+    When a step fails, the steps that were still waiting do not run; those that are running are waited for, so no work
+    of a chain outlives its call.
+
+    Raises:
+        DeadlineExceeded: ``context.metadata["deadline"]`` (seconds on ``time.monotonic()``) passed between two steps.
+        Exception: whatever a step raises, with a note that says which step it was.
+    """
+    if context is None:
+        context = ExecutionContext("chain", "chain", "zero_cost", {})
+    metadata = {"chain_id": uuid.uuid4().hex, **context.metadata}
+    context = ExecutionContext(context.artifact_name, context.interface, context.mode, metadata)
+    run = _Run(plan, initial_input, context, traced)
+    if all(step.index == 0 or step.index - 1 in step.waits_for for step in plan.steps):
+        for step in plan.steps:
+            run.results[step.index] = run.step(step)
+    else:
+        _run_branches(run)
+    steps = plan.steps
+    return ChainRun(
+        outputs={step.id: run.results[step.index] for step in steps},
+        trace=[run.trace[step.index] for step in steps] if traced else [],
+        result=run.results[steps[-1].index],
+    )
+
+
+def _run_branches(run: _Run) -> None:
+    waiting = {step.index: step for step in run.plan.steps}
+    running: dict[Future[dict[str, Any]], PlannedStep] = {}
+    failure: tuple[int, BaseException] | None = None
+    # A pool of this run's own: steps of one chain never wait for a place behind those of another.
+    with ThreadPoolExecutor(len(waiting), thread_name_prefix="zerocost-chain") as pool:
+        while waiting or running:
+            if failure is None:
+                for step in [step for step in waiting.values() if step.waits_for <= run.results.keys()]:
+                    del waiting[step.index]
+                    running[pool.submit(contextvars.copy_context().run, run.step, step)] = step
+            if not running:
+                break
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                step = running.pop(future)
+                error = future.exception()
+                if error is None:
+                    run.results[step.index] = future.result()
+                elif failure is None or step.index < failure[0]:
+                    failure = (step.index, error)
+    if failure is not None:
+        raise failure[1]
+
+
+def _in_parallel(calls: list[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Every call's result in order, on as many threads as there are cores. The first error wins; no call is left."""
+    if len(calls) < 2:
+        return [call() for call in calls]
+    with ThreadPoolExecutor(min(len(calls), os.cpu_count() or 1), thread_name_prefix="zerocost-each") as pool:
+        futures = [pool.submit(contextvars.copy_context().run, call) for call in calls]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def _checked(outputs: Any) -> dict[str, Any]:
+    if not isinstance(outputs, dict):
+        raise DatatypeError(f"execute returned {type(outputs).__name__}, a dict is needed")
+    return outputs
+
+
+def _array_bytes(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, dict):
+        return _total(value.values())
+    if isinstance(value, list | tuple):
+        return _total(value)
+    return 0
+
+
+def _total(values: Iterable[Any]) -> int:
+    return sum(_array_bytes(value) for value in values)

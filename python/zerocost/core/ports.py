@@ -1,0 +1,320 @@
+"""Reading a schema: its ports, and what breaks it.
+
+One schema says everything about an artifact: JSON Schema 2020-12 for its parameters, ``x-tensor`` on its array inputs,
+``x-outputs`` and ``x-main`` for what comes out and what a chain connects by default. Array inputs are never run through
+JSON Schema: they are checked by dtype and shape.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from zerocost.core.arrays import DATATYPES, as_tensor
+from zerocost.errors import DatatypeError, InvalidSchema, ShapeError
+
+__all__ = ["Ports", "closest", "pointer"]
+
+Schema = dict[str, Any]
+Errors = list[tuple[str, str]]
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
+
+
+def pointer(*path: str | int) -> str:
+    """The JSON pointer (RFC 6901) of a path."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """What a message about an unknown name ends with: the nearest known one, or all of them where they are few."""
+    known = sorted(names)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(repr(candidate) for candidate in near)}?"
+    if not known:
+        return "there are none"
+    if len(known) <= 12:
+        return f"there are {', '.join(repr(candidate) for candidate in known)}"
+    return f"there are {len(known)} others"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What goes into an artifact and what comes out, read from its schema.
+
+    Attributes:
+        schema: the schema as the artifact gave it.
+        inputs: every declared input with its subschema.
+        required: the inputs that must be given.
+        outputs: every declared output with its subschema; None where the schema declares none.
+        main_input: the input that a chain binds to the main output of the step before.
+        main_output: None where it is not known before the first run (then it is the first key of the result).
+        is_open: whether undeclared keys are received as well.
+    """
+
+    schema: Schema
+    inputs: dict[str, Schema] = field(init=False)
+    required: tuple[str, ...] = field(init=False)
+    outputs: dict[str, Schema] | None = field(init=False)
+    main_input: str | None = field(init=False)
+    main_output: str | None = field(init=False)
+    is_open: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        schema = self.schema
+        if not isinstance(schema, dict):
+            raise InvalidSchema(f"get_schema returned {type(schema).__name__}, a dict is needed")
+        _refuse_remote_references(schema)
+        inputs = _mapping(schema, "properties")
+        outputs = _mapping(schema, "x-outputs") if "x-outputs" in schema else None
+        required = schema.get("required", [])
+        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+            raise InvalidSchema("'required' must be a list of names")
+        main = _mapping(schema, "x-main")
+        unknown = set(main) - {"input", "output"}
+        if unknown:
+            raise InvalidSchema(f"x-main has {sorted(unknown)}, only 'input' and 'output' are known")
+        main_input = main.get("input", next(iter(required), None))
+        main_output = main.get("output", next(iter(outputs), None) if outputs else None)
+        is_open = "properties" not in schema or schema.get("additionalProperties") not in (None, False)
+        if main_input is not None and main_input not in inputs and not is_open:
+            raise InvalidSchema(f"x-main names the input {main_input!r}; {closest(main_input, inputs)}")
+        if main_output is not None and outputs is not None and main_output not in outputs:
+            raise InvalidSchema(f"x-main names the output {main_output!r}; {closest(main_output, outputs)}")
+        for name, subschema in (*inputs.items(), *(outputs or {}).items()):
+            _check_tensor_keyword(name, subschema)
+        for name, value in (
+            ("inputs", {key: value if isinstance(value, dict) else {} for key, value in inputs.items()}),
+            ("outputs", outputs),
+            ("required", tuple(required)),
+            ("main_input", main_input),
+            ("main_output", main_output),
+            ("is_open", is_open),
+        ):
+            object.__setattr__(self, name, value)
+
+    def check_schema(self) -> None:
+        """Raises InvalidSchema if this is no valid JSON Schema 2020-12."""
+        import jsonschema_rs  # 10 ms that `import zerocost` does not pay
+
+        try:
+            jsonschema_rs.meta.validate({"$schema": _DRAFT, **self.schema})
+        except jsonschema_rs.ValidationError as error:
+            raise InvalidSchema(f"{pointer(*error.instance_path) or 'the schema'}: {error.message}") from error
+        except (ValueError, jsonschema_rs.ReferencingError) as error:
+            raise InvalidSchema(str(error)) from error
+        if self.schema.get("$schema", _DRAFT) != _DRAFT:
+            raise InvalidSchema(f"$schema: {self.schema['$schema']!r} was given, {_DRAFT!r} is needed")
+        _ = self._validator  # patterns and references are checked when it is compiled
+
+    @property
+    def published(self) -> Schema:
+        """The schema for callers on a network: without the inputs that mean nothing there (``x-in-process``)."""
+        kept = {name: sub for name, sub in self.inputs.items() if not sub.get("x-in-process")}
+        if len(kept) == len(self.inputs):
+            return self.schema
+        return {**self.schema, "properties": kept}
+
+    def is_tensor(self, name: str) -> bool:
+        """Whether the input is declared with ``x-tensor``."""
+        return "x-tensor" in self.inputs.get(name, {})
+
+    def datatypes(self, name: str) -> tuple[str, ...] | None:
+        """The datatypes that a tensor input declares; None for any."""
+        declared = self.inputs[name]["x-tensor"].get("datatypes")
+        return None if declared is None else tuple(declared)
+
+    def undeclared(self, names: Iterable[str]) -> Errors:
+        """One error for each name that is not an input, with the nearest one that is."""
+        if self.is_open:
+            return []
+        return [
+            (pointer(name), f"{name!r} is not an input; {closest(str(name), self.inputs)}")
+            for name in names
+            if name not in self.inputs
+        ]
+
+    def errors(self, values: Mapping[str, Any], *, partial: bool = False) -> Errors:
+        """Every way in which ``values`` break the schema, as (JSON pointer, message).
+
+        Args:
+            values: inputs by name.
+            partial: whether required inputs may still be missing (the parameters of a chain's step).
+        """
+        errors = self.undeclared(values)
+        if not partial:
+            errors += [
+                (pointer(name), f"{name} required")
+                for name in self.required
+                if values.get(name) is None and not (name in values and not self.is_tensor(name))
+            ]
+        errors += self._tensor_errors(values)
+        parameters: dict[str, Any] = {}
+        for name, value in values.items():
+            if name in self.inputs and (self.is_tensor(name) or _is_unconstrained(self.inputs[name])):
+                parameters[name] = True  # that it is there may matter; what it is may not even be JSON
+                continue
+            try:
+                parameters[name] = _as_json(value)
+            except TypeError as error:
+                errors.append((pointer(name), f"{name}: {error}"))
+        validator = self._partial_validator if partial else self._validator
+        errors += [
+            (pointer(*error.instance_path), _describe(error, parameters)) for error in validator.iter_errors(parameters)
+        ]
+        return errors
+
+    @cached_property
+    def _validator(self) -> Any:
+        return _compile(self._reduced())
+
+    @cached_property
+    def _partial_validator(self) -> Any:
+        # What depends on several inputs at once cannot be judged before all of them are there.
+        keywords = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas")
+        return _compile({key: value for key, value in self._reduced().items() if key not in keywords})
+
+    def _reduced(self) -> Schema:
+        """The schema as JSON Schema sees it.
+
+        Tensors, and `required` and undeclared names at the top, are checked in :meth:`errors`, whose messages name them.
+        """
+        reduced = {key: value for key, value in self.schema.items() if key != "required"}
+        if not isinstance(reduced.get("additionalProperties"), dict):
+            reduced.pop("additionalProperties", None)
+        if "properties" in reduced:
+            reduced["properties"] = {
+                name: True if self.is_tensor(name) or _is_unconstrained(sub) else sub
+                for name, sub in self.schema["properties"].items()
+            }
+        return reduced
+
+    def _tensor_errors(self, values: Mapping[str, Any]) -> Errors:
+        errors: Errors = []
+        sizes: dict[str, tuple[int, str]] = {}
+        for name, value in values.items():
+            if value is None or not self.is_tensor(name):
+                continue
+            try:
+                array = as_tensor(value, name, self.datatypes(name))
+                match_shape(name, array.shape, self.inputs[name]["x-tensor"].get("shape"), sizes)
+            except (DatatypeError, ShapeError) as error:
+                errors.append((pointer(name), error.message))
+        return errors
+
+
+def match_shape(
+    name: str, shape: tuple[int, ...], declared: list[str | int] | None, sizes: dict[str, tuple[int, str]]
+) -> None:
+    """Raises ShapeError if ``shape`` does not fit ``declared``; equal symbols must agree within ``sizes``.
+
+    Args:
+        name: the tensor's name.
+        shape: its shape.
+        declared: a list of sizes and symbols; ``"..."`` in front stands for any leading axes, -1 for any size.
+        sizes: what the symbols stand for so far, with the tensor that said so. Symbols seen here are added.
+    """
+    if declared is None:
+        return
+    text = "[" + ", ".join(str(axis) for axis in declared) + "]"
+    axes = declared[1:] if declared[:1] == ["..."] else declared
+    if len(shape) < len(axes) or (axes is declared and len(shape) != len(axes)):
+        raise ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed", name)
+    for axis, length in zip(axes, shape[len(shape) - len(axes) :], strict=True):
+        if isinstance(axis, int):
+            if axis not in (-1, length):
+                raise ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed", name)
+        else:
+            known, origin = sizes.setdefault(axis, (length, name))
+            if known != length:
+                raise ShapeError(
+                    f"{name}: shape {list(shape)} was given, {text} is needed with {axis} = {known} as in {origin}",
+                    name,
+                )
+
+
+def _mapping(schema: Schema, key: str) -> dict[str, Any]:
+    value = schema.get(key, {})
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise InvalidSchema(f"{key!r} must be an object")
+    return value
+
+
+def _check_tensor_keyword(name: str, subschema: Any) -> None:
+    if not isinstance(subschema, dict) or "x-tensor" not in subschema:
+        return
+    tensor = subschema["x-tensor"]
+    if not isinstance(tensor, dict) or set(tensor) - {"datatypes", "shape"}:
+        raise InvalidSchema(f"{name}: x-tensor must be an object with at most 'datatypes' and 'shape'")
+    datatypes = tensor.get("datatypes")
+    if datatypes is not None and (not datatypes or any(datatype not in DATATYPES for datatype in datatypes)):
+        raise InvalidSchema(f"{name}: x-tensor datatypes {datatypes!r}; allowed are {', '.join(DATATYPES)}")
+    shape = tensor.get("shape")
+    if shape is not None and not (
+        isinstance(shape, list)
+        and all(
+            (isinstance(axis, int) and axis >= -1 and not isinstance(axis, bool)) or (isinstance(axis, str) and axis)
+            for axis in shape
+        )
+        and "..." not in shape[1:]
+    ):
+        raise InvalidSchema(f"{name}: x-tensor shape {shape!r} must list sizes and symbols, '...' only in front")
+    extra = set(subschema) - {"x-tensor", "x-in-process"} - _ANNOTATIONS
+    if extra:
+        raise InvalidSchema(
+            f"{name}: {', '.join(sorted(extra))} beside x-tensor; nothing but dtype and shape is checked"
+        )
+
+
+def _refuse_remote_references(value: Any) -> None:
+    if isinstance(value, dict):
+        reference = value.get("$ref")
+        if isinstance(reference, str) and not reference.startswith("#"):
+            raise InvalidSchema(f"$ref {reference!r}: only references within the schema ('#…') are followed")
+        for item in value.values():
+            _refuse_remote_references(item)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_remote_references(item)
+
+
+def _is_unconstrained(subschema: Schema) -> bool:
+    return all(key in _ANNOTATIONS or key.startswith("x-") for key in subschema)
+
+
+def _compile(schema: Schema) -> Any:
+    import jsonschema_rs  # 10 ms that `import zerocost` does not pay
+
+    try:
+        return jsonschema_rs.Draft202012Validator(schema)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+        raise InvalidSchema(str(error)) from error
+
+
+def _as_json(value: Any) -> Any:
+    """The value as JSON Schema can look at it: NumPy scalars and arrays unwrapped, tuples as arrays."""
+    if isinstance(value, str | bool | int | float) or value is None:
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    raise TypeError(f"{type(value).__name__} was given, which is no JSON value")
+
+
+def _describe(error: Any, parameters: Mapping[str, Any]) -> str:
+    """The message with the name of the input in front."""
+    path = list(error.instance_path)
+    name = str(path[0]) if path and path[0] in parameters else ""
+    return f"{name}: {error.message}" if name else str(error.message)
