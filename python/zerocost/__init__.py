@@ -1,7 +1,7 @@
 """One unit of computation that is a plain function call and a served model, proven equal.
 
-``import zerocost`` loads NumPy and the compiled kernels, nothing else: what needs more is imported when it is first used
-(PEP 562).
+``import zerocost`` loads NumPy and the compiled kernels, nothing else: what needs more is imported when it is first
+used (PEP 562).
 """
 
 from __future__ import annotations

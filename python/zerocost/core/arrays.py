@@ -58,7 +58,8 @@ def dtype_of(datatype: str) -> np.dtype[Any]:
     if datatype == "BF16":
         import ml_dtypes  # only who uses bfloat16 pays for the import
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     if datatype == "BYTES":
         return np.dtype(object)
     try:
@@ -198,8 +199,11 @@ def _from_list(value: Sequence[Any], argument: str, datatypes: Sequence[str] | N
         array = np.asarray(value)
     except ValueError as error:  # NumPy: "inhomogeneous shape"
         raise ShapeError(f"{argument}: ragged lists were given, all rows must have one length", argument) from error
-    except OverflowError as error:
-        raise DatatypeError(f"{argument}: {error}", argument) from error
+    if array.dtype.kind == "O" and all(isinstance(leaf, int | float) for leaf in _leaves(value)):
+        try:
+            array = array.astype(np.float64)  # whole numbers beyond 64 bits
+        except OverflowError as error:
+            raise DatatypeError(f"{argument}: a number is too large for float64", argument) from error
     if array.dtype.kind == "O":
         kinds = sorted({type(leaf).__name__ for leaf in _leaves(value)})
         raise DatatypeError(f"{argument}: lists of {', '.join(kinds)} were given, numbers are needed", argument)
@@ -209,9 +213,8 @@ def _from_list(value: Sequence[Any], argument: str, datatypes: Sequence[str] | N
         raise DatatypeError(f"{argument}: lists of text were given, numbers are needed", argument)
     wanted = _list_datatype(array, datatypes)
     dtype = dtype_of(wanted)
-    if dtype.kind in "iu" and array.dtype.kind == "f":
-        if array.size and not np.array_equal(array, np.trunc(array)):
-            raise DatatypeError(f"{argument}: fractions were given, whole numbers ({wanted}) are needed", argument)
+    if dtype.kind in "iu" and array.dtype.kind == "f" and array.size and not np.array_equal(array, np.trunc(array)):
+        raise DatatypeError(f"{argument}: fractions were given, whole numbers ({wanted}) are needed", argument)
     if dtype.kind in "iu" and array.size:
         limits = np.iinfo(dtype)
         if int(array.min()) < limits.min or int(array.max()) > limits.max:

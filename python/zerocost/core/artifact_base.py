@@ -6,11 +6,11 @@ The contract:
 - ``get_schema()`` says what goes in and what comes out; it is read once, when the artifact is registered.
 - Inputs are never changed: not the dict, not the arrays in it, except an ``out`` array that the caller passes.
 - What the caller puts in is what the artifact gets (``is``): nothing is copied or converted on the way.
-- ``execute`` runs no JSON Schema. The category base classes refuse undeclared keys, kernels check dtype, rank and shape;
-  ``input_errors`` is for the doors to the outside (REST, command line, plans, the validator).
+- ``execute`` runs no JSON Schema. The category base classes refuse undeclared keys, kernels check dtype, rank and
+  shape; ``input_errors`` is for the doors to the outside (REST, command line, plans, the validator).
 
-:class:`AttentionArtifact` and :class:`ParallelArtifact` derive the schema from the signature of ``process_attention`` and
-``process_parallel``; :class:`MemoryArtifact` has a fixed one.
+:class:`AttentionArtifact` and :class:`ParallelArtifact` derive the schema from the signature of ``process_attention``
+and ``process_parallel``; :class:`MemoryArtifact` has a fixed one.
 """
 
 from __future__ import annotations

@@ -171,17 +171,16 @@ def _generate_text(subschema: dict[str, Any], name: str) -> str:
 
 def _generate_number(subschema: dict[str, Any], kind: str, name: str) -> float | int:
     whole = kind == "integer"
-    low = subschema.get("minimum", subschema.get("exclusiveMinimum"))
-    high = subschema.get("maximum", subschema.get("exclusiveMaximum"))
+    low: float | None = subschema.get("minimum", subschema.get("exclusiveMinimum"))
+    high: float | None = subschema.get("maximum", subschema.get("exclusiveMaximum"))
     step = subschema.get("multipleOf", 1 if whole else None)
-    if low is None and high is None:
-        value: float = step or 1
-    elif low is None:
-        value = high - (step or 1)
-    elif high is None:
-        value = low + (step or 1)
-    else:
+    value: float = step or 1
+    if low is not None and high is not None:
         value = (low + high) / 2
+    elif low is not None:
+        value = low + (step or 1)
+    elif high is not None:
+        value = high - (step or 1)
     if step:
         value = round(value / step) * step
         if low is not None and (value < low or (value == low and "exclusiveMinimum" in subschema)):

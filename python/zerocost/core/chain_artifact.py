@@ -49,6 +49,11 @@ class ChainArtifact(Artifact):
                 raise MissingInput(f"{name} required", name)
         return run_plan(plan, input_data, context).result
 
+    def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
+        """Every way in which ``input_data`` breaks the chain's schema, as (JSON pointer, message)."""
+        self._current_plan()
+        return self._chain_ports.errors(input_data)
+
     def get_schema(self) -> dict[str, Any]:
         """The subschemas of the unbound ports and of the last step's outputs."""
         return _schema_of(self._current_plan())

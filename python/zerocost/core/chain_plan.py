@@ -8,8 +8,9 @@ A step's inputs are bound in this order:
 3. the same name in the running result, that is the outputs of the step before (the initial input for the first step);
 4. for a missing main input: the main output of the step before.
 
-A step without ``inputs`` waits for the step before it. A step with ``inputs`` waits for the steps that they name and for
-those in ``after``, nothing else, so 3 and 4 hold for it only if the step before is among them (or it is the first step).
+A step without ``inputs`` waits for the step before it. A step with ``inputs`` waits for the steps that they name and
+for those in ``after``, nothing else, so 3 and 4 hold for it only if the step before is among them (or it is the first
+step). Where both sides declare what they are, a connection that cannot fit is refused.
 """
 
 from __future__ import annotations
@@ -182,6 +183,13 @@ class _Planner:
                     bindings[name] = Source("initial", port=name, optional=True)
 
         each = self._each(raw, spec, bindings, fail)
+        for name, source in bindings.items():
+            if source.kind == "step" and source.port is not None and name != each:
+                before = self.steps[source.step]
+                output = (before.spec.ports.outputs or {}).get(source.port, {})
+                problem = None if before.each else _mismatch(output, ports.inputs.get(name, {}))
+                if problem:
+                    raise fail(f"{name}: output {source.port!r} of step {source.step} {problem}", name)
         self.ids[step_id] = index
         self.steps.append(
             PlannedStep(
@@ -308,6 +316,23 @@ def plan_chain(
     required = frozenset(name for name, needed in planner.initial.items() if needed)
     initial = sorted(planner.initial, key=lambda name: name not in required)
     return Plan(tuple(planner.steps), tuple(initial), required)
+
+
+def _mismatch(output: dict[str, Any], given_to: dict[str, Any]) -> str | None:
+    """Why an output can never fit an input; None where it may."""
+    if "x-tensor" in output and "x-tensor" in given_to:
+        gives = output["x-tensor"].get("datatypes")
+        takes = given_to["x-tensor"].get("datatypes")
+        if gives and takes and not set(gives) & set(takes):
+            return f"is {' or '.join(gives)}, the input takes {', '.join(takes)}"
+        return None
+    kinds = output.get("type")
+    if "x-tensor" in given_to and isinstance(kinds, str) and kinds not in ("array", "object"):
+        return f"is a {kinds}, the input takes a tensor"
+    kinds = given_to.get("type")
+    if "x-tensor" in output and isinstance(kinds, str) and kinds != "array":
+        return f"is a tensor, the input takes a {kinds}"
+    return None
 
 
 def _mapping(raw: Mapping[str, Any], key: str, fail: Any) -> Mapping[str, Any]:

@@ -104,11 +104,10 @@ class _Run:
                 inputs[name] = step.params[name]
                 continue
             values = self.initial if source.kind == "initial" else self.results[source.step]
-            if source.port is None:
+            port = source.port
+            if port is None:
                 # The step before declares no outputs: its result is bound by name, otherwise its first key is it.
                 port = name if name in values else next(iter(values), None)
-            else:
-                port = source.port
             if port in values:
                 inputs[name] = values[port]
             elif not source.optional or name in step.spec.ports.required:

@@ -184,7 +184,7 @@ class Ports:
     def _reduced(self) -> Schema:
         """The schema as JSON Schema sees it.
 
-        Tensors, and `required` and undeclared names at the top, are checked in :meth:`errors`, whose messages name them.
+        Tensors, `required` and undeclared names at the top are checked in :meth:`errors`, whose messages name them.
         """
         reduced = {key: value for key, value in self.schema.items() if key != "required"}
         if not isinstance(reduced.get("additionalProperties"), dict):

@@ -1,8 +1,9 @@
 """A schema from a signature: what lets a stranger's artifact be twenty lines long.
 
-Annotations become types (``float`` → number, ``int`` → integer, ``Literal`` → enum, ``X | None`` → nullable, …), defaults
-become defaults, the ``Args:`` section of the docstring becomes descriptions. ``Annotated[float, {"minimum": 0}]`` adds any
-keywords. NumPy arrays, and the main input, become tensors. Keyword-only arguments named ``out`` are in process only.
+Annotations become types (``float`` → number, ``int`` → integer, ``Literal`` → enum, ``X | None`` → nullable, …),
+defaults become defaults, the ``Args:`` section of the docstring becomes descriptions.
+``Annotated[float, {"minimum": 0}]`` adds any keywords. NumPy arrays, and the main input, become tensors. An argument
+named ``out`` is in process only.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ def _of_container(origin: type, arguments: Sequence[Any]) -> Schema:
     if issubclass(origin, Mapping):
         values = _of_annotation(arguments[1]) if len(arguments) == 2 else {}
         return {"type": "object", "additionalProperties": values} if values else {"type": "object"}
-    items = _of_annotation(arguments[0]) if arguments else {}
-    return {"type": "array", "items": items} if items else {"type": "array"}
+    element = _of_annotation(arguments[0]) if arguments else {}
+    return {"type": "array", "items": element} if element else {"type": "array"}
 
 
 def _descriptions(docstring: str) -> dict[str, str]:
