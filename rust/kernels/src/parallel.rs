@@ -50,11 +50,11 @@ fn pool() -> Option<Arc<rayon::ThreadPool>> {
     let (process, threads) = (std::process::id(), num_threads());
     if LAST_PROCESS.swap(process, Ordering::Relaxed) != process {
         // First use in this process. After a fork the lock may have been held by a thread that does not exist here.
-        if let Ok(mut slot) = POOL.try_lock() {
-            if let Some(stale) = slot.take_if(|pool| pool.process != process) {
-                // Dropping it would wait for threads that are not there.
-                std::mem::forget(stale);
-            }
+        if let Ok(mut slot) = POOL.try_lock()
+            && let Some(stale) = slot.take_if(|pool| pool.process != process)
+        {
+            // Dropping it would wait for threads that are not there.
+            std::mem::forget(stale);
         }
     }
     let mut slot = POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -74,11 +74,13 @@ fn pool() -> Option<Arc<rayon::ThreadPool>> {
 /// Runs `work(index)` for every index below `count`, on the pool when `parallel` is true and there is more than one
 /// thread, otherwise on the calling thread in order. The pool is entered once.
 pub fn for_each(count: usize, parallel: bool, work: impl Fn(usize) + Sync) {
-    if parallel && count > 1 && num_threads() > 1 {
-        if let Some(pool) = pool() {
-            pool.install(|| (0..count).into_par_iter().with_max_len(1).for_each(&work));
-            return;
-        }
+    if parallel
+        && count > 1
+        && num_threads() > 1
+        && let Some(pool) = pool()
+    {
+        pool.install(|| (0..count).into_par_iter().with_max_len(1).for_each(&work));
+        return;
     }
     (0..count).for_each(work);
 }

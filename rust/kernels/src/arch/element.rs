@@ -1,0 +1,216 @@
+//! `f64`, `f32`, `f16` and `bf16` as elements, and the constants of the first two.
+
+use half::{bf16, f16};
+
+use super::lanes::{Cpu, Element, HalfLanes, Lanes, Math, Real, Vector};
+
+impl Real for f32 {
+    type Int = i32;
+    type Lanes<C: Cpu> = C::F32;
+
+    const ZERO: f32 = 0.0;
+    const ONE: f32 = 1.0;
+    const NEG_INFINITY: f32 = f32::NEG_INFINITY;
+    const MAGNITUDE: i32 = i32::MAX;
+    const INFINITY_BITS: i32 = 0x7f80_0000;
+    const INT_ONE: i32 = 1;
+    const INT_MIN: i32 = i32::MIN;
+    const INT_MAX: i32 = i32::MAX;
+    const MATH: Math<f32> = Math {
+        log2_e: std::f32::consts::LOG2_E,
+        ln2_high: 0.693_359_4,
+        ln2_low: -2.121_944_4e-4,
+        round: 12_582_912.0 + 126.0,
+        exp_high: 89.0,
+        exp_low: -87.336_54,
+        // Minimax on ±0.34665, relative error 3.1e-9.
+        exp: &[2.0 * 1.381_458_1e-3, 2.0 * 8.368_725e-3, 2.0 * 4.166_839e-2, 2.0 * 0.166_665_2, 2.0 * 0.499_999_93],
+        // Cephes, tanhf.c
+        tanh_numerator: &[-5.704_988_7e-3, 2.063_908_8e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_8],
+        tanh_denominator: &[1.0],
+    };
+
+    #[inline(always)]
+    fn lanes<C: Cpu>(cpu: C) -> C::F32 {
+        cpu.f32()
+    }
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> f32 {
+        value as f32
+    }
+
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+
+    #[inline(always)]
+    fn int(value: i64) -> i32 {
+        value as i32
+    }
+}
+
+impl Real for f64 {
+    type Int = i64;
+    type Lanes<C: Cpu> = C::F64;
+
+    const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
+    const NEG_INFINITY: f64 = f64::NEG_INFINITY;
+    const MAGNITUDE: i64 = i64::MAX;
+    const INFINITY_BITS: i64 = 0x7ff0_0000_0000_0000;
+    const INT_ONE: i64 = 1;
+    const INT_MIN: i64 = i64::MIN;
+    const INT_MAX: i64 = i64::MAX;
+    const MATH: Math<f64> = Math {
+        log2_e: std::f64::consts::LOG2_E,
+        ln2_high: 6.931_471_803_691_238e-1,
+        ln2_low: 1.908_214_929_270_587_7e-10,
+        round: 6_755_399_441_055_744.0 + 1022.0,
+        exp_high: 710.0,
+        exp_low: -708.396_418_532_264_1,
+        // Minimax on ±0.34665, relative error 4.3e-17.
+        exp: &[
+            2.0 * 1.982_784_838_650_285e-9,
+            2.0 * 2.506_348_641_137_414e-8,
+            2.0 * 2.755_929_138_532_301e-7,
+            2.0 * 2.755_733_593_016_667e-6,
+            2.0 * 2.480_158_612_999_454e-5,
+            2.0 * 1.984_126_982_438_928_5e-4,
+            2.0 * 1.388_888_888_913_038_3e-3,
+            2.0 * 8.333_333_333_337_467e-3,
+            2.0 * 4.166_666_666_666_654_8e-2,
+            2.0 * 1.666_666_666_666_664_3e-1,
+            2.0 * 0.5,
+        ],
+        // Cephes, tanh.c
+        tanh_numerator: &[-9.643_991_794_250_523e-1, -9.928_772_310_019_186e1, -1.614_687_684_417_084_5e3],
+        tanh_denominator: &[1.0, 1.128_116_784_916_329_3e2, 2.235_488_390_601_004_5e3, 4.844_063_053_251_255e3],
+    };
+
+    #[inline(always)]
+    fn lanes<C: Cpu>(cpu: C) -> C::F64 {
+        cpu.f64()
+    }
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> f64 {
+        value
+    }
+
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        self
+    }
+
+    #[inline(always)]
+    fn int(value: i64) -> i64 {
+        value
+    }
+}
+
+macro_rules! real_element {
+    ($($real:ty),*) => {$(
+        impl Element for $real {
+            type Real = $real;
+            const NULL: $real = 0.0;
+
+            #[inline(always)]
+            fn to_real(self) -> $real {
+                self
+            }
+
+            #[inline(always)]
+            fn from_real(value: $real) -> $real {
+                value
+            }
+
+            #[inline(always)]
+            unsafe fn load<C: Cpu>(cpu: C, from: *const $real) -> Vector<C, $real> {
+                // SAFETY: the caller's promise is the same.
+                unsafe { <$real as Real>::lanes(cpu).load(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_first<C: Cpu>(cpu: C, from: *const $real, count: usize) -> Vector<C, $real> {
+                // SAFETY: the caller's promise is the same.
+                unsafe { <$real as Real>::lanes(cpu).load_first(from, count) }
+            }
+
+            #[inline(always)]
+            unsafe fn store<C: Cpu>(cpu: C, to: *mut $real, vector: Vector<C, $real>) {
+                // SAFETY: the caller's promise is the same.
+                unsafe { <$real as Real>::lanes(cpu).store(to, vector) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_first<C: Cpu>(cpu: C, to: *mut $real, count: usize, vector: Vector<C, $real>) {
+                // SAFETY: the caller's promise is the same.
+                unsafe { <$real as Real>::lanes(cpu).store_first(to, count, vector) }
+            }
+        }
+    )*};
+}
+real_element!(f32, f64);
+
+/// The widest vector has 16 lanes of float32.
+const WIDEST: usize = 16;
+
+macro_rules! half_element {
+    ($($half:ty: $load:ident, $store:ident;)*) => {$(
+        impl Element for $half {
+            type Real = f32;
+            const NULL: $half = <$half>::ZERO;
+
+            #[inline(always)]
+            fn to_real(self) -> f32 {
+                self.to_f32()
+            }
+
+            #[inline(always)]
+            fn from_real(value: f32) -> $half {
+                <$half>::from_f32(value)
+            }
+
+            #[inline(always)]
+            unsafe fn load<C: Cpu>(cpu: C, from: *const $half) -> Vector<C, f32> {
+                // SAFETY: the caller's promise is the same.
+                unsafe { cpu.f32().$load(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_first<C: Cpu>(cpu: C, from: *const $half, count: usize) -> Vector<C, f32> {
+                let mut whole = [<$half>::ZERO; WIDEST];
+                // SAFETY: the caller promises `count` elements, at most as many as there are lanes; there are at most
+                // WIDEST.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), count);
+                    cpu.f32().$load(whole.as_ptr())
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn store<C: Cpu>(cpu: C, to: *mut $half, vector: Vector<C, f32>) {
+                // SAFETY: the caller's promise is the same.
+                unsafe { cpu.f32().$store(to, vector) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_first<C: Cpu>(cpu: C, to: *mut $half, count: usize, vector: Vector<C, f32>) {
+                let mut whole = [<$half>::ZERO; WIDEST];
+                // SAFETY: as in `load_first`.
+                unsafe {
+                    cpu.f32().$store(whole.as_mut_ptr(), vector);
+                    std::ptr::copy_nonoverlapping(whole.as_ptr(), to, count);
+                }
+            }
+        }
+    )*};
+}
+half_element! {
+    f16: load_f16, store_f16;
+    bf16: load_bf16, store_bf16;
+}
+
+const _: () = assert!(<super::scalar::ScalarF32 as Lanes>::N <= WIDEST);

@@ -1,0 +1,314 @@
+//! The portable level: small arrays, which compilers turn into whatever vectors every CPU of the target has.
+
+use half::{bf16, f16};
+
+use super::lanes::{Cpu, HalfLanes, Lanes, Real};
+
+/// The portable level, which is always there.
+#[derive(Debug, Clone, Copy)]
+pub struct Scalar;
+
+impl Cpu for Scalar {
+    type F32 = ScalarF32;
+    type F64 = ScalarF64;
+
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    fn f32(self) -> ScalarF32 {
+        ScalarF32
+    }
+
+    #[inline(always)]
+    fn f64(self) -> ScalarF64 {
+        ScalarF64
+    }
+
+    #[inline(always)]
+    fn fence(self) {}
+}
+
+/// Float32 lanes of the portable level.
+#[derive(Debug, Clone, Copy)]
+pub struct ScalarF32;
+
+/// Float64 lanes of the portable level.
+#[derive(Debug, Clone, Copy)]
+pub struct ScalarF64;
+
+macro_rules! lanes {
+    ($lanes:ty, $real:ident, $int:ident, $unsigned:ident, $n:literal) => {
+        impl Lanes for $lanes {
+            type Scalar = $real;
+            type V = [$real; $n];
+            type I = [$int; $n];
+            type M = [bool; $n];
+            const N: usize = $n;
+
+            #[inline(always)]
+            fn splat(self, value: $real) -> Self::V {
+                [value; $n]
+            }
+
+            #[inline(always)]
+            unsafe fn load(self, from: *const $real) -> Self::V {
+                // SAFETY: the caller promises N readable elements.
+                unsafe { from.cast::<Self::V>().read_unaligned() }
+            }
+
+            #[inline(always)]
+            unsafe fn load_first(self, from: *const $real, count: usize) -> Self::V {
+                let mut vector = [0.0; $n];
+                // SAFETY: the caller promises `count` readable elements and `count <= N`.
+                unsafe { std::ptr::copy_nonoverlapping(from, vector.as_mut_ptr(), count) };
+                vector
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut $real, vector: Self::V) {
+                // SAFETY: the caller promises N writable elements.
+                unsafe { to.cast::<Self::V>().write_unaligned(vector) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_first(self, to: *mut $real, count: usize, vector: Self::V) {
+                // SAFETY: the caller promises `count` writable elements and `count <= N`.
+                unsafe { std::ptr::copy_nonoverlapping(vector.as_ptr(), to, count) };
+            }
+
+            #[inline(always)]
+            unsafe fn stream(self, to: *mut $real, vector: Self::V) {
+                // SAFETY: the caller promises N writable elements.
+                unsafe { self.store(to, vector) }
+            }
+
+            #[inline(always)]
+            fn add(self, a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| a[i] + b[i])
+            }
+
+            #[inline(always)]
+            fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| a[i] - b[i])
+            }
+
+            #[inline(always)]
+            fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| a[i] * b[i])
+            }
+
+            #[inline(always)]
+            fn div(self, a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| a[i] / b[i])
+            }
+
+            // Without the instruction, `mul_add` is a call to libm and costs a hundred times as much.
+            #[inline(always)]
+            fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                std::array::from_fn(|i| a[i] * b[i] + c[i])
+            }
+
+            #[inline(always)]
+            fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                std::array::from_fn(|i| c[i] - a[i] * b[i])
+            }
+
+            #[inline(always)]
+            fn min(self, a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+            }
+
+            #[inline(always)]
+            fn max(self, a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+            }
+
+            #[inline(always)]
+            fn lt(self, a: Self::V, b: Self::V) -> Self::M {
+                std::array::from_fn(|i| a[i] < b[i])
+            }
+
+            #[inline(always)]
+            fn eq(self, a: Self::V, b: Self::V) -> Self::M {
+                std::array::from_fn(|i| a[i] == b[i])
+            }
+
+            #[inline(always)]
+            fn select(self, mask: Self::M, a: Self::V, b: Self::V) -> Self::V {
+                std::array::from_fn(|i| if mask[i] { a[i] } else { b[i] })
+            }
+
+            #[inline(always)]
+            fn sum(self, vector: Self::V) -> $real {
+                let half = $n / 2;
+                (0..half).map(|i| vector[i] + vector[i + half]).sum()
+            }
+
+            #[inline(always)]
+            fn max_lane(self, vector: Self::V) -> $real {
+                vector.into_iter().fold($real::NEG_INFINITY, $real::max)
+            }
+
+            #[inline(always)]
+            fn first(self, count: usize) -> Self::M {
+                std::array::from_fn(|i| i < count)
+            }
+
+            #[inline(always)]
+            fn and(self, a: Self::M, b: Self::M) -> Self::M {
+                std::array::from_fn(|i| a[i] & b[i])
+            }
+
+            #[inline(always)]
+            fn or(self, a: Self::M, b: Self::M) -> Self::M {
+                std::array::from_fn(|i| a[i] | b[i])
+            }
+
+            #[inline(always)]
+            fn and_not(self, a: Self::M, b: Self::M) -> Self::M {
+                std::array::from_fn(|i| a[i] & !b[i])
+            }
+
+            #[inline(always)]
+            fn bits(self, mask: Self::M) -> u32 {
+                (0..$n).map(|i| u32::from(mask[i]) << i).sum()
+            }
+
+            #[inline(always)]
+            fn int_of(self, vector: Self::V) -> Self::I {
+                vector.map(|value| value.to_bits() as $int)
+            }
+
+            #[inline(always)]
+            fn float_of(self, vector: Self::I) -> Self::V {
+                vector.map(|bits| $real::from_bits(bits as $unsigned))
+            }
+
+            #[inline(always)]
+            fn int_splat(self, value: $int) -> Self::I {
+                [value; $n]
+            }
+
+            #[inline(always)]
+            unsafe fn int_load(self, from: *const $int) -> Self::I {
+                // SAFETY: the caller promises N readable integers.
+                unsafe { from.cast::<Self::I>().read_unaligned() }
+            }
+
+            #[inline(always)]
+            unsafe fn int_store(self, to: *mut $int, vector: Self::I) {
+                // SAFETY: the caller promises N writable integers.
+                unsafe { to.cast::<Self::I>().write_unaligned(vector) }
+            }
+
+            #[inline(always)]
+            unsafe fn int_compress(self, to: *mut $int, mask: Self::M, vector: Self::I) -> usize {
+                let mut kept = 0;
+                for i in 0..$n {
+                    // SAFETY: `kept <= i < N`, and the caller promises N writable integers.
+                    unsafe { to.add(kept).write(vector[i]) };
+                    kept += usize::from(mask[i]);
+                }
+                kept
+            }
+
+            #[inline(always)]
+            fn int_add(self, a: Self::I, b: Self::I) -> Self::I {
+                std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+            }
+
+            #[inline(always)]
+            fn int_sub(self, a: Self::I, b: Self::I) -> Self::I {
+                std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
+            }
+
+            #[inline(always)]
+            fn int_and(self, a: Self::I, b: Self::I) -> Self::I {
+                std::array::from_fn(|i| a[i] & b[i])
+            }
+
+            #[inline(always)]
+            fn int_xor(self, a: Self::I, b: Self::I) -> Self::I {
+                std::array::from_fn(|i| a[i] ^ b[i])
+            }
+
+            #[inline(always)]
+            fn int_sign(self, a: Self::I) -> Self::I {
+                a.map(|value| value >> ($int::BITS - 1))
+            }
+
+            #[inline(always)]
+            fn int_to_exponent(self, a: Self::I) -> Self::I {
+                a.map(|value| value << ($real::MANTISSA_DIGITS - 1))
+            }
+
+            #[inline(always)]
+            fn int_min(self, a: Self::I, b: Self::I) -> Self::I {
+                std::array::from_fn(|i| a[i].min(b[i]))
+            }
+
+            #[inline(always)]
+            fn int_max(self, a: Self::I, b: Self::I) -> Self::I {
+                std::array::from_fn(|i| a[i].max(b[i]))
+            }
+
+            #[inline(always)]
+            fn int_gt(self, a: Self::I, b: Self::I) -> Self::M {
+                std::array::from_fn(|i| a[i] > b[i])
+            }
+
+            #[inline(always)]
+            fn int_select(self, mask: Self::M, a: Self::I, b: Self::I) -> Self::I {
+                std::array::from_fn(|i| if mask[i] { a[i] } else { b[i] })
+            }
+
+            #[inline(always)]
+            fn count(self, count: Self::I, mask: Self::M) -> Self::I {
+                std::array::from_fn(|i| count[i] + $int::from(mask[i]))
+            }
+
+            #[inline(always)]
+            fn total(self, count: Self::I) -> usize {
+                count.into_iter().map(|lane| lane as usize).sum()
+            }
+
+            #[inline(always)]
+            fn int_min_lane(self, a: Self::I) -> $int {
+                a.into_iter().fold(<$real as Real>::INT_MAX, $int::min)
+            }
+
+            #[inline(always)]
+            fn int_max_lane(self, a: Self::I) -> $int {
+                a.into_iter().fold(<$real as Real>::INT_MIN, $int::max)
+            }
+        }
+    };
+}
+lanes!(ScalarF32, f32, i32, u32, 4);
+lanes!(ScalarF64, f64, i64, u64, 2);
+
+impl HalfLanes for ScalarF32 {
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> Self::V {
+        // SAFETY: the caller promises N readable elements.
+        unsafe { from.cast::<[f16; Self::N]>().read_unaligned() }.map(f16::to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16, vector: Self::V) {
+        // SAFETY: the caller promises N writable elements.
+        unsafe { to.cast::<[f16; Self::N]>().write_unaligned(vector.map(f16::from_f32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::V {
+        // SAFETY: the caller promises N readable elements.
+        unsafe { from.cast::<[bf16; Self::N]>().read_unaligned() }.map(bf16::to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16, vector: Self::V) {
+        // SAFETY: the caller promises N writable elements.
+        unsafe { to.cast::<[bf16; Self::N]>().write_unaligned(vector.map(bf16::from_f32)) }
+    }
+}
