@@ -33,7 +33,7 @@ lint: dev ## rustfmt, clippy, rustdoc, ruff, mypy, stubtest
 	$(BIN)/ruff check python tests benches
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest zerocost._kernels
-	$(BIN)/python tests/check_layers.py
+	$(BIN)/python -m pytest -q tests/test_layers.py
 
 test: dev ## cargo test and pytest
 	cargo test --quiet

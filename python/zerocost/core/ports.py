@@ -158,7 +158,7 @@ class Ports:
         errors += self._tensor_errors(values)
         parameters: dict[str, Any] = {}
         for name, value in values.items():
-            if name in self.inputs and (self.is_tensor(name) or _is_unconstrained(self.inputs[name])):
+            if self.is_tensor(name) or _is_unconstrained(self.inputs.get(name, self._undeclared_schema)):
                 parameters[name] = True  # that it is there may matter; what it is may not even be JSON
                 continue
             try:
@@ -170,6 +170,11 @@ class Ports:
             (pointer(*error.instance_path), _describe(error, parameters)) for error in validator.iter_errors(parameters)
         ]
         return errors
+
+    @property
+    def _undeclared_schema(self) -> Schema:
+        schema = self.schema.get("additionalProperties")
+        return schema if isinstance(schema, dict) else {}
 
     @cached_property
     def _validator(self) -> Any:

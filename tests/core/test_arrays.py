@@ -1,0 +1,134 @@
+"""What comes in becomes one array: without a copy where that is possible, counted where it is not."""
+
+import array
+import ctypes
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from zerocost.core.arrays import (
+    DATATYPES,
+    as_floating,
+    as_tensor,
+    counting_copies,
+    datatype_of,
+    dtype_of,
+)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("layout", ["plain", "transposed", "reversed", "broadcast", "empty"])
+def test_float_arrays_come_back_as_they_are(dtype, layout):
+    plain = np.arange(12.0).reshape(3, 4).astype(dtype)
+    value = {
+        "plain": plain,
+        "transposed": plain.T,
+        "reversed": plain[::-1, ::-2],
+        "broadcast": np.broadcast_to(plain[0], (5, 4)),
+        "empty": plain[:0],
+    }[layout]
+    with counting_copies() as copied:
+        assert as_floating(value, "m") is value
+    assert copied.bytes == 0
+
+
+class Borrowed:
+    """An array of another library: nothing but DLPack."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __dlpack__(self, **keywords):
+        return self.values.__dlpack__(**keywords)
+
+    def __dlpack_device__(self):
+        return self.values.__dlpack_device__()
+
+
+@pytest.mark.parametrize("wrap", [Borrowed, memoryview])
+def test_other_arrays_are_borrowed(wrap):
+    values = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+    with counting_copies() as copied:
+        assert np.shares_memory(as_floating(wrap(values), "m"), values)
+    assert copied.bytes == 0
+
+
+def test_the_buffer_protocol_is_borrowed():
+    values = array.array("d", [1.0, 2.0])
+    taken = as_floating(values, "m")
+    values[0] = 5.0
+    assert taken.tolist() == [5.0, 2.0]
+
+
+def test_what_no_kernel_can_read_is_copied_and_counted():
+    memory = (ctypes.c_char * 25)()
+    misaligned = np.frombuffer(memory, np.float32, 6, offset=1)
+    records = np.zeros(3, np.dtype([("a", "f4"), ("b", "i2")]))["a"]
+    for value in (misaligned, records):
+        with counting_copies() as copied:
+            taken = as_floating(value, "m")
+        assert taken.tolist() == value.tolist()
+        assert taken.flags.aligned
+        assert copied.bytes == value.nbytes
+
+
+def test_lists_become_float64_and_are_counted():
+    with counting_copies() as outer:
+        with counting_copies() as copied:
+            taken = as_floating([[1, 2.5], [True, 2**70]], "m")
+        assert copied.bytes == 32
+    assert outer.bytes == 32
+    assert taken.dtype == np.float64
+    assert taken.tolist() == [[1.0, 2.5], [1.0, 2.0**70]]
+
+
+@pytest.mark.parametrize(
+    ("value", "datatypes", "datatype"),
+    [
+        ([True, False], ("BOOL", "FP32", "FP64"), "BOOL"),
+        ([1, 2], ("INT64", "INT32"), "INT64"),
+        ([1.0, 2.0], ("INT32",), "INT32"),
+        ([1, 2], ("FP32",), "FP32"),
+        ([True], ("FP64",), "FP64"),
+        ([1, 2], None, "FP64"),
+        (["a", "bc"], ("BYTES",), "BYTES"),
+    ],
+)
+def test_a_list_takes_the_declared_datatype(value, datatypes, datatype):
+    assert datatype_of(as_tensor(value, "t", datatypes).dtype) == datatype
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (np.ones(2, np.int32), TypeError, r"m: dtype int32 was given, .*array.astype\(numpy.float32\)"),
+        (np.ones(2, bool), TypeError, "dtype bool was given"),
+        (np.ones(2, complex), TypeError, "take array.real"),
+        (np.ones(2, ">f4"), TypeError, "newbyteorder"),
+        (np.array([object()]), TypeError, "dtype object was given"),
+        ([[1.0], [1.0, 2.0]], ValueError, "m: ragged lists"),
+        ([1.0, "a"], TypeError, "lists of text"),
+        ([None], TypeError, "lists of NoneType"),
+        (1.0, TypeError, "m: float was given"),
+        ({"a": 1}, TypeError, r"m: builtins\.dict was given"),
+        (object(), TypeError, r"m: builtins\.object was given"),
+        ([10**400], TypeError, "too large for float64"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(value, error, message):
+    with pytest.raises(error, match=message):
+        as_floating(value, "m")
+
+
+@pytest.mark.parametrize(("value", "message"), [([1.5], "fractions were given"), ([300], "outside the range of UINT8")])
+def test_numbers_that_do_not_fit_the_datatype_are_refused(value, message):
+    with pytest.raises(TypeError, match=message):
+        as_tensor(value, "t", ("UINT8",))
+
+
+def test_every_datatype_has_a_dtype_and_back():
+    assert all(datatype_of(dtype_of(datatype)) == datatype for datatype in DATATYPES)
+    with pytest.raises(TypeError, match="'FP8' is not one of"):
+        dtype_of("FP8")
+    assert datatype_of(np.dtype(complex)) is None

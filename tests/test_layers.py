@@ -1,0 +1,116 @@
+"""The direction of imports: errors → core → artifacts → services → api → cli, and no cycle back."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "python" / "zerocost"
+
+BELOW = {
+    "errors": set(),
+    "core": {"errors"},
+    "artifacts": {"errors", "core"},
+    "client": {"errors", "core"},
+    "engine": {"errors", "core"},
+    "services": {"errors", "core", "artifacts"},
+    "api": {"errors", "core", "artifacts", "services"},
+}
+"""What each layer may import besides itself. cli, demo and the package root may import anything."""
+
+
+def layer_of(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def imports_of(path):
+    """Every zerocost module that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "zerocost")
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "zerocost":
+            if node.module == "zerocost":
+                yield from (f"zerocost.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+def test_no_layer_imports_what_stands_above_it(path):
+    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if layer not in BELOW:
+        return
+    for module in imports_of(path):
+        imported = layer_of(module)
+        if imported == "_kernels":
+            allowed = layer == "artifacts" or (layer == "core" and path.name == "arrays.py")
+            # What is not an algorithm may be asked by the composition roots: version, CPU level, threads.
+            assert allowed or layer == "api", f"{path.name} imports the compiled module"
+        elif imported != layer:
+            assert imported in BELOW[layer], f"{path.relative_to(PACKAGE)} ({layer}) imports {module}"
+
+
+def test_the_kernels_crate_has_never_heard_of_python():
+    tree = subprocess.run(
+        ["cargo", "tree", "-p", "zerocost-kernels", "-e", "normal", "--prefix", "none", "--offline"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "rayon" in tree
+    assert not re.search(r"^(pyo3|numpy)", tree, re.MULTILINE)
+
+
+def test_only_one_file_names_rayon():
+    naming = {
+        path.name
+        for path in (ROOT / "rust").rglob("*.rs")
+        if re.search(r"\brayon::", re.sub(r"//.*", "", path.read_text()))
+    }
+    assert naming == {"parallel.rs"}
+
+
+def test_import_loads_numpy_and_the_kernels_and_nothing_else():
+    code = (
+        "import numpy, sys; before = set(sys.modules); import zerocost;"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before};"
+        "print(sorted(new - set(sys.stdlib_module_names) - {'zerocost', 'numpy'}))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    import zerocost
+
+    for name in zerocost.__all__:
+        assert getattr(zerocost, name) is not None
+    assert set(zerocost._LAZY) <= set(zerocost.__all__)
+    with pytest.raises(AttributeError):
+        zerocost.no_such_name  # noqa: B018 - the look-up is what is tested
+
+
+def test_the_version_is_the_same_everywhere():
+    import zerocost
+
+    manifest = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
+    assert manifest is not None
+    assert zerocost.__version__ == manifest[1]
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert headings[1:2] in ([], [manifest[1]])
+
+
+def test_nothing_pickles():
+    for path in FILES:
+        assert not re.search(r"^\s*(import|from) (c?pickle|dill|cloudpickle|marshal)\b", path.read_text(), re.MULTILINE)
+        assert "allow_pickle=True" not in path.read_text()
