@@ -107,7 +107,9 @@ def test_an_invalid_schema_is_refused_by_name(registry):
 def test_a_chain_that_reaches_itself_is_refused(registry):
     registry.register_artifact("inner", ChainArtifact([{"artifact": "sparse_attention"}], registry), "chain")
     outer = ChainArtifact([{"artifact": "inner"}], registry)
-    with pytest.raises(zerocost.PlanError, match="'sparse_attention' would reach itself: .*→ inner → sparse_attention"):
+    with pytest.raises(
+        zerocost.PlanError, match=r"'sparse_attention' would reach itself: .*→ inner → sparse_attention"
+    ):
         registry.register_artifact("sparse_attention", outer, "chain", replace=True)
     assert registry["sparse_attention"].interface == "attention"
 

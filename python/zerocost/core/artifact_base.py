@@ -84,7 +84,7 @@ class Artifact(ABC):
 
     def get_description(self) -> str:
         """What the artifact does, for people: the class's docstring."""
-        return inspect.getdoc(type(self)) or "No description provided"
+        return inspect.cleandoc(type(self).__doc__ or "No description provided")
 
     def validate_input(self, input_data: dict[str, Any]) -> bool:
         """Whether ``input_data`` fits the schema."""
