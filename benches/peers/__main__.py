@@ -41,7 +41,7 @@ def main() -> int:
     for name in track(arguments.names or names, description="comparing", console=console):
         rows += importlib.import_module(f"benches.peers.{name}").rows()
     machine = {
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": _cpu(),
         "level": cpu_level(),
         "threads": zerocost.num_threads(),
         "python": platform.python_version(),
@@ -53,6 +53,13 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "rows": [row.to_dict() for row in rows]}, indent=2))
     return 0
+
+
+def _cpu() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(models)} × {models[0]}" if models else platform.machine()
 
 
 def _version(name: str) -> str:

@@ -1,8 +1,8 @@
 """How two ways of doing the same work are compared.
 
-A claim is a ratio: ours and the peer's take turns (A B A B …) in one process after a warm-up, medians of at least seven,
-results compared before the times are. Beside the ratio stands the distance to what the machine can do, measured in the
-same run.
+A claim is a ratio: ours and the peer's take turns (A B A B …) in one process after a warm-up, medians of at least
+seven, results compared before the times are. Beside the ratio stands the distance to what the machine can do, measured
+in the same run.
 """
 
 from __future__ import annotations
