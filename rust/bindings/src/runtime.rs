@@ -30,7 +30,19 @@ fn cpu_levels() -> Vec<&'static str> {
     Level::available().map(Level::name).collect()
 }
 
+/// Reads the environment, and asks multiprocessing, if it is in use, whether this process is one of its workers.
+fn configure(py: Python<'_>) -> PyResult<()> {
+    parallel::configure_from_environment().map_err(KernelError::from)?;
+    let modules = py.import("sys")?.getattr("modules")?;
+    let multiprocessing = modules.call_method1("get", ("multiprocessing.process",))?;
+    if !multiprocessing.is_none() && !multiprocessing.call_method0("parent_process")?.is_none() {
+        parallel::in_worker_process();
+    }
+    Ok(())
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    configure(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;

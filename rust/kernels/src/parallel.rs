@@ -1,98 +1,225 @@
 //! The one file that names rayon: the pool, how many threads it has, and when a kernel stays on the calling thread.
 //!
 //! How work is split never depends on the number of threads: results are the same bits with one and with many.
+//!
+//! The calling thread always takes part, so a call waits for nobody to wake up. Threads of the caller's own are counted:
+//! while several of them are in kernels at once, each asks for fewer helpers. A process that was forked from one that
+//! had the library loaded, or that says so itself ([`in_worker_process`]), is taken to be one of many and stays on one
+//! thread unless it was told otherwise.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use rayon::prelude::*;
+use rayon::ThreadPool;
 
 use crate::{Error, Result};
 
-struct Pool {
-    /// rayon's threads do not survive a fork: a pool belongs to the process that made it.
-    process: u32,
-    threads: usize,
-    pool: Arc<rayon::ThreadPool>,
-}
+/// The most threads that can be asked for.
+const MOST: usize = 1024;
 
-static POOL: Mutex<Option<Pool>> = Mutex::new(None);
-/// 0: not decided yet.
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-static LAST_PROCESS: AtomicU32 = AtomicU32::new(0);
+/// What was asked for; 0: nothing was.
+static CHOSEN: AtomicUsize = AtomicUsize::new(0);
+/// The process that loaded the library; 0: not noted yet.
+static HOME: AtomicU32 = AtomicU32::new(0);
+static WORKER: AtomicBool = AtomicBool::new(false);
+/// How many calls want helpers at this moment (low half), in which process (high half: a forked process starts anew).
+static CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// How many threads kernels use: what [`set_num_threads`] said, or `ZEROCOST_NUM_THREADS`, or the cores that this
-/// process may run on.
-pub fn num_threads() -> usize {
-    match THREADS.load(Ordering::Relaxed) {
-        0 => {
-            let wanted = std::env::var("ZEROCOST_NUM_THREADS").ok().and_then(|text| text.parse().ok());
-            let threads = wanted
-                .filter(|&threads| threads > 0)
-                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-            THREADS.store(threads, Ordering::Relaxed);
-            threads
+/// Reads `ZEROCOST_NUM_THREADS`, or `OMP_NUM_THREADS` (which joblib sets for its workers) where that is not set.
+/// To be called once, when the library is loaded.
+///
+/// # Errors
+/// `ZEROCOST_NUM_THREADS` is not a number from 1 to 1024.
+pub fn configure_from_environment() -> Result<()> {
+    note_process();
+    match std::env::var("ZEROCOST_NUM_THREADS") {
+        Ok(text) if !text.is_empty() => choose("ZEROCOST_NUM_THREADS", &text, text.trim().parse().ok()),
+        _ => {
+            // It may be a list, one number for each level of nesting. Whoever set it did not mean this library, so
+            // what cannot be read is ignored.
+            let text = std::env::var("OMP_NUM_THREADS").unwrap_or_default();
+            let first = text.split(',').next().and_then(|first| first.trim().parse().ok());
+            if let Some(threads) = first.filter(|threads| (1..=MOST).contains(threads)) {
+                CHOSEN.store(threads, Ordering::Relaxed);
+            }
+            Ok(())
         }
-        threads => threads,
     }
 }
 
 /// Sets how many threads kernels use from now on; 1 means that everything runs on the calling thread.
+///
+/// # Errors
+/// It is not from 1 to 1024.
 pub fn set_num_threads(threads: usize) -> Result<()> {
-    if threads == 0 || threads > 1024 {
-        return Err(Error::Range { argument: "num_threads", given: threads.to_string(), allowed: "1 to 1024" });
-    }
-    THREADS.store(threads, Ordering::Relaxed);
+    choose("num_threads", &threads.to_string(), Some(threads))
+}
+
+fn choose(argument: &'static str, given: &str, threads: Option<usize>) -> Result<()> {
+    let threads = threads.filter(|threads| (1..=MOST).contains(threads)).ok_or_else(|| Error::Range {
+        argument,
+        given: given.to_owned(),
+        allowed: "1 to 1024",
+    })?;
+    CHOSEN.store(threads, Ordering::Relaxed);
     Ok(())
 }
 
-fn pool() -> Option<Arc<rayon::ThreadPool>> {
-    let (process, threads) = (std::process::id(), num_threads());
-    if LAST_PROCESS.swap(process, Ordering::Relaxed) != process {
-        // First use in this process. After a fork the lock may have been held by a thread that does not exist here.
-        if let Ok(mut slot) = POOL.try_lock()
-            && let Some(stale) = slot.take_if(|pool| pool.process != process)
-        {
-            // Dropping it would wait for threads that are not there.
-            std::mem::forget(stale);
-        }
-    }
-    let mut slot = POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(current) = slot.as_ref().filter(|pool| pool.process == process && pool.threads == threads) {
-        return Some(Arc::clone(&current.pool));
-    }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("zerocost-{index}"))
-        .build()
-        .ok()?;
-    let pool = Arc::new(pool);
-    *slot = Some(Pool { process, threads, pool: Arc::clone(&pool) });
-    Some(pool)
+/// Says that this process is one of several that share the machine: unless it is told otherwise it stays on one thread.
+pub fn in_worker_process() {
+    WORKER.store(true, Ordering::Relaxed);
 }
 
-/// Runs `work(index)` for every index below `count`, on the pool when `parallel` is true and there is more than one
-/// thread, otherwise on the calling thread in order. The pool is entered once.
-pub fn for_each(count: usize, parallel: bool, work: impl Fn(usize) + Sync) {
-    if parallel
-        && count > 1
-        && num_threads() > 1
-        && let Some(pool) = pool()
-    {
-        pool.install(|| (0..count).into_par_iter().with_max_len(1).for_each(&work));
-        return;
+/// How many threads kernels use: what was set, else 1 in a worker process, else the cores that this process may run on.
+pub fn num_threads() -> usize {
+    match CHOSEN.load(Ordering::Relaxed) {
+        0 if WORKER.load(Ordering::Relaxed) || note_process() => 1,
+        0 => cores(),
+        threads => threads,
     }
-    (0..count).for_each(work);
+}
+
+/// Notes the process at the first call; whether this is a child of that process.
+fn note_process() -> bool {
+    let process = std::process::id();
+    match HOME.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => false,
+        Err(home) => home != process,
+    }
+}
+
+fn cores() -> usize {
+    static CORES: AtomicUsize = AtomicUsize::new(0);
+    match CORES.load(Ordering::Relaxed) {
+        0 => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
+            CORES.store(cores, Ordering::Relaxed);
+            cores
+        }
+        cores => cores,
+    }
+}
+
+struct Pool {
+    /// Threads do not survive a fork: a pool belongs to the process that made it.
+    process: u32,
+    helpers: usize,
+    pool: ThreadPool,
+}
+
+/// The newest pool. A pointer and no lock, because a lock may be held at the moment of a fork. Pools are never freed:
+/// a new one is made only when more helpers are wanted than before, and by a forked process.
+static POOL: AtomicPtr<Pool> = AtomicPtr::new(std::ptr::null_mut());
+
+fn pool(helpers: usize) -> Option<&'static ThreadPool> {
+    let process = std::process::id();
+    let mut seen = POOL.load(Ordering::Acquire);
+    loop {
+        // SAFETY: the pointer is null or comes from the `Box::leak` below.
+        if let Some(newest) = unsafe { seen.as_ref() }
+            && newest.process == process
+            && newest.helpers >= helpers
+        {
+            return Some(&newest.pool);
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(helpers)
+            .thread_name(|index| format!("zerocost-{index}"))
+            .build()
+            .ok()?;
+        let made = Box::into_raw(Box::new(Pool { process, helpers, pool }));
+        match POOL.compare_exchange(seen, made, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: made above, and never freed from here on.
+            Ok(_) => return Some(unsafe { &(*made).pool }),
+            Err(newer) => {
+                // SAFETY: made above, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(made) });
+                seen = newer;
+            }
+        }
+    }
+}
+
+/// Runs `work(index)` once for every index below `count`: on several threads when `parallel` is true and there is more
+/// than one, otherwise on the calling thread in order.
+pub fn for_each(count: usize, parallel: bool, work: impl Fn(usize) + Sync) {
+    for_each_with(count, parallel, || (), |(), index| work(index));
+}
+
+/// As [`for_each`], with something of its own for each thread that takes part: `scratch()` is made once per thread and
+/// call, never shared, and lent to every `work` on that thread. What is left in it must not change a result.
+pub fn for_each_with<S>(
+    count: usize,
+    parallel: bool,
+    scratch: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize) + Sync,
+) {
+    let threads = if parallel && count > 1 { num_threads().min(count) } else { 1 };
+    if threads > 1 {
+        let call = Call::enter();
+        let helpers = threads.saturating_sub(1 + call.others);
+        if helpers > 0
+            && let Some(pool) = pool(helpers)
+        {
+            let next = AtomicUsize::new(0);
+            let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&index| index < count);
+            let run = || {
+                let Some(mut index) = take() else { return };
+                let mut scratch = scratch();
+                loop {
+                    work(&mut scratch, index);
+                    match take() {
+                        Some(another) => index = another,
+                        None => return,
+                    }
+                }
+            };
+            pool.in_place_scope(|scope| {
+                for _ in 0..helpers {
+                    scope.spawn(|_| run());
+                }
+                run();
+            });
+            return;
+        }
+    }
+    let mut scratch = scratch();
+    (0..count).for_each(|index| work(&mut scratch, index));
+}
+
+/// A call that is under way.
+struct Call {
+    /// How many others were when it began.
+    others: usize,
+}
+
+impl Call {
+    fn enter() -> Self {
+        let process = u64::from(std::process::id()) << 32;
+        let count = |calls: u64| if calls >> 32 == process >> 32 { calls + 1 } else { process + 1 };
+        let before = CALLS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| Some(count(calls)));
+        let (Ok(before) | Err(before)) = before;
+        Self { others: (count(before) as u32 - 1) as usize }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        CALLS.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Mutex;
+    use std::thread;
 
     #[test]
     fn every_index_is_visited_once() {
-        for parallel in [false, true] {
-            let visits: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
+        for (parallel, count) in [(false, 1000), (true, 1000), (true, 1), (true, 0)] {
+            let visits: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
             for_each(visits.len(), parallel, |index| {
                 visits[index].fetch_add(1, Ordering::Relaxed);
             });
@@ -101,7 +228,49 @@ mod tests {
     }
 
     #[test]
-    fn no_threads_is_refused() {
-        assert!(matches!(set_num_threads(0), Err(Error::Range { .. })));
+    fn scratch_is_never_shared() {
+        let made = AtomicUsize::new(0);
+        let owners = Mutex::new(HashMap::new());
+        let work = |&mut scratch: &mut usize, _| {
+            let this = thread::current().id();
+            assert_eq!(*owners.lock().unwrap().entry(scratch).or_insert(this), this);
+        };
+        for_each_with(1000, true, || made.fetch_add(1, Ordering::Relaxed), work);
+        assert_eq!(owners.lock().unwrap().len(), made.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn calls_inside_calls_and_beside_calls_end() {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let total = AtomicUsize::new(0);
+                    for_each(20, true, |_| {
+                        for_each(20, true, |index| {
+                            total.fetch_add(index, Ordering::Relaxed);
+                        });
+                    });
+                    assert_eq!(total.load(Ordering::Relaxed), 20 * 190);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_comes_out_and_the_next_call_works() {
+        let call = || {
+            for_each(100, true, |index| {
+                assert!(index != 50, "on purpose");
+            });
+        };
+        assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
+        every_index_is_visited_once();
+    }
+
+    #[test]
+    fn no_threads_and_too_many_are_refused() {
+        for threads in [0, 1025, usize::MAX] {
+            assert!(matches!(set_num_threads(threads), Err(Error::Range { argument: "num_threads", .. })));
+        }
     }
 }
