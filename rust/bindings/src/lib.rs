@@ -5,11 +5,13 @@
 mod array;
 mod error;
 mod runtime;
+mod split;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _kernels(module: &Bound<'_, PyModule>) -> PyResult<()> {
     runtime::register(module)?;
+    split::register(module)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::parallel;
-use crate::split::array_split;
+use crate::split::{array_split, axis_index};
 use crate::view::{Layout, View, ViewMut};
 use crate::{Error, Result};
 
@@ -35,6 +35,17 @@ pub enum Mode {
     Row,
 }
 
+impl Mode {
+    /// The mode that is called `name`: "column" or "row".
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "column" => Ok(Self::Column),
+            "row" => Ok(Self::Row),
+            _ => Err(Error::Range { argument: "mode", given: format!("{name:?}"), allowed: "\"column\" or \"row\"" }),
+        }
+    }
+}
+
 /// A linear layer whose weight is cut into `shards` parts, as [`array_split`] cuts.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardedLinear {
@@ -45,6 +56,25 @@ pub struct ShardedLinear {
 }
 
 impl ShardedLinear {
+    /// The shape of the result for these shapes of tensor and weight; `axis` must name the tensor's last one.
+    pub fn out_shape(tensor: &[usize], axis: isize, weight: &[usize]) -> Result<Vec<usize>> {
+        let [d_in, d_out] = *weight else {
+            return Err(Error::Rank { argument: "weight", given: weight.len(), allowed: "2 ([d_in, d_out])" });
+        };
+        let Some((&width, leading)) = tensor.split_last() else {
+            return Err(Error::Rank { argument: "tensor", given: 0, allowed: "at least 1 ([..., d_in])" });
+        };
+        if axis_index(tensor.len(), axis)? != leading.len() {
+            let allowed = "with a weight -1, the last axis,";
+            return Err(Error::Range { argument: "axis", given: axis.to_string(), allowed });
+        }
+        if width != d_in {
+            let allowed = format!("[{width}, d_out] (the tensor's last axis has length {width})");
+            return Err(Error::Shape { argument: "weight", given: weight.to_vec(), allowed });
+        }
+        Ok([leading, &[d_out]].concat())
+    }
+
     /// `out = tensor · weight + bias`, with shapes `[..., d_in]`, `[d_in, d_out]`, `[d_out]` and `[..., d_out]`.
     ///
     /// 16-bit types are computed in float32 and rounded once, at the end. The bias is added once, after the sum.
@@ -55,22 +85,13 @@ impl ShardedLinear {
         bias: Option<&View<'_, T>>,
         out: &mut ViewMut<'_, T>,
     ) -> Result<()> {
-        let [d_in, d_out] = weight.shape()[..] else {
-            return Err(Error::Rank { argument: "weight", given: weight.shape().len(), allowed: "2 ([d_in, d_out])" });
-        };
-        let Some((&width, leading)) = tensor.shape().split_last() else {
-            return Err(Error::Rank { argument: "tensor", given: 0, allowed: "at least 1 ([..., d_in])" });
-        };
-        if width != d_in {
-            let given = weight.shape().to_vec();
-            let allowed = format!("[{width}, d_out] (the tensor's last axis has length {width})");
-            return Err(Error::Shape { argument: "weight", given, allowed });
-        }
+        let shape = Self::out_shape(tensor.shape(), -1, weight.shape())?;
+        let (d_in, d_out) = (weight.shape()[0], weight.shape()[1]);
         if let Some(bias) = bias.filter(|bias| bias.shape() != [d_out]) {
             return Err(Error::Shape { argument: "bias", given: bias.shape().to_vec(), allowed: format!("[{d_out}]") });
         }
-        if out.shape().split_last() != Some((&d_out, leading)) {
-            let allowed = format!("{:?}", [leading, &[d_out]].concat());
+        if out.shape() != shape {
+            let allowed = format!("{shape:?}");
             return Err(Error::Shape { argument: "out", given: out.shape().to_vec(), allowed });
         }
         for input in [Some(tensor), Some(weight), bias].into_iter().flatten() {

@@ -54,7 +54,7 @@ impl Iterator for ArraySplit {
 
 impl ExactSizeIterator for ArraySplit {}
 
-/// Cuts `0..costs.len()` into `parts` contiguous ranges so that the largest cost of a part is the smallest possible;
+/// Cuts `0..slices` into `parts` contiguous ranges so that the largest cost of a part is the smallest possible;
 /// of all such partitions the one whose every cut is the earliest.
 ///
 /// No part is empty while there are slices for all; with more parts than slices the first ones get one slice each and
@@ -63,8 +63,11 @@ impl ExactSizeIterator for ArraySplit {}
 ///
 /// The optimum is found exactly: float64 numbers that are not negative are ordered as their bits are, so a bisection
 /// over the bits ends at the smallest bound that some partition respects, after at most 64 passes.
-pub fn balanced_cuts(costs: &[f64], parts: usize) -> Result<Vec<Range<usize>>> {
-    let slices = costs.len();
+pub fn balanced_cuts(slices: usize, parts: usize, costs: &[f64]) -> Result<Vec<Range<usize>>> {
+    if costs.len() != slices {
+        let allowed = format!("[{slices}] (one for each slice)");
+        return Err(Error::Shape { argument: "costs", given: vec![costs.len()], allowed });
+    }
     let mut ranges: Vec<Range<usize>> = array_split("num_stages", slices, parts)?.collect();
     if let Some((index, cost)) = costs.iter().enumerate().find(|(_, cost)| !cost.is_finite() || **cost < 0.0) {
         let given = format!("{cost} (for slice {index})");
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn no_parts_are_refused() {
         assert!(matches!(array_split("num_splits", 3, 0), Err(Error::Range { argument: "num_splits", .. })));
-        assert!(matches!(balanced_cuts(&[1.0], 0), Err(Error::Range { argument: "num_stages", .. })));
+        assert!(matches!(balanced_cuts(1, 0, &[1.0]), Err(Error::Range { argument: "num_stages", .. })));
     }
 
     #[test]
@@ -167,22 +170,23 @@ mod tests {
     #[test]
     fn a_cost_that_is_no_cost_is_refused() {
         for bad in [f64::NAN, f64::INFINITY, -1.0] {
-            let error = balanced_cuts(&[1.0, bad], 1).unwrap_err();
+            let error = balanced_cuts(2, 1, &[1.0, bad]).unwrap_err();
             assert!(error.to_string().contains("slice 1"), "{error}");
         }
-        assert!(balanced_cuts(&[-0.0, 0.0, 0.0], 2).is_ok());
+        assert!(matches!(balanced_cuts(3, 2, &[1.0; 2]), Err(Error::Shape { argument: "costs", .. })));
+        assert!(balanced_cuts(3, 2, &[-0.0, 0.0, 0.0]).is_ok());
     }
 
     #[test]
     fn greedy_filling_is_not_the_optimum() {
         // Filling the first part up to the average of 10 would leave 11 or 13 for another one.
-        assert_eq!(balanced_cuts(&[6.0, 5.0, 3.0, 6.0, 10.0], 3).unwrap(), [0..2, 2..4, 4..5]);
+        assert_eq!(balanced_cuts(5, 3, &[6.0, 5.0, 3.0, 6.0, 10.0]).unwrap(), [0..2, 2..4, 4..5]);
     }
 
     #[test]
     fn sums_that_overflow_still_give_a_partition() {
-        assert_eq!(balanced_cuts(&[f64::MAX; 4], 2).unwrap(), [0..1, 1..4]);
-        assert_eq!(balanced_cuts(&[f64::MAX; 4], 4).unwrap(), [0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(balanced_cuts(4, 2, &[f64::MAX; 4]).unwrap(), [0..1, 1..4]);
+        assert_eq!(balanced_cuts(4, 4, &[f64::MAX; 4]).unwrap(), [0..1, 1..2, 2..3, 3..4]);
     }
 
     proptest! {
@@ -193,7 +197,7 @@ mod tests {
             scale in prop_oneof![Just(1.0), Just(0.1), Just(1e300)],
         ) {
             let costs: Vec<f64> = costs.into_iter().map(|cost| f64::from(cost) * scale).collect();
-            let found = balanced_cuts(&costs, parts).unwrap();
+            let found = balanced_cuts(costs.len(), parts, &costs).unwrap();
             let used = parts.min(costs.len());
             let largest = |ranges: &[Range<usize>]| ranges.iter().map(|range| cost(&costs, range)).fold(0.0, f64::max);
             let all = partitions(0, costs.len(), used);

@@ -119,7 +119,7 @@ impl Schedule<'_> {
 
     fn check(&self) -> Result<()> {
         let counts = [("num_stages", self.forward.len()), ("num_microbatches", self.micro_batches)];
-        for (argument, _) in counts.into_iter().filter(|(_, count)| *count == 0) {
+        if let Some((argument, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(Error::Range { argument, given: "0".to_owned(), allowed: "an integer of at least 1" });
         }
         if self.forward.len() != self.backward.len() {

@@ -159,6 +159,8 @@ fn shapes_that_do_not_fit_are_refused() {
     assert_eq!(error(run(&[2, 3], &[3, 4], Some(&[1, 4]), &[2, 4], 2)), "bias");
     assert_eq!(error(run(&[2, 3], &[3, 4], None, &[2, 3], 2)), "out");
     assert_eq!(error(run(&[2, 3], &[3, 4], None, &[2, 4], 0)), "num_splits");
+    assert_eq!(ShardedLinear::out_shape(&[2, 3], 1, &[3, 4]), Ok(vec![2, 4]));
+    assert!(matches!(ShardedLinear::out_shape(&[2, 3], 0, &[3, 4]), Err(Error::Range { argument: "axis", .. })));
 }
 
 #[test]

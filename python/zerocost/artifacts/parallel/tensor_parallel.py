@@ -1,0 +1,60 @@
+"""Tensor parallelism: an array as the shards of several workers, or a linear layer computed in shards.
+
+Column and row shards are those of Megatron-LM (Shoeybi et al. 2019, arXiv:1909.08053).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from zerocost import _kernels
+from zerocost.core.arrays import FLOATING
+from zerocost.core.artifact_base import ParallelArtifact
+from zerocost.errors import RangeError
+
+__all__ = ["TensorParallelArtifact"]
+
+
+class TensorParallelArtifact(ParallelArtifact):
+    """Cuts an array into views without copying it, or computes a linear layer in shards that run at the same time."""
+
+    def process_parallel(  # type: ignore[override]  # the declared parameters, where the base class takes any
+        self,
+        tensor: Any,
+        num_splits: Annotated[int, {"minimum": 1}] = 2,
+        axis: int = -1,
+        weight: Annotated[Any, {"x-tensor": {"datatypes": list(FLOATING), "shape": ["d_in", "d_out"]}}] = None,
+        bias: Annotated[Any, {"x-tensor": {"datatypes": list(FLOATING), "shape": ["d_out"]}}] = None,
+        mode: Literal["column", "row"] = "column",
+        gather: bool = True,
+    ) -> Any:
+        """Splits ``tensor``, or multiplies it by ``weight`` in shards.
+
+        Args:
+            tensor: an array of any dtype with at least one axis; with a weight ``[..., d_in]``, floating point.
+            num_splits: how many shards, at least 1. Their sizes differ by at most one, longer ones come first; beyond
+                the length of the axis they are empty.
+            axis: the axis that is cut. With a weight it stays the last one.
+            weight: ``[d_in, d_out]``, of the tensor's dtype.
+            bias: ``[d_out]``, of the tensor's dtype. It is added once.
+            mode: ``"column"`` cuts the weight along ``d_out``, each shard gives its columns; ``"row"`` cuts weight and
+                tensor along ``d_in``, the partial products are added.
+            gather: whether column shards are joined.
+
+        Returns:
+            Without a weight the list of views. With one ``[..., d_out]``, equal to the unsplit product up to rounding
+            (16-bit types are computed in float32); with ``gather=False`` the list of column shards, views of one array.
+
+        Raises:
+            DatatypeError: a ``num_splits`` or an ``axis`` that is no integer, or arrays of unequal or other dtypes.
+            RangeError: ``num_splits`` below 1, an axis that the tensor does not have, arguments that need others.
+            ShapeError: a tensor without axes, or a weight or bias that does not fit.
+        """
+        if weight is None:
+            if bias is not None:
+                raise RangeError("bias: a bias was given without a weight to go with", "bias")
+            return _kernels.split(tensor, num_splits, axis)
+        if mode == "row" and not gather:
+            raise RangeError("gather: False was given; only the shards of mode='column' can be left apart", "gather")
+        product = _kernels.sharded_linear(tensor, weight, num_splits, axis, bias, mode)
+        return product if gather else _kernels.split(product, num_splits, -1)
