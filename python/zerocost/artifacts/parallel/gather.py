@@ -36,7 +36,9 @@ def gather(tensors: Sequence[Any], axis: int = -1) -> npt.NDArray[Any]:
     arrays = [as_tensor(tensor, f"tensors[{index}]") for index, tensor in enumerate(tensors)]
     for array in arrays:
         if array.dtype != arrays[0].dtype:
-            raise DatatypeError(f"tensors: dtypes {arrays[0].dtype} and {array.dtype} were given, one is needed", "tensors")
+            raise DatatypeError(
+                f"tensors: dtypes {arrays[0].dtype} and {array.dtype} were given, one is needed", "tensors"
+            )
     view = _kernels.gather_view(arrays, axis)
     if view is not None:
         return view
