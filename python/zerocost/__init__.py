@@ -44,10 +44,16 @@ from zerocost.errors import (
 )
 
 if TYPE_CHECKING:
+    from zerocost.artifacts.parallel.gather import gather
+    from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
+    from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
     from zerocost.core.artifact_validation import ArtifactValidator
 
 _LAZY = {
     "ArtifactValidator": "zerocost.core.artifact_validation",
+    "PipelineParallelArtifact": "zerocost.artifacts.parallel.pipeline_parallel",
+    "TensorParallelArtifact": "zerocost.artifacts.parallel.tensor_parallel",
+    "gather": "zerocost.artifacts.parallel.gather",
 }
 """Public names whose modules are imported when the name is first used."""
 
@@ -71,11 +77,13 @@ __all__ = [
     "MissingInput",
     "OverlapError",
     "ParallelArtifact",
+    "PipelineParallelArtifact",
     "PlanError",
     "PluginError",
     "RangeError",
     "ServiceUnavailable",
     "ShapeError",
+    "TensorParallelArtifact",
     "UndeclaredInput",
     "UnknownArtifact",
     "UnknownKey",
@@ -83,6 +91,7 @@ __all__ = [
     "ZerocostError",
     "__version__",
     "default_registry",
+    "gather",
     "num_threads",
     "set_num_threads",
 ]

@@ -9,4 +9,10 @@ __all__ = ["default_registry"]
 
 def default_registry() -> ArtifactRegistry:
     """A fresh registry of the built-in artifacts. Nothing is shared between two of them but the code."""
-    return ArtifactRegistry()
+    from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
+    from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
+
+    registry = ArtifactRegistry()
+    registry.register_artifact("tensor_parallel", TensorParallelArtifact(), "parallel")
+    registry.register_artifact("pipeline_parallel", PipelineParallelArtifact(), "parallel")
+    return registry
