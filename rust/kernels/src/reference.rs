@@ -11,3 +11,9 @@ pub fn linear(x: &[f64], w: &[f64], b: Option<&Vec<f64>>, [rows, d_in, d_out]: [
     }
     out
 }
+
+mod fused;
+
+#[cfg(test)]
+pub(crate) use fused::mask_bias;
+pub use fused::{AttentionRow, attention};

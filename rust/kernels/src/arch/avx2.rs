@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::lanes::{Cpu, HalfLanes, Lanes};
+use super::{Task, run_avx2};
 
 /// AVX2 with FMA and F16C. The value proves that the CPU has them.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,12 @@ impl Cpu for Avx2 {
     #[inline(always)]
     fn f64(self) -> Avx2F64 {
         Avx2F64(())
+    }
+
+    #[inline(always)]
+    fn run<T: Task>(self, task: T) -> T::Output {
+        // SAFETY: the CPU has what the level needs, which `self` proves.
+        unsafe { run_avx2(task) }
     }
 
     #[inline(always)]

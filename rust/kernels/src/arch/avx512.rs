@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::lanes::{Cpu, HalfLanes, Lanes};
+use super::{Task, run_avx512};
 
 /// AVX-512. The value proves that the CPU has it.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,12 @@ impl Cpu for Avx512 {
     #[inline(always)]
     fn f64(self) -> Avx512F64 {
         Avx512F64(())
+    }
+
+    #[inline(always)]
+    fn run<T: Task>(self, task: T) -> T::Output {
+        // SAFETY: the CPU has what the level needs, which `self` proves.
+        unsafe { run_avx512(task) }
     }
 
     #[inline(always)]

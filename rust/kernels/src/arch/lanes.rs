@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use super::Task;
+
 /// A CPU level that is there. The value proves it: outside of tests of this module only [`Level::run`] makes one, after
 /// having asked the CPU, which is why the methods of its lanes are safe.
 ///
@@ -19,6 +21,9 @@ pub trait Cpu: Copy + Send + Sync + 'static {
     fn f32(self) -> Self::F32;
     /// Lanes of float64.
     fn f64(self) -> Self::F64;
+
+    /// Runs a task at this level as a function of its own: for what is large and needed in several places.
+    fn run<T: Task>(self, task: T) -> T::Output;
 
     /// Orders the stores of [`Lanes::stream`] before everything that follows. Once, at the end of a task that streamed.
     fn fence(self);

@@ -158,7 +158,7 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the CPU has what the level needs, asserted above.
             Level::Neon => unsafe { run_neon(task) },
-            _ => task.run(scalar::Scalar),
+            _ => run_scalar(task),
         }
     }
 
@@ -183,8 +183,14 @@ impl Level {
     }
 }
 
+#[inline(never)]
+fn run_scalar<T: Task>(task: T) -> T::Output {
+    task.run(scalar::Scalar)
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+#[inline(never)] // one function of each task, however often it is needed
 fn run_avx2<T: Task>(task: T) -> T::Output {
     // SAFETY: this function's own features.
     task.run(unsafe { avx2::Avx2::new() })
@@ -192,6 +198,7 @@ fn run_avx2<T: Task>(task: T) -> T::Output {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline(never)] // one function of each task, however often it is needed
 fn run_avx512<T: Task>(task: T) -> T::Output {
     // SAFETY: this function's own features.
     task.run(unsafe { avx512::Avx512::new() })
@@ -199,6 +206,7 @@ fn run_avx512<T: Task>(task: T) -> T::Output {
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
+#[inline(never)] // one function of each task, however often it is needed
 fn run_neon<T: Task>(task: T) -> T::Output {
     // SAFETY: this function's own feature.
     task.run(unsafe { neon::Neon::new() })

@@ -5,6 +5,7 @@ use std::arch::aarch64::*;
 use half::{bf16, f16};
 
 use super::lanes::{Cpu, HalfLanes, Lanes};
+use super::{Task, run_neon};
 
 /// NEON. The value proves that the CPU has it.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,12 @@ impl Cpu for Neon {
     #[inline(always)]
     fn f64(self) -> NeonF64 {
         NeonF64(())
+    }
+
+    #[inline(always)]
+    fn run<T: Task>(self, task: T) -> T::Output {
+        // SAFETY: the CPU has what the level needs, which `self` proves.
+        unsafe { run_neon(task) }
     }
 
     #[inline(always)]

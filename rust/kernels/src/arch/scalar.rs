@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::lanes::{Cpu, HalfLanes, Lanes, Real};
+use super::{Task, run_scalar};
 
 /// The portable level, which is always there.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,11 @@ impl Cpu for Scalar {
     #[inline(always)]
     fn f64(self) -> ScalarF64 {
         ScalarF64
+    }
+
+    #[inline(always)]
+    fn run<T: Task>(self, task: T) -> T::Output {
+        run_scalar(task)
     }
 
     #[inline(always)]

@@ -1,0 +1,153 @@
+//! Packing: a block of keys and values in the layout that the tile product reads, and rows of queries.
+
+use super::buffer::Buffer;
+use crate::arch::{Cpu, Element, Lanes, Real, Vector};
+
+/// Keys of a block. Packed keys and values of 64 columns are 32 KiB each in float32, half of an L2 way.
+pub(super) const KEYS: usize = 128;
+
+/// Rows of one matrix of an input.
+#[derive(Debug)]
+pub(super) struct Rows<T> {
+    /// Row 0, column 0.
+    pub(super) first: *const T,
+    pub(super) row: isize,
+    pub(super) column: isize,
+    pub(super) columns: usize,
+}
+
+/// A block of up to [`KEYS`] keys and their values.
+#[derive(Debug)]
+pub(super) struct Block<R> {
+    /// `[panel][column][lane]`: a panel holds as many keys as a vector has lanes, so a vector is one column of them.
+    pub(super) keys: Buffer<R>,
+    /// `[key][column]`, columns padded with zeros to whole vectors.
+    pub(super) values: Buffer<R>,
+    /// Whether all values are; the others take the slow way, because 0 times infinity is not 0.
+    pub(super) is_finite: bool,
+}
+
+/// `columns` rounded up to whole vectors.
+pub(super) fn padded<C: Cpu, R: Real>(columns: usize) -> usize {
+    columns.next_multiple_of(R::Lanes::<C>::N)
+}
+
+impl<R: Real> Block<R> {
+    pub(super) fn new<C: Cpu>(d: usize, d_v: usize) -> Self {
+        let values = Buffer::zeroed(KEYS * padded::<C, R>(d_v));
+        Self { keys: Buffer::zeroed(KEYS * d), values, is_finite: true }
+    }
+
+    /// Packs `count` keys and values from row `start` on.
+    ///
+    /// # Safety
+    /// Both inputs have these rows, and `count` is at most [`KEYS`]; the block was made for their numbers of columns.
+    #[inline(always)]
+    pub(super) unsafe fn pack<C: Cpu, T: Element<Real = R>>(
+        &mut self,
+        cpu: C,
+        (keys, values): (&Rows<T>, &Rows<T>),
+        start: usize,
+        count: usize,
+    ) {
+        let n = R::Lanes::<C>::N;
+        if keys.columns > 0 {
+            for (panel, first) in self.keys.chunks_exact_mut(n * keys.columns).zip((0..count).step_by(n)) {
+                // SAFETY: these rows are among those that the caller promises.
+                unsafe { keys.transpose(cpu, start + first, (count - first).min(n), panel) };
+            }
+        }
+        if values.columns > 0 {
+            let width = padded::<C, R>(values.columns);
+            // SAFETY: the caller's promise.
+            self.is_finite = unsafe { values.copy(cpu, start, &mut self.values[..count * width], width) };
+        }
+    }
+}
+
+impl<T: Element> Rows<T> {
+    /// Writes rows from `start` on, one for each `width` elements of `to`, and says whether all of them are finite.
+    ///
+    /// # Safety
+    /// The input has these rows, and `width` is its number of columns or that rounded up to whole vectors.
+    #[inline(always)]
+    pub(super) unsafe fn copy<C: Cpu>(&self, cpu: C, start: usize, to: &mut [T::Real], width: usize) -> bool {
+        let lanes = T::Real::lanes(cpu);
+        let (n, zero) = (<T::Real as Real>::Lanes::<C>::N, lanes.splat(T::Real::ZERO));
+        let mut trace = zero;
+        for (row, to) in to.chunks_exact_mut(width).enumerate() {
+            let from = self.first.wrapping_offset((start + row) as isize * self.row);
+            for (column, to) in (0..self.columns).step_by(n).zip(to.chunks_mut(n)) {
+                let from = from.wrapping_offset(column as isize * self.column);
+                // SAFETY: the caller promises the row; at most the columns that are left are read, and at most as many
+                // elements are written as the chunk has.
+                unsafe {
+                    let vector = gather(cpu, from, self.column, (self.columns - column).min(n));
+                    // Stays 0 while everything is finite.
+                    trace = lanes.fma(vector, zero, trace);
+                    lanes.store_first(to.as_mut_ptr(), to.len(), vector);
+                }
+            }
+        }
+        lanes.sum(trace) == T::Real::ZERO
+    }
+
+    /// Writes `count` rows from `start` on as columns of a panel, `[column][lane]`; lanes without a row are 0.
+    ///
+    /// # Safety
+    /// The input has these rows; `count` is at most the number of lanes.
+    #[inline(always)]
+    unsafe fn transpose<C: Cpu>(&self, cpu: C, start: usize, count: usize, panel: &mut [T::Real]) {
+        let lanes = T::Real::lanes(cpu);
+        let n = <T::Real as Real>::Lanes::<C>::N;
+        if count < n {
+            panel.fill(T::Real::ZERO);
+        }
+        let mut line = [T::Real::ZERO; WIDEST];
+        for lane in 0..count {
+            let from = self.first.wrapping_offset((start + lane) as isize * self.row);
+            for (column, square) in (0..self.columns).step_by(n).zip(panel.chunks_mut(n * n)) {
+                let from = from.wrapping_offset(column as isize * self.column);
+                // SAFETY: the caller promises the row, and at most the columns that are left are read.
+                unsafe {
+                    let vector = gather(cpu, from, self.column, (self.columns - column).min(n));
+                    lanes.store(line.as_mut_ptr(), vector);
+                }
+                for (to, &element) in square.iter_mut().skip(lane).step_by(n).zip(&line) {
+                    *to = element;
+                }
+            }
+        }
+    }
+}
+
+/// The widest vector has 16 lanes of float32.
+const WIDEST: usize = 16;
+
+/// Loads `count` elements that are `stride` apart, converted; the other lanes are 0.
+///
+/// # Safety
+/// These elements may be read; `count` is at most the number of lanes.
+#[inline(always)]
+pub(super) unsafe fn gather<C: Cpu, T: Element>(
+    cpu: C,
+    from: *const T,
+    stride: isize,
+    count: usize,
+) -> Vector<C, T::Real> {
+    let n = <T::Real as Real>::Lanes::<C>::N;
+    // SAFETY: in all three ways only the elements that the caller promises are read; `line` has a whole vector.
+    unsafe {
+        if stride == 1 && count == n {
+            T::load(cpu, from)
+        } else if stride == 1 {
+            T::load_first(cpu, from, count)
+        } else {
+            let mut line = [T::NULL; WIDEST];
+            for (index, element) in line.iter_mut().enumerate().take(count) {
+                *element = *from.offset(index as isize * stride);
+            }
+            T::load(cpu, line.as_ptr())
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! How a call is cut into items. Nothing here depends on the number of threads, so neither does any bit of the result.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use super::item::{Blocks, Call, Combine, Item, Output, Partial, Span};
+use super::pack::{Block, KEYS};
+use super::{Attention, Problem};
+use crate::Result;
+use crate::arch::{Cpu, Element, Level, Task};
+use crate::parallel;
+use crate::view::{View, ViewMut};
+
+/// Queries of an item when keys and values are packed for all of them.
+const QUERIES: usize = 96;
+
+/// Up to this many rows per head of key and value every item packs its own keys: packing is then a small part, and
+/// the keys can be split between items instead of the queries.
+const FEW_ROWS: usize = 64;
+
+/// Items that a call with few rows is cut into, at least if the keys suffice.
+const PIECES: usize = 64;
+
+/// The fewest keys that are worth an item.
+const FEWEST_KEYS: usize = 512;
+
+/// Packed keys and values that are in memory at the same time, in bytes, unless those of one head are more.
+const PACKED: usize = 8 << 20;
+
+/// Multiply-adds below which a call stays on the calling thread.
+const SERIAL: usize = 1 << 17;
+
+impl<T: Element> Attention<'_, T> {
+    /// As [`Attention::run`], at a level of the caller's choice, which the CPU must have.
+    pub fn run_at(
+        &self,
+        level: Level,
+        query: &View<'_, T>,
+        key: &View<'_, T>,
+        value: &View<'_, T>,
+        out: &mut ViewMut<'_, T>,
+    ) -> Result<()> {
+        let checked = &self.check(query, key, value)?;
+        let operand = checked.problem.output(out.layout())?;
+        for input in [query, key, value] {
+            out.check_overlap("out", input, false)?;
+        }
+        if let Some(super::Mask::Float(mask)) = &self.mask {
+            out.check_overlap("out", mask, false)?;
+        }
+        if out.layout().is_empty() {
+            return Ok(());
+        }
+        let out = Output { first: out.as_mut_ptr(), operand };
+        let problem = &checked.problem;
+        let call = Call { attention: self, checked, query, key, value, out };
+        // One after the other, first the keys that any query may look at.
+        let keys = checked.band.keys_of_any(0..problem.n_q);
+        let cut = Cut {
+            call: &call,
+            level,
+            keys: keys.start / KEYS * KEYS..keys.end,
+            parallel: work(problem, keys.len()) >= SERIAL,
+        };
+        if checked.keep.is_none() && problem.group() * problem.n_q <= FEW_ROWS {
+            cut.keys()
+        } else {
+            cut.queries()
+        }
+        Ok(())
+    }
+}
+
+/// Multiply-adds, if every query looks at `keys` keys.
+fn work(problem: &Problem, keys: usize) -> usize {
+    let rows = problem.batches().saturating_mul(problem.h_q).saturating_mul(problem.n_q);
+    rows.saturating_mul(keys).saturating_mul(problem.d + problem.d_v)
+}
+
+/// A call that is about to be cut.
+struct Cut<'a, T: Element> {
+    call: &'a Call<'a, T>,
+    level: Level,
+    /// All keys that any query may look at, from where a block begins.
+    keys: Range<usize>,
+    parallel: bool,
+}
+
+impl<T: Element> Cut<'_, T> {
+    /// Heads of key and value, over all batches.
+    fn heads(&self) -> usize {
+        self.call.checked.problem.batches() * self.call.checked.problem.h_kv
+    }
+
+    /// All rows that use head number `index` of key and value.
+    fn span(&self, index: usize) -> Span {
+        let problem = &self.call.checked.problem;
+        let (batch, kv, group) = (index / problem.h_kv, index % problem.h_kv, problem.group());
+        Span { batch, kv, heads: kv * group..(kv + 1) * group, queries: 0..problem.n_q }
+    }
+
+    /// For few rows: an item is all rows of a head of key and value against a run of keys.
+    fn keys(&self) {
+        let heads = self.heads();
+        let run = self.keys.len().div_ceil(PIECES.div_ceil(heads)).max(FEWEST_KEYS).next_multiple_of(KEYS);
+        let runs = self.keys.len().div_ceil(run).max(1);
+        let keys = |index: usize| {
+            let start = self.keys.start + index * run;
+            start..(start + run).min(self.keys.end)
+        };
+        if runs == 1 {
+            parallel::for_each(heads, self.parallel, |head| {
+                let (call, span) = (self.call, self.span(head));
+                self.level.run(Item { call, span, keys: keys(0), blocks: Blocks::Own, partial: None });
+            });
+            return;
+        }
+        let empty = || Mutex::new(Partial { tops: Vec::new(), sums: Vec::new(), output: Vec::new() });
+        let partials: Vec<Mutex<Partial<T::Real>>> = (0..heads * runs).map(|_| empty()).collect();
+        parallel::for_each(partials.len(), self.parallel, |index| {
+            let mut partial = partials[index].lock().unwrap_or_else(PoisonError::into_inner);
+            let (call, span) = (self.call, self.span(index / runs));
+            let keys = keys(index % runs);
+            self.level.run(Item { call, span, keys, blocks: Blocks::Own, partial: Some(&mut *partial) });
+        });
+        let partials: Vec<Partial<T::Real>> =
+            partials.into_iter().map(|partial| partial.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
+        parallel::for_each(heads, self.parallel, |head| {
+            let (call, span) = (self.call, self.span(head));
+            self.level.run(Combine { call, span, partials: &partials[head * runs..(head + 1) * runs] });
+        });
+    }
+
+    /// For many rows: the keys of some heads are packed, then an item is some queries of one head against all keys.
+    fn queries(&self) {
+        let problem = &self.call.checked.problem;
+        let blocks = self.keys.len().div_ceil(KEYS);
+        let one = blocks * KEYS * (problem.d + problem.d_v) * size_of::<T::Real>();
+        let heads = (PACKED / one.max(1)).clamp(1, self.heads());
+        let packed: Vec<RwLock<Block<T::Real>>> = (0..heads * blocks)
+            .map(|_| {
+                RwLock::new(self.level.run(Make { d: problem.d, d_v: problem.d_v, real: std::marker::PhantomData }))
+            })
+            .collect();
+        let items = problem.n_q.div_ceil(QUERIES);
+        for first in (0..self.heads()).step_by(heads) {
+            let heads = heads.min(self.heads() - first);
+            parallel::for_each(heads * blocks, self.parallel, |index| {
+                let mut block = packed[index].write().unwrap_or_else(PoisonError::into_inner);
+                let (call, span) = (self.call, self.span(first + index / blocks));
+                let start = self.keys.start + index % blocks * KEYS;
+                self.level.run(Pack { call, span, start, block: &mut block });
+            });
+            let group = problem.group();
+            parallel::for_each(heads * group * items, self.parallel, |index| {
+                let (head, part) = (index / items, index % items);
+                let mut span = self.span(first + head / group);
+                let head = span.heads.start + head % group;
+                span.heads = head..head + 1;
+                span.queries = part * QUERIES..((part + 1) * QUERIES).min(problem.n_q);
+                let list = &packed[index / items / group * blocks..][..blocks];
+                let blocks = Blocks::Shared(list, self.keys.start);
+                self.level.run(Item { call: self.call, span, keys: self.keys.clone(), blocks, partial: None });
+            });
+        }
+    }
+}
+
+/// An empty block: its size depends on the level.
+struct Make<R> {
+    d: usize,
+    d_v: usize,
+    real: std::marker::PhantomData<R>,
+}
+
+impl<R: crate::arch::Real> Task for Make<R> {
+    type Output = Block<R>;
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, _: C) -> Block<R> {
+        Block::new::<C>(self.d, self.d_v)
+    }
+}
+
+/// Packs one block.
+struct Pack<'a, T: Element> {
+    call: &'a Call<'a, T>,
+    span: Span,
+    start: usize,
+    block: &'a mut Block<T::Real>,
+}
+
+impl<T: Element> Task for Pack<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, cpu: C) {
+        let (keys, values) = self.call.keys_and_values(self.span.batch, self.span.kv);
+        let count = KEYS.min(self.call.checked.problem.n_k - self.start);
+        // SAFETY: these rows are below n_k, and the block was made for this problem.
+        unsafe { self.block.pack(cpu, (&keys, &values), self.start, count) };
+    }
+}

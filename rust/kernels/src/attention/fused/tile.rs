@@ -1,0 +1,357 @@
+//! What happens to a tile between its two products: cap, mask, and the online softmax.
+
+use std::ops::Range;
+
+use super::Mask;
+use super::buffer::Buffer;
+use super::item::{Call, Span, finite};
+use super::pack::{Block, KEYS, gather, padded};
+use super::product::{Onto, Product, ROWS, Scaled, Shape};
+use crate::arch::{Cpu, Element, Lanes, Real, exp_below, tanh};
+
+/// What an item keeps of a row.
+#[derive(Debug, Clone)]
+struct Row {
+    /// The keys that the band allows, within the item's.
+    keys: Range<usize>,
+    /// The offset of the row in the mask.
+    mask: isize,
+}
+
+/// The rows of an item while its keys go by.
+#[derive(Debug)]
+pub(super) struct Work<'a, T: Element> {
+    call: &'a Call<'a, T>,
+    rows: Vec<Row>,
+    /// `[row][d]`.
+    queries: Buffer<T::Real>,
+    /// `[row of the tile][key]`: scores, then weights.
+    scores: Buffer<T::Real>,
+    /// Elements from one row of scores to the next.
+    stride: usize,
+    /// What the mask adds to one row of scores.
+    bias: Buffer<T::Real>,
+    /// Which keys take part, `[row of the tile][key]`: known when a block is not finite.
+    takes_part: Vec<bool>,
+    /// The largest score of each row so far.
+    pub(super) tops: Vec<T::Real>,
+    /// The sum of `exp(score - top)` of each row.
+    pub(super) sums: Vec<T::Real>,
+    /// `[row][column]`, columns padded to whole vectors.
+    pub(super) output: Buffer<T::Real>,
+}
+
+impl<'a, T: Element> Work<'a, T> {
+    #[inline(always)]
+    pub(super) fn new<C: Cpu>(cpu: C, call: &'a Call<'a, T>, span: &Span, keys: &Range<usize>) -> Self {
+        let (checked, problem) = (call.checked, &call.checked.problem);
+        let rows: Vec<Row> = span
+            .rows()
+            .map(|(head, query)| {
+                let allowed = checked.band.keys(query);
+                let start = allowed.start.max(keys.start);
+                let mask = checked.mask.as_ref();
+                let mask = mask.map_or(0, |mask| problem.offset(mask, span.batch, head) + query as isize * mask.row);
+                Row { keys: start..allowed.end.min(keys.end).max(start), mask }
+            })
+            .collect();
+        let mut queries = Buffer::zeroed(rows.len() * problem.d);
+        if !queries.is_empty() {
+            let chunks = queries.chunks_exact_mut(span.queries.len() * problem.d);
+            for (to, head) in chunks.zip(span.heads.clone()) {
+                // SAFETY: these are queries of this head, and d is their number of columns.
+                unsafe { call.queries(span.batch, head).copy(cpu, span.queries.start, to, problem.d) };
+            }
+        }
+        let mut work = Self {
+            call,
+            queries,
+            scores: Buffer::zeroed(0),
+            stride: KEYS,
+            bias: Buffer::zeroed(if checked.mask.is_some() { KEYS } else { 0 }),
+            takes_part: Vec::new(),
+            tops: vec![T::Real::NEG_INFINITY; rows.len()],
+            sums: vec![T::Real::ZERO; rows.len()],
+            output: Buffer::zeroed(rows.len() * padded::<C, T::Real>(problem.d_v)),
+            rows,
+        };
+        if checked.keep.is_some() {
+            // Whole rows of scores, of one tile.
+            let keys = work.keys();
+            work.stride = (keys.end - keys.start / KEYS * KEYS).next_multiple_of(KEYS);
+        }
+        work.scores = Buffer::zeroed(ROWS * work.stride);
+        work
+    }
+
+    /// The keys that the band allows to any row.
+    pub(super) fn keys(&self) -> Range<usize> {
+        union(&self.rows)
+    }
+
+    /// Takes one block into the sums of a tile.
+    #[inline(always)]
+    pub(super) fn attend<C: Cpu>(&mut self, cpu: C, tile: Range<usize>, block: &Block<T::Real>, start: usize) {
+        let columns = self.score(cpu, tile.clone(), block, start, 0);
+        if !columns.is_empty() {
+            let factors = self.weigh(cpu, tile.clone(), columns, block.is_finite);
+            self.add_values(cpu, tile, block, start, 0, factors);
+        }
+    }
+
+    /// The part of a block's keys, counted from its start, that the band allows to any row of a tile.
+    #[inline(always)]
+    fn tile_keys(&self, tile: Range<usize>, start: usize) -> Range<usize> {
+        let keys = union(&self.rows[tile]);
+        keys.start.saturating_sub(start).min(KEYS)..keys.end.saturating_sub(start).min(KEYS)
+    }
+
+    /// Makes every score -inf.
+    pub(super) fn forget_scores(&mut self) {
+        self.scores.fill(T::Real::NEG_INFINITY);
+    }
+
+    /// Writes the scores of a tile for a block's keys, -inf where a key takes no part, and says which columns have been
+    /// written: whole vectors. The key at `start` belongs in column `at`.
+    #[inline(always)]
+    pub(super) fn score<C: Cpu>(
+        &mut self,
+        cpu: C,
+        tile: Range<usize>,
+        block: &Block<T::Real>,
+        start: usize,
+        at: usize,
+    ) -> Range<usize> {
+        let (n, d) = (<T::Real as Real>::Lanes::<C>::N, self.call.checked.problem.d);
+        let keys = self.tile_keys(tile.clone(), start);
+        if keys.is_empty() {
+            return 0..0;
+        }
+        let panels = keys.start / n..keys.end.div_ceil(n);
+        let shape = Shape {
+            rows: tile.len(),
+            vectors: panels.len(),
+            depth: d,
+            a_row: d,
+            b_step: n,
+            b_vector: n * d,
+            out_row: self.stride,
+        };
+        let columns = at + panels.start * n..at + panels.end * n;
+        let scale = Scaled(T::Real::from_f64(self.call.checked.scale));
+        cpu.run(Product {
+            shape,
+            a: &self.queries[tile.start * d..],
+            b: &block.keys[panels.start * n * d..],
+            out: &mut self.scores[columns.start..],
+            finish: scale,
+        });
+        if let Some(cap) = self.call.checked.softcap {
+            self.cap(cpu, tile.len(), columns.clone(), T::Real::from_f64(cap));
+        }
+        self.mask(cpu, tile, columns.clone(), start, at);
+        columns
+    }
+
+    #[inline(always)]
+    fn cap<C: Cpu>(&mut self, cpu: C, rows: usize, columns: Range<usize>, cap: T::Real) {
+        let lanes = T::Real::lanes(cpu);
+        let (n, cap) = (<T::Real as Real>::Lanes::<C>::N, lanes.splat(cap));
+        for row in self.scores.chunks_exact_mut(self.stride).take(rows) {
+            for scores in row[columns.clone()].chunks_exact_mut(n) {
+                // SAFETY: the chunk is a whole vector.
+                unsafe {
+                    let score = lanes.div(lanes.load(scores.as_ptr()), cap);
+                    lanes.store(scores.as_mut_ptr(), lanes.mul(cap, tanh(lanes, score)));
+                }
+            }
+        }
+    }
+
+    /// Applies band and mask.
+    #[inline(always)]
+    fn mask<C: Cpu>(&mut self, cpu: C, tile: Range<usize>, columns: Range<usize>, start: usize, at: usize) {
+        for (index, row) in self.rows[tile].iter().enumerate() {
+            let scores = &mut self.scores[index * self.stride..][..self.stride];
+            let column = |key: usize| (key.saturating_sub(start).min(KEYS) + at).clamp(columns.start, columns.end);
+            let allowed = column(row.keys.start)..column(row.keys.end);
+            if let Some(operand) = &self.call.checked.mask {
+                let first_key = start + allowed.start - at;
+                let from = row.mask + first_key as isize * operand.column;
+                add_mask(cpu, self.call, from, &mut self.bias, &mut scores[allowed.clone()]);
+            }
+            scores[columns.start..allowed.start].fill(T::Real::NEG_INFINITY);
+            scores[allowed.end..columns.end].fill(T::Real::NEG_INFINITY);
+        }
+    }
+
+    /// Drops all but the `keep` largest scores of each row of a tile.
+    pub(super) fn keep_largest(&mut self, tile: Range<usize>, keep: usize, first: usize) {
+        for (index, row) in self.rows[tile].iter().enumerate() {
+            let scores = &mut self.scores[index * self.stride..][..self.stride];
+            if !row.keys.is_empty() {
+                super::keep_largest(&mut scores[row.keys.start - first..row.keys.end - first], keep);
+            }
+        }
+    }
+
+    /// Turns the scores of a tile into weights `exp(score - top)`, and gives the factors by which the sums so far
+    /// shrink as the tops rise.
+    #[inline(always)]
+    pub(super) fn weigh<C: Cpu>(
+        &mut self,
+        cpu: C,
+        tile: Range<usize>,
+        columns: Range<usize>,
+        is_finite: bool,
+    ) -> [T::Real; ROWS] {
+        let lanes = T::Real::lanes(cpu);
+        let n = <T::Real as Real>::Lanes::<C>::N;
+        if !is_finite {
+            self.takes_part.clear();
+            self.takes_part.extend(self.scores.iter().map(|&score| score != T::Real::NEG_INFINITY));
+        }
+        // Room for whole vectors.
+        let mut factors = [T::Real::ZERO; 16];
+        for (index, row) in tile.clone().enumerate() {
+            let mut top = lanes.splat(T::Real::NEG_INFINITY);
+            for scores in self.scores[index * self.stride..][columns.clone()].chunks_exact(n) {
+                // SAFETY: the chunk is a whole vector. A NaN is passed over; the sum gets it.
+                top = lanes.max(unsafe { lanes.load(scores.as_ptr()) }, top);
+            }
+            let (old, new) = (self.tops[row], lanes.max_lane(top));
+            self.tops[row] = if new > old { new } else { old };
+            factors[index] = old - finite(self.tops[row]);
+        }
+        for factors in factors[..ROWS.next_multiple_of(n)].chunks_exact_mut(n) {
+            // SAFETY: the chunk is a whole vector.
+            unsafe {
+                let factor = exp_below(lanes, lanes.load(factors.as_ptr()));
+                lanes.store(factors.as_mut_ptr(), factor);
+            }
+        }
+        for (index, row) in tile.enumerate() {
+            let top = lanes.splat(finite(self.tops[row]));
+            let mut sum = lanes.splat(T::Real::ZERO);
+            for scores in self.scores[index * self.stride..][columns.clone()].chunks_exact_mut(n) {
+                // SAFETY: the chunk is a whole vector.
+                unsafe {
+                    let weight = exp_below(lanes, lanes.sub(lanes.load(scores.as_ptr()), top));
+                    sum = lanes.add(sum, weight);
+                    lanes.store(scores.as_mut_ptr(), weight);
+                }
+            }
+            self.sums[row] = self.sums[row] * factors[index] + lanes.sum(sum);
+        }
+        let mut result = [T::Real::ZERO; ROWS];
+        result.copy_from_slice(&factors[..ROWS]);
+        result
+    }
+
+    /// Shrinks the output so far and adds a block's values, weighted. The weight of the key at `start` is in column `at`.
+    #[inline(always)]
+    pub(super) fn add_values<C: Cpu>(
+        &mut self,
+        cpu: C,
+        tile: Range<usize>,
+        block: &Block<T::Real>,
+        start: usize,
+        at: usize,
+        factors: [T::Real; ROWS],
+    ) {
+        let n = <T::Real as Real>::Lanes::<C>::N;
+        let width = padded::<C, T::Real>(self.call.checked.problem.d_v);
+        let keys = self.tile_keys(tile.clone(), start);
+        let shape = Shape {
+            rows: tile.len(),
+            vectors: width / n,
+            depth: keys.len(),
+            a_row: self.stride,
+            b_step: width,
+            b_vector: n,
+            out_row: width,
+        };
+        let columns = at + keys.start..at + keys.end;
+        if block.is_finite {
+            cpu.run(Product {
+                shape,
+                a: &self.scores[columns.start..],
+                b: &block.values[keys.start * width..],
+                out: &mut self.output[tile.start * width..],
+                finish: Onto(factors),
+            });
+            return;
+        }
+        // Only the values that take part may be touched: row by row, run by run.
+        for (index, row) in tile.enumerate() {
+            let output = &mut self.output[row * width..][..width];
+            for sum in output.iter_mut() {
+                *sum = *sum * factors[index];
+            }
+            let takes_part = &self.takes_part[index * self.stride..][columns.clone()];
+            let mut begin = 0;
+            for run in takes_part.chunk_by(|a, b| a == b) {
+                if run[0] {
+                    let shape = Shape { rows: 1, depth: run.len(), ..shape };
+                    cpu.run(Product {
+                        shape,
+                        a: &self.scores[index * self.stride + columns.start + begin..],
+                        b: &block.values[(keys.start + begin) * width..],
+                        out: output,
+                        finish: Onto([T::Real::ONE; ROWS]),
+                    });
+                }
+                begin += run.len();
+            }
+        }
+    }
+}
+
+/// The smallest range that covers the keys of all rows.
+#[inline(always)]
+fn union(rows: &[Row]) -> Range<usize> {
+    let keys = rows.iter().map(|row| &row.keys).filter(|keys| !keys.is_empty());
+    keys.fold(None, |all: Option<Range<usize>>, keys| match all {
+        None => Some(keys.clone()),
+        Some(all) => Some(all.start.min(keys.start)..all.end.max(keys.end)),
+    })
+    .unwrap_or(0..0)
+}
+
+/// Adds the mask, from the element at offset `from` on, to the scores of one row and some keys.
+#[inline(always)]
+fn add_mask<C: Cpu, T: Element>(cpu: C, call: &Call<'_, T>, from: isize, bias: &mut [T::Real], scores: &mut [T::Real]) {
+    let (Some(mask), Some(operand)) = (&call.attention.mask, &call.checked.mask) else { return };
+    let lanes = T::Real::lanes(cpu);
+    let n = <T::Real as Real>::Lanes::<C>::N;
+    let masked = lanes.splat(T::Real::NEG_INFINITY);
+    let bias = &mut bias[..scores.len()];
+    match mask {
+        Mask::Bool(mask) => {
+            for (key, bias) in bias.iter_mut().enumerate() {
+                // SAFETY: the mask was checked to have an element for each query and key of each head.
+                let takes_part = unsafe { *mask.as_ptr().offset(from + key as isize * operand.column) } != 0;
+                *bias = if takes_part { T::Real::ZERO } else { T::Real::NEG_INFINITY };
+            }
+        }
+        Mask::Float(mask) => {
+            for (index, bias) in bias.chunks_mut(n).enumerate() {
+                // SAFETY: as above; the chunk has at most a vector's elements.
+                unsafe {
+                    let from = mask.as_ptr().offset(from + (index * n) as isize * operand.column);
+                    let vector = gather(cpu, from, operand.column, bias.len());
+                    lanes.store_first(bias.as_mut_ptr(), bias.len(), vector);
+                }
+            }
+        }
+    }
+    for (scores, bias) in scores.chunks_mut(n).zip(bias.chunks(n)) {
+        // SAFETY: both chunks have the same number of elements, at most a vector's.
+        unsafe {
+            let score = lanes.load_first(scores.as_ptr(), scores.len());
+            let bias = lanes.load_first(bias.as_ptr(), scores.len());
+            let sum = lanes.select(lanes.eq(bias, masked), masked, lanes.add(score, bias));
+            lanes.store_first(scores.as_mut_ptr(), scores.len(), sum);
+        }
+    }
+}
