@@ -13,6 +13,7 @@ __all__ = [
     "DatatypeError",
     "DeadlineExceeded",
     "DuplicateArtifact",
+    "FileError",
     "InvalidInput",
     "InvalidSchema",
     "KernelPanic",
@@ -154,6 +155,12 @@ class PlanError(ZerocostError, ValueError):
         self.step = step
         self.artifact = artifact
         self.port = port
+
+
+class FileError(ZerocostError, ValueError):
+    """A file that is missing, cannot be read or written, or is not what its suffix says."""
+
+    code = "file"
 
 
 class LimitExceeded(ZerocostError, ValueError):

@@ -1,0 +1,101 @@
+"""The command ``zerocost``: its parts, its exit codes, and its errors in one line each.
+
+Exit codes: 0 done; 1 the answer is no (an artifact that breaks the contract, a demo whose claim is false) or a bug;
+2 something that was given is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from zerocost.errors import ZerocostError
+
+__all__ = ["app", "main"]
+
+_PARTS = (
+    "zerocost.cli.catalogue",
+    "zerocost.cli.running",
+    "zerocost.cli.machine",
+)
+"""Modules with an ``app`` each. One with a name becomes a group of commands, the others' commands stand at the top."""
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="zerocost",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with [bold]zerocost list[/], then [bold]zerocost describe sparse_attention[/]. "
+    "[bold]zerocost COMMAND --help[/] has an example of each.",
+)
+for _part in _PARTS:
+    app.add_typer(importlib.import_module(_part).app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from zerocost import __version__
+
+        typer.echo(f"zerocost {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Attention, tensor splitting and LRU memory as artifacts: list them, run them on files, chain them, serve them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given or ["--help"], prog_name="zerocost", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """One line on stderr, and the exit code."""
+    code, message = _explain(error)
+    typer.secho("error: ", err=True, nl=False, fg="red", bold=True)
+    typer.echo(" ".join(message.split()), err=True)
+    return code
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    if isinstance(error, typer.TyperException):  # a wrong option, a missing argument, an unknown command
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "zerocost"
+        return 2, f"{error.format_message().rstrip('.')}; see '{path} --help'"
+    if isinstance(error, ZerocostError):
+        return (1 if error.code == "kernel_panic" else 2), f"{error}{notes}"
+    if isinstance(error, OSError):
+        return 2, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else f"{error}{notes}"
+    # What a third-party artifact raises for its input is the input's fault, anything else is a bug.
+    code = 2 if isinstance(error, ValueError | TypeError) else 1
+    return code, f"{type(error).__name__}: {error}{notes}; 'zerocost --debug …' shows where it comes from"

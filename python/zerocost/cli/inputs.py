@@ -1,0 +1,107 @@
+"""``--input`` and ``--param`` as the inputs of an artifact."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zerocost.cli.files import MAIN, SUFFIXES, read
+from zerocost.cli.values import with_arrays
+from zerocost.core.arrays import is_tensor_like
+from zerocost.core.ports import Ports, closest
+from zerocost.errors import FileError, InvalidInput, MissingInput
+
+__all__ = ["parse_parameters", "read_inputs", "refuse_errors"]
+
+_SUFFIX = "|".join(re.escape(suffix) for suffix in SUFFIXES)
+_SOURCE = re.compile(rf"(?:(?P<name>[\w.-]+)=)?(?P<file>-|.*?(?:{_SUFFIX}))(?::(?P<array>.+))?", re.IGNORECASE)
+
+
+def read_inputs(sources: Sequence[str], parameters: Sequence[str], ports: Ports) -> dict[str, Any]:
+    """Everything that ``--input`` and ``--param`` give, by name, tensors as arrays.
+
+    Args:
+        sources: ``[NAME=]FILE[:ARRAY]`` each.
+        parameters: ``NAME=JSON`` each.
+        ports: of the artifact.
+
+    Raises:
+        FileError: a file that cannot be read, or an array that is not in it.
+        InvalidInput: an input that is given twice, or lists that are no tensor.
+    """
+    values: dict[str, Any] = {}
+    for source in sources:
+        _add(values, _read(source, ports), f"--input {source}")
+    _add(values, parse_parameters(parameters), "--param")
+    return with_arrays(values, ports)
+
+
+def parse_parameters(parameters: Sequence[str]) -> dict[str, Any]:
+    """``NAME=JSON`` by name. What is no JSON is text, so ``operation=stats`` needs no quotes."""
+    values: dict[str, Any] = {}
+    for text in parameters:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise InvalidInput(f"--param: {text!r} was given, NAME=VALUE is needed", name or None)
+        try:
+            parsed = json.loads(value)
+        except (json.JSONDecodeError, RecursionError):
+            parsed = value
+        _add(values, {name: parsed}, "--param")
+    return values
+
+
+def refuse_errors(name: str, errors: Sequence[tuple[str, str]]) -> None:
+    """Raises InvalidInput with all of ``errors``, as ``input_errors`` gives them, in one message."""
+    if not errors:
+        return
+    missing = [message for _, message in errors if message.endswith(" required")]
+    hint = "; inputs come from --input FILE and --param NAME=VALUE" if missing else ""
+    kind = MissingInput if len(missing) == len(errors) else InvalidInput
+    raise kind(f"{name}: {'; '.join(message for _, message in errors)}{hint}", errors=list(errors))
+
+
+def _read(source: str, ports: Ports) -> dict[str, Any]:
+    name, path, array = _parts(source)
+    held = read(path)
+    if path.suffix.lower() == ".safetensors" and not ports.is_open:
+        # A result that was written holds more than its arrays; as in a chain, what is not declared stays behind.
+        held = {key: value for key, value in held.items() if key in ports.inputs or is_tensor_like(value)}
+    if array is not None:
+        if array not in held:
+            raise FileError(f"{path}: there is no array {array!r} in it; {closest(array, held)}", "input")
+        held = {MAIN: held[array]}
+    if name is not None:
+        if len(held) != 1:
+            raise FileError(f"{path}: holds {len(held)} arrays; say which with {name}={path}:ARRAY", "input")
+        return {name: next(iter(held.values()))}
+    # NumPy calls an array without a name "arr_0"; a single array of any other unknown name is the main input too.
+    if len(held) == 1 and not ports.is_open and not held.keys() <= ports.inputs.keys():
+        only = next(iter(held))
+        if path.suffix.lower() != ".json" or only == MAIN:
+            held = {MAIN: held[only]}
+    if MAIN not in held:
+        return held
+    if ports.main_input is None:
+        raise InvalidInput(f"--input {source}: the artifact has no main input; bind it with NAME={source}", "input")
+    return {(ports.main_input if key == MAIN else key): value for key, value in held.items()}
+
+
+def _parts(source: str) -> tuple[str | None, Path, str | None]:
+    if Path(source).is_file():  # whatever signs its name has
+        return None, Path(source), None
+    match = _SOURCE.fullmatch(source)
+    if match is None:
+        name, separator, file = source.rpartition("=")
+        return (name if separator else None), Path(file), None
+    return match["name"], Path(match["file"]), match["array"]
+
+
+def _add(values: dict[str, Any], more: Mapping[str, Any], origin: str) -> None:
+    for name, value in more.items():
+        if name in values:
+            raise InvalidInput(f"{origin}: {name} is given twice", name)
+        values[name] = value

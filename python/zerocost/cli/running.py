@@ -1,0 +1,198 @@
+"""``zerocost run`` and ``chain``: artifacts on files."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zerocost.cli.options import Additions, AsJson, Destination, Inputs
+
+if TYPE_CHECKING:
+    from zerocost.core.chain_plan import Plan
+
+app = typer.Typer()
+
+_CHAIN_KEYS = ("pipeline", "input", "trace")
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "[bold]zerocost run sparse_attention --input scores.npy --param sparsity_ratio=0.8 --out sparse.npy[/]\n\n"
+    "[bold]zerocost run sparse_attention -i model.safetensors:scores --param normalization=softmax[/]\n\n"
+    r"[bold]echo '\[\[1, 0.5], \[0.5, 1]]' | zerocost run sliding_window_attention -i - --param window_size=1 --json[/]"
+)
+def run(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The artifact; see [bold]zerocost list[/].")],
+    sources: Inputs = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            "-p",
+            metavar="NAME=VALUE",
+            help="An input as JSON, or as text where it is no JSON. May be repeated.",
+        ),
+    ] = None,
+    out: Destination = None,
+    as_json: AsJson = False,
+    artifact: Additions = None,
+) -> None:
+    """Run an artifact on arrays from files."""
+    from zerocost.cli.files import check_destination
+    from zerocost.cli.inputs import read_inputs, refuse_errors
+    from zerocost.cli.options import registry_with_warnings
+    from zerocost.core.artifact_base import ExecutionContext
+
+    if out is not None:
+        check_destination(out)
+    spec = registry_with_warnings(artifact)[name]
+    inputs = read_inputs(sources or [], parameters or [], spec.ports)
+    refuse_errors(name, spec.implementation.input_errors(inputs))
+    context = ExecutionContext(name, spec.interface, "zero_cost", {})
+    start = time.perf_counter()
+    outputs = spec.implementation.execute(inputs, context)
+    _deliver(outputs, spec.ports.main_output, out, as_json, time.perf_counter() - start)
+
+
+@app.command(
+    epilog=r'FILE holds {"pipeline": \[steps], "input": {…}}, or the list of steps alone; a step is '
+    '{"artifact": …, "params": {…}}.'
+    "\n\nExamples:\n\n"
+    "[bold]zerocost chain pipeline.json --input scores.npy --trace --out parts.safetensors[/]\n\n"
+    "[bold]zerocost chain pipeline.json --plan[/]"
+)
+def chain(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The chain as JSON; - is the standard input.")],
+    sources: Inputs = None,
+    out: Destination = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show which input comes from where, and run nothing.")] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Show what each step took, and how many bytes were copied.")
+    ] = False,
+    as_json: AsJson = False,
+    artifact: Additions = None,
+) -> None:
+    """Run a chain of artifacts, the outputs of one being the inputs of the next."""
+    from zerocost.cli.files import check_destination
+    from zerocost.cli.inputs import read_inputs, refuse_errors
+    from zerocost.cli.options import registry_with_warnings, warn
+    from zerocost.cli.values import with_arrays
+    from zerocost.core.artifact_communication import ArtifactCommunicationService
+    from zerocost.core.chain_artifact import ChainArtifact
+    from zerocost.core.chain_plan import plan_chain
+    from zerocost.core.ports import Ports, closest
+
+    if out is not None:
+        check_destination(out)
+    pipeline, given, trace_wanted = _read_chain(file)
+    registry = registry_with_warnings(artifact)
+    ports = Ports(ChainArtifact(pipeline, registry).get_schema())
+    inputs = {**with_arrays(given, ports), **read_inputs(sources or [], [], ports)}
+    service = ArtifactCommunicationService(registry)
+    # A plan without any input shows which ones the chain needs; with some, what is still missing is an error.
+    wiring = service.plan(pipeline, inputs) if inputs else plan_chain(registry, pipeline, None)
+    if plan:
+        _print_plan(wiring, as_json)
+        return
+    for name in inputs.keys() - set(wiring.initial):
+        if not ports.is_open:
+            warn(f"input {name!r} is not used by the chain; {closest(name, ports.inputs)}")
+    taken = {name: value for name, value in inputs.items() if name in ports.inputs}
+    refuse_errors("chain", ports.errors(taken, partial=bool(inputs)))
+    start = time.perf_counter()
+    result = service.run_chain(pipeline, inputs)
+    seconds = time.perf_counter() - start
+    steps = [asdict(step) for step in result.trace] if trace or trace_wanted else None
+    _deliver(result.result, wiring.steps[-1].spec.ports.main_output, out, as_json, seconds, steps)
+
+
+def _read_chain(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
+    """The steps, the input and whether a trace is asked for: as ``POST /chains/execute`` takes them, or the steps."""
+    from zerocost.cli.files import read_json
+    from zerocost.core.ports import closest
+    from zerocost.errors import InvalidInput
+
+    body = read_json(file)
+    if isinstance(body, list):
+        return body, {}, False
+    if not isinstance(body, dict) or "pipeline" not in body:
+        raise InvalidInput(f'{file}: {{"pipeline": [steps], "input": {{…}}}} or a list of steps is needed', "pipeline")
+    for key in body:
+        if key not in _CHAIN_KEYS:
+            raise InvalidInput(f"{file}: unknown key {key!r}; {closest(key, _CHAIN_KEYS)}", key)
+    given = body.get("input", {})
+    if not isinstance(given, dict):
+        raise InvalidInput(f"{file}: input: {type(given).__name__} was given, an object is needed", "input")
+    return body["pipeline"], given, body.get("trace") is True
+
+
+def _deliver(
+    outputs: dict[str, Any],
+    main_output: str | None,
+    out: Path | None,
+    as_json: bool,
+    seconds: float,
+    trace: list[dict[str, Any]] | None = None,
+) -> None:
+    """The result into the file, as JSON or as a summary; the trace with it."""
+    from zerocost.cli.files import write
+    from zerocost.cli.show import console, in_seconds, print_outputs
+    from zerocost.cli.values import json_text
+
+    if out is not None:
+        write(out, outputs, main_output)
+    if as_json:
+        typer.echo(json_text(outputs if trace is None else {"data": outputs, "trace": trace}))
+        return
+    if trace is not None:
+        _print_trace(trace)
+        console().print()
+    print_outputs(outputs)
+    console().print(f"\n{in_seconds(seconds)}" + (f", written to {out}" if out is not None else ""), style="dim")
+
+
+def _print_trace(trace: list[dict[str, Any]]) -> None:
+    from zerocost.cli.show import in_bytes, in_seconds, print_table
+
+    print_table(
+        ("step", "artifact", "start", "took", "in", "out", "copied", "thread"),
+        [
+            (
+                step["id"],
+                step["artifact"],
+                in_seconds(step["start"]),
+                in_seconds(step["duration"]),
+                in_bytes(step["bytes_in"]),
+                in_bytes(step["bytes_out"]),
+                in_bytes(step["bytes_copied"]),
+                step["thread"],
+            )
+            for step in trace
+        ],
+        right=(2, 3, 4, 5, 6),
+    )
+
+
+def _print_plan(wiring: Plan, as_json: bool) -> None:
+    from zerocost.cli.show import console, print_table
+    from zerocost.cli.values import json_text
+
+    described = wiring.to_dict()
+    if as_json:
+        typer.echo(json_text(described))
+        return
+    required = [f"{name} (required)" if name in wiring.required else name for name in wiring.initial]
+    console().print(f"initial input: {', '.join(required) or 'none'}\n")
+    rows = []
+    for step in described["steps"]:
+        heading = (step["id"], step["artifact"], ", ".join(step["waits_for"]) or "-")
+        for index, (name, origin) in enumerate(step["inputs"].items()):
+            each = " (each element)" if step.get("each") == name else ""
+            rows.append((*(heading if index == 0 else ("", "", "")), f"{name}{each}", origin))
+        if not step["inputs"]:
+            rows.append((*heading, "", ""))
+    print_table(("step", "artifact", "waits for", "input", "comes from"), rows)

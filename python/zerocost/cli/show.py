@@ -1,0 +1,131 @@
+"""Results as people read them: one line for each output, small arrays whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from zerocost.cli.files import flatten
+
+__all__ = ["console", "in_bytes", "in_seconds", "print_outputs", "print_table"]
+
+_WHOLE = 64
+"""Arrays of up to this many elements are printed whole."""
+_ROWS = 12
+"""Lists of arrays of up to this many are shown each."""
+_LONGEST_TEXT = 180
+_PIPE_WIDTH = 200
+
+
+def console() -> Console:
+    """Where tables go. A pipe or a file gets lines as long as they are."""
+    if sys.stdout.isatty():
+        return Console(highlight=False, markup=False)
+    return Console(highlight=False, markup=False, soft_wrap=True, width=_PIPE_WIDTH)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> None:
+    """A table without lines.
+
+    Args:
+        headings: one for each column.
+        rows: text, or anything that has a text.
+        right: the columns that are aligned to the right.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, heading in enumerate(headings):
+        last = index == len(headings) - 1
+        table.add_column(
+            heading,
+            justify="right" if index in right else "left",
+            no_wrap=not last,
+            overflow="fold" if last else "ellipsis",
+        )
+    for row in rows:
+        table.add_row(*(Text(str(cell), style="bold cyan" if index == 0 else "") for index, cell in enumerate(row)))
+    screen = console()
+    if screen.is_terminal:
+        screen.print(table)
+        return
+    with screen.capture() as capture:
+        screen.print(table)
+    for line in capture.get().splitlines():
+        screen.print(line.rstrip())
+
+
+def print_outputs(outputs: dict[str, Any]) -> None:
+    """A line for each output: an array's dtype, shape, bytes and range, anything else as text."""
+    arrays, others = flatten(outputs)
+    if arrays:
+        shown = _folded(arrays)
+        print_table(
+            ("output", "dtype", "shape", "size", "min", "mean", "max", "zero"),
+            [_array_row(name, array) for name, array in shown],
+            right=(3, 4, 5, 6, 7),
+        )
+        if len(shown) < len(arrays):
+            console().print(f"… {len(arrays) - len(shown)} more")
+    for name, value in others.items():
+        console().print(Text.assemble((name, "bold cyan"), "  ", _shortened(value)))
+    for name, array in arrays.items():
+        if 0 < array.size <= _WHOLE and len(arrays) <= _ROWS:
+            console().print(Text(f"\n{name} =", style="bold cyan"))
+            console().print(np.array2string(_computable(array), precision=6, suppress_small=True, max_line_width=118))
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes with its unit."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError  # the loop returns
+
+
+def in_seconds(seconds: float) -> str:
+    """A duration with its unit."""
+    for limit, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{seconds * factor:.3g} {unit}" if seconds * factor < 100 else f"{seconds * factor:.0f} {unit}"
+    return f"{seconds:.2f} s"
+
+
+def _folded(arrays: dict[str, npt.NDArray[Any]]) -> list[tuple[str, npt.NDArray[Any]]]:
+    return list(arrays.items())[: _ROWS if len(arrays) > _ROWS else len(arrays)]
+
+
+def _array_row(name: str, array: npt.NDArray[Any]) -> list[str]:
+    return [name, array.dtype.name, str(list(array.shape)), in_bytes(array.nbytes), *_statistics(array)]
+
+
+def _statistics(array: npt.NDArray[Any]) -> list[str]:
+    if array.size == 0 or (array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16"):
+        return ["", "", "", ""]
+    numbers = _computable(array)
+    zeros = f"{100 * (1 - np.count_nonzero(numbers) / numbers.size):.1f} %"
+    if numbers.dtype.kind != "f":
+        return [str(int(numbers.min())), f"{numbers.mean():.4g}", str(int(numbers.max())), zeros]
+    finite = numbers[np.isfinite(numbers)]
+    nans = int(np.count_nonzero(np.isnan(numbers)))
+    if finite.size == 0:
+        return ["", f"{nans} NaN" if nans else "", "", zeros]
+    mean = f"{finite.mean(dtype=np.float64):.4g}" + (f", {nans} NaN" if nans else "")
+    low, high = (np.nanmin(numbers), np.nanmax(numbers)) if nans < numbers.size else (np.nan, np.nan)
+    return [f"{low:.4g}", mean, f"{high:.4g}", zeros]
+
+
+def _computable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array.astype(np.float32) if array.dtype.itemsize == 2 and array.dtype.kind in "fV" else array
+
+
+def _shortened(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
