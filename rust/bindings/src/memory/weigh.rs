@@ -1,0 +1,186 @@
+//! What a value weighs, taken once, at the put. Runs Python code, so never under the lock.
+
+use std::ffi::{c_int, c_void};
+
+use numpy::npyffi::PyArrayObject;
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyCapsule, PyCapsuleMethods, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString};
+use zerocost_kernels::memory::Weight;
+
+use crate::error::{DatatypeError, RangeError};
+
+/// A weight, and the reference that keeps a shared owner's address from being used again.
+pub struct Weighed {
+    pub weight: Weight,
+    pub owner: Option<Py<PyAny>>,
+}
+
+impl Weighed {
+    fn alone(bytes: usize) -> Self {
+        Self { weight: Weight { bytes: bytes as u64, owner: None }, owner: None }
+    }
+
+    fn shared(owner: &Bound<'_, PyAny>, bytes: u64) -> Weight {
+        Weight { bytes, owner: Some(owner.as_ptr() as usize) }
+    }
+}
+
+/// What `sizeof(key, value)` says.
+pub fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
+    let size = sizeof.call1((key, value))?;
+    let Ok(size) = size.cast_into::<PyInt>().map_err(|error| error.into_inner()).or_else(|other| {
+        // NumPy's integers, and whatever else is one.
+        other.call_method0(intern!(other.py(), "__index__"))?.cast_into::<PyInt>().map_err(PyErr::from)
+    }) else {
+        return Err(DatatypeError::new_err(("sizeof: must return an int, a number of bytes", "sizeof")));
+    };
+    match size.extract::<i64>() {
+        Ok(bytes) if bytes >= 0 => Ok(Weighed::alone(bytes as usize)),
+        // Larger than any cache.
+        Err(_) if size.gt(0)? => Ok(Weighed { weight: Weight { bytes: u64::MAX, owner: None }, owner: None }),
+        _ => Err(RangeError::new_err((format!("sizeof: returned {size}, 0 or more is allowed"), "sizeof"))),
+    }
+}
+
+/// The native weight: arrays and memoryviews by what owns their memory, other values by their length.
+pub fn native(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
+    if let Ok(array) = value.cast::<PyUntypedArray>() {
+        return Ok(Weighed { weight: root_weight(array), owner: None });
+    }
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(Weighed::alone(bytes.as_bytes().len()));
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(Weighed::alone(utf8_length(text)?));
+    }
+    if let Ok(view) = value.cast::<PyMemoryView>() {
+        return of_memoryview(view);
+    }
+    if let Some(length) = json_length(value)? {
+        return Ok(Weighed::alone(length));
+    }
+    if value.hasattr(intern!(value.py(), "__dlpack__"))? {
+        return dlpack_bytes(value);
+    }
+    Err(unweighable(value, "ndarray, bytes, str, memoryview, DLPack tensors and JSON values have a known size"))
+}
+
+fn unweighable(value: &Bound<'_, PyAny>, why: &str) -> PyErr {
+    let kind = value.get_type();
+    let text = format!("value: {kind} was given under max_bytes; {why}; pass sizeof to LRUCache for others");
+    DatatypeError::new_err((text, "value"))
+}
+
+/// The last ndarray in the chain of bases: what owns the memory, or views memory that NumPy does not know.
+fn root_weight(array: &Bound<'_, PyUntypedArray>) -> Weight {
+    let mut root = array.clone();
+    loop {
+        let pointer: *mut PyArrayObject = root.as_array_ptr();
+        // SAFETY: the array is alive; its base is null or an object that it keeps alive, and is never exchanged.
+        let base = unsafe { Bound::from_borrowed_ptr_or_opt(root.py(), (*pointer).fields.base) };
+        match base.and_then(|base| base.cast_into::<PyUntypedArray>().ok()) {
+            Some(base) => root = base,
+            None => break,
+        }
+    }
+    let bytes = root.len() as u64 * root.dtype().itemsize() as u64;
+    Weighed::shared(root.as_any(), bytes)
+}
+
+/// A released memoryview lets go of its object, so the entry keeps a reference of its own.
+fn of_memoryview(view: &Bound<'_, PyMemoryView>) -> PyResult<Weighed> {
+    let object = view.getattr(intern!(view.py(), "obj"))?;
+    if let Ok(array) = object.cast::<PyUntypedArray>() {
+        return Ok(Weighed { weight: root_weight(array), owner: Some(object.unbind()) });
+    }
+    if object.is_none() {
+        let bytes: usize = view.getattr(intern!(view.py(), "nbytes"))?.extract()?;
+        return Ok(Weighed::alone(bytes));
+    }
+    let bytes = PyMemoryView::from(&object)?.getattr(intern!(view.py(), "nbytes"))?.extract()?;
+    Ok(Weighed { weight: Weighed::shared(&object, bytes), owner: Some(object.unbind()) })
+}
+
+fn utf8_length(text: &Bound<'_, PyString>) -> PyResult<usize> {
+    let py = text.py();
+    if text.call_method0(intern!(py, "isascii"))?.is_truthy()? {
+        return text.len();
+    }
+    // The interpreter would keep the encoded form beside the string if it were asked for a pointer to it.
+    // SAFETY: the string is alive, both names are C strings; a new reference, or null with an exception set.
+    let encoded = unsafe {
+        let bytes = ffi::PyUnicode_AsEncodedString(text.as_ptr(), c"utf-8".as_ptr(), c"surrogatepass".as_ptr());
+        Bound::from_owned_ptr_or_err(py, bytes)?
+    };
+    encoded.len()
+}
+
+/// The encoded length of a JSON value; `None` if it is of no JSON type.
+fn json_length(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    let py = value.py();
+    if value.is_none() {
+        return Ok(Some(4));
+    }
+    if let Ok(truth) = value.cast::<PyBool>() {
+        return Ok(Some(if truth.is_true() { 4 } else { 5 }));
+    }
+    if value.is_exact_instance_of::<PyInt>() {
+        return Ok(Some(match value.extract::<i64>() {
+            Ok(number) => digits(number),
+            // Beyond what the interpreter would write in decimal; a third of a digit more or less does not matter.
+            Err(_) => value.call_method0(intern!(py, "bit_length"))?.extract::<usize>()? * 30103 / 100_000 + 1,
+        }));
+    }
+    if value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>() {
+        return Ok(Some(value.repr()?.len()?));
+    }
+    if !value.is_instance_of::<PyDict>() && !value.is_instance_of::<PyList>() {
+        return Ok(None);
+    }
+    match py.import(intern!(py, "orjson"))?.call_method1(intern!(py, "dumps"), (value,)) {
+        Ok(encoded) => encoded.len().map(Some),
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => {
+            Err(unweighable(value, &format!("it is not JSON ({})", error.value(py))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn digits(number: i64) -> usize {
+    number.unsigned_abs().checked_ilog10().map_or(1, |log| log as usize + 1) + usize::from(number < 0)
+}
+
+/// The beginning of a `DLManagedTensor`, from dlpack.h.
+#[repr(C)]
+struct DlTensor {
+    data: *mut c_void,
+    device_type: c_int,
+    device_id: c_int,
+    rank: c_int,
+    type_code: u8,
+    bits: u8,
+    lanes: u16,
+    shape: *const i64,
+}
+
+fn dlpack_bytes(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
+    let capsule = value.call_method0(intern!(value.py(), "__dlpack__"))?;
+    let capsule = capsule.cast_into::<PyCapsule>().map_err(|_| unweighable(value, "its __dlpack__ gives no capsule"))?;
+    let pointer = capsule
+        .pointer_checked(Some(c"dltensor"))
+        .map_err(|_| unweighable(value, "its __dlpack__ gives another capsule than \"dltensor\""))?;
+    // SAFETY: a capsule of that name holds a DLManagedTensor, which begins with the tensor; `shape` has `rank` lengths.
+    // Nobody consumes the capsule, so its destructor frees the tensor.
+    let bits = unsafe {
+        let tensor = pointer.cast::<DlTensor>().as_ref();
+        let rank = usize::try_from(tensor.rank).unwrap_or(0);
+        let shape = if rank == 0 { &[] } else { std::slice::from_raw_parts(tensor.shape, rank) };
+        let count = shape.iter().map(|&length| length.max(0) as u64).product::<u64>();
+        count * u64::from(tensor.bits) * u64::from(tensor.lanes)
+    };
+    Ok(Weighed::alone(bits.div_ceil(8) as usize))
+}

@@ -1,0 +1,91 @@
+//! What the entries weigh: exact at every moment, memory that several entries share is charged once.
+
+use hashbrown::HashTable;
+
+use super::mix;
+
+/// The weight of one entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Bytes, of the entry alone or of the whole memory that it shares.
+    pub bytes: u64,
+    /// What owns the memory, by address; `None` for an entry that shares nothing.
+    pub owner: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Owner {
+    address: usize,
+    bytes: u64,
+    entries: u32,
+}
+
+/// The weights of the resident entries, by slot, and their sum.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    total: u64,
+    weights: Vec<Weight>,
+    owners: HashTable<Owner>,
+}
+
+fn key(address: usize) -> u64 {
+    mix(address as u64)
+}
+
+impl Ledger {
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn bytes(&self, slot: u32) -> u64 {
+        self.weights.get(slot as usize).map_or(0, |weight| weight.bytes)
+    }
+
+    /// What the total would grow by.
+    pub(super) fn extra(&self, weight: Weight) -> u64 {
+        match weight.owner {
+            Some(address) if self.owners.find(key(address), |owner| owner.address == address).is_some() => 0,
+            _ => weight.bytes,
+        }
+    }
+
+    pub(super) fn charge(&mut self, slot: u32, weight: Weight) {
+        let slot = slot as usize;
+        if self.weights.len() <= slot {
+            // Caches without byte bounds never come here with a weight, and keep no vector.
+            if weight == Weight::default() {
+                return;
+            }
+            self.weights.resize(slot + 1, Weight::default());
+        }
+        self.weights[slot] = weight;
+        let Some(address) = weight.owner else {
+            self.total += weight.bytes;
+            return;
+        };
+        let found = self.owners.find_mut(key(address), |owner| owner.address == address);
+        if let Some(owner) = found {
+            owner.entries += 1;
+        } else {
+            let owner = Owner { address, bytes: weight.bytes, entries: 1 };
+            self.owners.insert_unique(key(address), owner, |owner| key(owner.address));
+            self.total += weight.bytes;
+        }
+    }
+
+    pub(super) fn release(&mut self, slot: u32) {
+        let Some(weight) = self.weights.get_mut(slot as usize) else { return };
+        let Weight { bytes, owner } = std::mem::take(weight);
+        let Some(address) = owner else {
+            self.total -= bytes;
+            return;
+        };
+        if let Ok(mut found) = self.owners.find_entry(key(address), |owner| owner.address == address) {
+            found.get_mut().entries -= 1;
+            if found.get().entries == 0 {
+                // The bytes that were charged; an array may have been resized in place since.
+                self.total -= found.remove().0.bytes;
+            }
+        }
+    }
+}
