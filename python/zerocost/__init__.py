@@ -45,6 +45,7 @@ from zerocost.errors import (
 )
 
 if TYPE_CHECKING:
+    from zerocost._kernels import LRUCache
     from zerocost.artifacts.parallel.gather import gather
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
@@ -55,6 +56,7 @@ _LAZY = {
     "PipelineParallelArtifact": "zerocost.artifacts.parallel.pipeline_parallel",
     "TensorParallelArtifact": "zerocost.artifacts.parallel.tensor_parallel",
     "gather": "zerocost.artifacts.parallel.gather",
+    "LRUCache": "zerocost._kernels",
 }
 """Public names whose modules are imported when the name is first used."""
 
@@ -74,6 +76,7 @@ __all__ = [
     "InvalidInput",
     "InvalidSchema",
     "KernelPanic",
+    "LRUCache",
     "LimitExceeded",
     "MemoryArtifact",
     "MissingInput",

@@ -4,6 +4,7 @@
 
 mod array;
 mod error;
+mod memory;
 mod runtime;
 mod split;
 
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _kernels(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    memory::register(module)?;
     runtime::register(module)?;
     split::register(module)?;
     Ok(())

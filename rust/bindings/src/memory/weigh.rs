@@ -8,7 +8,9 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyCapsule, PyCapsuleMethods, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString};
+use pyo3::types::{
+    PyBool, PyBytes, PyCapsule, PyCapsuleMethods, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString,
+};
 use zerocost_kernels::memory::Weight;
 
 use crate::error::{DatatypeError, RangeError};
@@ -128,15 +130,15 @@ fn json_length(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
     if let Ok(truth) = value.cast::<PyBool>() {
         return Ok(Some(if truth.is_true() { 4 } else { 5 }));
     }
-    if value.is_exact_instance_of::<PyInt>() {
+    if value.is_instance_of::<PyInt>() {
         return Ok(Some(match value.extract::<i64>() {
             Ok(number) => digits(number),
-            // Beyond what the interpreter would write in decimal; a third of a digit more or less does not matter.
+            // May be more than the interpreter agrees to write in decimal.
             Err(_) => value.call_method0(intern!(py, "bit_length"))?.extract::<usize>()? * 30103 / 100_000 + 1,
         }));
     }
-    if value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>() {
-        return Ok(Some(value.repr()?.len()?));
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return Ok(Some(PyFloat::new(py, number.value()).repr()?.len()?));
     }
     if !value.is_instance_of::<PyDict>() && !value.is_instance_of::<PyList>() {
         return Ok(None);
@@ -169,7 +171,8 @@ struct DlTensor {
 
 fn dlpack_bytes(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
     let capsule = value.call_method0(intern!(value.py(), "__dlpack__"))?;
-    let capsule = capsule.cast_into::<PyCapsule>().map_err(|_| unweighable(value, "its __dlpack__ gives no capsule"))?;
+    let capsule =
+        capsule.cast_into::<PyCapsule>().map_err(|_| unweighable(value, "its __dlpack__ gives no capsule"))?;
     let pointer = capsule
         .pointer_checked(Some(c"dltensor"))
         .map_err(|_| unweighable(value, "its __dlpack__ gives another capsule than \"dltensor\""))?;

@@ -194,7 +194,7 @@ impl<E> Cache<E> {
         self.slab.get(slot)
     }
 
-    /// A number that changes when the slot's entry leaves; `None` for an empty slot.
+    /// A number that no other entry of this cache has had; `None` for an empty slot.
     pub fn version(&self, slot: u32) -> Option<u32> {
         self.slab.version(slot)
     }
@@ -306,7 +306,7 @@ impl<E> Cache<E> {
         if let Some(expiry) = &mut self.expiry {
             expiry.clear();
         }
-        std::mem::take(&mut self.slab).into_entries()
+        self.slab.take_all()
     }
 
     /// The slots: next victim first for LRU, in order of insertion otherwise.

@@ -37,10 +37,6 @@ impl Ledger {
         self.total
     }
 
-    pub(super) fn bytes(&self, slot: u32) -> u64 {
-        self.weights.get(slot as usize).map_or(0, |weight| weight.bytes)
-    }
-
     /// What the total would grow by.
     pub(super) fn extra(&self, weight: Weight) -> u64 {
         match weight.owner {

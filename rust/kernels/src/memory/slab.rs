@@ -11,7 +11,7 @@ struct Node<E> {
     newer: u32,
     /// Towards its tail; in a free slot, the next free one.
     older: u32,
-    /// Counts how often the slot was emptied.
+    /// Which insertion this was; never the same twice, also after a clear.
     version: u32,
 }
 
@@ -21,11 +21,12 @@ pub struct Slab<E> {
     nodes: Vec<Node<E>>,
     free: u32,
     len: usize,
+    insertions: u32,
 }
 
 impl<E> Default for Slab<E> {
     fn default() -> Self {
-        Self { nodes: Vec::new(), free: NIL, len: 0 }
+        Self { nodes: Vec::new(), free: NIL, len: 0, insertions: 0 }
     }
 }
 
@@ -53,15 +54,18 @@ impl<E> Slab<E> {
 
     pub(super) fn insert(&mut self, hash: u64, entry: E) -> u32 {
         self.len += 1;
+        self.insertions = self.insertions.wrapping_add(1);
+        let version = self.insertions;
         if self.free == NIL {
             let slot = self.nodes.len() as u32;
-            self.nodes.push(Node { hash, entry: Some(entry), newer: NIL, older: NIL, version: 0 });
+            self.nodes.push(Node { hash, entry: Some(entry), newer: NIL, older: NIL, version });
             return slot;
         }
         let slot = self.free;
         let node = &mut self.nodes[slot as usize];
         self.free = node.older;
         node.hash = hash;
+        node.version = version;
         node.entry = Some(entry);
         slot
     }
@@ -70,7 +74,6 @@ impl<E> Slab<E> {
     pub(super) fn remove(&mut self, slot: u32) -> E {
         let node = &mut self.nodes[slot as usize];
         let entry = node.entry.take().expect("a linked slot holds an entry");
-        node.version = node.version.wrapping_add(1);
         node.older = self.free;
         self.free = slot;
         self.len -= 1;
@@ -83,8 +86,10 @@ impl<E> Slab<E> {
     }
 
     /// All entries, leaving nothing.
-    pub(super) fn into_entries(self) -> impl Iterator<Item = E> {
-        self.nodes.into_iter().filter_map(|node| node.entry)
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = E> + use<E> {
+        let insertions = self.insertions;
+        let taken = std::mem::replace(self, Self { insertions, ..Self::default() });
+        taken.nodes.into_iter().filter_map(|node| node.entry)
     }
 
     pub(super) fn newer(&self, slot: u32) -> u32 {
@@ -106,10 +111,6 @@ impl Default for List {
 }
 
 impl List {
-    pub(super) fn head(&self) -> u32 {
-        self.head
-    }
-
     pub(super) fn tail(&self) -> u32 {
         self.tail
     }

@@ -1,0 +1,80 @@
+"""The ``lru_cache`` artifact: objects by key, in this process, within a bound on bytes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from zerocost._kernels import LRUCache
+from zerocost.core.artifact_base import MemoryArtifact
+from zerocost.errors import RangeError
+
+__all__ = ["DEFAULT_MAX_BYTES", "LRUCacheArtifact", "max_bytes_from_environment"]
+
+DEFAULT_MAX_BYTES = 256 * 1024**2
+
+_ABSENT = object()
+
+
+class LRUCacheArtifact(MemoryArtifact):
+    """Holds objects by key and lets go of the least recently used when room is needed.
+
+    ``get``, ``put``, ``delete``, ``contains``, ``keys``, ``stats`` and ``clear``. Values are held, not copied: what
+    comes out is what went in. ``put`` answers False for a value that is larger than the whole cache.
+
+    Args:
+        cache: the cache to use. By default one of 256 MiB, or of as many bytes as ``ZEROCOST_MEMORY_MAX_BYTES`` says.
+
+    Raises:
+        RangeError: ``ZEROCOST_MEMORY_MAX_BYTES`` is not a positive whole number.
+    """
+
+    def __init__(self, cache: LRUCache[Any, Any] | None = None) -> None:
+        self.cache: LRUCache[Any, Any] = (
+            cache if cache is not None else LRUCache(max_bytes=max_bytes_from_environment())
+        )
+
+    def retrieve(self, key: str, **kwargs: Any) -> Any:
+        """The object stored under ``key``, None if there is none."""
+        return self.cache.get(key)
+
+    def lookup(self, key: str, **kwargs: Any) -> tuple[bool, Any]:
+        """Whether ``key`` is there, and what is stored under it."""
+        value = self.cache.get(key, _ABSENT)
+        return (False, None) if value is _ABSENT else (True, value)
+
+    def store(self, key: str, value: Any, **kwargs: Any) -> bool:
+        """Stores ``value`` under ``key``; False if it is larger than the whole cache, and then nothing changes."""
+        return self.cache.put(key, value)
+
+    def clear(self, **kwargs: Any) -> bool:
+        """Removes everything; True."""
+        self.cache.clear()
+        return True
+
+    def delete(self, key: str, **kwargs: Any) -> bool:
+        """Removes ``key``; whether it was there."""
+        return self.cache.pop(key, _ABSENT) is not _ABSENT
+
+    def contains(self, key: str, **kwargs: Any) -> bool:
+        """Whether ``key`` is there; no use of the entry."""
+        return key in self.cache
+
+    def stats(self, **kwargs: Any) -> dict[str, Any]:
+        """Hits, misses, loads, load seconds, evictions by cause, rejected, bytes and entries."""
+        return self.cache.stats()
+
+    def keys(self, **kwargs: Any) -> list[Any]:
+        """Every key, the next to go first."""
+        return list(self.cache)
+
+
+def max_bytes_from_environment() -> int:
+    """What ``ZEROCOST_MEMORY_MAX_BYTES`` says, 256 MiB if it says nothing."""
+    name = "ZEROCOST_MEMORY_MAX_BYTES"
+    given = os.environ.get(name, "").strip()
+    if not given:
+        return DEFAULT_MAX_BYTES
+    if not given.isdecimal() or int(given) == 0:
+        raise RangeError(f"{name}: {given!r} was given, a whole number of bytes of 1 or more is allowed", name)
+    return int(given)

@@ -1,0 +1,303 @@
+//! `LRUCache`: the cache core as a Python mapping.
+//!
+//! Three rules keep it alive. No Python code runs while the lock is held ([`guard`]); what leaves the cache is dropped,
+//! and listeners are called, afterwards ([`LRUCache::let_go`]); and a comparison that only Python can make happens
+//! outside the lock and is forgotten if the entry left meanwhile ([`lookup`]).
+
+mod compute;
+mod entry;
+mod guard;
+mod key;
+mod lookup;
+mod mapping;
+mod settings;
+mod weigh;
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use numpy::PyUntypedArray;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use zerocost_kernels::memory::{Cache, Cause, Removed, Ttl, Weight};
+
+use crate::error::{DatatypeError, RangeError};
+use entry::Entry;
+use guard::Guarded;
+use key::Key;
+use weigh::Weighed;
+
+/// How values are weighed.
+#[derive(Debug, Default)]
+enum Weighing {
+    #[default]
+    Nothing,
+    Native,
+    Asked(Py<PyAny>),
+}
+
+#[derive(Debug, Default)]
+struct Settings {
+    weighing: Weighing,
+    on_evict: Option<Py<PyAny>>,
+    clock: Option<Py<PyAny>>,
+    freeze: bool,
+}
+
+/// Everything that the lock guards.
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    cache: Option<Cache<Entry>>,
+    settings: Settings,
+    /// True once something was stored that the garbage collector must visit.
+    tracks: bool,
+    loads: u64,
+    load_seconds: f64,
+    /// The computations in progress, by key, and the process that they belong to.
+    flights: Option<(u32, Py<LRUCache>)>,
+}
+
+impl Inner {
+    #[inline]
+    fn cache(&mut self) -> PyResult<&mut Cache<Entry>> {
+        self.cache.as_mut().ok_or_else(|| PyRuntimeError::new_err("LRUCache.__init__ has not been called"))
+    }
+}
+
+/// A cache that is bounded by entries, by bytes, or by both, exactly, at every moment.
+///
+/// Args:
+///     max_entries: at most this many entries.
+///     max_bytes: at most this many bytes of values. Arrays and memoryviews count what owns their memory, once for all
+///         entries that share it; bytes and str their length; DLPack tensors shape times item size; JSON values their
+///         encoded length. Anything else needs `sizeof`.
+///     ttl: seconds from the put until an entry ends.
+///     tti: seconds from its last use until an entry ends; the earlier of both wins.
+///     ttl_jitter: a time to live t is drawn from [t * (1 - ttl_jitter), t].
+///     policy: "lru" (least recently used), "sieve" (Zhang et al., NSDI 2024) or "w-tinylfu" (Einziger et al., 2017).
+///     on_evict: called as on_evict(key, value, cause) with everything that leaves; cause is "size", "expired",
+///         "replaced" or "explicit". What it raises goes to sys.unraisablehook.
+///     sizeof: called as sizeof(key, value); its int replaces the native weight.
+///     freeze: store arrays as one read-only view, and return that.
+///     clock: called for the time in seconds; a monotonic clock by default.
+///
+/// At least one bound is needed. Values are held, not copied: what comes out is what went in.
+#[pyclass(frozen, subclass, mapping, weakref, module = "zerocost")]
+pub(crate) struct LRUCache {
+    inner: Guarded<Inner>,
+}
+
+impl LRUCache {
+    /// The time for an operation; 0 for one that does not ask for it.
+    #[inline]
+    fn now(&self, py: Python<'_>, ttl: Ttl) -> PyResult<i64> {
+        enum Clock {
+            NotNeeded,
+            Monotonic,
+            Own(Py<PyAny>),
+        }
+        let clock = self.inner.with(py, |inner| match (&inner.cache, &inner.settings.clock) {
+            (Some(cache), _) if !cache.is_timed() && matches!(ttl, Ttl::Default | Ttl::Never) => Clock::NotNeeded,
+            (_, None) => Clock::Monotonic,
+            (_, Some(clock)) => Clock::Own(clock.clone_ref(py)),
+        });
+        match clock {
+            Clock::NotNeeded => Ok(0),
+            Clock::Monotonic => Ok(monotonic()),
+            Clock::Own(clock) => {
+                let time = clock.bind(py).call0()?;
+                let seconds: f64 = time.extract().map_err(|_| {
+                    let text = format!("clock: returned {}, a number of seconds is needed", time.get_type());
+                    DatatypeError::new_err((text, "clock"))
+                })?;
+                if seconds.is_nan() {
+                    return Err(RangeError::new_err(("clock: returned nan", "clock")));
+                }
+                Ok(settings::nanoseconds(seconds))
+            }
+        }
+    }
+
+    /// Drops what left the cache, after the listener has seen it. The lock must be free.
+    #[inline]
+    fn let_go(&self, py: Python<'_>, removed: Removed<Entry>) {
+        if !removed.is_empty() {
+            self.let_go_each(py, removed);
+        }
+    }
+
+    fn let_go_each(&self, py: Python<'_>, removed: impl IntoIterator<Item = (Entry, Cause)>) {
+        let listener =
+            self.inner.with(py, |inner| inner.settings.on_evict.as_ref().map(|listener| listener.clone_ref(py)));
+        for (entry, cause) in removed {
+            let Some(listener) = &listener else { continue };
+            if let Err(error) = listener.bind(py).call1((&entry.key, &entry.value, cause_name(cause))) {
+                error.write_unraisable(py, Some(listener.bind(py)));
+            }
+        }
+    }
+
+    /// The value as it will be stored, and its weight. Runs Python code.
+    fn prepare<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<(Bound<'py, PyAny>, Weighed)> {
+        let py = key.py();
+        let (weighing, freeze) = self.inner.with(py, |inner| {
+            let weighing = match &inner.settings.weighing {
+                Weighing::Nothing => Weighing::Nothing,
+                Weighing::Native => Weighing::Native,
+                Weighing::Asked(sizeof) => Weighing::Asked(sizeof.clone_ref(py)),
+            };
+            (weighing, inner.settings.freeze)
+        });
+        let value = if freeze { frozen(value)? } else { value.clone() };
+        let weighed = match weighing {
+            Weighing::Nothing => Weighed { weight: Weight::default(), owner: None },
+            Weighing::Native => weigh::native(&value)?,
+            Weighing::Asked(sizeof) => weigh::asked(sizeof.bind(py), key, &value)?,
+        };
+        Ok((value, weighed))
+    }
+
+    /// Stores a value, unless `keep` says that a resident one stays.
+    fn store<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        value: &Bound<'py, PyAny>,
+        ttl: Ttl,
+        keep: impl FnOnce(&Cache<Entry>, Option<u32>) -> bool,
+    ) -> PyResult<Stored> {
+        let py = key.py();
+        let key = Key::new(key)?;
+        let (value, Weighed { weight, owner }) = self.prepare(key.object, value)?;
+        let now = self.now(py, ttl)?;
+        // What is not stored in the end must not die under the lock.
+        let _kept = (value.clone(), owner.as_ref().map(|owner| owner.clone_ref(py)));
+        let entry = Entry::new(&key, value, owner);
+        self.lookup(&key, now, |inner, slot, removed| {
+            let Some(cache) = &mut inner.cache else { return Stored::TooLarge };
+            if keep(cache, slot) {
+                return Stored::Kept(slot.map(|slot| cache.entry(slot).value.clone_ref(py)));
+            }
+            if cache.rejects(weight) {
+                return Stored::TooLarge;
+            }
+            inner.tracks |= entry.tracked;
+            match slot {
+                Some(slot) => cache.replace(slot, |old| old.renew(py, entry), weight, ttl, now, removed),
+                None => cache.insert(key.hash, entry, weight, ttl, now, removed),
+            }
+            Stored::Now
+        })
+    }
+
+    /// A look-up that counts.
+    #[inline]
+    fn look_up(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+        let py = key.py();
+        let now = self.now(py, Ttl::Default)?;
+        self.lookup(&Key::new(key)?, now, |inner, slot, _| {
+            let cache = inner.cache.as_mut()?;
+            match slot {
+                Some(slot) => Some(cache.hit(slot).value.clone_ref(py)),
+                None => {
+                    cache.miss();
+                    None
+                }
+            }
+        })
+    }
+
+    /// A look-up that changes nothing.
+    fn look_at(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+        let py = key.py();
+        let now = self.now(py, Ttl::Default)?;
+        self.lookup(&Key::new(key)?, now, |inner, slot, _| {
+            slot.and_then(|slot| Some(inner.cache.as_ref()?.entry(slot).value.clone_ref(py)))
+        })
+    }
+
+    /// Takes out the entry of a key, or, with `only`, the one that holds this very value.
+    fn take(&self, key: &Bound<'_, PyAny>, only: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
+        let py = key.py();
+        let key = Key::new(key)?;
+        let now = self.now(py, Ttl::Default)?;
+        let taken = self.lookup(&key, now, |inner, slot, _| {
+            let cache = inner.cache.as_mut()?;
+            let slot = slot.filter(|&slot| only.is_none_or(|only| cache.entry(slot).value.is(only)))?;
+            Some(cache.remove(slot))
+        })?;
+        let Some(entry) = taken else { return Ok(None) };
+        let value = entry.value.clone_ref(py);
+        self.let_go_each(py, [(entry, Cause::Explicit)]);
+        Ok(Some(value))
+    }
+
+    /// Looks at the cache once what has ended is removed.
+    fn look<R>(&self, py: Python<'_>, look: impl FnOnce(&mut Cache<Entry>) -> R) -> PyResult<R> {
+        let now = self.now(py, Ttl::Default)?;
+        let mut removed = Removed::default();
+        let result = self.inner.with(py, |inner| {
+            let cache = inner.cache()?;
+            cache.expire(now, &mut removed);
+            Ok(look(cache))
+        });
+        self.let_go(py, removed);
+        result
+    }
+
+    fn clear_all(&self, py: Python<'_>) -> PyResult<()> {
+        let entries = self.look(py, Cache::clear)?;
+        self.inner.with(py, |inner| inner.tracks &= inner.cache.as_ref().is_some_and(|cache| !cache.is_empty()));
+        self.let_go_each(py, entries.map(|entry| (entry, Cause::Explicit)));
+        Ok(())
+    }
+}
+
+/// What became of a put.
+enum Stored {
+    Now,
+    TooLarge,
+    /// The put was called off; this is what is resident.
+    Kept(Option<Py<PyAny>>),
+}
+
+fn monotonic() -> i64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    i64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn cause_name(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Size => "size",
+        Cause::Expired => "expired",
+        Cause::Replaced => "replaced",
+        Cause::Explicit => "explicit",
+    }
+}
+
+/// An array as one read-only view; the caller's own stays as it is.
+fn frozen<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = value.py();
+    if value.is_instance_of::<PyUntypedArray>() {
+        let view = value.call_method0(intern!(py, "view"))?;
+        view.call_method1(intern!(py, "setflags"), (false,))?;
+        return Ok(view);
+    }
+    if value.hasattr(intern!(py, "__dlpack__"))? {
+        let text = format!("value: {} cannot be made read-only; pass a NumPy array under freeze", value.get_type());
+        return Err(DatatypeError::new_err((text, "value")));
+    }
+    Ok(value.clone())
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<LRUCache>()?;
+    module.add_class::<compute::Flight>()?;
+    let mapping = module.py().import("collections.abc")?.getattr("MutableMapping")?;
+    mapping.call_method1("register", (module.py().get_type::<LRUCache>(),))?;
+    Ok(())
+}
