@@ -4,6 +4,7 @@
 
 mod array;
 mod error;
+mod layers;
 mod memory;
 mod runtime;
 mod split;
@@ -13,6 +14,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _kernels(module: &Bound<'_, PyModule>) -> PyResult<()> {
     memory::register(module)?;
+    layers::register(module)?;
     runtime::register(module)?;
     split::register(module)?;
     Ok(())

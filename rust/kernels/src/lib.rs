@@ -4,6 +4,7 @@
 //! - [`parallel`]: the thread pool, and when a kernel goes parallel
 //! - [`arch`]: the CPU levels, chosen at run time
 //! - [`attention`]: top-k and window on a given matrix, and fused attention
+//! - [`layers`]: linear layers with their activation, layer norms
 //! - [`split`]: partition arithmetic, sharded linear layers
 //! - [`memory`]: the cache core
 //! - [`reference`](mod@reference): naive float64 twins, the oracle of the tests and the baseline of the benches
@@ -11,6 +12,7 @@
 pub mod arch;
 pub mod attention;
 mod error;
+pub mod layers;
 pub mod memory;
 pub mod parallel;
 pub mod reference;

@@ -13,7 +13,9 @@ pub fn linear(x: &[f64], w: &[f64], b: Option<&Vec<f64>>, [rows, d_in, d_out]: [
 }
 
 mod fused;
+mod layers;
 
 #[cfg(test)]
 pub(crate) use fused::mask_bias;
 pub use fused::{AttentionRow, attention};
+pub use layers::{erf, gelu, gelu_tanh, layer_norm};

@@ -1,0 +1,71 @@
+//! The layers of an encoder: linear with activation, layer norm.
+
+use numpy::PyUntypedArray;
+use pyo3::prelude::*;
+use zerocost_kernels::layers::{Activation, Dense, LayerNorm};
+
+use crate::array::{Float, FloatArray};
+use crate::error::{DatatypeError, KernelError, detached};
+
+/// An array of float32, the only type that these kernels have.
+fn float32<'py>(value: &Bound<'py, PyAny>, argument: &'static str) -> PyResult<FloatArray<'py>> {
+    let array = FloatArray::new(value, argument)?;
+    if array.float() == Float::F32 {
+        return Ok(array);
+    }
+    let text = format!("{argument}: dtype {} was given, float32 is allowed", array.array().dtype());
+    Err(DatatypeError::new_err((text, argument)))
+}
+
+/// `activation(tensor @ weight + bias)` for `[n, d_in]`, `[d_in, d_out]` and `[d_out]`, all float32.
+#[pyfunction]
+#[pyo3(signature = (tensor, weight, bias, activation="none", *, out=None))]
+fn dense<'py>(
+    tensor: &Bound<'py, PyAny>,
+    weight: &Bound<'py, PyAny>,
+    bias: &Bound<'py, PyAny>,
+    activation: &str,
+    out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let (tensor, weight, bias) = (float32(tensor, "tensor")?, float32(weight, "weight")?, float32(bias, "bias")?);
+    let activation = Activation::named(activation).map_err(KernelError::from)?;
+    let shape = [tensor.layout().shape().first(), weight.layout().shape().last()].map(|n| n.copied().unwrap_or(0));
+    let mut result = match out {
+        Some(out) => tensor.out(out, &shape)?,
+        None => tensor.empty(&shape)?,
+    };
+    let (x, w, b) = (tensor.view::<f32>(), weight.view::<f32>(), bias.view::<f32>());
+    let mut view = result.view_mut::<f32>()?;
+    detached(tensor.array().py(), || Dense { activation }.run(&x, &w, &b, &mut view))?;
+    Ok(result.into_array())
+}
+
+/// The layer norm of each row of `tensor + residual`: `[n, d]` twice, `[d]` twice, all float32.
+#[pyfunction]
+#[pyo3(signature = (tensor, residual, weight, bias, epsilon, *, out=None))]
+fn layer_norm<'py>(
+    tensor: &Bound<'py, PyAny>,
+    residual: &Bound<'py, PyAny>,
+    weight: &Bound<'py, PyAny>,
+    bias: &Bound<'py, PyAny>,
+    epsilon: f32,
+    out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let (tensor, residual) = (float32(tensor, "tensor")?, float32(residual, "residual")?);
+    let (weight, bias) = (float32(weight, "weight")?, float32(bias, "bias")?);
+    let shape = tensor.layout().shape().to_vec();
+    let mut result = match out {
+        Some(out) => tensor.out(out, &shape)?,
+        None => tensor.empty(&shape)?,
+    };
+    let (x, r, w, b) = (tensor.view::<f32>(), residual.view::<f32>(), weight.view::<f32>(), bias.view::<f32>());
+    let mut view = result.view_mut::<f32>()?;
+    detached(tensor.array().py(), || LayerNorm { epsilon }.run(&x, &r, &w, &b, &mut view))?;
+    Ok(result.into_array())
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(dense, module)?)?;
+    module.add_function(wrap_pyfunction!(layer_norm, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,208 @@
+use proptest::prelude::*;
+
+use super::activation::erf;
+use super::*;
+use crate::arch::{Cpu, Lanes, Level, Task};
+use crate::reference;
+use crate::view::{View, ViewMut};
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+fn floats(count: usize, range: f32, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * range
+        })
+        .collect()
+}
+
+struct Erf<'a>(&'a mut [f32]);
+
+impl Task for Erf<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, cpu: C) {
+        let lanes = cpu.f32();
+        for chunk in self.0.chunks_mut(C::F32::N) {
+            // SAFETY: a chunk has `chunk.len()` elements, at most N.
+            unsafe {
+                let x = lanes.load_first(chunk.as_ptr(), chunk.len());
+                lanes.store_first(chunk.as_mut_ptr(), chunk.len(), erf(lanes, x));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_erf_has_the_published_values() {
+    // Abramowitz and Stegun, table 7.1.
+    for (x, wanted) in [(0.0, 0.0), (0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0)] {
+        assert!((reference::erf(x) - wanted).abs() < 5e-11, "erf({x})");
+        assert!((reference::erf(-x) + wanted).abs() < 5e-11, "erf(-{x})");
+    }
+}
+
+#[test]
+fn erf_is_within_5e_7_everywhere() {
+    let x: Vec<f32> = (-60_000..=60_000).map(|i| i as f32 * 1e-4).collect();
+    for level in Level::available() {
+        let mut y = x.clone();
+        level.run(Erf(&mut y));
+        for (&x, &y) in x.iter().zip(&y) {
+            let exact = reference::erf(f64::from(x));
+            assert!((f64::from(y) - exact).abs() <= 5e-7, "{level:?}: erf({x}) = {y}, not {exact}");
+        }
+        let mut ends = [f32::NEG_INFINITY, -0.0, f32::INFINITY, f32::NAN];
+        level.run(Erf(&mut ends));
+        assert!((ends[0] + 1.0).abs() < 5e-7 && ends[1] == 0.0 && (ends[2] - 1.0).abs() < 5e-7 && ends[3].is_nan());
+    }
+}
+
+#[test]
+fn a_nan_stays_visible_through_every_activation() {
+    for activation in ["none", "gelu", "gelu_tanh", "relu"] {
+        let dense = Dense { activation: Activation::named(activation).unwrap() };
+        for level in Level::available() {
+            let mut out = [0.0; 3];
+            dense
+                .run_at(
+                    level,
+                    &View::from_slice("tensor", &[1.0], &[1, 1]).unwrap(),
+                    &View::from_slice("weight", &[f32::NAN, 1.0, -1.0], &[1, 3]).unwrap(),
+                    &View::from_slice("bias", &[0.0; 3], &[3]).unwrap(),
+                    &mut ViewMut::from_slice("out", &mut out, &[1, 3]).unwrap(),
+                )
+                .unwrap();
+            assert!(out[0].is_nan() && out[1] > 0.8 && out[2] <= 0.0, "{activation} {level:?} {out:?}");
+        }
+    }
+    assert!(matches!(Activation::named("swish"), Err(Error::Range { argument: "activation", .. })));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let memory = [0.0f32; 24];
+    let view = |name, shape: &[usize]| View::from_slice(name, &memory[..shape.iter().product()], shape).unwrap();
+    let mut out = [0.0f32; 24];
+    let dense = Dense { activation: Activation::Identity };
+    let mut run = |tensor: &[usize], weight: &[usize], bias: &[usize], shape: &[usize]| {
+        let length = shape.iter().product();
+        dense.run(
+            &view("tensor", tensor),
+            &view("weight", weight),
+            &view("bias", bias),
+            &mut ViewMut::from_slice("out", &mut out[..length], shape).unwrap(),
+        )
+    };
+    assert_eq!(run(&[2, 3], &[3, 4], &[4], &[2, 4]), Ok(()));
+    assert!(matches!(run(&[6], &[3, 4], &[4], &[2, 4]), Err(Error::Rank { argument: "tensor", .. })));
+    assert!(matches!(run(&[2, 3], &[4, 4], &[4], &[2, 4]), Err(Error::Shape { argument: "weight", .. })));
+    assert!(matches!(run(&[2, 3], &[3, 4], &[3], &[2, 4]), Err(Error::Shape { argument: "bias", .. })));
+    assert!(matches!(run(&[2, 3], &[3, 4], &[4], &[2, 3]), Err(Error::Shape { argument: "out", .. })));
+
+    let turned = Layout::new("weight", &[3, 4], &[1, 3], 4).unwrap();
+    // SAFETY: twelve elements of `memory`, which lives on and is not written to.
+    let turned = unsafe { View::from_raw(memory.as_ptr(), turned) };
+    let mut out = [0.0f32; 8];
+    let mut out = ViewMut::from_slice("out", &mut out, &[2, 4]).unwrap();
+    let refused = dense.run(&view("tensor", &[2, 3]), &turned, &view("bias", &[4]), &mut out);
+    assert!(matches!(refused, Err(Error::Conflict { argument: "weight", .. })));
+
+    let norm = LayerNorm { epsilon: f32::NAN };
+    let (matrix, vector) = (view("tensor", &[2, 4]), view("weight", &[4]));
+    let refused = norm.run(&matrix, &matrix, &vector, &vector, &mut out);
+    assert!(matches!(refused, Err(Error::Range { argument: "epsilon", .. })));
+    let refused = LayerNorm { epsilon: 0.0 }.run(&matrix, &view("residual", &[4, 2]), &vector, &vector, &mut out);
+    assert!(matches!(refused, Err(Error::Shape { argument: "residual", .. })));
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let (rows, d_in, d_out) = (150, 96, 800);
+    let (tensor, weight, bias) = (floats(rows * d_in, 1.0, 1), floats(d_in * d_out, 1.0, 2), floats(d_out, 1.0, 3));
+    let run = || {
+        let mut out = vec![0.0; rows * d_out];
+        let mut view = ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap();
+        let tensor = View::from_slice("tensor", &tensor, &[rows, d_in]).unwrap();
+        let weight = View::from_slice("weight", &weight, &[d_in, d_out]).unwrap();
+        let bias = View::from_slice("bias", &bias, &[d_out]).unwrap();
+        Dense { activation: Activation::Gelu }.run(&tensor, &weight, &bias, &mut view).unwrap();
+        out
+    };
+    let threads = crate::parallel::num_threads();
+    let many = run();
+    crate::parallel::set_num_threads(1).unwrap();
+    let one = run();
+    crate::parallel::set_num_threads(threads).unwrap();
+    assert!(many.iter().zip(&one).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
+proptest! {
+    #[test]
+    fn dense_layers_equal_their_reference(
+        rows in 0usize..70, d_in in 0usize..40, d_out in 0usize..410, name in 0usize..4, seed: u64,
+    ) {
+        let activation = Activation::named(["none", "gelu", "gelu_tanh", "relu"][name]).unwrap();
+        let (tensor, weight) = (floats(rows * d_in, 1.0, seed), floats(d_in * d_out, 1.0, seed ^ 1));
+        let bias = floats(d_out, 2.0, seed ^ 2);
+        let shape = [rows, d_in, d_out];
+        let sums = reference::linear(&wide(&tensor), &wide(&weight), Some(&wide(&bias)), shape);
+        for level in Level::available() {
+            let mut out = vec![f32::NAN; rows * d_out];
+            Dense { activation }.run_at(
+                level,
+                &View::from_slice("tensor", &tensor, &[rows, d_in]).unwrap(),
+                &View::from_slice("weight", &weight, &[d_in, d_out]).unwrap(),
+                &View::from_slice("bias", &bias, &[d_out]).unwrap(),
+                &mut ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap(),
+            ).unwrap();
+            for (&got, &sum) in out.iter().zip(&sums) {
+                let wanted = match activation {
+                    Activation::Identity => sum,
+                    Activation::Gelu => reference::gelu(sum),
+                    Activation::GeluTanh => reference::gelu_tanh(sum),
+                    Activation::Relu => sum.max(0.0),
+                };
+                let bound = 1e-6 * (d_in as f64 + 4.0);
+                prop_assert!((f64::from(got) - wanted).abs() <= bound, "{level:?}: {got}, not {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn layer_norms_equal_their_reference(rows in 0usize..140, columns in 1usize..80, in_place: bool, seed: u64) {
+        let (tensor, residual) = (floats(rows * columns, 3.0, seed), floats(rows * columns, 3.0, seed ^ 1));
+        let (weight, bias) = (floats(columns, 2.0, seed ^ 2), floats(columns, 2.0, seed ^ 3));
+        let epsilon = 1e-5;
+        let sum: Vec<f64> = tensor.iter().zip(&residual).map(|(&a, &b)| f64::from(a) + f64::from(b)).collect();
+        let wanted = reference::layer_norm(&sum, &wide(&weight), &wide(&bias), f64::from(epsilon));
+        for level in Level::available() {
+            let mut out = if in_place { residual.clone() } else { vec![f32::NAN; rows * columns] };
+            let layout = Layout::contiguous("residual", &[rows, columns], 4).unwrap();
+            let from = if in_place { out.as_ptr() } else { residual.as_ptr() };
+            // SAFETY: the elements of `residual`, or of `out`, which the kernel reads before it writes them.
+            let other = unsafe { View::from_raw(from, layout) };
+            LayerNorm { epsilon }.run_at(
+                level,
+                [&View::from_slice("tensor", &tensor, &[rows, columns]).unwrap(), &other],
+                &View::from_slice("weight", &weight, &[columns]).unwrap(),
+                &View::from_slice("bias", &bias, &[columns]).unwrap(),
+                &mut ViewMut::from_slice("out", &mut out, &[rows, columns]).unwrap(),
+            ).unwrap();
+            for ((&got, &wanted), at) in out.iter().zip(&wanted).zip(0..) {
+                // A row with next to no variance is divided by next to nothing.
+                let row = &sum[at / columns * columns..][..columns];
+                let spread = row.iter().fold(0.0f64, |most, value| most.max((value - row[0]).abs()));
+                let bound = 2e-5 * (1.0 + 1.0 / spread.max(1e-3));
+                prop_assert!((f64::from(got) - wanted).abs() <= bound, "{level:?}: {got}, not {wanted}");
+            }
+        }
+    }
+}
