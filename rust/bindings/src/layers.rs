@@ -1,6 +1,6 @@
 //! The layers of an encoder: linear with activation, layer norm.
 
-use numpy::PyUntypedArray;
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use zerocost_kernels::layers::{Activation, Dense, LayerNorm};
 
