@@ -23,6 +23,11 @@ use crate::{Error, Result};
 const TILE: usize = 512;
 /// 16-bit operands are widened in blocks of at most this many of the axis that is summed over.
 const DEPTH: usize = 512;
+/// Up to this many rows, a weight whose columns are contiguous (a transposed one, as PyTorch keeps it) is multiplied as
+/// dot products in blocks of [`DOTS`] results, which `gemm` has kernels for. Packing such a weight costs the same for
+/// any number of rows: 40 ms for 4096 × 4096, against 4 ms for 16 rows of dot products and 22 ms for 128.
+const DOT_ROWS: usize = 128;
+const DOTS: (usize, usize) = (16, 256);
 /// Below this many multiplications the calling thread is done before others have woken up.
 const PARALLEL_PRODUCTS: usize = 1 << 20;
 
@@ -298,31 +303,39 @@ unsafe fn product<T: Native>(
     b: Matrix<T>,
     accumulate: bool,
 ) {
+    let dots = rows <= DOT_ROWS && a.column == 1 && b.row == 1 && b.column != 1;
+    let height = if dots { rows.min(DOTS.0) } else { rows };
+    let width = if dots { DOTS.1 / height } else { columns };
     let keep = if accumulate { T::ONE } else { T::ZERO };
     let (out_row, out_column) = out_strides;
-    // SAFETY: the caller's promise, word for word that of `gemm`.
-    unsafe {
-        gemm::gemm(
-            rows,
-            columns,
-            depth,
-            out,
-            out_column,
-            out_row,
-            accumulate,
-            a.data,
-            a.column,
-            a.row,
-            b.data,
-            b.column,
-            b.row,
-            keep,
-            T::ONE,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    for column in (0..columns).step_by(width) {
+        for row in (0..rows).step_by(height) {
+            let (down, across) = (row as isize, column as isize);
+            // SAFETY: the caller's promise, word for word that of `gemm`; the block is within the matrices.
+            unsafe {
+                gemm::gemm(
+                    height.min(rows - row),
+                    width.min(columns - column),
+                    depth,
+                    out.offset(down * out_row + across * out_column),
+                    out_column,
+                    out_row,
+                    accumulate,
+                    a.data.wrapping_offset(down * a.row),
+                    a.column,
+                    a.row,
+                    b.data.wrapping_offset(across * b.column),
+                    b.column,
+                    b.row,
+                    keep,
+                    T::ONE,
+                    false,
+                    false,
+                    false,
+                    gemm::Parallelism::None,
+                );
+            }
+        }
     }
 }
 

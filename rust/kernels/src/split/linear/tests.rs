@@ -98,6 +98,24 @@ fn more_than_one_tile_and_more_than_one_block_of_depth() {
 }
 
 #[test]
+fn dot_products_of_contiguous_columns() {
+    // The tensor is plain, the weight transposed: blocks of results that do not divide the shape.
+    let (rows, d_in, d_out) = (37, 70, 45);
+    let (tensor, weight) = (numbers(rows * d_in, 1), numbers(d_in * d_out, 2));
+    let layout = Layout::new("weight", &[d_in, d_out], &[1, d_in as isize], 8).unwrap();
+    // SAFETY: the slice has d_in × d_out elements, which the layout steps over once.
+    let w = unsafe { View::from_raw(weight.as_ptr(), layout) };
+    let x = View::from_slice("tensor", &tensor, &[rows, d_in]).unwrap();
+    let mut out = vec![f64::NAN; rows * d_out];
+    let mut view = ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap();
+    ShardedLinear { shards: 3, mode: Mode::Row }.run(&x, &w, None, &mut view).unwrap();
+    let plain: Vec<f64> = (0..d_in * d_out).map(|index| weight[index / d_out + index % d_out * d_in]).collect();
+    for (out, expected) in out.iter().zip(reference::linear(&tensor, &plain, None, [rows, d_in, d_out])) {
+        assert!((out - expected).abs() < 1e-10);
+    }
+}
+
+#[test]
 fn the_bits_do_not_depend_on_the_number_of_threads() {
     let (tensor, weight) = (numbers(600 * 300, 1), numbers(300 * 700, 2));
     let layer = ShardedLinear { shards: 3, mode: Mode::Row };
