@@ -30,6 +30,7 @@ from zerocost.errors import (
     InvalidSchema,
     KernelPanic,
     LimitExceeded,
+    MalformedJSON,
     MissingInput,
     OverlapError,
     PlanError,
@@ -46,23 +47,27 @@ from zerocost.errors import (
 
 if TYPE_CHECKING:
     from zerocost._kernels import LRUCache
+    from zerocost.api.artifact_api import ArtifactRESTAPI, create_app
     from zerocost.artifacts.parallel.gather import gather
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
     from zerocost.core.artifact_validation import ArtifactValidator
 
 _LAZY = {
+    "ArtifactRESTAPI": "zerocost.api.artifact_api",
     "ArtifactValidator": "zerocost.core.artifact_validation",
     "PipelineParallelArtifact": "zerocost.artifacts.parallel.pipeline_parallel",
     "TensorParallelArtifact": "zerocost.artifacts.parallel.tensor_parallel",
     "gather": "zerocost.artifacts.parallel.gather",
     "LRUCache": "zerocost._kernels",
+    "create_app": "zerocost.api.artifact_api",
 }
 """Public names whose modules are imported when the name is first used."""
 
 __all__ = [
     "Artifact",
     "ArtifactCommunicationService",
+    "ArtifactRESTAPI",
     "ArtifactRegistry",
     "ArtifactSpec",
     "ArtifactValidator",
@@ -78,6 +83,7 @@ __all__ = [
     "KernelPanic",
     "LRUCache",
     "LimitExceeded",
+    "MalformedJSON",
     "MemoryArtifact",
     "MissingInput",
     "OverlapError",
@@ -95,6 +101,7 @@ __all__ = [
     "UnknownOperation",
     "ZerocostError",
     "__version__",
+    "create_app",
     "default_registry",
     "gather",
     "num_threads",

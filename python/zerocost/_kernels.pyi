@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 __version__: str
 
@@ -99,9 +99,20 @@ class Flight:
     def __new__(cls, *_args: Any) -> Self: ...
     @property
     def superseded(self) -> bool: ...
+
 def dense(
     tensor: Any, weight: Any, bias: Any, activation: str = "none", *, out: npt.NDArray[np.float32] | None = None
 ) -> npt.NDArray[np.float32]: ...
 def layer_norm(
     tensor: Any, residual: Any, weight: Any, bias: Any, epsilon: float, *, out: npt.NDArray[np.float32] | None = None
 ) -> npt.NDArray[np.float32]: ...
+def read_json(
+    data: Buffer,
+    tensors: dict[str, tuple[str, bool]] | None = None,
+    *,
+    max_depth: int = 100,
+    max_values: int = 1_000_000,
+    max_elements: int = ...,
+) -> Any: ...
+def json_spans(data: Buffer, *, max_depth: int = 100, max_values: int = 1_000_000) -> Any: ...
+def write_json(value: Any, *, typed: bool = False) -> bytes: ...

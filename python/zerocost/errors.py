@@ -18,6 +18,7 @@ __all__ = [
     "InvalidSchema",
     "KernelPanic",
     "LimitExceeded",
+    "MalformedJSON",
     "MissingInput",
     "OverlapError",
     "PlanError",
@@ -161,6 +162,12 @@ class FileError(ZerocostError, ValueError):
     """A file that is missing, cannot be read or written, or is not what its suffix says."""
 
     code = "file"
+
+
+class MalformedJSON(ZerocostError, ValueError):
+    """A text that is no JSON."""
+
+    code = "malformed_json"
 
 
 class LimitExceeded(ZerocostError, ValueError):

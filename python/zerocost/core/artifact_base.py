@@ -39,7 +39,7 @@ class ExecutionContext:
         interface: ``"attention"``, ``"parallel"``, ``"memory"``, a plug-in's own, or ``"chain"`` for a chain's step.
         mode: ``"zero_cost"`` in the same process, ``"restful"`` on behalf of an HTTP request.
         metadata: anything. Reserved keys: ``request_id``, ``deadline`` (seconds on ``time.monotonic()``),
-            ``traceparent``, ``step``, ``steps``, ``chain_id``.
+            ``traceparent``, ``step``, ``steps``, ``chain_id``, ``limits`` (:class:`zerocost.core.limits.Limits`).
 
     Raises:
         RangeError: any other mode.
@@ -93,6 +93,14 @@ class Artifact(ABC):
     def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
         """Every way in which ``input_data`` breaks the schema, as (JSON pointer, message)."""
         return self._ports.errors(input_data)
+
+    def output_elements(self, input_data: dict[str, Any]) -> int | None:
+        """An upper bound for the elements of all outputs together, each array counting at least one; None: not known.
+
+        Servers refuse by it, before anything is computed, what would not fit. Override it where the outputs can be
+        larger than the inputs. It must be cheap; it is called with inputs that fit the schema.
+        """
+        return None
 
     @cached_property
     def _ports(self) -> Ports:

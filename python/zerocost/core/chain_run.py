@@ -18,6 +18,7 @@ import numpy as np
 from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.chain_plan import Plan, PlannedStep
+from zerocost.core.limits import check_fan_out, check_inputs
 from zerocost.errors import DatatypeError, DeadlineExceeded, MissingInput
 
 __all__ = ["ChainRun", "StepTrace", "run_plan"]
@@ -121,16 +122,20 @@ class _Run:
             mode=self.context.mode,
             metadata={**self.context.metadata, "step": step.index, "steps": len(self.plan.steps)},
         )
-        execute = step.spec.implementation.execute
+        artifact = step.spec.implementation
         if step.each is None:
-            return _checked(execute(inputs, context))
+            check_inputs(artifact, inputs, context)
+            return _checked(artifact.execute(inputs, context))
         elements = inputs.get(step.each)
         if not isinstance(elements, list | tuple):
             kind = type(elements).__name__
             raise DatatypeError(f"{step.each}: {kind} was given, 'each' needs a list", step.each)
+        check_fan_out(elements, step.each, context)
 
         def one(element: Any) -> dict[str, Any]:
-            return _checked(execute({**inputs, str(step.each): element}, context))
+            element_inputs = {**inputs, str(step.each): element}
+            check_inputs(artifact, element_inputs, context)
+            return _checked(artifact.execute(element_inputs, context))
 
         results = _in_parallel([partial(one, element) for element in elements])
         names = results[0] if results else step.spec.ports.outputs or {}

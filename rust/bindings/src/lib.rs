@@ -4,6 +4,7 @@
 
 mod array;
 mod error;
+mod json;
 mod layers;
 mod memory;
 mod runtime;
@@ -15,6 +16,7 @@ use pyo3::prelude::*;
 fn _kernels(module: &Bound<'_, PyModule>) -> PyResult<()> {
     memory::register(module)?;
     layers::register(module)?;
+    json::register(module)?;
     runtime::register(module)?;
     split::register(module)?;
     Ok(())

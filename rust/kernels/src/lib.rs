@@ -7,6 +7,7 @@
 //! - [`layers`]: linear layers with their activation, layer norms
 //! - [`split`]: partition arithmetic, sharded linear layers
 //! - [`memory`]: the cache core
+//! - [`wire`]: JSON straight into arrays and back
 //! - [`reference`](mod@reference): naive float64 twins, the oracle of the tests and the baseline of the benches
 
 pub mod arch;
@@ -18,5 +19,6 @@ pub mod parallel;
 pub mod reference;
 pub mod split;
 pub mod view;
+pub mod wire;
 
 pub use error::{Error, Result};

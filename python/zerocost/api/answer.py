@@ -1,0 +1,64 @@
+"""What a route returns: status, headers and a body that goes out piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+__all__ = ["Answer", "Endpoint", "json_answer"]
+
+Headers = list[tuple[bytes, bytes]]
+
+_PIECE = 1 << 20
+"""Bytes that are handed to the server at a time, so that a slow reader holds no more than that in its buffer."""
+
+
+@dataclass
+class Answer:
+    """A response whose body is in memory. ``body`` is what is sent, in order."""
+
+    status: int
+    body: Sequence[bytes | memoryview]
+    headers: Headers = field(default_factory=list)
+
+    async def send(self, send: Send) -> None:
+        """Sends it with its length."""
+        length = sum(len(piece) for piece in self.body)
+        headers = [*self.headers, (b"content-length", b"%d" % length)]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        for piece in self.body:
+            if len(piece) <= _PIECE:
+                if length > len(piece):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                continue
+            view = memoryview(piece)
+            for start in range(0, len(view), _PIECE):
+                await send({"type": "http.response.body", "body": view[start : start + _PIECE], "more_body": True})
+        whole = self.body[0] if len(self.body) == 1 and length <= _PIECE else b""
+        await send({"type": "http.response.body", "body": whole})
+
+
+def json_answer(content: Any, status: int = 200, media_type: str = "application/json") -> Answer:
+    """A response with a small JSON document."""
+    return Answer(status, [orjson.dumps(content, default=_named)], [(b"content-type", media_type.encode())])
+
+
+def _named(value: Any) -> str:
+    """Something in an artifact's metadata that is no JSON: its type's name, which tells no address."""
+    return type(value).__name__
+
+
+class Endpoint:
+    """An ASGI app from a coroutine function that takes scope and receive and returns an :class:`Answer`."""
+
+    def __init__(self, function: Callable[[Scope, Receive], Awaitable[Answer]]) -> None:
+        self.function = function
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        answer = await self.function(scope, receive)
+        await answer.send(send)

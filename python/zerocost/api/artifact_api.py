@@ -1,0 +1,175 @@
+"""Artifacts over HTTP: a route translates, calls what a caller in the process calls, and renders the result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from zerocost.api.chain_body import is_in_process
+from zerocost.api.front import Front
+from zerocost.api.limiter import Limiter
+from zerocost.api.problems import as_input_error
+from zerocost.api.routes import Routes
+from zerocost.api.settings import Settings
+from zerocost.artifacts.builtin import default_registry
+from zerocost.core.artifact_base import Artifact, ExecutionContext
+from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.core.limits import Limits, check_inputs, count_elements
+from zerocost.errors import InvalidInput, LimitExceeded, UndeclaredInput, UnknownArtifact, ZerocostError
+
+logger = logging.getLogger("zerocost.api")
+
+__all__ = ["ArtifactRESTAPI", "create_app", "default_app"]
+
+
+class ArtifactRESTAPI:
+    """RESTful API wrapper for artifacts. The HTTP routes and the coroutines share :meth:`run`."""
+
+    def __init__(self, registry: ArtifactRegistry, settings: Settings | None = None) -> None:
+        self.registry = registry
+        self.settings = settings or Settings()
+
+    async def execute_artifact(self, artifact_name: str, request_data: dict[str, Any]) -> dict[str, Any]:
+        """Execute artifact via REST.
+
+        Returns:
+            ``{"status": "success", "data": outputs}``, arrays as arrays, or ``{"error": message}``.
+        """
+        try:
+            result = await asyncio.to_thread(self.run, artifact_name, request_data)
+        except UnknownArtifact:
+            return {"error": "Artifact not found"}
+        except Exception as error:  # the specification: whatever happens is told
+            return {"error": str(error)}
+        return {"status": "success", "data": result}
+
+    async def get_artifact_schema(self, artifact_name: str) -> dict[str, Any]:
+        """Get artifact schema for validation: ``{"artifact": name, "schema": schema}`` or ``{"error": message}``."""
+        spec = self.registry.get_artifact(artifact_name)
+        if spec is None:
+            return {"error": "Artifact not found"}
+        return {"artifact": artifact_name, "schema": spec.ports.published}
+
+    def run(
+        self, artifact_name: str, request_data: dict[str, Any], metadata: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Checks the input against the schema and executes the artifact.
+
+        Args:
+            artifact_name: the artifact's name.
+            request_data: every input by name.
+            metadata: for the execution context: ``request_id``, ``deadline``, …
+
+        Raises:
+            UnknownArtifact: there is none of that name.
+            InvalidInput: the input breaks the schema; a ValueError or TypeError of the artifact.
+            LimitExceeded: the outputs are, or would be, beyond the limit.
+            Exception: whatever else the artifact raises.
+        """
+        spec = self.registry[artifact_name]
+        self.check(spec, request_data)
+        context = self.context(artifact_name, spec.interface, metadata)
+        check_inputs(spec.implementation, request_data, context)
+        try:
+            outputs = spec.implementation.execute(request_data, context)
+        except ZerocostError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise as_input_error(error) from error
+        if not isinstance(outputs, dict):
+            raise RuntimeError(f"artifact {artifact_name}: execute returned {type(outputs).__name__}, a dict is needed")
+        self.check_outputs(outputs)
+        return outputs
+
+    def context(self, name: str, interface: str, metadata: dict[str, Any] | None = None) -> ExecutionContext:
+        """The context of one request, with this server's limits."""
+        limits = Limits(elements=self.settings.max_elements, fan_out=self.settings.max_fan_out)
+        return ExecutionContext(
+            name, interface, "restful", {"request_id": str(uuid.uuid4()), "limits": limits, **(metadata or {})}
+        )
+
+    def check(self, spec: ArtifactSpec, request_data: dict[str, Any]) -> None:
+        """Raises InvalidInput if the input breaks the schema or names what has no meaning over a network."""
+        if not isinstance(request_data, dict):
+            raise InvalidInput(f"{type(request_data).__name__} was given, an object is needed")
+        refuse_in_process(spec, request_data)
+        artifact = spec.implementation
+        errors = artifact.input_errors(request_data)
+        if errors:
+            undeclared = dict(spec.ports.undeclared(request_data))
+            kind = UndeclaredInput if all(where in undeclared for where, _ in errors) else InvalidInput
+            raise kind("; ".join(message for _, message in errors), errors=errors)
+        overridden = type(artifact).validate_input is not Artifact.validate_input
+        if overridden and not artifact.validate_input(request_data):
+            raise InvalidInput(f"artifact {spec.name} does not take this input")
+
+    def check_outputs(self, outputs: dict[str, Any]) -> None:
+        """Raises LimitExceeded if the outputs are beyond the limit."""
+        elements = count_elements(outputs)
+        if elements > self.settings.max_elements:
+            raise LimitExceeded(f"the outputs have {elements} elements, {self.settings.max_elements} are allowed")
+
+
+def refuse_in_process(spec: ArtifactSpec, names: Any) -> None:
+    """Raises UndeclaredInput for inputs that have no meaning over a network."""
+    errors = [
+        (f"/{name}", f"{name!r} is for callers in the same process only")
+        for name in names
+        if is_in_process(spec.ports, name)
+    ]
+    if errors:
+        raise UndeclaredInput("; ".join(message for _, message in errors), errors=errors)
+
+
+def create_app(registry: ArtifactRegistry | None = None, settings: Settings | None = None) -> Starlette:
+    """An ASGI app that serves the artifacts of a registry.
+
+    Args:
+        registry: by default a fresh one with the built-in artifacts.
+        settings: by default those of the environment (``ZEROCOST_*``).
+    """
+    registry = default_registry() if registry is None else registry
+    settings = Settings.from_environment() if settings is None else settings
+    limiter = Limiter(settings.workers, settings.max_waiting)
+    routes = Routes(ArtifactRESTAPI(registry, settings), limiter)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        routes.is_ready = True
+        yield
+        routes.is_ready = False
+        limiter.close()
+
+    app = Starlette(
+        routes=routes.table(),
+        middleware=[Middleware(Front, settings=settings)],
+        exception_handlers={HTTPException: _raise},
+        lifespan=lifespan,
+    )
+    # A redirect would make clients that do not follow it fail, and others send their body twice.
+    app.router.redirect_slashes = False
+    app.state.registry = registry
+    app.state.settings = settings
+    return app
+
+
+def default_app() -> Starlette:
+    """The app that ``uvicorn zerocost.api:app`` serves: built-in artifacts and installed plug-ins."""
+    registry = default_registry()
+    for failure in registry.load_plugins().values():
+        logger.warning("%s", failure)
+    return create_app(registry)
+
+
+async def _raise(request: Request, error: Exception) -> Response:
+    raise error  # to the front, where every exception becomes an answer

@@ -1,0 +1,81 @@
+"""The front of the app: request ids, who may call, and one place where every exception becomes an answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from zerocost.api.answer import Answer
+from zerocost.api.body import ClientGone
+from zerocost.api.guard import OPEN_PATHS, check_caller
+from zerocost.api.problems import problem_of
+from zerocost.api.settings import Settings
+
+__all__ = ["Front"]
+
+logger = logging.getLogger("zerocost.api")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Front:
+    """ASGI middleware around the routes."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["zerocost.request_id"] = request_id
+        scope["zerocost.began"] = time.monotonic()
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = message["headers"] = list(message.get("headers", ()))
+                headers.append((b"x-request-id", request_id.encode()))
+                headers.append((b"x-content-type-options", b"nosniff"))
+                headers.append((b"cache-control", b"no-store"))
+            await send(message)
+
+        try:
+            if scope["path"] not in OPEN_PATHS:
+                check_caller(scope, self.settings)
+            await self.app(scope, receive, send_with_id)
+        except ClientGone:
+            return
+        except Exception as error:
+            if started:
+                logger.exception("request %s failed while its answer was being sent", request_id)
+                raise
+            await _answer_of(error, request_id, scope).send(send_with_id)
+
+
+def _request_id(scope: Scope) -> str:
+    for key, value in scope["headers"]:
+        if key == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value.decode())
+    return uuid.uuid4().hex
+
+
+def _answer_of(error: Exception, request_id: str, scope: Scope) -> Answer:
+    status, document, headers = problem_of(error, request_id)
+    if status == 500:
+        logger.error("request %s (%s) failed", request_id, scope["path"][:200], exc_info=error)
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    if scope["path"].startswith("/v2"):
+        body = orjson.dumps({"error": document["detail"]})
+        return Answer(status, [body], [(b"content-type", b"application/json"), *encoded])
+    return Answer(status, [orjson.dumps(document)], [(b"content-type", b"application/problem+json"), *encoded])

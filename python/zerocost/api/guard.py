@@ -1,0 +1,101 @@
+"""Who may call: tokens, and without one this machine only.
+
+Without a token the server address, the Host and the Origin must be this machine's own: a page that a browser has open
+must not reach the server through a name that somebody points at 127.0.0.1 (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Iterable
+
+from starlette.types import Scope
+
+from zerocost.api.problems import Refused
+from zerocost.api.settings import Settings
+
+__all__ = ["OPEN_PATHS", "check_caller", "header", "is_administrator"]
+
+OPEN_PATHS = frozenset({"/livez", "/readyz"})
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The only value of a header, None if there is none.
+
+    Raises:
+        Refused: the header is there more than once (400).
+    """
+    found = None
+    for key, value in scope["headers"]:
+        if key == name:
+            if found is not None:
+                raise Refused(400, "bad_request", f"the header {name.decode()} was sent more than once")
+            found = value
+    return None if found is None else found.decode("latin-1")
+
+
+def check_caller(scope: Scope, settings: Settings) -> None:
+    """Raises Refused (401, 403) for a caller who may not call."""
+    if not settings.auth:
+        return
+    if settings.has_token:
+        _check_token(scope, (settings.token, settings.admin_token))
+        return
+    server = scope.get("server")
+    if server is None or not (server[1] is None or is_loopback(server[0])):
+        raise Refused(403, "forbidden", "without a token this server answers on loopback addresses only")
+    host = header(scope, b"host")
+    if host is None or not is_loopback(_host_name(host)):
+        raise Refused(403, "forbidden", "without a token this server answers to loopback names only")
+    origin = header(scope, b"origin")
+    own = f"{scope.get('scheme', 'http')}://{host.lower()}"
+    if origin is not None and origin.lower() != own and origin not in settings.allowed_origins:
+        raise Refused(403, "forbidden", "this server does not answer pages of other origins")
+
+
+def is_administrator(scope: Scope, settings: Settings) -> bool:
+    """Whether the caller may change the server."""
+    if not settings.auth:
+        return True
+    given = _bearer(scope)
+    return settings.admin_token is not None and given is not None and _equal(given, settings.admin_token)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    name = name.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _host_name(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _check_token(scope: Scope, allowed: Iterable[str | None]) -> None:
+    given = _bearer(scope)
+    if given is None:
+        raise Refused(401, "unauthorized", "a bearer token is needed", {"www-authenticate": "Bearer"})
+    # Every comparison is made, so the time does not tell which one fitted.
+    fits = [_equal(given, token) for token in allowed if token is not None]
+    if not any(fits):
+        raise Refused(403, "forbidden", "the token is not valid")
+
+
+def _bearer(scope: Scope) -> str | None:
+    value = header(scope, b"authorization")
+    kind, _, token = (value or "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" and token.strip() else None
+
+
+def _equal(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode("latin-1"), token.encode("latin-1"))

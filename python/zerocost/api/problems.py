@@ -1,0 +1,104 @@
+"""From an exception to an answer: one table of statuses, RFC 9457 problem documents, and what must not leak."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from zerocost.errors import (
+    DeadlineExceeded,
+    DuplicateArtifact,
+    InvalidInput,
+    LimitExceeded,
+    MalformedJSON,
+    PlanError,
+    ServiceUnavailable,
+    UnknownArtifact,
+    UnknownKey,
+    ZerocostError,
+)
+
+__all__ = ["Refused", "as_input_error", "problem_of", "status_of"]
+
+_STATUSES: tuple[tuple[type[ZerocostError], int], ...] = (
+    (UnknownArtifact, 404),
+    (UnknownKey, 404),
+    (MalformedJSON, 400),
+    (LimitExceeded, 413),
+    (InvalidInput, 422),
+    (PlanError, 422),
+    (DuplicateArtifact, 409),
+    (DeadlineExceeded, 504),
+    (ServiceUnavailable, 503),
+)
+
+_GENERIC = "The server failed while it answered this request; its log says why, under the request id."
+
+
+class Refused(ZerocostError):
+    """A request that is turned away before any artifact sees it. ``code`` is the word for the reason."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers or {}
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an exception; 500 for everything that is not the client's mistake."""
+    if isinstance(error, Refused):
+        return error.status
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+
+
+def problem_of(error: BaseException, request_id: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """The status, the problem document (RFC 9457) and further headers for an exception."""
+    status = status_of(error)
+    headers: dict[str, str] = {}
+    if isinstance(error, HTTPException):
+        headers = dict(error.headers or {})
+        code, detail = HTTPStatus(status).phrase.lower().replace(" ", "_"), error.detail
+    elif isinstance(error, ZerocostError) and status != 500:
+        code, detail = error.code, str(error)
+        notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("in step ")]
+        detail = " ".join([detail, *(f"({note})" for note in notes)])
+    else:
+        code, detail = "internal", _GENERIC
+    if isinstance(error, Refused):
+        headers = error.headers
+    elif status == 503:
+        headers = {"retry-after": "1"}
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "error": detail,
+        "code": code,
+        "request_id": request_id,
+    }
+    if isinstance(error, InvalidInput):
+        document["errors"] = [{"pointer": where, "message": message} for where, message in error.errors]
+    elif isinstance(error, PlanError):
+        document |= {
+            key: value for key in ("step", "artifact", "port") if (value := getattr(error, key, None)) is not None
+        }
+    return status, document, headers
+
+
+_LEAKS = re.compile(r"\b0x[0-9a-fA-F]{4,}\b|(?<![\w/])(?:[A-Za-z]:\\|/)(?:[\w.@+-]+[/\\])+[\w.@+-]*")
+
+
+def as_input_error(error: ValueError | TypeError) -> InvalidInput:
+    """A third-party artifact's complaint about its input, without addresses and paths of this machine."""
+    text = _LEAKS.sub("…", str(error)) or type(error).__name__
+    refused = InvalidInput(text[:2000], errors=[("", text[:2000])])
+    for note in getattr(error, "__notes__", ()):
+        refused.add_note(note)
+    return refused

@@ -1,0 +1,186 @@
+"""The native routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope
+
+from zerocost._kernels import write_json
+from zerocost.api.answer import Answer, Endpoint, json_answer
+from zerocost.api.body import media_type, read_body
+from zerocost.api.chain_body import ChainBody, chain_result
+from zerocost.api.guard import header
+from zerocost.api.json_body import TensorTable, read_inputs, tensor_table, wants_typed_tensors
+from zerocost.api.limiter import Limiter
+from zerocost.api.problems import Refused
+from zerocost.core.artifact_registry import ArtifactSpec
+from zerocost.core.ports import Ports
+
+if TYPE_CHECKING:
+    from zerocost.api.artifact_api import ArtifactRESTAPI
+
+__all__ = ["Routes"]
+
+_JSON = (b"content-type", b"application/json")
+
+_INLINE_BYTES = 4096
+"""Bodies of built-in artifacts up to this size are computed on the event loop: a thread hop costs more than they do."""
+
+
+class Routes:
+    """The handlers, with what they share."""
+
+    def __init__(self, api: ArtifactRESTAPI, limiter: Limiter) -> None:
+        self.api = api
+        self.registry = api.registry
+        self.settings = api.settings
+        self.limiter = limiter
+        self.is_ready = True
+        self._tables: dict[str, tuple[Ports, TensorTable]] = {}
+
+    def table(self) -> list[Route]:
+        """The list of routes."""
+        gets: list[tuple[str, Any]] = [
+            ("/livez", self.alive),
+            ("/readyz", self.ready),
+            ("/artifacts", self.list_artifacts),
+            ("/artifacts/{name}", self.describe_artifact),
+            ("/artifacts/{name}/schema", self.artifact_schema),
+        ]
+        posts: list[tuple[str, Any]] = [
+            ("/artifacts/{name}/execute", self.execute_artifact),
+            ("/chains/plan", self.plan_chain),
+            ("/chains/execute", self.execute_chain),
+        ]
+        return [
+            *(Route(path, Endpoint(function), methods=["GET"]) for path, function in gets),
+            *(Route(path, Endpoint(function), methods=["POST"]) for path, function in posts),
+        ]
+
+    async def alive(self, scope: Scope, receive: Receive) -> Answer:
+        """Whether the process answers."""
+        return json_answer({"live": True})
+
+    async def ready(self, scope: Scope, receive: Receive) -> Answer:
+        """Whether new requests should be sent here."""
+        if not self.is_ready:
+            raise Refused(503, "not_ready", "the server is shutting down", {"retry-after": "1"})
+        return json_answer({"ready": True})
+
+    async def list_artifacts(self, scope: Scope, receive: Receive) -> Answer:
+        """Every artifact, without its schema."""
+        return json_answer({"artifacts": [_summary(spec) for spec in self.registry.list_artifacts()]})
+
+    async def describe_artifact(self, scope: Scope, receive: Receive) -> Answer:
+        """One artifact with its schema."""
+        spec = self._spec(scope)
+        return json_answer({**_summary(spec), "schema": spec.ports.published})
+
+    async def artifact_schema(self, scope: Scope, receive: Receive) -> Answer:
+        """The specification's ``get_artifact_schema``."""
+        return json_answer(await self.api.get_artifact_schema(self._spec(scope).name))
+
+    async def execute_artifact(self, scope: Scope, receive: Receive) -> Answer:
+        """The specification's ``execute_artifact``."""
+        spec = self._spec(scope)
+        _require_json(scope)
+        typed = wants_typed_tensors(header(scope, b"accept"))
+        metadata = self._metadata(scope)
+        body = await self._body(scope, receive)
+        table = self._table(spec)
+
+        def execute() -> Answer:
+            inputs = read_inputs(body, table, self.settings)
+            outputs = self.api.run(spec.name, inputs, metadata)
+            return Answer(200, [write_json({"status": "success", "data": outputs}, typed=typed)], [_JSON])
+
+        is_small = len(body) <= _INLINE_BYTES and type(spec.implementation).__module__.startswith("zerocost.artifacts.")
+        return execute() if is_small else await self._run(execute, receive, metadata)
+
+    async def plan_chain(self, scope: Scope, receive: Receive) -> Answer:
+        """The wiring of a chain, without running it."""
+        _require_json(scope)
+        body = await self._body(scope, receive)
+
+        def plan() -> Answer:
+            chain = ChainBody(body, self.registry, self.settings)
+            return json_answer(chain.wiring())
+
+        return await self._run(plan, receive, self._metadata(scope))
+
+    async def execute_chain(self, scope: Scope, receive: Receive) -> Answer:
+        """Runs a chain."""
+        _require_json(scope)
+        typed = wants_typed_tensors(header(scope, b"accept"))
+        metadata = self._metadata(scope)
+        body = await self._body(scope, receive)
+
+        def execute() -> Answer:
+            chain = ChainBody(body, self.registry, self.settings)
+            answer = chain_result(chain, self.api, metadata)
+            return Answer(200, [write_json(answer, typed=typed)], [_JSON])
+
+        return await self._run(execute, receive, metadata)
+
+    def _spec(self, scope: Scope) -> ArtifactSpec:
+        name = scope["path_params"]["name"]
+        spec = self.registry.get_artifact(name)
+        if spec is None:
+            raise self.registry.unknown(name if len(name) <= 200 else f"{name[:200]}…")
+        return spec
+
+    def _table(self, spec: ArtifactSpec) -> TensorTable:
+        known = self._tables.get(spec.name)
+        if known is None or known[0] is not spec.ports:
+            known = self._tables[spec.name] = (spec.ports, tensor_table(spec.ports))
+        return known[1]
+
+    def _metadata(self, scope: Scope) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"request_id": scope["zerocost.request_id"]}
+        timeout = self.settings.request_timeout or None
+        asked = header(scope, b"request-timeout")
+        if asked is not None:
+            try:
+                seconds = float(asked)
+            except ValueError:
+                seconds = -1.0
+            if not 0 < seconds < 1e9:
+                raise Refused(400, "bad_request", "Request-Timeout must be a number of seconds")
+            timeout = seconds if timeout is None else min(seconds, timeout)
+        if timeout is not None:
+            metadata["deadline"] = scope["zerocost.began"] + timeout
+        traceparent = header(scope, b"traceparent")
+        if traceparent is not None:
+            metadata["traceparent"] = traceparent
+        return metadata
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
+        timeout = self.settings.request_timeout or None
+        try:
+            async with asyncio.timeout(timeout):
+                return await read_body(scope, receive, self.settings)
+        except TimeoutError:
+            raise Refused(408, "timeout", "the body did not arrive in time", {"connection": "close"}) from None
+
+    async def _run(self, job: Callable[[], Answer], receive: Receive, metadata: dict[str, Any]) -> Answer:
+        return await self.limiter.run(job, receive, metadata.get("deadline"))
+
+
+def _summary(spec: ArtifactSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "interface": spec.interface,
+        "description": spec.implementation.get_description(),
+        "metadata": dict(spec.metadata),
+    }
+
+
+def _require_json(scope: Scope) -> None:
+    kind = media_type(scope)
+    if kind != "application/json" and not kind.endswith("+json"):
+        given = repr(kind[:100]) if kind else "none"
+        raise Refused(415, "unsupported_media_type", f"Content-Type: {given} was given, application/json is needed")

@@ -1,0 +1,112 @@
+"""What a server allows: addresses, tokens, limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from zerocost.errors import RangeError
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server behaves. Every field can be set by an environment variable, ``ZEROCOST_`` and its name in capitals.
+
+    Attributes:
+        token: who has it may use the API. Without one, only this machine may.
+        admin_token: who has it may also change the server.
+        auth: False answers everyone without a token.
+        allowed_origins: web pages of other origins that may call, separated by commas.
+        max_body: bytes of a body, as it is sent and after decompression.
+        max_drain: bytes of a refused upload that are read, so that the client sees the answer and not a broken pipe.
+        max_depth: arrays and objects of JSON inside each other.
+        max_values: JSON values outside of arrays of numbers.
+        max_elements: elements of one tensor, of all outputs together, and the size of each axis.
+        max_parts: separate tensors of a binary body.
+        max_steps: steps of a chain.
+        max_fan_out: elements that one ``each`` of a chain runs through.
+        workers: requests that compute at the same time; 0 for the number of cores.
+        max_waiting: requests that wait for their turn before others are sent away with 429.
+        request_timeout: seconds that a request may take; 0 for no limit.
+    """
+
+    token: str | None = None
+    admin_token: str | None = None
+    auth: bool = True
+    allowed_origins: tuple[str, ...] = ()
+    max_body: int = 64 << 20
+    max_drain: int = 256 << 20
+    max_depth: int = 100
+    max_values: int = 1_000_000
+    max_elements: int = 1 << 24
+    max_parts: int = 1000
+    max_steps: int = 100
+    max_fan_out: int = 1024
+    workers: int = 0
+    max_waiting: int = 256
+    request_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise RangeError(f"{name}: {value!r} was given, a number from 0 up is allowed", name)
+        for name in ("token", "admin_token"):
+            value = getattr(self, name)
+            if value is not None and (not value or not value.isascii() or value != value.strip()):
+                raise RangeError(f"{name}: a word of ASCII characters is needed", name)
+
+    @property
+    def has_token(self) -> bool:
+        """Whether a token decides who may call."""
+        return self.auth and (self.token is not None or self.admin_token is not None)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """The settings that ``ZEROCOST_TOKEN``, ``ZEROCOST_MAX_BODY``, … give; defaults for the others.
+
+        Raises:
+            RangeError: a value that cannot be read.
+        """
+        environment = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = f"ZEROCOST_{field.name.upper()}"
+            text = environment.get(variable)
+            if not text:
+                continue
+            try:
+                values[field.name] = _read(field.name, text)
+            except ValueError:
+                raise RangeError(f"{variable}: {text!r} cannot be read", variable) from None
+        return cls(**values)
+
+
+_NUMBERS = ("workers", "request_timeout", *(field.name for field in fields(Settings) if field.name[:4] == "max_"))
+
+
+def _read(name: str, text: str) -> Any:
+    if name == "auth":
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        try:
+            return words[text.lower()]
+        except KeyError:
+            raise ValueError(text) from None
+    if name == "allowed_origins":
+        return tuple(origin.strip() for origin in text.split(",") if origin.strip())
+    if name == "request_timeout":
+        return float(text)
+    return int(text) if name in _NUMBERS else text

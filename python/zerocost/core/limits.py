@@ -1,0 +1,60 @@
+"""Limits on what one call may produce, carried by the context through every step of a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zerocost.core.artifact_base import Artifact, ExecutionContext
+from zerocost.errors import LimitExceeded
+
+__all__ = ["Limits", "check_fan_out", "check_inputs", "count_elements"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one call may produce: ``context.metadata["limits"]``.
+
+    Attributes:
+        elements: of all outputs of an artifact together, each array counting at least one.
+        fan_out: elements that one ``each`` of a chain runs through.
+    """
+
+    elements: int
+    fan_out: int
+
+
+def _limits(context: ExecutionContext) -> Limits | None:
+    limits = context.metadata.get("limits")
+    return limits if isinstance(limits, Limits) else None
+
+
+def check_inputs(artifact: Artifact, input_data: dict[str, Any], context: ExecutionContext) -> None:
+    """Raises LimitExceeded if the context has limits and the outputs would be beyond them. Nothing is computed."""
+    limits = _limits(context)
+    if limits is None:
+        return
+    elements = artifact.output_elements(input_data)
+    if elements is not None and elements > limits.elements:
+        raise LimitExceeded(f"the outputs would have {elements} elements, {limits.elements} are allowed")
+
+
+def check_fan_out(elements: Sized, name: str, context: ExecutionContext) -> None:
+    """Raises LimitExceeded if the context has limits and ``each`` would run through more elements."""
+    limits = _limits(context)
+    if limits is not None and len(elements) > limits.fan_out:
+        raise LimitExceeded(f"{name}: {len(elements)} elements were given, 'each' takes {limits.fan_out}", name)
+
+
+def count_elements(value: Any) -> int:
+    """The elements of every array and list in ``value``; anything else counts one."""
+    if isinstance(value, np.ndarray):
+        return max(value.size, 1)
+    if isinstance(value, dict):
+        return sum(map(count_elements, value.values()), 1)
+    if isinstance(value, list | tuple):
+        return sum(map(count_elements, value), 1)
+    return 1

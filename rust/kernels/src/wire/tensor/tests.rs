@@ -1,0 +1,115 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn parsed<T: Element>(text: &str) -> Result<(Vec<T>, Vec<usize>)> {
+    let mut reader = Reader::new(text.as_bytes(), 100)?;
+    let read = read::<T>(&mut reader, 1000)?;
+    reader.finish()?;
+    Ok(read)
+}
+
+#[test]
+fn shapes() {
+    assert_eq!(parsed::<f64>("[[1, 2], [3.5, -4e1]]"), Ok((vec![1.0, 2.0, 3.5, -40.0], vec![2, 2])));
+    assert_eq!(parsed::<f32>("[]"), Ok((vec![], vec![0])));
+    assert_eq!(parsed::<f32>("[[],[]]"), Ok((vec![], vec![2, 0])));
+    assert_eq!(parsed::<bool>("[true,false]"), Ok((vec![true, false], vec![2])));
+    assert_eq!(parsed::<i8>("[[[-128]],[[127]]]"), Ok((vec![-128, 127], vec![2, 1, 1])));
+    assert_eq!(parsed::<u8>("[2.0, 1e2]"), Ok((vec![2, 100], vec![2])));
+}
+
+#[test]
+fn ragged() {
+    for text in ["[[1],[2,3]]", "[1,[2]]", "[[1],2]", "[[],[1]]", "[[],[[]]]", "[[[1]],[2]]", "[[1],[]]", "[[[]],[]]"] {
+        assert_eq!(parsed::<f64>(text), Err(Error::Ragged), "{text}");
+    }
+}
+
+#[test]
+fn elements_of_another_kind() {
+    assert!(matches!(parsed::<f64>("[true]"), Err(Error::Element { given: "a boolean", .. })));
+    assert!(matches!(parsed::<f64>("[null]"), Err(Error::Element { given: "null", .. })));
+    assert!(matches!(parsed::<f64>("[\"1\"]"), Err(Error::Element { given: "text", .. })));
+    assert!(matches!(parsed::<f64>("[{}]"), Err(Error::Element { given: "an object", .. })));
+    assert!(matches!(parsed::<bool>("[1]"), Err(Error::Element { given: "a number", .. })));
+    assert!(matches!(parsed::<i32>("[1.5]"), Err(Error::Element { .. })));
+    assert!(matches!(parsed::<i32>("[\"NaN\"]"), Err(Error::Element { .. })));
+    assert_eq!(parsed::<u8>("[256]"), Err(Error::Range { datatype: "UINT8" }));
+    assert_eq!(parsed::<f32>("[1e39]"), Err(Error::Range { datatype: "FP32" }));
+    assert_eq!(parsed::<f64>("[1e400]"), Err(Error::Range { datatype: "FP64" }));
+    assert!(parsed::<f64>("[1e-400]").is_ok());
+}
+
+#[test]
+fn limits() {
+    let many = |count: usize, item: &str| format!("[{}]", vec![item; count].join(","));
+    assert!(parsed::<u8>(&many(1000, "1")).is_ok());
+    assert_eq!(parsed::<u8>(&many(1001, "1")), Err(Error::Elements { allowed: 1000 }));
+    assert_eq!(parsed::<u8>(&many(1001, "[]")), Err(Error::Elements { allowed: 1000 }));
+}
+
+#[test]
+fn given_shapes() {
+    let shaped =
+        |text: &str, shape: &[usize]| read_shaped::<f32>(&mut Reader::new(text.as_bytes(), 9).unwrap(), shape, 100);
+    assert_eq!(shaped("[1,2,3,4]", &[2, 2]), Ok(vec![1.0, 2.0, 3.0, 4.0]));
+    assert_eq!(shaped("[[1,2],[3,4]]", &[2, 2]), Ok(vec![1.0, 2.0, 3.0, 4.0]));
+    assert_eq!(shaped("[[1,2],[3,4]]", &[4, 1]), Err(Error::Ragged));
+    assert_eq!(shaped("[1]", &[]), Ok(vec![1.0]));
+    assert_eq!(shaped("[]", &[3, 0]), Ok(vec![]));
+    assert_eq!(shaped("[1]", &[2]), Err(Error::Count { given: 1, needed: 2 }));
+    assert_eq!(shaped("[]", &[101, 0]), Err(Error::Elements { allowed: 100 }));
+    assert_eq!(shaped("[]", &[usize::MAX, 2]), Err(Error::Elements { allowed: 100 }));
+}
+
+fn round_trip<T: Element + std::fmt::Debug>(values: &[T], shape: &[usize]) -> Vec<T> {
+    let mut out = Vec::new();
+    write(values, shape, &mut out);
+    let (read, found) = read::<T>(&mut Reader::new(&out, 10).unwrap(), usize::MAX).unwrap();
+    assert_eq!(found, shape);
+    read
+}
+
+proptest! {
+    #[test]
+    fn float64_round_trips(bits in proptest::collection::vec(any::<u64>(), 6)) {
+        let values: Vec<f64> = bits.iter().map(|&bits| f64::from_bits(bits)).collect();
+        for (read, value) in round_trip(&values, &[2, 3]).iter().zip(&values) {
+            prop_assert!(read.to_bits() == value.to_bits() || (read.is_nan() && value.is_nan()));
+        }
+    }
+
+    #[test]
+    fn float32_round_trips(bits in proptest::collection::vec(any::<u32>(), 6)) {
+        let values: Vec<f32> = bits.iter().map(|&bits| f32::from_bits(bits)).collect();
+        for (read, value) in round_trip(&values, &[3, 1, 2]).iter().zip(&values) {
+            prop_assert!(read.to_bits() == value.to_bits() || (read.is_nan() && value.is_nan()));
+        }
+    }
+
+    #[test]
+    fn float16_round_trips(bits in proptest::collection::vec(any::<u16>(), 6)) {
+        let values: Vec<f16> = bits.iter().map(|&bits| f16::from_bits(bits)).collect();
+        for (read, value) in round_trip(&values, &[6]).iter().zip(&values) {
+            prop_assert!(read.to_bits() == value.to_bits() || (read.is_nan() && value.is_nan()));
+        }
+    }
+
+    #[test]
+    fn as_the_standard_library_reads(text in "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?") {
+        let expected: f64 = text.parse().unwrap();
+        match parsed::<f64>(&format!("[{text}]")) {
+            Ok((read, _)) => prop_assert_eq!(read[0].to_bits(), expected.to_bits()),
+            Err(error) => {
+                prop_assert_eq!(error, Error::Range { datatype: "FP64" });
+                prop_assert!(expected.is_infinite());
+            }
+        }
+    }
+
+    #[test]
+    fn integers_round_trip(values in proptest::collection::vec(any::<i64>(), 4)) {
+        prop_assert_eq!(round_trip(&values, &[2, 2]), values);
+    }
+}

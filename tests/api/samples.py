@@ -1,0 +1,88 @@
+"""Artifacts that a stranger could have written, for the tests of the API."""
+
+import time
+from typing import Annotated, Any
+
+import numpy as np
+
+from zerocost import Artifact, ArtifactRegistry, AttentionArtifact, ParallelArtifact
+
+
+class Scale(AttentionArtifact):
+    """Multiplies every score."""
+
+    def process_attention(
+        self,
+        attention_matrix: Annotated[Any, {"x-tensor": {"datatypes": ["FP64", "FP32", "FP16", "BF16"], "shape": ["...", "n", "m"]}}],
+        factor: Annotated[float, {"minimum": 0}] = 2.0,
+        out: Any = None,
+    ):
+        """Scales.
+
+        Args:
+            attention_matrix: the scores.
+            factor: what they are multiplied by.
+        """
+        return attention_matrix * np.asarray(factor, dtype=attention_matrix.dtype)
+
+
+class Pieces(ParallelArtifact):
+    """Splits along the last axis; views, so that strides must survive."""
+
+    def process_parallel(self, tensor: Annotated[Any, {"x-tensor": {}}], num_splits: int = 2):
+        return np.array_split(tensor, num_splits, axis=-1)
+
+    def output_elements(self, input_data):
+        return int(np.size(input_data["tensor"])) + input_data.get("num_splits", 2)
+
+
+class Picky(Artifact):
+    """Fails in the way that it is asked to."""
+
+    def get_schema(self):
+        return {"type": "object", "properties": {"how": {"type": "string"}}, "required": ["how"]}
+
+    def execute(self, input_data, context):
+        how = input_data["how"]
+        if how == "value":
+            raise ValueError(f"bad value near {object()} in /usr/lib/secret/place.txt")
+        if how == "type":
+            raise TypeError("bad type")
+        if how == "key":
+            raise KeyError("/etc/passwd")
+        if how == "sleep":
+            time.sleep(1.0)
+        if how == "text":
+            return "no dict"
+        if how == "metadata":
+            return dict(context.metadata, limits=None)
+        if how == "object":
+            return {"value": object()}
+        if how == "numbers":
+            return {"values": [float("nan"), float("inf"), -float("inf"), 1e300, 2**70, np.float32(0.1), True, None, "ü\n\"\x01"]}
+        return {"how": how}
+
+
+class Huge(Artifact):
+    """Returns zeros in the shape that it is asked for."""
+
+    def get_schema(self):
+        return {
+            "type": "object",
+            "properties": {"shape": {"type": "array", "items": {"type": "integer", "minimum": 0}}, "tells": {"type": "boolean"}},
+            "required": ["shape"],
+            "x-outputs": {"zeros": {"x-tensor": {}}},
+        }
+
+    def output_elements(self, input_data):
+        return int(np.prod([float(n) for n in input_data["shape"]])) if input_data.get("tells", True) else None
+
+    def execute(self, input_data, context):
+        return {"zeros": np.zeros(input_data["shape"], dtype=np.int8)}
+
+
+def sample_registry():
+    registry = ArtifactRegistry()
+    for name, kind in {"scale": Scale, "pieces": Pieces, "picky": Picky, "huge": Huge}.items():
+        registry.register_artifact(name, kind(), kind.interface)
+    return registry
