@@ -13,7 +13,9 @@ class Scale(AttentionArtifact):
 
     def process_attention(
         self,
-        attention_matrix: Annotated[Any, {"x-tensor": {"datatypes": ["FP64", "FP32", "FP16", "BF16"], "shape": ["...", "n", "m"]}}],
+        attention_matrix: Annotated[
+            Any, {"x-tensor": {"datatypes": ["FP64", "FP32", "FP16", "BF16"], "shape": ["...", "n", "m"]}}
+        ],
         factor: Annotated[float, {"minimum": 0}] = 2.0,
         out: Any = None,
     ):
@@ -59,7 +61,19 @@ class Picky(Artifact):
         if how == "object":
             return {"value": object()}
         if how == "numbers":
-            return {"values": [float("nan"), float("inf"), -float("inf"), 1e300, 2**70, np.float32(0.1), True, None, "ü\n\"\x01"]}
+            return {
+                "values": [
+                    float("nan"),
+                    float("inf"),
+                    -float("inf"),
+                    1e300,
+                    2**70,
+                    np.float32(0.1),
+                    True,
+                    None,
+                    'ü\n"\x01',
+                ]
+            }
         return {"how": how}
 
 
@@ -69,7 +83,10 @@ class Huge(Artifact):
     def get_schema(self):
         return {
             "type": "object",
-            "properties": {"shape": {"type": "array", "items": {"type": "integer", "minimum": 0}}, "tells": {"type": "boolean"}},
+            "properties": {
+                "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                "tells": {"type": "boolean"},
+            },
             "required": ["shape"],
             "x-outputs": {"zeros": {"x-tensor": {}}},
         }
