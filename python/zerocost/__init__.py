@@ -48,6 +48,7 @@ from zerocost.errors import (
 if TYPE_CHECKING:
     from zerocost._kernels import LRUCache
     from zerocost.api.artifact_api import ArtifactRESTAPI, create_app
+    from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
     from zerocost.artifacts.parallel.gather import gather
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
@@ -57,6 +58,7 @@ _LAZY = {
     "ArtifactRESTAPI": "zerocost.api.artifact_api",
     "ArtifactValidator": "zerocost.core.artifact_validation",
     "PipelineParallelArtifact": "zerocost.artifacts.parallel.pipeline_parallel",
+    "ScaledDotProductAttentionArtifact": "zerocost.artifacts.attention.scaled_dot_product_attention",
     "TensorParallelArtifact": "zerocost.artifacts.parallel.tensor_parallel",
     "gather": "zerocost.artifacts.parallel.gather",
     "LRUCache": "zerocost._kernels",
@@ -92,6 +94,7 @@ __all__ = [
     "PlanError",
     "PluginError",
     "RangeError",
+    "ScaledDotProductAttentionArtifact",
     "ServiceUnavailable",
     "ShapeError",
     "TensorParallelArtifact",

@@ -116,3 +116,17 @@ def read_json(
 ) -> Any: ...
 def json_spans(data: Buffer, *, max_depth: int = 100, max_values: int = 1_000_000) -> Any: ...
 def write_json(value: Any, *, typed: bool = False) -> bytes: ...
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any | None,
+    is_causal: Any,
+    scale: Any | None,
+    window_size: Any,
+    sparsity_ratio: Any | None,
+    softcap: Any,
+    sinks: Any | None,
+    align: Any,
+    out: Any | None,
+) -> npt.NDArray[Any]: ...

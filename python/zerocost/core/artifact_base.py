@@ -129,6 +129,9 @@ class _TensorArtifact(Artifact):
             raise MissingInput(f"{self.main_input} required", self.main_input)
         parameters = dict(input_data)
         del parameters[self.main_input]
+        for name in self._required:
+            if name not in parameters:
+                raise MissingInput(f"{name} required", name)
         declared = self._declared
         if declared is not None and not parameters.keys() <= declared:
             raise _undeclared(self._ports, parameters)
@@ -153,6 +156,10 @@ class _TensorArtifact(Artifact):
     @cached_property
     def _process(self) -> Any:
         return getattr(self, self._method)
+
+    @cached_property
+    def _required(self) -> tuple[str, ...]:
+        return tuple(name for name in self._ports.required if name != self.main_input)
 
     @cached_property
     def _declared(self) -> frozenset[str] | None:

@@ -3,10 +3,12 @@
 #![allow(missing_docs, reason = "nobody links to this crate from Rust; the docstrings are for Python")]
 
 mod array;
+mod attention_fused;
 mod error;
 mod json;
 mod layers;
 mod memory;
+mod options;
 mod runtime;
 mod split;
 
@@ -18,6 +20,7 @@ fn _kernels(module: &Bound<'_, PyModule>) -> PyResult<()> {
     layers::register(module)?;
     json::register(module)?;
     runtime::register(module)?;
+    attention_fused::register(module)?;
     split::register(module)?;
     Ok(())
 }
