@@ -16,5 +16,5 @@ def default_registry() -> ArtifactRegistry:
     registry = ArtifactRegistry()
     registry.register_artifact("scaled_dot_product_attention", ScaledDotProductAttentionArtifact(), "attention")
     registry.register_artifact("tensor_parallel", TensorParallelArtifact(), "parallel")
-    registry.register_artifact("pipeline_parallel", PipelineParallelArtifact(), "parallel")
+    registry.register_artifact("pipeline_parallel", PipelineParallelArtifact(registry), "parallel")
     return registry

@@ -7,7 +7,6 @@ use numpy::{PyArrayDescr, PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray,
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PySlice, PyTuple};
-use zerocost_kernels::Error;
 use zerocost_kernels::split::{
     Kind, Mode, Part, Schedule, ShardedLinear, array_split, axis_index, balanced_cuts, idle, makespan, peak,
 };
@@ -16,10 +15,10 @@ use crate::array::{FloatArray, with_float};
 use crate::error::{DatatypeError, KernelError, RangeError, detached};
 
 /// A Python integer; bools and floats are none.
-fn integer(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<isize> {
+fn integer(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<isize> {
     let wrong = || -> PyResult<isize> {
         let text = format!("{argument}: {} {value} was given, an integer is needed", value.get_type().name()?);
-        Err(DatatypeError::new_err((text, argument)))
+        Err(DatatypeError::new_err((text, argument.to_owned())))
     };
     if value.is_instance_of::<PyBool>() {
         return wrong();
@@ -28,20 +27,18 @@ fn integer(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<isize> 
         if !error.is_instance_of::<PyOverflowError>(value.py()) {
             return wrong();
         }
-        Err(RangeError::new_err((format!("{argument}: {value} was given, no array is that long"), argument)))
+        Err(RangeError::new_err((format!("{argument}: {value} was given, no array is that long"), argument.to_owned())))
     })
 }
 
-/// An integer of at least 1.
-fn count(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<usize> {
+/// An integer of at least 1; `argument` is the name that errors carry.
+#[pyfunction]
+fn positive(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<usize> {
     let given = integer(value, argument)?;
-    match usize::try_from(given) {
-        Ok(count) if count > 0 => Ok(count),
-        _ => {
-            let error = Error::Range { argument, given: given.to_string(), allowed: "an integer of at least 1" };
-            Err(KernelError::from(error).into())
-        }
-    }
+    usize::try_from(given).ok().filter(|&count| count > 0).ok_or_else(|| {
+        let text = format!("{argument}: {given} was given, an integer of at least 1 is allowed");
+        RangeError::new_err((text, argument.to_owned()))
+    })
 }
 
 /// Any array; what is none goes through `as_tensor`, which converts, counts the copy, or raises.
@@ -77,7 +74,7 @@ fn split<'py>(
     num_splits: &Bound<'py, PyAny>,
     axis: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyList>> {
-    let (parts, axis) = (count(num_splits, "num_splits")?, integer(axis, "axis")?);
+    let (parts, axis) = (positive(num_splits, "num_splits")?, integer(axis, "axis")?);
     let tensor = tensor_of(tensor, "tensor")?;
     let axis = axis_index(tensor.ndim(), axis).map_err(KernelError::from)?;
     let ranges = array_split("num_splits", tensor.shape()[axis], parts).map_err(KernelError::from)?;
@@ -93,7 +90,7 @@ fn split_stages<'py>(
     axis: &Bound<'py, PyAny>,
     costs: Option<PyReadonlyArray1<'py, f64>>,
 ) -> PyResult<Bound<'py, PyList>> {
-    let (parts, axis) = (count(num_stages, "num_stages")?, integer(axis, "axis")?);
+    let (parts, axis) = (positive(num_stages, "num_stages")?, integer(axis, "axis")?);
     let tensor = tensor_of(tensor, "tensor")?;
     let axis = axis_index(tensor.ndim(), axis).map_err(KernelError::from)?;
     let length = tensor.shape()[axis];
@@ -188,8 +185,10 @@ fn sharded_linear<'py>(
     bias: Option<&Bound<'py, PyAny>>,
     mode: &str,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
-    let layer =
-        ShardedLinear { shards: count(num_splits, "num_splits")?, mode: Mode::named(mode).map_err(KernelError::from)? };
+    let layer = ShardedLinear {
+        shards: positive(num_splits, "num_splits")?,
+        mode: Mode::named(mode).map_err(KernelError::from)?,
+    };
     let axis = integer(axis, "axis")?;
     let tensor = FloatArray::new(tensor, "tensor")?;
     let weight = FloatArray::new(weight, "weight")?;
@@ -219,7 +218,7 @@ fn schedule(
     backward: Vec<f64>,
 ) -> PyResult<(Vec<(f64, f64, usize, usize, &'static str)>, f64, Vec<f64>, Vec<usize>)> {
     let kind = Kind::named(kind).map_err(KernelError::from)?;
-    let micro_batches = count(micro_batches, "num_microbatches")?;
+    let micro_batches = positive(micro_batches, "num_microbatches")?;
     let works = detached(py, || Schedule { kind, forward: &forward, backward: &backward, micro_batches }.run())?;
     let idles = (0..forward.len()).map(|stage| idle(&works, stage)).collect();
     let peaks = (0..forward.len()).map(|stage| peak(&works, stage)).collect();
@@ -228,6 +227,7 @@ fn schedule(
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(positive, module)?)?;
     module.add_function(wrap_pyfunction!(split, module)?)?;
     module.add_function(wrap_pyfunction!(split_stages, module)?)?;
     module.add_function(wrap_pyfunction!(gather_view, module)?)?;

@@ -5,7 +5,10 @@ Column and row shards are those of Megatron-LM (Shoeybi et al. 2019, arXiv:1909.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
+
+import numpy as np
 
 from zerocost import _kernels
 from zerocost.core.arrays import FLOATING
@@ -58,3 +61,11 @@ class TensorParallelArtifact(ParallelArtifact):
             raise RangeError("gather: False was given; only the shards of mode='column' can be left apart", "gather")
         product = _kernels.sharded_linear(tensor, weight, num_splits, axis, bias, mode)
         return product if gather else _kernels.split(product, num_splits, -1)
+
+    def output_elements(self, input_data: dict[str, Any]) -> int | None:
+        """Those of the tensor or of the product, and one for each shard."""
+        shape, weight = np.shape(input_data["tensor"]), input_data.get("weight")
+        if weight is not None:
+            shape = (*shape[:-1], *np.shape(weight)[1:])
+        elements: int = math.prod(shape)
+        return elements + int(input_data.get("num_splits", 2))

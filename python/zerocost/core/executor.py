@@ -1,0 +1,55 @@
+"""Where parallel artifacts run their shards and stages, when that is not this process.
+
+An executor is made by a composition root and handed to the artifacts; they know nothing of the engine behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from zerocost.core.artifact_base import ExecutionContext
+
+__all__ = ["Executor", "PipelineStage"]
+
+
+class PipelineStage(Protocol):
+    """A stage as an executor sees it. It must survive a journey to another process."""
+
+    @property
+    def index(self) -> int:
+        """Its place in the pipeline."""
+
+    @property
+    def name(self) -> str:
+        """How errors name it."""
+
+    def __call__(self, batch: npt.NDArray[Any], micro_batch: int, axis: int, context: ExecutionContext) -> Any:
+        """The micro-batch of the next stage."""
+
+
+class Executor(Protocol):
+    """Runs shards and stages somewhere."""
+
+    def shards(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """``function(*call)`` of every call, at the same time, in order.
+
+        An array that stands in several calls travels once to each machine.
+
+        Raises:
+            ServiceUnavailable: a shard was lost and could not be run again; the message names it.
+            LimitExceeded: an array that does not fit.
+            Exception: whatever the function raises, with a note that names the shard.
+        """
+
+    def pipeline(
+        self,
+        stages: Sequence[PipelineStage],
+        batches: Sequence[npt.NDArray[Any]],
+        axis: int,
+        schedule: str,
+        context: ExecutionContext,
+    ) -> list[Any]:
+        """Every micro-batch through every stage, in order; see ``zerocost.artifacts.parallel.threads.run_pipeline``."""
