@@ -14,8 +14,10 @@ pub fn linear(x: &[f64], w: &[f64], b: Option<&Vec<f64>>, [rows, d_in, d_out]: [
 
 mod fused;
 mod layers;
+mod matrix;
 
 #[cfg(test)]
 pub(crate) use fused::mask_bias;
 pub use fused::{AttentionRow, attention};
 pub use layers::{erf, gelu, gelu_tanh, layer_norm};
+pub use matrix::matrix_attention;

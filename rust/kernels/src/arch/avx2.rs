@@ -115,7 +115,8 @@ macro_rules! lanes {
         $set1:ident, $loadu:ident, $maskload:ident, $storeu:ident, $maskstore:ident, $stream:ident,
         $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $min:ident, $max:ident,
         $cmp:ident, $blendv:ident, $and:ident, $or:ident, $andnot:ident, $movemask:ident, $cast_int:ident,
-        $cast_real:ident, $int_set1:ident, $int_add:ident, $int_sub:ident, $slli:ident, $cmpgt:ident
+        $cast_real:ident, $int_set1:ident, $int_add:ident, $int_sub:ident, $slli:ident, $cmpgt:ident,
+        $wide:ty, $wide_zero:expr, $wide_add:expr, $wide_sum:expr
     ) => {
         impl $lanes {
             #[inline(always)]
@@ -147,6 +148,7 @@ macro_rules! lanes {
             type V = $v;
             type I = __m256i;
             type M = $v;
+            type Wide = $wide;
             const N: usize = $n;
 
             #[inline(always)]
@@ -191,6 +193,7 @@ macro_rules! lanes {
                 fn mul(a: V, b: V) -> $v = $mul(a, b);
                 fn div(a: V, b: V) -> $v = $div(a, b);
                 fn fma(a: V, b: V, c: V) -> $v = $fmadd(a, b, c);
+                fn fma_once(a: V, b: V, c: V) -> $v = $fmadd(a, b, c);
                 fn fnma(a: V, b: V, c: V) -> $v = $fnmadd(a, b, c);
                 fn min(a: V, b: V) -> $v = $min(a, b);
                 fn max(a: V, b: V) -> $v = $max(a, b);
@@ -201,6 +204,9 @@ macro_rules! lanes {
                 fn or(a: M, b: M) -> $v = $or(a, b);
                 fn and_not(a: M, b: M) -> $v = $andnot(b, a);
                 fn bits(mask: M) -> u32 = $movemask(mask) as u32;
+                fn wide_zero() -> $wide = $wide_zero();
+                fn wide_add(sums: Wide, vector: V) -> $wide = $wide_add(sums, vector);
+                fn wide_sum(sums: Wide) -> f64 = $wide_sum(sums);
                 fn int_of(vector: V) -> __m256i = $cast_int(vector);
                 fn float_of(vector: I) -> $v = $cast_real(vector);
                 fn int_add(a: I, b: I) -> __m256i = $int_add(a, b);
@@ -326,7 +332,11 @@ lanes!(
     _mm256_add_epi32,
     _mm256_sub_epi32,
     _mm256_slli_epi32,
-    _mm256_cmpgt_epi32
+    _mm256_cmpgt_epi32,
+    [__m256d; 2],
+    zero_pair,
+    add_pair,
+    sum_pair
 );
 lanes!(
     Avx2F64,
@@ -363,8 +373,52 @@ lanes!(
     _mm256_add_epi64,
     _mm256_sub_epi64,
     _mm256_slli_epi64,
-    _mm256_cmpgt_epi64
+    _mm256_cmpgt_epi64,
+    __m256d,
+    _mm256_setzero_pd,
+    _mm256_add_pd,
+    sum_wide
 );
+
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn zero_pair() -> [__m256d; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { [_mm256_setzero_pd(); 2] }
+}
+
+/// Adds the lower and the upper half of the lanes.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn add_pair([low, high]: [__m256d; 2], vector: __m256) -> [__m256d; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let lower = _mm256_cvtps_pd(_mm256_castps256_ps128(vector));
+        let upper = _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(vector));
+        [_mm256_add_pd(low, lower), _mm256_add_pd(high, upper)]
+    }
+}
+
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn sum_pair([low, high]: [__m256d; 2]) -> f64 {
+    // SAFETY: the caller's promise.
+    unsafe { sum_wide(_mm256_add_pd(low, high)) }
+}
+
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn sum_wide(sums: __m256d) -> f64 {
+    let mut lanes = [0.0; 4];
+    // SAFETY: the array has four elements; the caller's promise.
+    unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), sums) };
+    (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
+}
 
 impl HalfLanes for Avx2F32 {
     #[inline(always)]
@@ -400,6 +454,17 @@ impl HalfLanes for Avx2F32 {
             let high = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
             let narrow = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high));
             _mm_storeu_si128(to.cast(), narrow);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn keep_u16(self, from: *const u16, to: *mut u16, mask: __m256) {
+        // SAFETY: the caller promises 8 readable and 8 writable elements; `self` proves the instructions.
+        unsafe {
+            let mask = _mm256_castps_si256(mask);
+            // All ones are -1, which stays -1 in 16 bits.
+            let narrow = _mm_packs_epi32(_mm256_castsi256_si128(mask), _mm256_extracti128_si256::<1>(mask));
+            _mm_storeu_si128(to.cast(), _mm_and_si128(_mm_loadu_si128(from.cast()), narrow));
         }
     }
 }

@@ -70,13 +70,14 @@ macro_rules! registers {
 
 macro_rules! lanes {
     (
-        $lanes:ident, $real:ident, $int:ident, $v:ident, $mask:ident, $n:literal, $mantissa:literal,
+        $lanes:ident, $real:ident, $int:ident, $unsigned:ident, $v:ident, $mask:ident, $n:literal, $mantissa:literal,
         $set1:ident, $loadu:ident, $maskz_loadu:ident, $storeu:ident, $mask_storeu:ident, $stream:ident,
         $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $min:ident, $max:ident,
         $cmp:ident, $blend:ident, $reduce_add:ident, $reduce_max:ident, $cast_int:ident, $cast_real:ident,
         $int_set1:ident, $int_loadu:ident, $int_storeu:ident, $compress:ident, $int_add:ident, $int_sub:ident,
         $srai:ident, $slli:ident, $int_min:ident, $int_max:ident, $cmpgt:ident, $int_blend:ident,
-        $int_mask_sub:ident, $reduce_int_add:ident, $reduce_int_min:ident, $reduce_int_max:ident
+        $int_mask_sub:ident, $reduce_int_add:ident, $reduce_int_min:ident, $reduce_int_max:ident,
+        $wide:ty, $wide_zero:expr, $wide_add:expr, $wide_sum:expr
     ) => {
         impl $lanes {
             #[inline(always)]
@@ -90,6 +91,7 @@ macro_rules! lanes {
             type V = $v;
             type I = __m512i;
             type M = $mask;
+            type Wide = $wide;
             const N: usize = $n;
 
             #[inline(always)]
@@ -134,6 +136,7 @@ macro_rules! lanes {
                 fn mul(a: V, b: V) -> $v = $mul(a, b);
                 fn div(a: V, b: V) -> $v = $div(a, b);
                 fn fma(a: V, b: V, c: V) -> $v = $fmadd(a, b, c);
+                fn fma_once(a: V, b: V, c: V) -> $v = $fmadd(a, b, c);
                 fn fnma(a: V, b: V, c: V) -> $v = $fnmadd(a, b, c);
                 fn min(a: V, b: V) -> $v = $min(a, b);
                 fn max(a: V, b: V) -> $v = $max(a, b);
@@ -142,6 +145,9 @@ macro_rules! lanes {
                 fn select(mask: M, a: V, b: V) -> $v = $blend(mask, b, a);
                 fn sum(vector: V) -> $real = $reduce_add(vector);
                 fn max_lane(vector: V) -> $real = $reduce_max(vector);
+                fn wide_zero() -> $wide = $wide_zero();
+                fn wide_add(sums: Wide, vector: V) -> $wide = $wide_add(sums, vector);
+                fn wide_sum(sums: Wide) -> f64 = $wide_sum(sums);
                 fn int_of(vector: V) -> __m512i = $cast_int(vector);
                 fn float_of(vector: I) -> $v = $cast_real(vector);
                 fn int_add(a: I, b: I) -> __m512i = $int_add(a, b);
@@ -155,7 +161,7 @@ macro_rules! lanes {
                 fn int_gt(a: I, b: I) -> $mask = $cmpgt(a, b);
                 fn int_select(mask: M, a: I, b: I) -> __m512i = $int_blend(mask, b, a);
                 fn count(count: I, mask: M) -> __m512i = $int_mask_sub(count, mask, count, $int_set1(-1));
-                fn total(count: I) -> usize = $reduce_int_add(count) as usize;
+                fn total(count: I) -> usize = $reduce_int_add(count) as $unsigned as usize;
                 fn int_min_lane(a: I) -> $int = $reduce_int_min(a);
                 fn int_max_lane(a: I) -> $int = $reduce_int_max(a);
             }
@@ -218,6 +224,7 @@ lanes!(
     Avx512F32,
     f32,
     i32,
+    u32,
     __m512,
     __mmask16,
     16,
@@ -257,12 +264,17 @@ lanes!(
     _mm512_mask_sub_epi32,
     _mm512_reduce_add_epi32,
     _mm512_reduce_min_epi32,
-    _mm512_reduce_max_epi32
+    _mm512_reduce_max_epi32,
+    [__m512d; 2],
+    zero_pair,
+    add_pair,
+    sum_pair
 );
 lanes!(
     Avx512F64,
     f64,
     i64,
+    u64,
     __m512d,
     __mmask8,
     8,
@@ -302,8 +314,42 @@ lanes!(
     _mm512_mask_sub_epi64,
     _mm512_reduce_add_epi64,
     _mm512_reduce_min_epi64,
-    _mm512_reduce_max_epi64
+    _mm512_reduce_max_epi64,
+    __m512d,
+    _mm512_setzero_pd,
+    _mm512_add_pd,
+    _mm512_reduce_add_pd
 );
+
+/// # Safety
+/// AVX-512.
+#[inline(always)]
+unsafe fn zero_pair() -> [__m512d; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { [_mm512_setzero_pd(); 2] }
+}
+
+/// Adds the lower and the upper half of the lanes.
+///
+/// # Safety
+/// AVX-512.
+#[inline(always)]
+unsafe fn add_pair([low, high]: [__m512d; 2], vector: __m512) -> [__m512d; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let lower = _mm512_cvtps_pd(_mm512_castps512_ps256(vector));
+        let upper = _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(vector));
+        [_mm512_add_pd(low, lower), _mm512_add_pd(high, upper)]
+    }
+}
+
+/// # Safety
+/// AVX-512.
+#[inline(always)]
+unsafe fn sum_pair([low, high]: [__m512d; 2]) -> f64 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_reduce_add_pd(_mm512_add_pd(low, high)) }
+}
 
 impl HalfLanes for Avx512F32 {
     #[inline(always)]
@@ -339,6 +385,15 @@ impl HalfLanes for Avx512F32 {
             let rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
             let narrow = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded));
             _mm256_storeu_si256(to.cast(), narrow);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn keep_u16(self, from: *const u16, to: *mut u16, mask: __mmask16) {
+        // SAFETY: the caller promises 16 readable and 16 writable elements; `self` proves the instructions.
+        unsafe {
+            let kept = _mm256_maskz_mov_epi16(mask, _mm256_loadu_si256(from.cast()));
+            _mm256_storeu_si256(to.cast(), kept);
         }
     }
 }

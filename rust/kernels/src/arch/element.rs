@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::lanes::{Cpu, Element, HalfLanes, Lanes, Math, Real, Vector};
+use super::lanes::{Cpu, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
 
 impl Real for f32 {
     type Int = i32;
@@ -11,6 +11,8 @@ impl Real for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const NEG_INFINITY: f32 = f32::NEG_INFINITY;
+    const SMALLEST: f32 = f32::MIN_POSITIVE;
+    const LARGEST: f32 = f32::MAX;
     const MAGNITUDE: i32 = i32::MAX;
     const INFINITY_BITS: i32 = 0x7f80_0000;
     const INT_ONE: i32 = 1;
@@ -46,6 +48,11 @@ impl Real for f32 {
     }
 
     #[inline(always)]
+    fn of_bits(bits: i32) -> f32 {
+        f32::from_bits(bits as u32)
+    }
+
+    #[inline(always)]
     fn int(value: i64) -> i32 {
         value as i32
     }
@@ -58,6 +65,8 @@ impl Real for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
     const NEG_INFINITY: f64 = f64::NEG_INFINITY;
+    const SMALLEST: f64 = f64::MIN_POSITIVE;
+    const LARGEST: f64 = f64::MAX;
     const MAGNITUDE: i64 = i64::MAX;
     const INFINITY_BITS: i64 = 0x7ff0_0000_0000_0000;
     const INT_ONE: i64 = 1;
@@ -105,6 +114,11 @@ impl Real for f64 {
     }
 
     #[inline(always)]
+    fn of_bits(bits: i64) -> f64 {
+        f64::from_bits(bits as u64)
+    }
+
+    #[inline(always)]
     fn int(value: i64) -> i64 {
         value
     }
@@ -115,6 +129,7 @@ macro_rules! real_element {
         impl Element for $real {
             type Real = $real;
             const NULL: $real = 0.0;
+            const IS_REAL: bool = true;
 
             #[inline(always)]
             fn to_real(self) -> $real {
@@ -149,6 +164,29 @@ macro_rules! real_element {
                 // SAFETY: the caller's promise is the same.
                 unsafe { <$real as Real>::lanes(cpu).store_first(to, count, vector) }
             }
+
+            #[inline(always)]
+            unsafe fn keep<C: Cpu>(cpu: C, from: *const $real, to: *mut $real, mask: Mask<C, $real>) {
+                let lanes = <$real as Real>::lanes(cpu);
+                // SAFETY: the caller's promise is the same.
+                unsafe { lanes.store(to, lanes.select(mask, lanes.load(from), lanes.splat(0.0))) }
+            }
+
+            #[inline(always)]
+            unsafe fn keep_first<C: Cpu>(
+                cpu: C,
+                from: *const $real,
+                to: *mut $real,
+                count: usize,
+                mask: Mask<C, $real>,
+            ) {
+                let lanes = <$real as Real>::lanes(cpu);
+                // SAFETY: the caller's promise is the same.
+                unsafe {
+                    let kept = lanes.select(mask, lanes.load_first(from, count), lanes.splat(0.0));
+                    lanes.store_first(to, count, kept);
+                }
+            }
         }
     )*};
 }
@@ -162,6 +200,7 @@ macro_rules! half_element {
         impl Element for $half {
             type Real = f32;
             const NULL: $half = <$half>::ZERO;
+            const IS_REAL: bool = false;
 
             #[inline(always)]
             fn to_real(self) -> f32 {
@@ -203,6 +242,30 @@ macro_rules! half_element {
                 unsafe {
                     cpu.f32().$store(whole.as_mut_ptr(), vector);
                     std::ptr::copy_nonoverlapping(whole.as_ptr(), to, count);
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn keep<C: Cpu>(cpu: C, from: *const $half, to: *mut $half, mask: Mask<C, f32>) {
+                // SAFETY: the caller's promise is the same; the type is 16 bits.
+                unsafe { cpu.f32().keep_u16(from.cast(), to.cast(), mask) }
+            }
+
+            #[inline(always)]
+            unsafe fn keep_first<C: Cpu>(
+                cpu: C,
+                from: *const $half,
+                to: *mut $half,
+                count: usize,
+                mask: Mask<C, f32>,
+            ) {
+                let mut whole = [<$half>::ZERO; WIDEST];
+                // SAFETY: as in `load_first`.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), count);
+                    let whole = whole.as_mut_ptr();
+                    Self::keep(cpu, whole, whole, mask);
+                    std::ptr::copy_nonoverlapping(whole, to, count);
                 }
             }
         }

@@ -51,6 +51,10 @@ pub trait Real:
     const ONE: Self;
     /// Minus infinity.
     const NEG_INFINITY: Self;
+    /// The smallest normal number.
+    const SMALLEST: Self;
+    /// The largest finite number.
+    const LARGEST: Self;
     /// The constants of the vector functions.
     const MATH: Math<Self>;
     /// All bits but the sign.
@@ -70,6 +74,8 @@ pub trait Real:
     fn from_f64(value: f64) -> Self;
     /// Exact.
     fn to_f64(self) -> f64;
+    /// The number that has these bits.
+    fn of_bits(bits: Self::Int) -> Self;
     /// An integer that is known to fit.
     fn int(value: i64) -> Self::Int;
 }
@@ -103,6 +109,8 @@ pub trait Element: Copy + Send + Sync + std::fmt::Debug + 'static {
     type Real: Real;
     /// 0.
     const NULL: Self;
+    /// Whether it is computed in its own type.
+    const IS_REAL: bool;
 
     /// Exact.
     fn to_real(self) -> Self::Real;
@@ -128,10 +136,23 @@ pub trait Element: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// # Safety
     /// `count` elements at `to` may be written; `count` is at most the number of lanes.
     unsafe fn store_first<C: Cpu>(cpu: C, to: *mut Self, count: usize, vector: Vector<C, Self::Real>);
+    /// Copies a vector bit for bit, or 0 where the mask is not set.
+    ///
+    /// # Safety
+    /// The elements of a whole vector at `from` may be read and at `to` written.
+    unsafe fn keep<C: Cpu>(cpu: C, from: *const Self, to: *mut Self, mask: Mask<C, Self::Real>);
+    /// As [`Element::keep`], but the first `count` lanes only.
+    ///
+    /// # Safety
+    /// `count` elements at `from` may be read and at `to` written; `count` is at most the number of lanes.
+    unsafe fn keep_first<C: Cpu>(cpu: C, from: *const Self, to: *mut Self, count: usize, mask: Mask<C, Self::Real>);
 }
 
 /// A vector of `T` at level `C`.
 pub type Vector<C, T> = <<T as Real>::Lanes<C> as Lanes>::V;
+
+/// One truth value per lane of [`Vector`].
+pub type Mask<C, T> = <<T as Real>::Lanes<C> as Lanes>::M;
 
 /// Vectors of one float type at one level. The value is a proof of the level, see [`Cpu`].
 ///
@@ -146,6 +167,8 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     type I: Copy;
     /// One truth value per lane.
     type M: Copy;
+    /// Sums in float64, of whatever the lanes are.
+    type Wide: Copy;
     /// The number of lanes.
     const N: usize;
 
@@ -189,6 +212,8 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `c - a * b`.
     fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once at every level (slow at the scalar one).
+    fn fma_once(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The smaller one; `b` if either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The larger one; `b` if either is NaN.
@@ -203,6 +228,13 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     fn sum(self, vector: Self::V) -> Self::Scalar;
     /// The largest lane; a NaN may be ignored or may win.
     fn max_lane(self, vector: Self::V) -> Self::Scalar;
+
+    /// Sums of nothing.
+    fn wide_zero(self) -> Self::Wide;
+    /// Adds each lane to a sum, in float64.
+    fn wide_add(self, sums: Self::Wide, vector: Self::V) -> Self::Wide;
+    /// The sum of the sums.
+    fn wide_sum(self, sums: Self::Wide) -> f64;
 
     /// The mask of the first `count` lanes; all of them if there are no more.
     fn first(self, count: usize) -> Self::M;
@@ -289,4 +321,9 @@ pub trait HalfLanes: Lanes<Scalar = f32> {
     /// # Safety
     /// `N` elements at `to` may be written.
     unsafe fn store_bf16(self, to: *mut bf16, vector: Self::V);
+    /// Copies `N` times 16 bits, or 0 where the mask is not set.
+    ///
+    /// # Safety
+    /// `N` elements at `from` may be read and `N` at `to` written.
+    unsafe fn keep_u16(self, from: *const u16, to: *mut u16, mask: Self::M);
 }

@@ -61,8 +61,8 @@ mod tests;
 
 use std::sync::OnceLock;
 
-pub use lanes::{Cpu, Element, HalfLanes, Lanes, Math, Real, Vector};
-pub use math::{exp, exp_below, tanh};
+pub use lanes::{Cpu, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
+pub use math::{Difference, exp, exp_below, tanh};
 
 use crate::{Error, Result};
 

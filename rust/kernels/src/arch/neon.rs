@@ -72,7 +72,8 @@ macro_rules! lanes {
         $fma:ident, $fms:ident, $clt:ident, $cgt:ident, $ceq:ident, $bsl:ident, $addv:ident, $maxv:ident,
         $and_mask:ident, $or_mask:ident, $bic_mask:ident, $ld1_mask:ident, $st1_mask:ident, $cast_int:ident,
         $cast_real:ident, $mask_int:ident, $int_dup:ident, $int_ld1:ident, $int_st1:ident, $int_add:ident,
-        $int_sub:ident, $and:ident, $eor:ident, $shr:ident, $shl:ident, $int_cgt:ident, $int_bsl:ident
+        $int_sub:ident, $and:ident, $eor:ident, $shr:ident, $shl:ident, $int_cgt:ident, $int_bsl:ident,
+        $wide:ty, $wide_zero:expr, $wide_add:expr, $wide_sum:expr
     ) => {
         impl $lanes {
             #[inline(always)]
@@ -89,6 +90,7 @@ macro_rules! lanes {
             type V = $v;
             type I = $i;
             type M = $m;
+            type Wide = $wide;
             const N: usize = $n;
 
             #[inline(always)]
@@ -141,6 +143,7 @@ macro_rules! lanes {
                 fn mul(a: V, b: V) -> $v = $mul(a, b);
                 fn div(a: V, b: V) -> $v = $div(a, b);
                 fn fma(a: V, b: V, c: V) -> $v = $fma(c, a, b);
+                fn fma_once(a: V, b: V, c: V) -> $v = $fma(c, a, b);
                 fn fnma(a: V, b: V, c: V) -> $v = $fms(c, a, b);
                 // FMIN and FMAX prefer a NaN, whichever argument it is.
                 fn min(a: V, b: V) -> $v = $bsl($clt(a, b), a, b);
@@ -153,6 +156,9 @@ macro_rules! lanes {
                 fn and(a: M, b: M) -> $m = $and_mask(a, b);
                 fn or(a: M, b: M) -> $m = $or_mask(a, b);
                 fn and_not(a: M, b: M) -> $m = $bic_mask(a, b);
+                fn wide_zero() -> $wide = $wide_zero();
+                fn wide_add(sums: Wide, vector: V) -> $wide = $wide_add(sums, vector);
+                fn wide_sum(sums: Wide) -> f64 = $wide_sum(sums);
                 fn int_of(vector: V) -> $i = $cast_int(vector);
                 fn float_of(vector: I) -> $v = $cast_real(vector);
                 fn int_add(a: I, b: I) -> $i = $int_add(a, b);
@@ -274,7 +280,11 @@ lanes!(
     vshrq_n_s32,
     vshlq_n_s32,
     vcgtq_s32,
-    vbslq_s32
+    vbslq_s32,
+    [float64x2_t; 2],
+    zero_pair,
+    add_pair,
+    sum_pair
 );
 lanes!(
     NeonF64,
@@ -319,8 +329,49 @@ lanes!(
     vshrq_n_s64,
     vshlq_n_s64,
     vcgtq_s64,
-    vbslq_s64
+    vbslq_s64,
+    float64x2_t,
+    zero_wide,
+    vaddq_f64,
+    vaddvq_f64
 );
+
+/// # Safety
+/// NEON.
+#[inline(always)]
+unsafe fn zero_wide() -> float64x2_t {
+    // SAFETY: the caller's promise.
+    unsafe { vdupq_n_f64(0.0) }
+}
+
+/// # Safety
+/// NEON.
+#[inline(always)]
+unsafe fn zero_pair() -> [float64x2_t; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { [zero_wide(); 2] }
+}
+
+/// Adds the lower and the upper half of the lanes.
+///
+/// # Safety
+/// NEON.
+#[inline(always)]
+unsafe fn add_pair([low, high]: [float64x2_t; 2], vector: float32x4_t) -> [float64x2_t; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let lower = vcvt_f64_f32(vget_low_f32(vector));
+        [vaddq_f64(low, lower), vaddq_f64(high, vcvt_high_f64_f32(vector))]
+    }
+}
+
+/// # Safety
+/// NEON.
+#[inline(always)]
+unsafe fn sum_pair([low, high]: [float64x2_t; 2]) -> f64 {
+    // SAFETY: the caller's promise.
+    unsafe { vaddvq_f64(vaddq_f64(low, high)) }
+}
 
 impl HalfLanes for NeonF32 {
     #[inline(always)]
@@ -355,5 +406,11 @@ impl HalfLanes for NeonF32 {
             self.store(lanes.as_mut_ptr(), vector);
             to.cast::<[bf16; 4]>().write_unaligned(lanes.map(bf16::from_f32));
         }
+    }
+
+    #[inline(always)]
+    unsafe fn keep_u16(self, from: *const u16, to: *mut u16, mask: uint32x4_t) {
+        // SAFETY: the caller promises 4 readable and 4 writable elements; `self` proves the instructions.
+        unsafe { vst1_u16(to, vand_u16(vld1_u16(from), vmovn_u32(mask))) }
     }
 }

@@ -43,12 +43,13 @@ pub struct ScalarF32;
 pub struct ScalarF64;
 
 macro_rules! lanes {
-    ($lanes:ty, $real:ident, $int:ident, $unsigned:ident, $n:literal) => {
+    ($lanes:ty, $real:ident, $int:ident, $unsigned:ident, $n:literal, $fma_once:path) => {
         impl Lanes for $lanes {
             type Scalar = $real;
             type V = [$real; $n];
             type I = [$int; $n];
             type M = [bool; $n];
+            type Wide = [f64; $n];
             const N: usize = $n;
 
             #[inline(always)]
@@ -120,6 +121,11 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
+            fn fma_once(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                std::array::from_fn(|i| $fma_once(a[i], b[i], c[i]))
+            }
+
+            #[inline(always)]
             fn min(self, a: Self::V, b: Self::V) -> Self::V {
                 std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
             }
@@ -153,6 +159,21 @@ macro_rules! lanes {
             #[inline(always)]
             fn max_lane(self, vector: Self::V) -> $real {
                 vector.into_iter().fold($real::NEG_INFINITY, $real::max)
+            }
+
+            #[inline(always)]
+            fn wide_zero(self) -> Self::Wide {
+                [0.0; $n]
+            }
+
+            #[inline(always)]
+            fn wide_add(self, sums: Self::Wide, vector: Self::V) -> Self::Wide {
+                std::array::from_fn(|i| sums[i] + f64::from(vector[i]))
+            }
+
+            #[inline(always)]
+            fn wide_sum(self, sums: Self::Wide) -> f64 {
+                sums.into_iter().sum()
             }
 
             #[inline(always)]
@@ -290,8 +311,14 @@ macro_rules! lanes {
         }
     };
 }
-lanes!(ScalarF32, f32, i32, u32, 4);
-lanes!(ScalarF64, f64, i64, u64, 2);
+lanes!(ScalarF32, f32, i32, u32, 4, fma_once);
+lanes!(ScalarF64, f64, i64, u64, 2, f64::mul_add);
+
+/// The product is exact in float64, so that the sum's rounding there is all but lost in the one to float32.
+#[inline(always)]
+fn fma_once(a: f32, b: f32, c: f32) -> f32 {
+    (f64::from(a) * f64::from(b) + f64::from(c)) as f32
+}
 
 impl HalfLanes for ScalarF32 {
     #[inline(always)]
@@ -316,5 +343,15 @@ impl HalfLanes for ScalarF32 {
     unsafe fn store_bf16(self, to: *mut bf16, vector: Self::V) {
         // SAFETY: the caller promises N writable elements.
         unsafe { to.cast::<[bf16; Self::N]>().write_unaligned(vector.map(bf16::from_f32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn keep_u16(self, from: *const u16, to: *mut u16, mask: Self::M) {
+        // SAFETY: the caller promises N readable and N writable elements.
+        unsafe {
+            let from = from.cast::<[u16; Self::N]>().read_unaligned();
+            let kept: [u16; Self::N] = std::array::from_fn(|i| if mask[i] { from[i] } else { 0 });
+            to.cast::<[u16; Self::N]>().write_unaligned(kept);
+        }
     }
 }

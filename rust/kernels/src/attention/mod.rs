@@ -2,7 +2,12 @@
 
 mod band;
 mod fused;
+mod matrix;
+mod row;
+mod top_k;
 
 pub use band::{Align, Band, Window, WindowSize};
 pub use fused::{Attention, Mask};
 pub(crate) use fused::{Checked, Operand};
+pub use matrix::{Before, MatrixAttention, Normalization, kept};
+pub use top_k::{Cut, Keys, float_of, keys};

@@ -1,0 +1,341 @@
+//! Attention on a given matrix `[..., n_q, n_k]` of scores or weights: keep the k largest of each row, or those in a
+//! window, drop the others, and normalise what is kept.
+
+use super::band::{Align, Band, Window, WindowSize};
+use super::row::{Row, Scratch};
+use crate::arch::{Cpu, Element, Level, Task};
+use crate::view::{LeadingAxes, MatrixLayout, View, ViewMut};
+use crate::{Error, Result, parallel};
+
+/// What becomes of the entries that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Normalization {
+    /// They come back bit for bit.
+    #[default]
+    None,
+    /// The matrix holds scores: softmax over the kept ones. A row of only -inf becomes 0; +inf or NaN give NaN.
+    Softmax,
+    /// The matrix holds weights: the kept ones are divided by their sum. A sum of 0 gives a row of 0.
+    Sum,
+}
+
+impl Normalization {
+    /// The normalisation that has this name.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "none" => Ok(Normalization::None),
+            "softmax" => Ok(Normalization::Softmax),
+            "sum" => Ok(Normalization::Sum),
+            _ => Err(Error::Range {
+                argument: "normalization",
+                given: format!("{name:?}"),
+                allowed: "\"none\", \"softmax\" or \"sum\"",
+            }),
+        }
+    }
+}
+
+/// Attention on a given matrix: which entries of a row are kept, and what becomes of them.
+///
+/// Allowed are the entries in the window, and under causal order those that are not in the query's future. Of these the
+/// largest are kept if `sparsity_ratio` says so, otherwise all. Everything else becomes 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MatrixAttention {
+    /// The share of a row's entries to drop, 0 ≤ ratio < 1; see [`kept`]. `None` keeps every allowed entry.
+    pub sparsity_ratio: Option<f64>,
+    /// Which keys a query may look at.
+    pub window_size: WindowSize,
+    /// Whether a query may look at keys of its own position and before only.
+    pub is_causal: bool,
+    /// Where query 0 stands when there are more keys than queries, or fewer.
+    pub align: Align,
+    /// What becomes of the kept entries.
+    pub normalization: Normalization,
+    /// Scores are divided by it before the softmax; positive and finite, and 1 without softmax.
+    pub temperature: f64,
+}
+
+impl Default for MatrixAttention {
+    /// Keeps everything as it is.
+    fn default() -> Self {
+        Self {
+            sparsity_ratio: None,
+            window_size: WindowSize::Unbounded,
+            is_causal: false,
+            align: Align::BottomRight,
+            normalization: Normalization::None,
+            temperature: 1.0,
+        }
+    }
+}
+
+/// What the output holds before the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Anything.
+    Anything,
+    /// Zeros: what is dropped need not be written.
+    Zeros,
+}
+
+/// How many of `n_k` entries are kept: `min(n_k, max(1, n_k - floor(ratio * n_k + 1e-9)))`. The small term makes 0.8
+/// keep 2 of 10 although 0.8 * 10 is a little less than 8 in floating point.
+pub fn kept(n_k: usize, ratio: f64) -> usize {
+    let dropped = (ratio * n_k as f64 + 1e-9).floor() as usize;
+    n_k.saturating_sub(dropped).max(1).min(n_k)
+}
+
+/// From this many entries on a call goes to the thread pool: measured, see `docs/matrix.md`.
+const PARALLEL_ENTRIES: usize = 32 * 1024;
+/// How many entries one piece of work should have.
+const PIECE_ENTRIES: usize = 32 * 1024;
+/// From this many bytes on an output is written past the caches; what does not fit them is not read back from there.
+const STREAMED_BYTES: usize = 16 << 20;
+/// How many rows are gathered together when their entries are not next to each other: a cache line of float32.
+const GATHERED_ROWS: usize = 16;
+
+impl MatrixAttention {
+    /// Writes the processed matrix to `out`, which may be the input itself.
+    ///
+    /// Whether `out` was zero before decides only how much is written. The result does not depend on the number of
+    /// threads, nor, but for the rounding of normalised entries, on the level.
+    ///
+    /// # Errors
+    /// A parameter out of range, a rank below 2, another shape than the input's, an `out` that overlaps the input.
+    pub fn run<T: Element>(
+        &self,
+        level: Level,
+        matrix: &View<'_, T>,
+        out: &mut ViewMut<'_, T>,
+        before: Before,
+    ) -> Result<()> {
+        let window = self.check()?;
+        let given = matrix.shape();
+        if given.len() < 2 {
+            return Err(Error::Rank {
+                argument: "attention_matrix",
+                given: given.len(),
+                allowed: "at least 2 ([..., n_q, n_k])",
+            });
+        }
+        if out.shape() != given {
+            return Err(Error::Shape { argument: "out", given: out.shape().to_vec(), allowed: format!("{given:?}") });
+        }
+        out.check_overlap("out", matrix, true)?;
+        if matrix.layout().is_empty() {
+            return Ok(());
+        }
+        let in_place = std::ptr::eq(out.as_ptr(), matrix.as_ptr());
+        let (to, bytes) = (out.as_mut_ptr(), size_of::<T>() * out.layout().len());
+        let (leading, from_layout) = matrix.layout().matrices();
+        let (out_leading, to_layout) = out.layout().matrices();
+        let band = Band::new(window, self.align, from_layout.rows, from_layout.columns);
+        let work = Work {
+            from: matrix.as_ptr(),
+            from_layout,
+            leading,
+            to,
+            to_layout,
+            out_leading,
+            band,
+            row: Row {
+                keep: self.sparsity_ratio.map(|ratio| kept(from_layout.columns, ratio)),
+                normalization: self.normalization,
+                temperature: self.temperature,
+                zeroed: before == Before::Zeros,
+                streamed: bytes >= STREAMED_BYTES && !in_place,
+            },
+        };
+        work.run(level);
+        Ok(())
+    }
+
+    /// Checks everything that does not depend on the matrix.
+    pub fn check(&self) -> Result<Window> {
+        if let Some(ratio) = self.sparsity_ratio
+            && !(0.0..1.0).contains(&ratio)
+        {
+            return Err(Error::Range {
+                argument: "sparsity_ratio",
+                given: ratio.to_string(),
+                allowed: "0 <= sparsity_ratio < 1",
+            });
+        }
+        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            return Err(Error::Range {
+                argument: "temperature",
+                given: self.temperature.to_string(),
+                allowed: "a positive, finite number",
+            });
+        }
+        if self.temperature != 1.0 && self.normalization != Normalization::Softmax {
+            return Err(Error::Conflict {
+                argument: "temperature",
+                problem: "only normalization=\"softmax\" has a temperature; leave it at 1.0 otherwise",
+            });
+        }
+        Window::new(self.window_size, self.is_causal)
+    }
+}
+
+/// A whole call. Rows are numbered through all matrices.
+struct Work<'a, T> {
+    from: *const T,
+    from_layout: MatrixLayout,
+    leading: LeadingAxes<'a>,
+    to: *mut T,
+    to_layout: MatrixLayout,
+    out_leading: LeadingAxes<'a>,
+    band: Band,
+    row: Row,
+}
+
+// SAFETY: pieces read shared elements and write rows of their own (`Piece::run`); `View` and `ViewMut`, whose pointers
+// these are, are Sync for the same reason.
+unsafe impl<T: Sync> Sync for Work<'_, T> {}
+
+impl<T: Element> Work<'_, T> {
+    fn run(&self, level: Level) {
+        let rows = self.leading.count() * self.from_layout.rows;
+        let entries = self.entries_of_a_row();
+        let piece = (PIECE_ENTRIES / entries).next_multiple_of(GATHERED_ROWS).max(GATHERED_ROWS);
+        let parallel = entries.saturating_mul(rows) >= PARALLEL_ENTRIES;
+        // So few rows are spread one by one.
+        let piece = if parallel { piece.min(rows.div_ceil(PIECES)) } else { rows };
+        parallel::for_each_with(rows.div_ceil(piece), parallel, Scratch::default, |scratch, index| {
+            let first = index * piece;
+            level.run(Piece { work: self, scratch, first, last: (first + piece).min(rows) });
+        });
+    }
+
+    /// How many entries of a row, at most, are read or written; at least 1.
+    fn entries_of_a_row(&self) -> usize {
+        let rows = self.from_layout.rows;
+        if self.row.zeroed {
+            // The last row is as wide as any without the edges of the matrix cutting into it.
+            let widest = [0, rows / 2, rows - 1].map(|query| self.band.keys(query).len());
+            widest.into_iter().max().unwrap_or(1).max(1)
+        } else {
+            self.from_layout.columns
+        }
+    }
+}
+
+/// Into at least how many pieces parallel work is cut, if it has as many rows.
+const PIECES: usize = 64;
+
+/// A run of rows.
+struct Piece<'a, T: Element> {
+    work: &'a Work<'a, T>,
+    scratch: &'a mut Scratch<T>,
+    first: usize,
+    last: usize,
+}
+
+impl<T: Element> Task for Piece<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, cpu: C) {
+        let work = self.work;
+        let queries = work.from_layout.rows;
+        let mut row = self.first;
+        while row < self.last {
+            let (matrix, query) = (row / queries, row % queries);
+            let last = (query + (self.last - row)).min(queries);
+            let from = work.from.wrapping_offset(work.leading.offset(matrix));
+            let to = work.to.wrapping_offset(work.out_leading.offset(matrix));
+            row += last - query;
+            if work.from_layout.column_stride == 1 && work.to_layout.column_stride == 1 {
+                for query in query..last {
+                    let from = from.wrapping_offset(query as isize * work.from_layout.row_stride);
+                    let to = to.wrapping_offset(query as isize * work.to_layout.row_stride);
+                    let keys = work.band.keys(query);
+                    // SAFETY: both views hold every entry of this row (`View`, `ViewMut`), entries are next to each
+                    // other, and no other piece writes this row. If the rows are not the same they do not overlap
+                    // (`check_overlap`).
+                    unsafe { work.row.run(cpu, self.scratch, from, to, work.from_layout.columns, keys) };
+                }
+            } else {
+                for query in (query..last).step_by(GATHERED_ROWS) {
+                    let rows = query..last.min(query + GATHERED_ROWS);
+                    // SAFETY: as above, but for the entries being next to each other.
+                    unsafe { work.gathered(cpu, self.scratch, from, to, rows) };
+                }
+            }
+        }
+        cpu.fence();
+    }
+}
+
+impl<T: Element> Work<'_, T> {
+    /// Some rows of one matrix by way of a buffer in which their entries are next to each other.
+    ///
+    /// # Safety
+    /// `from` and `to` point to the beginning of a matrix of the layouts of this work; nobody else writes these rows.
+    #[inline(always)]
+    unsafe fn gathered<C: Cpu>(
+        &self,
+        cpu: C,
+        scratch: &mut Scratch<T>,
+        from: *const T,
+        to: *mut T,
+        rows: std::ops::Range<usize>,
+    ) {
+        let columns = self.from_layout.columns;
+        let mut buffer = std::mem::take(&mut scratch.rows);
+        buffer.resize(GATHERED_ROWS * columns, T::NULL);
+        let place = |layout: &MatrixLayout, row: usize, column: usize| {
+            row as isize * layout.row_stride + column as isize * layout.column_stride
+        };
+        let union = self.band.keys_of_any(rows.clone());
+        walk(&self.from_layout, rows.clone(), union, |row, column| {
+            // SAFETY: the entry is in the matrix; `row - rows.start` is less than GATHERED_ROWS.
+            unsafe {
+                let entry = from.offset(place(&self.from_layout, row, column)).read();
+                *buffer.get_unchecked_mut((row - rows.start) * columns + column) = entry;
+            }
+        });
+        for query in rows.clone() {
+            let row = buffer[(query - rows.start) * columns..][..columns].as_mut_ptr();
+            // The buffer is read back at once, and it held something else before.
+            let kernel = Row { zeroed: false, streamed: false, ..self.row };
+            // SAFETY: the buffer has a row of `columns` entries there, which is both input and output.
+            unsafe { kernel.run(cpu, scratch, row, row, columns, self.band.keys(query)) };
+        }
+        walk(&self.to_layout, rows.clone(), 0..columns, |row, column| {
+            // SAFETY: as above; every row has been read before it is written.
+            unsafe {
+                let entry = *buffer.get_unchecked((row - rows.start) * columns + column);
+                to.offset(place(&self.to_layout, row, column)).write(entry);
+            }
+        });
+        scratch.rows = buffer;
+    }
+}
+
+/// Visits entries in the order in which they stand in memory.
+#[inline(always)]
+fn walk(
+    layout: &MatrixLayout,
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+    mut visit: impl FnMut(usize, usize),
+) {
+    if layout.row_stride.unsigned_abs() < layout.column_stride.unsigned_abs() {
+        for column in columns {
+            for row in rows.clone() {
+                visit(row, column);
+            }
+        }
+    } else {
+        for row in rows {
+            for column in columns.clone() {
+                visit(row, column);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
