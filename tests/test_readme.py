@@ -1,0 +1,96 @@
+"""README's examples, run from top to bottom as a reader would: code, files, shell commands, and what they print."""
+
+import contextlib
+import doctest
+import io
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def check(wanted, got, what):
+    checker = doctest.OutputChecker()
+    assert checker.check_output(wanted, got, FLAGS), f"{what}\nREADME says:\n{wanted}\nit prints:\n{got}"
+
+
+@pytest.fixture
+def background():
+    processes = []
+    yield processes
+    for process in processes:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def wait_for(port, process):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server stopped"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the server did not start")
+
+
+def run_console(block, folder, port, background):
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "COLUMNS": "200",
+    }
+    for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
+        command = command.replace("8000", str(port))
+        if command.endswith("&"):
+            process = subprocess.Popen(
+                shlex.split(command[:-1]),
+                cwd=folder,
+                env=environment,
+                start_new_session=True,
+                stderr=subprocess.DEVNULL,
+            )
+            background.append(process)
+            wait_for(port, process)
+            continue
+        done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        check(wanted, done.stdout if done.stdout.endswith("\n") else done.stdout + "\n", command)
+
+
+def test_readme(tmp_path, monkeypatch, background):
+    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+    assert [kind for kind, _ in blocks].count("python") >= 4
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names, printed, port = {"__name__": "readme"}, None, free_port()
+    for kind, block in blocks:
+        if kind == "python" and (title := re.match(r"# (\w+\.py)\n", block)):
+            (tmp_path / title[1]).write_text(block)
+        elif kind == "python":
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                exec(compile(block, "README.md", "exec"), names)
+            printed = output.getvalue()
+        elif kind == "text":
+            check(block, printed, "a python block")
+        elif kind == "console":
+            run_console(block, tmp_path, port, background)
+    sys.modules.pop("stranger", None)
