@@ -116,10 +116,10 @@ pub struct FloatArray<'py> {
 impl<'py> FloatArray<'py> {
     /// Takes what the caller gave. Anything but a readable ndarray goes through `as_floating`.
     pub fn new(value: &Bound<'py, PyAny>, argument: &'static str) -> PyResult<Self> {
-        if let Ok(array) = value.cast::<PyUntypedArray>() {
-            if let Some(readable) = Self::readable(array, argument)? {
-                return Ok(readable);
-            }
+        if let Ok(array) = value.cast::<PyUntypedArray>()
+            && let Some(readable) = Self::readable(array, argument)?
+        {
+            return Ok(readable);
         }
         let converted = value
             .py()
