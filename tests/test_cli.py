@@ -1,8 +1,12 @@
+import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from safetensors.numpy import save_file
 
 import zerocost
 from zerocost.cli import main
+from zerocost.core.arrays import datatype_of
 
 SCALE = ["--artifact", "scale=cli_artifacts:Scale"]
 SPLIT = ["--artifact", "split=cli_artifacts:Split"]
@@ -78,11 +83,11 @@ def subprocess_of(*arguments, cwd, **options):
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help_names_every_command(succeeds, arguments):
     text = succeeds(*arguments)
-    for command in ("list", "describe", "validate", "run", "chain", "info"):
+    for command in ("list", "describe", "validate", "run", "chain", "serve", "info"):
         assert f"│ {command} " in text
 
 
-@pytest.mark.parametrize("command", ["list", "describe", "validate", "run", "chain", "info"])
+@pytest.mark.parametrize("command", ["list", "describe", "validate", "run", "chain", "serve", "info"])
 def test_help_of_every_command_has_an_example(succeeds, command):
     assert f"zerocost {command}" in succeeds(command, "--help").split("Example")[1]
 
@@ -353,9 +358,7 @@ def test_json_tensors_hold_what_json_has_no_number_for(succeeds, tmp_path, text)
 
 
 def test_standard_input_is_json(succeeds, monkeypatch):
-    import io
-
-    monkeypatch.setattr("sys.stdin", io.StringIO("[[1, 2]]"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"[[1, 2]]")))
     assert doubled(succeeds, "-i", "-").tolist() == [[2, 4]]
 
 
@@ -380,8 +383,8 @@ def test_npy_files_are_mapped_and_not_changed(succeeds, tmp_path, matrix_file):
         (["-i", "broken.npy"], "broken.npy: not a readable .npy file"),
         (["-i", "broken.npz"], "broken.npz: not a readable .npz file"),
         (["-i", "broken.safetensors"], "broken.safetensors: not a readable .safetensors file"),
-        (["-i", "broken.json"], "broken.json: no JSON: Expecting"),
-        (["-i", "latin.json"], "latin.json: no JSON: not UTF-8 at byte 1"),
+        (["-i", "broken.json"], "broken.json: no JSON: no JSON value at byte 0"),
+        (["-i", "latin.json"], "latin.json: no JSON: text that is not UTF-8 at byte 1"),
         (
             ["-i", "objects.npy"],
             "objects.npy: holds Python objects, which would have to be unpickled",
@@ -399,7 +402,7 @@ def test_npy_files_are_mapped_and_not_changed(succeeds, tmp_path, matrix_file):
         (["-i", "matrix.npy", "-p", "factor=-1"], "factor: -1 is less than the minimum of 0"),
         (["-i", "matrix.npy", "-p", "factor=two"], 'factor: "two" is not of type "number"'),
         (["-p", "factor=1"], "attention_matrix required; inputs come from --input FILE and --param NAME=VALUE"),
-        (["-p", "attention_matrix=[[true, null]]"], "attention_matrix: lists of NoneType, bool were given"),
+        (["-p", "attention_matrix=[[true, null]]"], "attention_matrix: null was given among the elements"),
         (["-p", 'attention_matrix={"dtype": "float31", "shape": [1], "data": [1]}'], "float31"),
         (["-p", 'attention_matrix={"dtype": "float32", "shape": [3], "data": [1]}'], "shape"),
         (["-p", 'attention_matrix={"dtype": "float32"}'], "attention_matrix"),
@@ -492,7 +495,7 @@ def test_json_files_lose_nothing(succeeds, tmp_path, dtype):
     save_file({"x": array}, tmp_path / "x.safetensors")
     succeeds("run", "split", *SPLIT, "-i", "x.safetensors", "-p", "num_splits=1", "-o", "x.json")
     typed = json.loads((tmp_path / "x.json").read_text())["result"][0]
-    assert typed["dtype"] == array.dtype.name
+    assert typed["dtype"] == datatype_of(array.dtype)
     (tmp_path / "typed.json").write_text(json.dumps(typed))
     succeeds("run", "split", *SPLIT, "-i", "typed.json", "-p", "num_splits=1", "-o", "back.safetensors")
     with safe_open(tmp_path / "back.safetensors", "np") as file:
@@ -537,6 +540,78 @@ def test_archive_members_may_have_any_name(succeeds, tmp_path):
     np.savez(tmp_path / "in.npz", x=MATRIX)
     succeeds("run", "free", *FREE, "-i", "file=in.npz", "-o", "out.npz")
     assert zipfile.ZipFile(tmp_path / "out.npz").namelist() == ["object.file.npy"]
+
+
+# serve
+
+
+@pytest.fixture
+def server(tmp_path):
+    """``server(*options)`` starts ``zerocost serve`` on a free port: the process and the URL that it says."""
+    processes = []
+
+    def start(*options, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "zerocost", "serve", "--port", "0", *options],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), **environment},
+        )
+        processes.append(process)
+        for line in process.stderr:
+            if "Serving at" in line:
+                return process, line.split("Serving at ")[1].split()[0]
+        raise AssertionError("it ended before it served")
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def ask(url, body=None, **headers):
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+        return json.load(response)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_serves_built_in_and_own_artifacts_until_it_is_stopped(server, kind):
+    process, url = server(*SCALE)
+    names = [artifact["name"] for artifact in ask(f"{url}/artifacts")["artifacts"]]
+    assert {"scale", "tensor_parallel"} <= set(names)
+    answer = ask(f"{url}/artifacts/scale/execute", b'{"attention_matrix": [[1, 2]], "factor": 3}')
+    assert answer["data"]["processed_attention"] == [[3, 6]]
+    process.send_signal(kind)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_server_reads_its_token_from_the_environment(server):
+    _, url = server(ZEROCOST_TOKEN="secret")
+    assert ask(f"{url}/artifacts", Authorization="Bearer secret")["artifacts"]
+    with pytest.raises(urllib.error.HTTPError, match="401") as refusal:
+        ask(f"{url}/artifacts")
+    refusal.value.close()
+
+
+def test_server_without_authentication(server):
+    _, url = server("--host", "0.0.0.0", "--no-auth")
+    assert ask(f"http://127.0.0.1:{url.rpartition(':')[2]}/artifacts", Host="anywhere.example")["artifacts"]
+
+
+def test_address_that_cannot_be_served_is_refused(refused, monkeypatch):
+    assert "0.0.0.0 can be reached from elsewhere, which needs a token" in refused("serve", "--host", "0.0.0.0")
+    assert "Cannot assign requested address" in refused("serve", "--host", "192.0.2.1", "--no-auth")
+    assert "65535" in refused("serve", "--port", "65536")
+    assert "no_such_module" in refused("serve", "--artifact", "x=no_such_module:X")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "Address already in use" in refused("serve", "--port", taken.getsockname()[1])
+    monkeypatch.setenv("ZEROCOST_MAX_BODY", "much")
+    assert "ZEROCOST_MAX_BODY: 'much' cannot be read" in refused("serve")
 
 
 # chain
@@ -605,14 +680,29 @@ def test_input_that_no_step_takes_is_pointed_out(cli, tmp_path):
     assert err == "warning: input 'facto' is not used by the chain; did you mean 'factor'?\n"
 
 
+def test_chain_file_is_the_body_that_the_server_takes(succeeds, tmp_path):
+    mask = {"dtype": "BOOL", "shape": [2, 1], "data": [True, False]}
+    pipeline = [{"artifact": "scale", "params": {"mask": mask}}]
+    (tmp_path / "body.json").write_text(
+        json.dumps({"pipeline": pipeline, "initial_input": {"attention_matrix": [[1], ["NaN"]]}})
+    )
+    out = json.loads(succeeds("chain", "body.json", *SCALE, "--json"))
+    assert out["processed_attention"] == [[2], [0]]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("[", "chain.json: no JSON"),
+        ('{"pipeline": [], "input": {}, "initial_input": {}}', "two names of one thing"),
+        ('{"pipeline": [], "trace": 1}', "trace: true or false is needed"),
+        ("[3]", "step 0: int was given, an object is needed"),
+        ('[{"artifact": "scale", "params": 3}]', "params: int was given, an object is needed"),
+        ('[{"artifact": "scale", "params": {"mask": [[1], 2]}}]', "mask"),
         ("3", 'chain.json: {"pipeline": [steps], "input": {…}} or a list of steps is needed'),
         ('{"input": {}}', '{"pipeline": [steps], "input": {…}} or a list of steps is needed'),
         ('{"pipeline": [], "inputs": {}}', "unknown key 'inputs'; did you mean 'input'?"),
-        ('{"pipeline": [], "input": []}', "input: list was given, an object is needed"),
+        ('{"pipeline": [], "input": []}', "chain.json: input: an object is needed"),
         ("[]", "pipeline: it has no step"),
         ('{"pipeline": {}}', "pipeline: dict was given, a list of steps is needed"),
         ('[{"artifact": "scael"}]', "Artifact scael not found; did you mean 'scale'? (in step 0 of the chain)"),

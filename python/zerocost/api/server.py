@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ class _Server(uvicorn.Server):
             # uvicorn would raise them again once its handlers are gone, and die of SIGTERM with another exit code.
             self._captured_signals.clear()
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts, and says where: uvicorn does not for a socket that it was given."""
+        await super().startup(sockets)
+        for listener in sockets or () if self.started else ():
+            logging.getLogger("uvicorn.error").info("Serving at %s (Ctrl-C stops)", _url(listener))
+
 
 def _config(app: Any, host: str, port: int, **options: Any) -> uvicorn.Config:
     defaults: dict[str, Any] = {
@@ -40,6 +47,18 @@ def _config(app: Any, host: str, port: int, **options: Any) -> uvicorn.Config:
     return uvicorn.Config(app, host=host, port=port, **{**defaults, **options})
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # uvicorn leaves the option to who makes the socket: without it small answers wait for the client's ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def serve(app: Any, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
     """Serves until SIGINT or SIGTERM; running requests finish first.
 
@@ -48,8 +67,12 @@ def serve(app: Any, host: str = "127.0.0.1", port: int = 8000, **options: Any) -
         host: the address to listen on.
         port: the port; 0 takes a free one.
         options: further options of ``uvicorn.Config`` (``ssl_certfile``, ``timeout_graceful_shutdown``, …).
+
+    Raises:
+        OSError: the address is taken, or is not this machine's.
     """
-    _Server(_config(app, host, port, **options)).run()
+    with _listen(host, port) as listener:
+        _Server(_config(app, host, port, **options)).run([listener])
 
 
 @contextlib.contextmanager
@@ -68,9 +91,7 @@ def background_server(app: Any, host: str = "127.0.0.1", port: int = 0, **option
     Raises:
         ServiceUnavailable: it did not start.
     """
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # uvicorn leaves the option to who makes the socket: without it small answers wait for the client's ACK.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener = _listen(host, port)
     server = _Server(_config(app, host, port, **{"log_level": "warning", **options}))
     thread = threading.Thread(target=server.run, args=([listener],), name="zerocost-server", daemon=True)
     try:
@@ -82,8 +103,7 @@ def background_server(app: Any, host: str = "127.0.0.1", port: int = 0, **option
                 raise ServiceUnavailable(f"the server on {host} did not start; its log says why")
             pause.wait(0.01)
             waited += 0.01
-        shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{listener.getsockname()[1]}"
+        yield _url(listener)
     finally:
         server.should_exit = True
         thread.join()

@@ -20,6 +20,7 @@ __all__ = ["app", "main"]
 _PARTS = (
     "zerocost.cli.catalogue",
     "zerocost.cli.running",
+    "zerocost.cli.serving",
     "zerocost.cli.machine",
 )
 """Modules with an ``app`` each. One with a name becomes a group of commands, the others' commands stand at the top."""
@@ -95,7 +96,8 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, ZerocostError):
         return (1 if error.code == "kernel_panic" else 2), f"{error}{notes}"
     if isinstance(error, OSError):
-        return 2, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else f"{error}{notes}"
+        about = f"{error.filename}: " if error.filename else ""
+        return 2, f"{about}{error.strerror or error}{notes}"
     # What a third-party artifact raises for its input is the input's fault, anything else is a bug.
     code = 2 if isinstance(error, ValueError | TypeError) else 1
     return code, f"{type(error).__name__}: {error}{notes}; 'zerocost --debug …' shows where it comes from"

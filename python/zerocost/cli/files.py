@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.cli.values import json_text
+from zerocost.cli.values import JsonText, json_text, members
 from zerocost.core.arrays import as_tensor, is_tensor_like
 from zerocost.errors import FileError
 
@@ -38,7 +38,7 @@ Array = npt.NDArray[Any]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a file holds, by name; an array without a name stands under :data:`MAIN`.
+    """What a file holds, by name; an array without a name stands under :data:`MAIN`. JSON values are not read yet.
 
     Args:
         path: a file with one of :data:`SUFFIXES`, or ``-`` for JSON on the standard input.
@@ -47,14 +47,14 @@ def read(path: Path) -> dict[str, Any]:
         FileError: there is no such file, its suffix is another one, or it is not what its suffix says.
     """
     if str(path) == "-":
-        return _by_name(read_json(path))
+        return _by_name(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise FileError(f"{path}: suffix {suffix!r} was given, {', '.join(SUFFIXES)} are allowed", "input")
     if not path.is_file():
         raise FileError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}", "input")
     if suffix == ".json":
-        return _by_name(read_json(path))
+        return _by_name(path)
     try:
         if suffix == ".safetensors":
             return _read_safetensors(path)
@@ -71,24 +71,18 @@ def read(path: Path) -> dict[str, Any]:
         raise FileError(f"{path}: not a readable {suffix} file: {error}", "input") from error
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; ``-`` is the standard input.
+def read_json(path: Path) -> dict[str, JsonText] | list[JsonText] | JsonText:
+    """What a JSON file holds; ``-`` is the standard input. See :func:`zerocost.cli.values.members`.
 
     Raises:
-        FileError: it cannot be read, or it is no JSON; with line and column.
+        FileError: it cannot be read, or it is no JSON.
     """
-    name = "standard input" if str(path) == "-" else str(path)
+    if str(path) == "-":
+        return members(sys.stdin.buffer.read(), "standard input")
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise FileError(f"{name}: no JSON: {error}", "input") from error
-    except UnicodeDecodeError as error:
-        raise FileError(f"{name}: no JSON: not UTF-8 at byte {error.start}", "input") from error
-    except RecursionError as error:
-        raise FileError(f"{name}: no JSON that can be read: nested too deeply", "input") from error
+        return members(path.read_bytes(), str(path))
     except OSError as error:
-        raise FileError(f"{name}: {error.strerror}", "input") from error
+        raise FileError(f"{path}: {error.strerror}", "input") from error
 
 
 def check_destination(path: Path) -> None:
@@ -175,11 +169,14 @@ def _holds_arrays(values: Any) -> bool:
     )
 
 
-def _by_name(value: Any) -> dict[str, Any]:
+def _by_name(path: Path) -> dict[str, Any]:
     """JSON as inputs by name: an object is that already, unless it is a single tensor."""
-    if isinstance(value, dict) and not {"shape", "data"} <= value.keys():
-        return value
-    return {MAIN: value}
+    content = read_json(path)
+    if isinstance(content, dict):
+        return dict(content)
+    if isinstance(content, JsonText):
+        return {MAIN: content}
+    return {MAIN: JsonText(b"[" + b",".join(item.text for item in content) + b"]")}
 
 
 def _read_numpy(path: Path) -> dict[str, Any]:

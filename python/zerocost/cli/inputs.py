@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zerocost.cli.files import MAIN, SUFFIXES, read
-from zerocost.cli.values import with_arrays
+from zerocost.cli.values import JsonText, with_arrays
 from zerocost.core.arrays import is_tensor_like
 from zerocost.core.ports import Ports, closest
-from zerocost.errors import FileError, InvalidInput, MissingInput
+from zerocost.errors import FileError, InvalidInput, MissingInput, ZerocostError
 
 __all__ = ["parse_parameters", "read_inputs", "refuse_errors"]
 
@@ -40,17 +39,18 @@ def read_inputs(sources: Sequence[str], parameters: Sequence[str], ports: Ports)
 
 
 def parse_parameters(parameters: Sequence[str]) -> dict[str, Any]:
-    """``NAME=JSON`` by name. What is no JSON is text, so ``operation=stats`` needs no quotes."""
+    """``NAME=JSON`` by name, not read yet. What is no JSON is text, so ``operation=stats`` needs no quotes."""
     values: dict[str, Any] = {}
     for text in parameters:
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise InvalidInput(f"--param: {text!r} was given, NAME=VALUE is needed", name or None)
         try:
-            parsed = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
-            parsed = value
-        _add(values, {name: parsed}, "--param")
+            whole: Any = JsonText(value.encode())
+            whole.read()
+        except ZerocostError:
+            whole = value
+        _add(values, {name: whole}, "--param")
     return values
 
 

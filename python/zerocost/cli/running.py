@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_CHAIN_KEYS = ("pipeline", "input", "trace")
-
 
 @app.command(
     epilog="Examples:\n\n"
@@ -77,6 +75,7 @@ def chain(
     artifact: Additions = None,
 ) -> None:
     """Run a chain of artifacts, the outputs of one being the inputs of the next."""
+    from zerocost.cli.chain_file import read_chain
     from zerocost.cli.files import check_destination
     from zerocost.cli.inputs import read_inputs, refuse_errors
     from zerocost.cli.options import registry_with_warnings, warn
@@ -88,10 +87,11 @@ def chain(
 
     if out is not None:
         check_destination(out)
-    pipeline, given, trace_wanted = _read_chain(file)
     registry = registry_with_warnings(artifact)
+    given = read_chain(file, registry)
+    pipeline = given.pipeline
     ports = Ports(ChainArtifact(pipeline, registry).get_schema())
-    inputs = {**with_arrays(given, ports), **read_inputs(sources or [], [], ports)}
+    inputs = {**with_arrays(given.initial_input, ports), **read_inputs(sources or [], [], ports)}
     service = ArtifactCommunicationService(registry)
     # A plan without any input shows which ones the chain needs; with some, what is still missing is an error.
     wiring = service.plan(pipeline, inputs) if inputs else plan_chain(registry, pipeline, None)
@@ -106,28 +106,8 @@ def chain(
     start = time.perf_counter()
     result = service.run_chain(pipeline, inputs)
     seconds = time.perf_counter() - start
-    steps = [asdict(step) for step in result.trace] if trace or trace_wanted else None
+    steps = [asdict(step) for step in result.trace] if trace or given.trace else None
     _deliver(result.result, wiring.steps[-1].spec.ports.main_output, out, as_json, seconds, steps)
-
-
-def _read_chain(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
-    """The steps, the input and whether a trace is asked for: as ``POST /chains/execute`` takes them, or the steps."""
-    from zerocost.cli.files import read_json
-    from zerocost.core.ports import closest
-    from zerocost.errors import InvalidInput
-
-    body = read_json(file)
-    if isinstance(body, list):
-        return body, {}, False
-    if not isinstance(body, dict) or "pipeline" not in body:
-        raise InvalidInput(f'{file}: {{"pipeline": [steps], "input": {{…}}}} or a list of steps is needed', "pipeline")
-    for key in body:
-        if key not in _CHAIN_KEYS:
-            raise InvalidInput(f"{file}: unknown key {key!r}; {closest(key, _CHAIN_KEYS)}", key)
-    given = body.get("input", {})
-    if not isinstance(given, dict):
-        raise InvalidInput(f"{file}: input: {type(given).__name__} was given, an object is needed", "input")
-    return body["pipeline"], given, body.get("trace") is True
 
 
 def _deliver(

@@ -1,4 +1,4 @@
-"""JSON values as arrays and back.
+"""JSON values as arrays and back, by the same code as over HTTP.
 
 Tensors are nested lists, or ``{"dtype", "shape", "data"}``, which loses nothing. Numbers that JSON does not have
 travel as the strings ``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
@@ -6,77 +6,81 @@ travel as the strings ``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import orjson
 
-from zerocost.core.arrays import DATATYPES, as_tensor, dtype_of, is_tensor_like
+from zerocost._kernels import json_spans, read_json, write_json
+from zerocost.api.json_body import tensor_table
 from zerocost.core.ports import Ports
-from zerocost.errors import DatatypeError, InvalidInput, ShapeError
+from zerocost.errors import FileError, LimitExceeded, MalformedJSON, ZerocostError
 
-__all__ = ["json_text", "with_arrays"]
+__all__ = ["JsonText", "json_text", "members", "with_arrays"]
 
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_DTYPES = {dtype_of(name).name: name for name in DATATYPES if name not in ("BF16", "BYTES")} | {"bfloat16": "BF16"}
+_ANY = 1 << 40
+"""What a server would limit, a caller with the file at hand may have."""
+
+
+@dataclass(frozen=True)
+class JsonText:
+    """A value as JSON text, not read yet: whether it is an array depends on the input that it is for."""
+
+    text: bytes
+
+    def read(self) -> Any:
+        """The value, tensors as they stand there."""
+        return read_json(self.text, None, max_values=_ANY, max_elements=_ANY)
+
+    def read_for(self, name: str, ports: Ports) -> Any:
+        """The value as one input of an artifact: an array where a tensor is declared.
+
+        Raises:
+            InvalidInput: a list that is ragged or holds no numbers, a typed tensor that is wrong.
+        """
+        body = b"{%s:%s}" % (orjson.dumps(name), self.text)
+        try:
+            return read_json(body, tensor_table(ports), max_values=_ANY, max_elements=_ANY)[name]
+        except ZerocostError as error:
+            if error.argument is None:
+                raise type(error)(f"{name}: {error}", name) from error
+            raise
+
+
+def members(text: bytes, source: str) -> dict[str, JsonText] | list[JsonText] | JsonText:
+    """The values of an object by name, of a list in order; anything else, a typed tensor too, as it is.
+
+    Args:
+        text: what should be JSON; all of it is checked.
+        source: where it comes from, for the error.
+
+    Raises:
+        FileError: it is no JSON, with the byte where it ends to be.
+    """
+    text = text.removeprefix(b"\xef\xbb\xbf")
+    try:
+        spans = json_spans(text, max_values=_ANY)
+    except (MalformedJSON, LimitExceeded) as error:
+        raise FileError(f"{source}: no JSON: {str(error).removeprefix('the body is no JSON: ')}", "input") from error
+    if isinstance(spans, dict) and not {"shape", "data"} <= spans.keys():
+        return {name: JsonText(text[start:end]) for name, (start, end) in spans.items()}
+    if isinstance(spans, list):
+        return [JsonText(text[start:end]) for start, end in spans]
+    return JsonText(text)
 
 
 def with_arrays(values: Mapping[str, Any], ports: Ports) -> dict[str, Any]:
-    """The inputs with every tensor as an array: nested lists and typed objects, where the artifact declares a tensor.
-
-    Raises:
-        InvalidInput: a list that is ragged or holds no numbers, a typed object that is wrong.
-    """
-    result = {}
-    for name, value in values.items():
-        if ports.is_tensor(name) and isinstance(value, dict):
-            result[name] = _from_typed(name, value)
-        elif ports.is_tensor(name) and isinstance(value, list):
-            result[name] = as_tensor(_numbers(value), name, ports.datatypes(name))
-        else:
-            result[name] = value
-    return result
+    """The inputs with what is still text read, tensors as arrays."""
+    return {
+        name: value.read_for(name, ports) if isinstance(value, JsonText) else value for name, value in values.items()
+    }
 
 
 def json_text(value: Any, *, typed: bool = False) -> bytes:
-    """JSON with arrays as nested lists, or as ``{"dtype", "shape", "data"}`` where ``typed``."""
-    import orjson
+    """JSON with arrays as nested lists, or as ``{"dtype", "shape", "data"}`` where ``typed``.
 
-    def plain(value: Any) -> Any:
-        if is_tensor_like(value):
-            array = as_tensor(value, "result")
-            data = plain((array.ravel() if typed else array).tolist())
-            return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data} if typed else data
-        if isinstance(value, np.generic):
-            return plain(value.item())
-        if isinstance(value, float) and not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items()}
-        return value
-
-    return orjson.dumps(plain(value), default=str)
-
-
-def _from_typed(name: str, value: dict[str, Any]) -> Any:
-    if value.keys() != {"dtype", "shape", "data"}:
-        raise InvalidInput(
-            f"{name}: an object with {sorted(value)} was given, 'dtype', 'shape', 'data' are needed", name
-        )
-    datatype = _DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
-    if datatype is None:
-        raise DatatypeError(f"{name}: dtype {value['dtype']!r} was given, {', '.join(_DTYPES)} are allowed", name)
-    array = np.asarray(_numbers(value["data"])).astype(dtype_of(datatype)).ravel()
-    try:
-        return array.reshape(value["shape"])
-    except (TypeError, ValueError):
-        raise ShapeError(f"{name}: shape {value['shape']} was given for {array.size} numbers", name) from None
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+    Raises:
+        TypeError: an object that has no JSON form.
+    """
+    return write_json(value, typed=typed)
