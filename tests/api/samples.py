@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from zerocost import Artifact, ArtifactRegistry, AttentionArtifact, ParallelArtifact
+from zerocost import Artifact, ArtifactRegistry, AttentionArtifact, ChainArtifact, ParallelArtifact
+from zerocost.core.arrays import DATATYPES
 
 
 class Scale(AttentionArtifact):
@@ -102,4 +103,48 @@ def sample_registry():
     registry = ArtifactRegistry()
     for name, kind in {"scale": Scale, "pieces": Pieces, "picky": Picky, "huge": Huge}.items():
         registry.register_artifact(name, kind(), kind.interface)
+    return registry
+
+
+class Echo(Artifact):
+    """Returns what it gets: tensors of every datatype, and one value of every other kind."""
+
+    def get_schema(self):
+        properties = {
+            **{f"x_{datatype}": {"x-tensor": {"datatypes": [datatype]}} for datatype in DATATYPES},
+            "number": {"type": "number"},
+            "integer": {"type": "integer"},
+            "boolean": {"type": "boolean"},
+            "text": {"type": "string"},
+            "list": {"type": "array", "items": {"type": "integer"}},
+            "object": {"type": "object"},
+            "anything": {},
+        }
+        return {"type": "object", "properties": properties, "additionalProperties": False}
+
+    def execute(self, input_data, context):
+        return dict(input_data)
+
+
+class Vector(Artifact):
+    """One tensor with one variable axis, which may be sent as nothing but its bytes."""
+
+    def get_schema(self):
+        return {
+            "type": "object",
+            "properties": {"v": {"x-tensor": {"datatypes": ["FP32"], "shape": ["n", 2]}}},
+            "required": ["v"],
+            "x-outputs": {"twice": {"x-tensor": {"datatypes": ["FP32"], "shape": ["n", 2]}}},
+        }
+
+    def execute(self, input_data, context):
+        return {"twice": input_data["v"] * np.float32(2)}
+
+
+def echo_registry():
+    registry = sample_registry()
+    registry.register_artifact("echo", Echo(), "custom", {"version": "7"})
+    registry.register_artifact("vector", Vector(), "custom")
+    pipeline = [{"artifact": "scale", "params": {"factor": 3}}, {"artifact": "pieces"}]
+    registry.register_artifact("both", ChainArtifact(pipeline, registry), "chain")
     return registry

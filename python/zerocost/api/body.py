@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import contextlib
 import zlib
 
 from starlette.types import Receive, Scope
@@ -11,9 +12,23 @@ from zerocost.api.guard import header
 from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
 
-__all__ = ["ClientGone", "declared_length", "media_type", "read_body"]
+__all__ = [
+    "MORE",
+    "ClientGone",
+    "content_encoding",
+    "declared_length",
+    "drain",
+    "inflated",
+    "inflater",
+    "media_type",
+    "read_body",
+    "too_large",
+]
 
-_DRAIN_SECONDS = 30.0
+MORE = "zerocost.more_body"
+"""Where the scope says whether there is more of a body that has been begun."""
+
+_DRAIN_SECONDS = 10.0
 _WINDOWS = {"gzip": 31, "deflate": 15}
 """The window bits by which zlib knows gzip (RFC 1952) and deflate as HTTP means it (RFC 1950)."""
 
@@ -36,9 +51,23 @@ def declared_length(scope: Scope) -> int | None:
     text = header(scope, b"content-length")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise Refused(400, "bad_request", "Content-Length must be a number")
     return int(text)
+
+
+def content_encoding(scope: Scope) -> str:
+    """The Content-Encoding; raises Refused (415) if it is not known."""
+    encoding = (header(scope, b"content-encoding") or "identity").strip().lower()
+    if encoding != "identity" and encoding not in _WINDOWS:
+        allowed = {"accept-encoding": "gzip, deflate"}
+        raise Refused(415, "unsupported_encoding", "Content-Encoding must be gzip or deflate", allowed)
+    return encoding
+
+
+def inflater(encoding: str) -> zlib._Decompress | None:
+    """What decompresses a body of that encoding."""
+    return None if encoding == "identity" else zlib.decompressobj(_WINDOWS[encoding])
 
 
 async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes | bytearray:
@@ -48,19 +77,10 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
         Refused: it is too large, as declared, as sent or after decompression (413), or of an unknown encoding (415).
         ClientGone: it ended early.
     """
-    encoding = (header(scope, b"content-encoding") or "identity").strip().lower()
-    if encoding != "identity" and encoding not in _WINDOWS:
-        await drain(scope, receive, settings)
-        raise Refused(
-            415,
-            "unsupported_encoding",
-            "Content-Encoding must be gzip or deflate",
-            {"accept-encoding": "gzip, deflate"},
-        )
+    inflate = inflater(content_encoding(scope))
     declared = declared_length(scope)
     if declared is not None and declared > settings.max_body:
-        raise await too_large(scope, receive, settings)
-    inflate = zlib.decompressobj(_WINDOWS[encoding]) if encoding != "identity" else None
+        raise too_large(settings)
     body = bytearray()
     more = True
     while more:
@@ -68,51 +88,60 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
         if message["type"] == "http.disconnect":
             raise ClientGone
         chunk = message.get("body", b"")
-        more = message.get("more_body", False)
+        more = scope[MORE] = message.get("more_body", False)
         if inflate is not None and chunk:
-            chunk = _inflated(inflate, chunk, settings.max_body - len(body))
+            chunk = inflated(inflate, chunk, settings.max_body - len(body))
         if len(body) + len(chunk) > settings.max_body:
-            raise await too_large(scope, receive, settings, more=more)
+            raise too_large(settings)
         if not more and not body and inflate is None:
             return bytes(chunk)  # one chunk, as the server handed it over
         body += chunk
     if inflate is not None and not inflate.eof:
-        raise Refused(400, "bad_request", f"the {encoding} body is not complete")
+        raise Refused(400, "bad_request", "the compressed body is not complete")
     return body
 
 
-def _inflated(inflate: zlib._Decompress, chunk: bytes, room: int) -> bytes:
+def inflated(inflate: zlib._Decompress, chunk: bytes, room: int) -> bytes:
+    """The decompressed chunk; one byte more than ``room`` at most, so that a bomb is seen and never unpacked."""
     try:
         data = inflate.decompress(chunk, room + 1)
     except zlib.error:
         raise Refused(400, "bad_request", "the compressed body is damaged") from None
     if inflate.unused_data:
-        raise Refused(400, "bad_request", "there is text after the compressed body")
+        raise Refused(400, "bad_request", "there is more after the compressed body")
     return data
 
 
-async def too_large(scope: Scope, receive: Receive, settings: Settings, *, more: bool = True) -> Refused:
-    """The 413 for a body beyond the limit, once what is still sent of it has been read, up to a bound."""
-    finished = not more or await drain(scope, receive, settings)
-    return Refused(
-        413,
-        "limit",
-        f"the body is larger than {settings.max_body} bytes",
-        {} if finished else {"connection": "close"},
-    )
+def too_large(settings: Settings) -> Refused:
+    """The error for a body beyond the limit."""
+    return Refused(413, "limit", f"the body is larger than {settings.max_body} bytes")
 
 
 async def drain(scope: Scope, receive: Receive, settings: Settings) -> bool:
-    """Reads and drops the rest of the body, up to a bound in bytes and seconds; whether it came to its end."""
-    if (header(scope, b"expect") or "").lower() == "100-continue":
+    """Reads and drops what is still sent of a refused body, so that the client sees the answer and not a broken pipe.
+
+    Returns:
+        Whether the body came to its end within the bounds in bytes and seconds.
+    """
+    if not scope.get(MORE, _has_body(scope)):
+        return True
+    if any(key == b"expect" for key, _ in scope["headers"]) and MORE not in scope:
         return False  # the client is still waiting to be asked for it
     left = settings.max_drain
-    until = time.monotonic() + _DRAIN_SECONDS
-    while left > 0 and time.monotonic() < until:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        if not message.get("more_body", False):
-            return True
-        left -= len(message.get("body", b""))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                if not message.get("more_body", False):
+                    return True
+                left -= len(message.get("body", b""))
     return False
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        key == b"transfer-encoding" or (key == b"content-length" and value.strip() != b"0")
+        for key, value in scope["headers"]
+    )

@@ -11,7 +11,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zerocost.api.answer import Answer
-from zerocost.api.body import ClientGone
+from zerocost.api.body import ClientGone, drain
 from zerocost.api.guard import OPEN_PATHS, check_caller
 from zerocost.api.problems import problem_of
 from zerocost.api.settings import Settings
@@ -48,6 +48,11 @@ class Front:
                 headers.append((b"x-request-id", request_id.encode()))
                 headers.append((b"x-content-type-options", b"nosniff"))
                 headers.append((b"cache-control", b"no-store"))
+                stages = scope.get("zerocost.stages")
+                if stages is not None:
+                    headers.append((b"server-timing", stages.header().encode()))
+                    duration = time.monotonic() - scope["zerocost.began"]
+                    stages.observations.finish(stages, duration, succeeded=message["status"] < 400)
             await send(message)
 
         try:
@@ -60,7 +65,14 @@ class Front:
             if started:
                 logger.exception("request %s failed while its answer was being sent", request_id)
                 raise
-            await _answer_of(error, request_id, scope).send(send_with_id)
+            answer = _answer_of(error, request_id, scope)
+            try:
+                # Who was too slow to send it in time is not waited for again.
+                if answer.status == 408 or not await drain(scope, receive, self.settings):
+                    answer.headers.append((b"connection", b"close"))
+            except ClientGone:
+                return
+            await answer.send(send_with_id)
 
 
 def _request_id(scope: Scope) -> str:
@@ -75,7 +87,8 @@ def _answer_of(error: Exception, request_id: str, scope: Scope) -> Answer:
     if status == 500:
         logger.error("request %s (%s) failed", request_id, scope["path"][:200], exc_info=error)
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-    if scope["path"].startswith("/v2"):
+    if scope["path"] == "/v2" or scope["path"].startswith("/v2/"):
+        status = 400 if status == 422 else status
         body = orjson.dumps({"error": document["detail"]})
         return Answer(status, [body], [(b"content-type", b"application/json"), *encoded])
     return Answer(status, [orjson.dumps(document)], [(b"content-type", b"application/problem+json"), *encoded])

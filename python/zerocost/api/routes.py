@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope
 
-from zerocost._kernels import write_json
+from zerocost._kernels import read_json, write_json
 from zerocost.api.answer import Answer, Endpoint, json_answer
 from zerocost.api.body import media_type, read_body
 from zerocost.api.chain_body import ChainBody, chain_result
 from zerocost.api.guard import header
 from zerocost.api.json_body import TensorTable, read_inputs, tensor_table, wants_typed_tensors
 from zerocost.api.limiter import Limiter
+from zerocost.api.observations import Observations, Stages
+from zerocost.api.open_inference import OpenInference
 from zerocost.api.problems import Refused
+from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_registry import ArtifactSpec
+from zerocost.core.limits import Limits
 from zerocost.core.ports import Ports
+from zerocost.errors import LimitExceeded
 
 if TYPE_CHECKING:
     from zerocost.api.artifact_api import ArtifactRESTAPI
 
 __all__ = ["Routes"]
+
+CHAINS = "(chains)"
+"""The name under which chains of requests are observed; no artifact can have it."""
 
 _JSON = (b"content-type", b"application/json")
 
@@ -39,6 +48,7 @@ class Routes:
         self.registry = api.registry
         self.settings = api.settings
         self.limiter = limiter
+        self.observations = Observations()
         self.is_ready = True
         self._tables: dict[str, tuple[Ports, TensorTable]] = {}
 
@@ -59,6 +69,7 @@ class Routes:
         return [
             *(Route(path, Endpoint(function), methods=["GET"]) for path, function in gets),
             *(Route(path, Endpoint(function), methods=["POST"]) for path, function in posts),
+            *OpenInference(self).table(),
         ]
 
     async def alive(self, scope: Scope, receive: Receive) -> Answer:
@@ -89,42 +100,99 @@ class Routes:
         spec = self._spec(scope)
         _require_json(scope)
         typed = wants_typed_tensors(header(scope, b"accept"))
-        metadata = self._metadata(scope)
-        body = await self._body(scope, receive)
+        metadata = self.metadata(scope)
+        stages = self.observations.begin(spec.name, scope)
+        with stages.stage("read"):
+            body = await self.body(scope, receive)
         table = self._table(spec)
 
         def execute() -> Answer:
-            inputs = read_inputs(body, table, self.settings)
-            outputs = self.api.run(spec.name, inputs, metadata)
-            return Answer(200, [write_json({"status": "success", "data": outputs}, typed=typed)], [_JSON])
+            with stages.stage("read"):
+                inputs = read_inputs(body, table, self.settings)
+            outputs = self.compute(spec, inputs, metadata, stages)
+            with stages.stage("write"):
+                return Answer(200, [write_json({"status": "success", "data": outputs}, typed=typed)], [_JSON])
 
-        is_small = len(body) <= _INLINE_BYTES and type(spec.implementation).__module__.startswith("zerocost.artifacts.")
-        return execute() if is_small else await self._run(execute, receive, metadata)
+        return await self.run(spec, execute, len(body), receive, metadata, stages)
 
     async def plan_chain(self, scope: Scope, receive: Receive) -> Answer:
         """The wiring of a chain, without running it."""
         _require_json(scope)
-        body = await self._body(scope, receive)
+        body = await self.body(scope, receive)
 
         def plan() -> Answer:
             chain = ChainBody(body, self.registry, self.settings)
             return json_answer(chain.wiring())
 
-        return await self._run(plan, receive, self._metadata(scope))
+        metadata = self.metadata(scope)
+        stages = self.observations.begin(CHAINS, scope)
+        return await self.run(None, plan, len(body), receive, metadata, stages)
 
     async def execute_chain(self, scope: Scope, receive: Receive) -> Answer:
         """Runs a chain."""
         _require_json(scope)
         typed = wants_typed_tensors(header(scope, b"accept"))
-        metadata = self._metadata(scope)
-        body = await self._body(scope, receive)
+        metadata = self.metadata(scope)
+        body = await self.body(scope, receive)
+
+        stages = self.observations.begin(CHAINS, scope)
 
         def execute() -> Answer:
-            chain = ChainBody(body, self.registry, self.settings)
-            answer = chain_result(chain, self.api, metadata)
-            return Answer(200, [write_json(answer, typed=typed)], [_JSON])
+            with stages.stage("read"):
+                chain = ChainBody(body, self.registry, self.settings)
+            with stages.stage("compute"), counting_copies() as copied:
+                answer = chain_result(chain, self.api, metadata)
+            stages.copied += copied.bytes
+            with stages.stage("write"):
+                return Answer(200, [write_json(answer, typed=typed)], [_JSON])
 
-        return await self._run(execute, receive, metadata)
+        return await self.run(None, execute, len(body), receive, metadata, stages)
+
+    def compute(
+        self, spec: ArtifactSpec, inputs: dict[str, Any], metadata: dict[str, Any], stages: Stages
+    ) -> dict[str, Any]:
+        """Runs an artifact and notes what it took."""
+        with stages.stage("compute"), counting_copies() as copied:
+            outputs = self.api.run(spec.name, inputs, metadata)
+        stages.copied += copied.bytes
+        return outputs
+
+    async def run(
+        self,
+        spec: ArtifactSpec | None,
+        job: Callable[[], Answer],
+        size: int,
+        receive: Receive,
+        metadata: dict[str, Any],
+        stages: Stages,
+    ) -> Answer:
+        """Runs a job where it belongs: small work of a built-in artifact here, everything else in a slot.
+
+        Args:
+            spec: the artifact, None for a chain.
+            job: what to do. It may be begun twice: what turns out to be too large for here starts again in a slot.
+            size: bytes of the body.
+            receive: the request's.
+            metadata: the execution context's; ``job`` uses it.
+            stages: where the time in the queue is noted.
+        """
+        if spec is not None and size <= _INLINE_BYTES and is_built_in(spec):
+            metadata["limits"] = Limits(elements=_INLINE_BYTES, fan_out=0)
+            try:
+                return job()
+            except LimitExceeded:
+                del metadata["limits"]
+        queued = time.perf_counter()
+
+        def in_slot() -> Answer:
+            stages.add("queue", time.perf_counter() - queued)
+            return job()
+
+        return await self.limiter.run(in_slot, receive, metadata.get("deadline"))
+
+    def small_json(self, body: bytes | bytearray) -> Any:
+        """A body without tensors."""
+        return read_json(body, None, max_depth=self.settings.max_depth, max_values=self.settings.max_values)
 
     def _spec(self, scope: Scope) -> ArtifactSpec:
         name = scope["path_params"]["name"]
@@ -139,7 +207,8 @@ class Routes:
             known = self._tables[spec.name] = (spec.ports, tensor_table(spec.ports))
         return known[1]
 
-    def _metadata(self, scope: Scope) -> dict[str, Any]:
+    def metadata(self, scope: Scope) -> dict[str, Any]:
+        """What the execution context of a request carries: its id, its deadline, its trace."""
         metadata: dict[str, Any] = {"request_id": scope["zerocost.request_id"]}
         timeout = self.settings.request_timeout or None
         asked = header(scope, b"request-timeout")
@@ -158,16 +227,19 @@ class Routes:
             metadata["traceparent"] = traceparent
         return metadata
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
+    async def body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
+        """The whole body; raises Refused (408) if it does not arrive in time."""
         timeout = self.settings.request_timeout or None
         try:
             async with asyncio.timeout(timeout):
                 return await read_body(scope, receive, self.settings)
         except TimeoutError:
-            raise Refused(408, "timeout", "the body did not arrive in time", {"connection": "close"}) from None
+            raise Refused(408, "timeout", "the body did not arrive in time") from None
 
-    async def _run(self, job: Callable[[], Answer], receive: Receive, metadata: dict[str, Any]) -> Answer:
-        return await self.limiter.run(job, receive, metadata.get("deadline"))
+
+def is_built_in(spec: ArtifactSpec) -> bool:
+    """Whether it comes with zerocost, so that how long it takes is known."""
+    return type(spec.implementation).__module__.startswith("zerocost.artifacts.")
 
 
 def _summary(spec: ArtifactSpec) -> dict[str, Any]:

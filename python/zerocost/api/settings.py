@@ -21,6 +21,7 @@ class Settings:
         admin_token: who has it may also change the server.
         auth: False answers everyone without a token.
         allowed_origins: web pages of other origins that may call, separated by commas.
+        model_control: whether an administrator may unload artifacts and load them again under ``/v2/repository``.
         max_body: bytes of a body, as it is sent and after decompression.
         max_drain: bytes of a refused upload that are read, so that the client sees the answer and not a broken pipe.
         max_depth: arrays and objects of JSON inside each other.
@@ -38,6 +39,7 @@ class Settings:
     admin_token: str | None = None
     auth: bool = True
     allowed_origins: tuple[str, ...] = ()
+    model_control: bool = False
     max_body: int = 64 << 20
     max_drain: int = 256 << 20
     max_depth: int = 100
@@ -90,7 +92,7 @@ _NUMBERS = ("workers", "request_timeout", *(field.name for field in fields(Setti
 
 
 def _read(name: str, text: str) -> Any:
-    if name == "auth":
+    if name in ("auth", "model_control"):
         words = {
             "1": True,
             "true": True,

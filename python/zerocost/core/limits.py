@@ -50,11 +50,11 @@ def check_fan_out(elements: Sized, name: str, context: ExecutionContext) -> None
 
 
 def count_elements(value: Any) -> int:
-    """The elements of every array and list in ``value``; anything else counts one."""
+    """The elements of every array and list in ``value``, each array and list counting at least one."""
     if isinstance(value, np.ndarray):
         return max(value.size, 1)
     if isinstance(value, dict):
-        return sum(map(count_elements, value.values()), 1)
+        return sum(map(count_elements, value.values()))
     if isinstance(value, list | tuple):
-        return sum(map(count_elements, value), 1)
-    return 1
+        return sum(max(count_elements(item), 1) for item in value)
+    return 0

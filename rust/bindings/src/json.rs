@@ -222,6 +222,27 @@ fn json_spans<'py>(
     Ok(spans)
 }
 
+/// The numbers or booleans in `data`, flat or nested lists, as an array of an Open Inference datatype and a shape.
+#[pyfunction]
+#[pyo3(signature = (data, datatype, shape, *, max_depth=100, max_elements=1 << 24))]
+fn read_tensor<'py>(
+    py: Python<'py>,
+    data: PyBuffer<u8>,
+    datatype: &str,
+    shape: Vec<usize>,
+    max_depth: usize,
+    max_elements: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut reader = reader(contents(&data)?, max_depth)?;
+    let array = with_datatype!(
+        datatype,
+        T => read_array::<T>(py, &mut reader, Some(&shape), max_elements),
+        _ => Err(DatatypeError::new_err((format!("{datatype:?} is no datatype of numbers"),)).into())
+    )?;
+    reader.finish().map_err(Failure::from)?;
+    Ok(array)
+}
+
 fn contents(data: &PyBuffer<u8>) -> PyResult<&[u8]> {
     if !data.is_c_contiguous() {
         return Err(PyTypeError::new_err("a contiguous buffer of bytes is needed"));
@@ -559,6 +580,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read_json, module)?)?;
+    module.add_function(wrap_pyfunction!(read_tensor, module)?)?;
     module.add_function(wrap_pyfunction!(json_spans, module)?)?;
     module.add_function(wrap_pyfunction!(write_json, module)?)?;
     Ok(())
