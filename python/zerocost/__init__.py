@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
     from zerocost.artifacts.parallel.gather import gather
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
+    from zerocost.artifacts.parallel.schedule import pipeline_schedule
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
     from zerocost.core.artifact_validation import ArtifactValidator
 
@@ -61,6 +62,7 @@ _LAZY = {
     "ScaledDotProductAttentionArtifact": "zerocost.artifacts.attention.scaled_dot_product_attention",
     "TensorParallelArtifact": "zerocost.artifacts.parallel.tensor_parallel",
     "gather": "zerocost.artifacts.parallel.gather",
+    "pipeline_schedule": "zerocost.artifacts.parallel.schedule",
     "LRUCache": "zerocost._kernels",
     "create_app": "zerocost.api.artifact_api",
 }
@@ -108,6 +110,7 @@ __all__ = [
     "default_registry",
     "gather",
     "num_threads",
+    "pipeline_schedule",
     "set_num_threads",
 ]
 

@@ -22,6 +22,7 @@ _PARTS = (
     "zerocost.cli.running",
     "zerocost.cli.serving",
     "zerocost.cli.machine",
+    "zerocost.cli.schedule",
 )
 """Modules with an ``app`` each. One with a name becomes a group of commands, the others' commands stand at the top."""
 

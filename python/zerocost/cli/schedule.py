@@ -1,0 +1,143 @@
+"""``zerocost schedule``: a pipeline's schedule, counted and drawn."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zerocost.cli.options import AsJson
+from zerocost.errors import DatatypeError, InvalidInput
+
+if TYPE_CHECKING:
+    from zerocost.artifacts.parallel.schedule import PipelineSchedule
+
+app = typer.Typer()
+
+_COLUMNS = 100
+"""How wide the chart in the terminal is."""
+
+
+class Kind(StrEnum):
+    """The schedules."""
+
+    GPIPE = "gpipe"
+    ONE_F_ONE_B = "1f1b"
+
+
+@app.command(epilog="Example:\n\n[bold]zerocost schedule --stages 4 --microbatches 8 --kind 1f1b --plot gantt.svg[/]")
+def schedule(
+    stages: Annotated[int, typer.Option("--stages", "-s", help="How many stages.")] = 4,
+    microbatches: Annotated[int, typer.Option("--microbatches", "-m", help="How many micro-batches.")] = 8,
+    kind: Annotated[Kind, typer.Option("--kind", "-k", help="All forward passes first, or one of each in turn.")] = (
+        Kind.GPIPE
+    ),
+    forward: Annotated[
+        str, typer.Option(metavar="TIME[,TIME…]", help="How long a forward pass takes; one number, or one per stage.")
+    ] = "1",
+    backward: Annotated[
+        str, typer.Option(metavar="TIME[,TIME…]", help="The same for the backward pass; 0 for forward only.")
+    ] = "2",
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the Gantt chart.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show when each stage of a pipeline works on which micro-batch, how long it idles, and how many it must hold."""
+    from zerocost.artifacts.parallel.schedule import pipeline_schedule
+
+    if plot is not None and plot.suffix != ".svg":
+        raise InvalidInput(f"--plot: {plot.name} was given, a file name that ends in .svg is needed", "plot")
+    found = pipeline_schedule(
+        stages,
+        microbatches,
+        kind.value,
+        forward=_times(forward, "forward"),
+        backward=_times(backward, "backward"),
+    )
+    if plot is not None:
+        plot.write_text(gantt(found), encoding="utf-8")
+    if as_json:
+        _print_json(found)
+    else:
+        _print(found)
+
+
+def _times(text: str, argument: str) -> float | list[float]:
+    try:
+        times = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise DatatypeError(
+            f"--{argument}: {text!r} was given, numbers with commas between are needed", argument
+        ) from None
+    return times[0] if len(times) == 1 else times
+
+
+def _print_json(found: PipelineSchedule) -> None:
+    from zerocost.cli.values import json_text
+
+    facts = {
+        "kind": found.kind,
+        "stages": found.num_stages,
+        "microbatches": found.num_microbatches,
+        "makespan": found.makespan,
+        "bubble_fraction": found.bubble_fraction,
+        "bubble_to_ideal": found.bubble_to_ideal,
+        "idle": list(found.idle),
+        "peak": list(found.peak),
+        "items": [work._asdict() for work in found.items],
+    }
+    typer.echo(json_text(facts))
+
+
+def _print(found: PipelineSchedule) -> None:
+    from zerocost.cli.show import console
+
+    screen = console()
+    scale = _COLUMNS / found.makespan if found.makespan else 0.0
+    for stage in range(found.num_stages):
+        line = [" "] * (_COLUMNS + 1)
+        for work in found.items:
+            begin, end = round(work.start * scale), round((work.start + work.duration) * scale)
+            if work.stage == stage and end > begin:
+                filling = "━" if work.direction == "F" else "─"
+                line[begin:end] = f"{work.direction}{work.micro_batch}".ljust(end - begin, filling)[: end - begin]
+        screen.print(f"stage {stage:<4}{''.join(line).rstrip()}")
+    rows = zip(range(found.num_stages), found.idle, found.peak, strict=True)
+    for stage, idle, peak in rows:
+        screen.print(f"stage {stage:<4}idle {idle:g} of {found.makespan:g}, holds at most {peak} micro-batches")
+    screen.print(f"makespan  {found.makespan:g}")
+    fraction, ratio = found.bubble_fraction, found.bubble_to_ideal
+    screen.print(f"bubble    {fraction:.1%} of the stages' time; {ratio:.1%} of the time that is worked")
+
+
+def gantt(found: PipelineSchedule) -> str:
+    """The Gantt chart as SVG: one row for each stage, forward passes dark, backward passes light."""
+    left, row, wide, top = 70, 30, 900, 34
+    scale = wide / found.makespan if found.makespan else 0.0
+    height = top + row * found.num_stages + 12
+    title = (
+        f"{found.kind}, {found.num_stages} stages, {found.num_microbatches} micro-batches: makespan "
+        f"{found.makespan:g}, bubble {found.bubble_fraction:.1%}"
+    )
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + wide + 12}" height="{height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="100%" height="100%" fill="white"/><text x="{left}" y="20">{title}</text>',
+    ]
+    lines += [f'<text x="8" y="{top + row * stage + 18}">stage {stage}</text>' for stage in range(found.num_stages)]
+    for work in found.items:
+        x, width = left + work.start * scale, work.duration * scale
+        y = top + row * work.stage
+        fill, text = ("#1f5a8a", "white") if work.direction == "F" else ("#a9d3a4", "black")
+        lines.append(
+            f'<rect x="{x:.2f}" y="{y}" width="{width:.2f}" height="{row - 4}" fill="{fill}" stroke="white">'
+            f"<title>{work.direction}{work.micro_batch}, stage {work.stage}: {work.start:g} to "
+            f"{work.start + work.duration:g}</title></rect>"
+        )
+        if width > 16:
+            middle = x + width / 2
+            lines.append(
+                f'<text x="{middle:.2f}" y="{y + 17}" text-anchor="middle" fill="{text}">{work.micro_batch}</text>'
+            )
+    return "\n".join([*lines, "</svg>", ""])

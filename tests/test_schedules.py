@@ -1,0 +1,130 @@
+"""Schedules are data: what is counted on them is what the formulas say; ``zerocost schedule`` shows them."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+import zerocost
+from zerocost import pipeline_schedule
+from zerocost.cli.app import main
+
+KINDS = ("gpipe", "1f1b")
+
+
+def check(schedule, forward, backward):
+    """Everything once, one thing at a time on a stage, nothing before what it needs."""
+    stages, micro_batches = schedule.num_stages, schedule.num_microbatches
+    ends = {(work.direction, work.stage, work.micro_batch): work.start + work.duration for work in schedule.items}
+    assert len(ends) == len(schedule.items) == 2 * stages * micro_batches
+    busy = [0.0] * stages
+    for work in schedule.items:
+        assert work.start >= busy[work.stage]
+        busy[work.stage] = work.start + work.duration
+        assert work.duration == (forward if work.direction == "F" else backward)[work.stage]
+        if work.direction == "F":
+            needed = ("F", work.stage - 1) if work.stage else None
+        else:
+            needed = ("B", work.stage + 1) if work.stage + 1 < stages else ("F", work.stage)
+        if needed is not None:
+            assert ends[(*needed, work.micro_batch)] <= work.start
+    assert schedule.makespan == max(ends.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stages", range(1, 17))
+def test_bubble_and_peak_are_the_formulas(kind, stages):
+    for micro_batches in range(1, 17):
+        schedule = pipeline_schedule(stages, micro_batches, kind, forward=1, backward=2)
+        check(schedule, [1] * stages, [2] * stages)
+        assert schedule.idle == ((stages - 1) * 3.0,) * stages
+        assert schedule.bubble_fraction == pytest.approx((stages - 1) / (micro_batches + stages - 1))
+        assert schedule.bubble_to_ideal == pytest.approx((stages - 1) / micro_batches)
+        for stage, peak in enumerate(schedule.peak):
+            assert peak == (micro_batches if kind == "gpipe" else min(micro_batches, stages - stage))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unequal_stages(kind):
+    forward, backward = [1.0, 4.0, 2.0], [3.0, 1.0, 5.0]
+    schedule = pipeline_schedule(3, 5, kind, forward=forward, backward=backward)
+    check(schedule, forward, backward)
+    # The slowest stage does 5 × 7 and can start only when the first micro-batch has come through 1 + 4.
+    assert schedule.makespan >= 35 + 5
+    assert schedule.idle[2] == schedule.makespan - 35
+
+
+def test_forward_only_is_what_a_pipeline_of_stages_runs():
+    schedule = pipeline_schedule(2, 4, forward=3, backward=0)
+    assert schedule.makespan == 3 * (4 + 2 - 1)
+
+
+def test_a_known_schedule():
+    items = [tuple(work) for work in pipeline_schedule(2, 2, "1f1b", forward=1, backward=1).items]
+    assert items == [
+        (0.0, 1.0, 0, 0, "F"),
+        (1.0, 1.0, 0, 1, "F"),
+        (1.0, 1.0, 1, 0, "F"),
+        (2.0, 1.0, 1, 0, "B"),
+        (3.0, 1.0, 0, 0, "B"),
+        (3.0, 1.0, 1, 1, "F"),
+        (4.0, 1.0, 1, 1, "B"),
+        (5.0, 1.0, 0, 1, "B"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((0, 1), {}, zerocost.RangeError, "num_stages: 0 was given"),
+        ((1, 0), {}, zerocost.RangeError, "num_microbatches: 0 was given"),
+        ((1.0, 1), {}, zerocost.DatatypeError, "num_stages: float 1.0 was given"),
+        ((1, True), {}, zerocost.DatatypeError, "num_microbatches: bool True was given"),
+        ((1, 1, "zigzag"), {}, zerocost.RangeError, 'schedule: "zigzag" was given, "gpipe" or "1f1b"'),
+        ((2, 1), {"forward": [1.0]}, zerocost.ShapeError, "forward: 1 durations were given, 2"),
+        ((2, 1), {"backward": -1}, zerocost.RangeError, "backward: -1 was given"),
+        ((2, 1), {"backward": float("nan")}, zerocost.RangeError, "backward: NaN was given"),
+        ((2, 1), {"forward": "long"}, zerocost.DatatypeError, "forward: 'long' was given"),
+    ],
+)
+def test_what_cannot_be_scheduled_is_refused(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        pipeline_schedule(*arguments, **options)
+
+
+def test_the_command_prints_it(capsys):
+    assert main(["schedule", "--stages", "4", "--microbatches", "8", "--kind", "1f1b"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:4]] == [["stage", str(stage)] for stage in range(4)]
+    assert "F0" in lines[0]
+    assert "B7" in lines[0]
+    assert "makespan  33" in lines
+    assert any("27.3% of the stages' time; 37.5% of the time that is worked" in line for line in lines)
+    assert "stage 3   idle 9 of 33, holds at most 1 micro-batches" in lines
+
+
+def test_the_command_draws_it(tmp_path, capsys):
+    file = tmp_path / "gantt.svg"
+    assert main(["schedule", "-s", "2", "-m", "3", "--forward", "1,2", "--plot", str(file), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["stages"] == 2
+    assert len(facts["items"]) == 12
+    bars = ET.parse(file).getroot().findall(".//{http://www.w3.org/2000/svg}title")
+    assert len(bars) == 12
+    assert bars[0].text == "F0, stage 0: 0 to 1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stages", "0"], "num_stages: 0 was given"),
+        (["--kind", "zigzag"], "zigzag"),
+        (["--forward", "1,x"], "--forward: '1,x' was given"),
+        (["--plot", "gantt.png"], "ends in .svg"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments, message, capsys):
+    assert main(["schedule", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
