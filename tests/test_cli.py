@@ -393,7 +393,9 @@ def test_npy_files_are_mapped_and_not_changed(succeeds, tmp_path, matrix_file):
         (["-i", "bfloat16.npy"], "NumPy's files cannot hold bfloat16, .safetensors can"),
         (["-i", "two.npz:c"], "there is no array 'c' in it; there are 'a', 'b'"),
         (["-i", "mask=two.npz"], "holds 2 arrays; say which with mask=two.npz:ARRAY"),
-        (["-i", "two.npz"], "'a' is not an input"),
+        (["-i", "two.npz"], "two.npz: 'a', 'b' in it are no inputs (there are attention_matrix, factor, mask)"),
+        (["-i", "two.npz", "-i", "typo.json"], "two.npz:ARRAY"),
+        (["-i", "typo.json"], "'facto' is not an input; did you mean 'factor'?"),
         (["-i", "ragged.json"], "attention_matrix: ragged lists were given"),
         (["-i", "matrix.npy", "-i", "matrix.npy"], "attention_matrix is given twice"),
         (["-i", "matrix.npy", "-p", "factor=1", "-p", "factor=2"], "factor is given twice"),
@@ -414,6 +416,7 @@ def test_wrong_inputs_are_refused(refused, tmp_path, matrix_file, arguments, rea
     for suffix in ("npy", "npz", "safetensors", "json"):
         (tmp_path / f"broken.{suffix}").write_text("this is none")
     (tmp_path / "latin.json").write_bytes('"\xe9"'.encode("latin-1"))
+    (tmp_path / "typo.json").write_text('{"attention_matrix": [[1]], "facto": 1}')
     (tmp_path / "ragged.json").write_text("[[1, 2], [3]]")
     np.save(tmp_path / "objects.npy", np.array([None]), allow_pickle=True)
     np.savez(tmp_path / "objects.npz", x=np.array([None]))

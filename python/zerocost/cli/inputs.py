@@ -19,6 +19,10 @@ _SUFFIX = "|".join(re.escape(suffix) for suffix in SUFFIXES)
 _SOURCE = re.compile(rf"(?:(?P<name>[\w.-]+)=)?(?P<file>-|.*?(?:{_SUFFIX}))(?::(?P<array>.+))?", re.IGNORECASE)
 
 
+_NAMED = 5
+"""As many arrays of a file are named in an error."""
+
+
 def read_inputs(sources: Sequence[str], parameters: Sequence[str], ports: Ports) -> dict[str, Any]:
     """Everything that ``--input`` and ``--param`` give, by name, tensors as arrays.
 
@@ -84,10 +88,24 @@ def _read(source: str, ports: Ports) -> dict[str, Any]:
         if path.suffix.lower() != ".json" or only == MAIN:
             held = {MAIN: held[only]}
     if MAIN not in held:
+        if path.suffix.lower() != ".json":
+            _refuse_other_arrays(path, held, ports)
         return held
     if ports.main_input is None:
         raise InvalidInput(f"--input {source}: the artifact has no main input; bind it with NAME={source}", "input")
     return {(ports.main_input if key == MAIN else key): value for key, value in held.items()}
+
+
+def _refuse_other_arrays(path: Path, held: Mapping[str, Any], ports: Ports) -> None:
+    others = [name for name in held if not ports.is_open and name not in ports.inputs]
+    if others:
+        shown = ", ".join(repr(name) for name in others[:_NAMED]) + (", …" if len(others) > _NAMED else "")
+        inputs = ", ".join(ports.inputs)
+        raise FileError(
+            f"{path}: {shown} in it are no inputs (there are {inputs}); pick arrays with {path}:ARRAY for the main "
+            f"input or NAME={path}:ARRAY",
+            "input",
+        )
 
 
 def _parts(source: str) -> tuple[str | None, Path, str | None]:
