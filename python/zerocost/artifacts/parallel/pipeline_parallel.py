@@ -5,7 +5,6 @@ Schedules are those of GPipe (Huang et al. 2019, arXiv:1811.06965) and 1F1B (Nar
 
 from __future__ import annotations
 
-import math
 from contextvars import ContextVar
 from typing import Annotated, Any, Literal
 
@@ -114,11 +113,6 @@ class PipelineParallelArtifact(ParallelArtifact):
         if input_data.get("stages") is not None:
             return None
         return int(np.size(input_data["tensor"])) + int(input_data.get("num_stages", 4))
-
-    def output_elements(self, input_data: dict[str, Any]) -> int | None:
-        """The elements of the tensor; empty stages count one each."""
-        shape: tuple[int, ...] = np.shape(input_data["tensor"])
-        return math.prod(shape) + int(input_data.get("num_stages", 4))
 
 
 def _as_costs(costs: Any) -> npt.NDArray[np.float64]:

@@ -69,8 +69,3 @@ class TensorParallelArtifact(ParallelArtifact):
             shape = (*shape[:-1], *np.shape(weight)[1:])
         elements: int = math.prod(shape)
         return elements + int(input_data.get("num_splits", 2))
-        """The elements of the shards, or of the product; empty shards count one each."""
-        shape: tuple[int, ...] = np.shape(input_data["tensor"])
-        if input_data.get("weight") is not None:
-            shape = (*shape[:-1], *np.shape(input_data["weight"])[-1:])
-        return math.prod(shape) + int(input_data.get("num_splits", 2))
