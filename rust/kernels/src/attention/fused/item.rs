@@ -5,7 +5,7 @@ use std::sync::{PoisonError, RwLock};
 
 use super::pack::{Block, KEYS, Rows, padded};
 use super::product::ROWS;
-use super::tile::Work;
+use super::tile::{Keys, Work};
 use super::{Attention, Checked, Operand};
 use crate::arch::{Cpu, Element, Lanes, Real, Task};
 use crate::view::View;
@@ -121,13 +121,21 @@ impl<T: Element> Task for Item<'_, T> {
         match self.blocks {
             Blocks::Own => {
                 let (own_keys, own_values) = self.call.keys_and_values(self.span.batch, self.span.kv);
-                let mut block = Block::new::<C>(problem.d, problem.d_v);
+                let packs = rows > ROWS;
+                let mut block = Block::new::<C>(if packs { problem.d } else { 0 }, problem.d_v);
                 for start in starts {
                     let count = KEYS.min(problem.n_k - start);
                     // SAFETY: these rows are below n_k, and the block was made for this problem.
-                    unsafe { block.pack(cpu, (&own_keys, &own_values), start, count) };
+                    unsafe {
+                        if packs {
+                            block.pack(cpu, (&own_keys, &own_values), start, count);
+                        } else {
+                            block.pack_values(cpu, &own_values, start, count);
+                        }
+                    }
                     for tile in tiles.clone() {
-                        work.attend(cpu, tile, &block, start);
+                        let keys = if packs { Keys::Packed(&block) } else { Keys::InPlace(&own_keys) };
+                        work.attend(cpu, tile, (keys, &block), start);
                     }
                 }
             }
@@ -138,7 +146,7 @@ impl<T: Element> Task for Item<'_, T> {
                     for tile in tiles {
                         work.forget_scores();
                         for start in starts.clone() {
-                            work.score(cpu, tile.clone(), &block(start), start, start - first);
+                            work.score(cpu, tile.clone(), Keys::Packed(&block(start)), start, start - first);
                         }
                         work.keep_largest(tile.clone(), keep, first);
                         // The sums so far are 0, which nothing shrinks.
@@ -152,7 +160,7 @@ impl<T: Element> Task for Item<'_, T> {
                     for start in starts {
                         let block = block(start);
                         for tile in tiles.clone() {
-                            work.attend(cpu, tile, &block, start);
+                            work.attend(cpu, tile, (Keys::Packed(&block), &block), start);
                         }
                     }
                 }

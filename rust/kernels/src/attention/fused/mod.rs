@@ -1,6 +1,7 @@
 //! Fused attention: queries, keys and values in, the weighted values out, and never a matrix of n_q × n_k in memory.
 
 mod buffer;
+mod dots;
 mod item;
 mod pack;
 mod product;

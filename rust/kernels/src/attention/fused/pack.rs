@@ -50,6 +50,19 @@ impl<R: Real> Block<R> {
         start: usize,
         count: usize,
     ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.pack_keys(cpu, keys, start, count);
+            self.pack_values(cpu, values, start, count);
+        }
+    }
+
+    /// Packs the keys only.
+    ///
+    /// # Safety
+    /// As for [`Block::pack`].
+    #[inline(always)]
+    unsafe fn pack_keys<C: Cpu, T: Element<Real = R>>(&mut self, cpu: C, keys: &Rows<T>, start: usize, count: usize) {
         let n = R::Lanes::<C>::N;
         if keys.columns > 0 {
             for (panel, first) in self.keys.chunks_exact_mut(n * keys.columns).zip((0..count).step_by(n)) {
@@ -57,6 +70,20 @@ impl<R: Real> Block<R> {
                 unsafe { keys.transpose(cpu, start + first, (count - first).min(n), panel) };
             }
         }
+    }
+
+    /// Packs the values only.
+    ///
+    /// # Safety
+    /// As for [`Block::pack`].
+    #[inline(always)]
+    pub(super) unsafe fn pack_values<C: Cpu, T: Element<Real = R>>(
+        &mut self,
+        cpu: C,
+        values: &Rows<T>,
+        start: usize,
+        count: usize,
+    ) {
         if values.columns > 0 {
             let width = padded::<C, R>(values.columns);
             // SAFETY: the caller's promise.
@@ -103,18 +130,28 @@ impl<T: Element> Rows<T> {
         if count < n {
             panel.fill(T::Real::ZERO);
         }
+        assert!(panel.len() == n * self.columns);
         let mut line = [T::Real::ZERO; WIDEST];
         for lane in 0..count {
             let from = self.first.wrapping_offset((start + lane) as isize * self.row);
-            for (column, square) in (0..self.columns).step_by(n).zip(panel.chunks_mut(n * n)) {
-                let from = from.wrapping_offset(column as isize * self.column);
-                // SAFETY: the caller promises the row, and at most the columns that are left are read.
+            for column in (0..self.columns).step_by(n) {
+                let count = (self.columns - column).min(n);
+                // SAFETY: the caller promises the row, and at most the columns that are left are read; `line` has a
+                // whole vector, and the panel was asserted to have n elements for each column.
                 unsafe {
-                    let vector = gather(cpu, from, self.column, (self.columns - column).min(n));
-                    lanes.store(line.as_mut_ptr(), vector);
-                }
-                for (to, &element) in square.iter_mut().skip(lane).step_by(n).zip(&line) {
-                    *to = element;
+                    let from = from.wrapping_offset(column as isize * self.column);
+                    lanes.store(line.as_mut_ptr(), gather(cpu, from, self.column, count));
+                    let to = panel.as_mut_ptr().add(column * n + lane);
+                    if count == n {
+                        // A number of steps that is known: unrolled.
+                        for (index, &element) in line.iter().enumerate().take(n) {
+                            *to.add(index * n) = element;
+                        }
+                    } else {
+                        for (index, &element) in line.iter().enumerate().take(count) {
+                            *to.add(index * n) = element;
+                        }
+                    }
                 }
             }
         }

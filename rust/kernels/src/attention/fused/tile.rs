@@ -4,10 +4,20 @@ use std::ops::Range;
 
 use super::Mask;
 use super::buffer::Buffer;
+use super::dots::Dots;
 use super::item::{Call, Span, finite};
-use super::pack::{Block, KEYS, gather, padded};
+use super::pack::{Block, KEYS, Rows, gather, padded};
 use super::product::{Onto, Product, ROWS, Scaled, Shape};
 use crate::arch::{Cpu, Element, Lanes, Real, exp_below, tanh};
+
+/// The keys of a block.
+#[derive(Debug)]
+pub(super) enum Keys<'a, T: Element> {
+    /// Packed.
+    Packed(&'a Block<T::Real>),
+    /// Where they are: all keys of the head, for few rows.
+    InPlace(&'a Rows<T>),
+}
 
 /// What an item keeps of a row.
 #[derive(Debug, Clone)]
@@ -91,8 +101,14 @@ impl<'a, T: Element> Work<'a, T> {
 
     /// Takes one block into the sums of a tile.
     #[inline(always)]
-    pub(super) fn attend<C: Cpu>(&mut self, cpu: C, tile: Range<usize>, block: &Block<T::Real>, start: usize) {
-        let columns = self.score(cpu, tile.clone(), block, start, 0);
+    pub(super) fn attend<C: Cpu>(
+        &mut self,
+        cpu: C,
+        tile: Range<usize>,
+        (keys, block): (Keys<'_, T>, &Block<T::Real>),
+        start: usize,
+    ) {
+        let columns = self.score(cpu, tile.clone(), keys, start, 0);
         if !columns.is_empty() {
             let factors = self.weigh(cpu, tile.clone(), columns, block.is_finite);
             self.add_values(cpu, tile, block, start, 0, factors);
@@ -118,7 +134,7 @@ impl<'a, T: Element> Work<'a, T> {
         &mut self,
         cpu: C,
         tile: Range<usize>,
-        block: &Block<T::Real>,
+        source: Keys<'_, T>,
         start: usize,
         at: usize,
     ) -> Range<usize> {
@@ -128,24 +144,36 @@ impl<'a, T: Element> Work<'a, T> {
             return 0..0;
         }
         let panels = keys.start / n..keys.end.div_ceil(n);
-        let shape = Shape {
-            rows: tile.len(),
-            vectors: panels.len(),
-            depth: d,
-            a_row: d,
-            b_step: n,
-            b_vector: n * d,
-            out_row: self.stride,
-        };
         let columns = at + panels.start * n..at + panels.end * n;
-        let scale = Scaled(T::Real::from_f64(self.call.checked.scale));
-        cpu.run(Product {
-            shape,
-            a: &self.queries[tile.start * d..],
-            b: &block.keys[panels.start * n * d..],
-            out: &mut self.scores[columns.start..],
-            finish: scale,
-        });
+        let scale = T::Real::from_f64(self.call.checked.scale);
+        let queries = &self.queries[tile.start * d..];
+        match source {
+            Keys::Packed(block) => cpu.run(Product {
+                shape: Shape {
+                    rows: tile.len(),
+                    vectors: panels.len(),
+                    depth: d,
+                    a_row: d,
+                    b_step: n,
+                    b_vector: n * d,
+                    out_row: self.stride,
+                },
+                a: queries,
+                b: &block.keys[panels.start * n * d..],
+                out: &mut self.scores[columns.start..],
+                finish: Scaled(scale),
+            }),
+            Keys::InPlace(rows) => cpu.run(Dots {
+                rows: tile.len(),
+                queries,
+                keys: rows,
+                start: start + keys.start,
+                count: keys.len(),
+                scale,
+                out: &mut self.scores[at + keys.start..],
+                out_row: self.stride,
+            }),
+        }
         if let Some(cap) = self.call.checked.softcap {
             self.cap(cpu, tile.len(), columns.clone(), T::Real::from_f64(cap));
         }
