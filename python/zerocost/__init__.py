@@ -27,6 +27,7 @@ from zerocost.errors import (
     DuplicateArtifact,
     FileError,
     InvalidInput,
+    InvalidModel,
     InvalidSchema,
     KernelPanic,
     LimitExceeded,
@@ -54,11 +55,16 @@ if TYPE_CHECKING:
     from zerocost.artifacts.parallel.schedule import pipeline_schedule
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
     from zerocost.core.artifact_validation import ArtifactValidator
+    from zerocost.services.model_service import ModelOutput, SimplifiedModelService
+    from zerocost.services.tokenizer_service import TokenizerService
 
 _LAZY = {
     "ArtifactRESTAPI": "zerocost.api.artifact_api",
     "ArtifactValidator": "zerocost.core.artifact_validation",
     "PipelineParallelArtifact": "zerocost.artifacts.parallel.pipeline_parallel",
+    "ModelOutput": "zerocost.services.model_service",
+    "SimplifiedModelService": "zerocost.services.model_service",
+    "TokenizerService": "zerocost.services.tokenizer_service",
     "ScaledDotProductAttentionArtifact": "zerocost.artifacts.attention.scaled_dot_product_attention",
     "TensorParallelArtifact": "zerocost.artifacts.parallel.tensor_parallel",
     "gather": "zerocost.artifacts.parallel.gather",
@@ -83,6 +89,7 @@ __all__ = [
     "ExecutionContext",
     "FileError",
     "InvalidInput",
+    "InvalidModel",
     "InvalidSchema",
     "KernelPanic",
     "LRUCache",
@@ -90,6 +97,7 @@ __all__ = [
     "MalformedJSON",
     "MemoryArtifact",
     "MissingInput",
+    "ModelOutput",
     "OverlapError",
     "ParallelArtifact",
     "PipelineParallelArtifact",
@@ -99,7 +107,9 @@ __all__ = [
     "ScaledDotProductAttentionArtifact",
     "ServiceUnavailable",
     "ShapeError",
+    "SimplifiedModelService",
     "TensorParallelArtifact",
+    "TokenizerService",
     "UndeclaredInput",
     "UnknownArtifact",
     "UnknownKey",

@@ -15,6 +15,7 @@ __all__ = [
     "DuplicateArtifact",
     "FileError",
     "InvalidInput",
+    "InvalidModel",
     "InvalidSchema",
     "KernelPanic",
     "LimitExceeded",
@@ -130,6 +131,12 @@ class InvalidSchema(ZerocostError, ValueError):
     """An artifact's ``get_schema()`` is not a valid JSON Schema 2020-12, or its ``x-`` keywords are not."""
 
     code = "invalid_schema"
+
+
+class InvalidModel(ZerocostError, ValueError):
+    """A model's folder that cannot be used: a missing or truncated file, an unknown architecture, a wrong tensor."""
+
+    code = "invalid_model"
 
 
 class PluginError(ZerocostError, ImportError):

@@ -40,6 +40,17 @@ fn dense<'py>(
     Ok(result.into_array())
 }
 
+/// `activation(tensor + bias)` for `[n, d]` and `[d]`, both float32, in place.
+#[pyfunction]
+fn activate(tensor: &Bound<'_, PyAny>, bias: &Bound<'_, PyAny>, activation: &str) -> PyResult<()> {
+    let (given, bias) = (float32(tensor, "tensor")?, float32(bias, "bias")?);
+    let activation = Activation::named(activation).map_err(KernelError::from)?;
+    let mut target = given.out(tensor, given.layout().shape())?;
+    let b = bias.view::<f32>();
+    let mut view = target.view_mut::<f32>()?;
+    detached(tensor.py(), || activation.run(&b, &mut view))
+}
+
 /// The layer norm of each row of `tensor + residual`: `[n, d]` twice, `[d]` twice, all float32.
 #[pyfunction]
 #[pyo3(signature = (tensor, residual, weight, bias, epsilon, *, out=None))]
@@ -66,6 +77,7 @@ fn layer_norm<'py>(
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(dense, module)?)?;
+    module.add_function(wrap_pyfunction!(activate, module)?)?;
     module.add_function(wrap_pyfunction!(layer_norm, module)?)?;
     Ok(())
 }

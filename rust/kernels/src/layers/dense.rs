@@ -7,6 +7,10 @@ use crate::{Error, Result, parallel};
 
 /// Below this many multiplications the calling thread is done before others have woken up.
 const PARALLEL_PRODUCTS: usize = 1 << 20;
+/// The same for elements that an activation is applied to.
+const PARALLEL_ELEMENTS: usize = 1 << 15;
+/// Rows that one thread takes at a time where there is no product.
+const BLOCK: usize = 64;
 
 /// A tile of the result. The right operand is packed once per tile, so tiles are tall; with few rows they are narrow
 /// instead, so that there are enough of them to share.
@@ -121,7 +125,30 @@ struct Target(*mut f32);
 // SAFETY: the pointer comes from a view that is Sync; each thread writes to tiles that no other one touches.
 unsafe impl Sync for Target {}
 
-/// Bias and activation, over a tile of sums. Only [`Dense::run_at`] makes one: `height` rows of `width` elements at `out`,
+impl Activation {
+    /// Applies the activation to `tensor [n, d] + bias [d]`, in place; rows and bias are contiguous.
+    ///
+    /// For products that were made elsewhere: [`Dense`] does the same while a tile is still in the cache.
+    pub fn run(self, bias: &View<'_, f32>, tensor: &mut ViewMut<'_, f32>) -> Result<()> {
+        let level = Level::current()?;
+        let Rows { rows, columns, step } = Rows::of("tensor", tensor.layout())?;
+        check_vector("bias", bias.layout(), columns)?;
+        tensor.check_overlap("tensor", bias, false)?;
+        let nothing = std::ptr::null();
+        let operands = Operands { tensor: nothing, weight: nothing, bias: bias.as_ptr() };
+        let target = Target(tensor.as_mut_ptr());
+        parallel::for_each(rows.div_ceil(BLOCK), rows.saturating_mul(columns) >= PARALLEL_ELEMENTS, |block| {
+            let (Operands { bias, .. }, Target(out)) = (&operands, &target);
+            let (row, height) = (block * BLOCK, BLOCK.min(rows - block * BLOCK));
+            // SAFETY: the row is within the view.
+            let out = unsafe { out.offset(row as isize * step) };
+            level.run(Finish { activation: self, bias: *bias, out, out_step: step, height, width: columns });
+        });
+        Ok(())
+    }
+}
+
+/// Bias and activation, over a tile of sums. Only [`Dense::run_at`] and [`Activation::run`] make one: `height` rows of `width` elements at `out`,
 /// `out_step` apart, may be read and written, and `width` elements at `bias` read.
 struct Finish {
     activation: Activation,

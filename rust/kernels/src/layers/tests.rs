@@ -124,6 +124,30 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
+fn an_activation_alone_gives_the_bits_of_the_fused_one() {
+    let (rows, d_out) = (150, 300);
+    let (sums, bias) = (floats(rows * d_out, 3.0, 1), floats(d_out, 1.0, 2));
+    let one = [1.0f32];
+    for activation in [Activation::Identity, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
+        let mut alone = sums.clone();
+        let bias = View::from_slice("bias", &bias, &[d_out]).unwrap();
+        activation.run(&bias, &mut ViewMut::from_slice("tensor", &mut alone, &[rows, d_out]).unwrap()).unwrap();
+        for (row, alone) in alone.chunks_exact(d_out).enumerate() {
+            let mut fused = vec![f32::NAN; d_out];
+            Dense { activation }
+                .run(
+                    &View::from_slice("tensor", &one, &[1, 1]).unwrap(),
+                    &View::from_slice("weight", &sums[row * d_out..][..d_out], &[1, d_out]).unwrap(),
+                    &bias,
+                    &mut ViewMut::from_slice("out", &mut fused, &[1, d_out]).unwrap(),
+                )
+                .unwrap();
+            assert_eq!(alone, fused);
+        }
+    }
+}
+
+#[test]
 fn the_number_of_threads_changes_no_bit() {
     let (rows, d_in, d_out) = (150, 96, 800);
     let (tensor, weight, bias) = (floats(rows * d_in, 1.0, 1), floats(d_in * d_out, 1.0, 2), floats(d_out, 1.0, 3));

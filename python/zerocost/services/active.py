@@ -1,0 +1,118 @@
+"""The artifacts that a service uses, one for each interface."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zerocost.core.artifact_base import ExecutionContext
+from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.errors import InvalidInput, RangeError
+
+__all__ = ["Active", "ActiveArtifacts", "recall", "remember"]
+
+
+@dataclass(frozen=True)
+class Active:
+    """An artifact in use, with its parameters."""
+
+    spec: ArtifactSpec
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Executes the artifact on ``inputs`` and its parameters."""
+        context = ExecutionContext(self.spec.name, self.spec.interface, "zero_cost")
+        result = self.spec.implementation.execute({**self.params, **inputs}, context)
+        if not isinstance(result, dict):
+            raise InvalidInput(f"artifact {self.spec.name!r} returned {type(result).__name__}, a dict is needed")
+        return result
+
+    def call(self, main: Any, **inputs: Any) -> Any:
+        """Executes the artifact on its main input; its main output."""
+        ports = self.spec.ports
+        if ports.main_input is None:
+            raise InvalidInput(f"artifact {self.spec.name!r} declares no main input")
+        result = self.execute({ports.main_input: main, **inputs})
+        output = ports.main_output or next(iter(result), None)
+        if output not in result:
+            raise InvalidInput(f"artifact {self.spec.name!r} returned no {output!r}")
+        return result[output]
+
+
+class ActiveArtifacts:
+    """One artifact for each interface. Changes put a new mapping in place, so who reads one sees it whole.
+
+    Args:
+        registry: where names are looked up.
+        interfaces: those that the service uses.
+    """
+
+    def __init__(self, registry: ArtifactRegistry, interfaces: tuple[str, ...]) -> None:
+        self._registry = registry
+        self._interfaces = interfaces
+        self._active: Mapping[str, Active] = {}
+
+    def find(self, name: str, params: dict[str, Any]) -> Active:
+        """The artifact ``name`` with its parameters.
+
+        Raises:
+            UnknownArtifact: there is none of that name.
+            RangeError: its interface is not one that the service uses.
+            InvalidInput: parameters that it does not declare, or that break its schema.
+        """
+        spec = self._registry[name]
+        if spec.interface not in self._interfaces:
+            allowed = " or ".join(repr(interface) for interface in self._interfaces)
+            raise RangeError(
+                f"artifact {name!r} has the interface {spec.interface!r}, one of {allowed} is needed", "artifact_name"
+            )
+        errors = spec.ports.errors(params, partial=True)
+        if errors:
+            messages = "; ".join(message for _, message in errors)
+            raise InvalidInput(f"artifact {name!r}: {messages}", errors=errors)
+        return Active(spec, params)
+
+    def put(self, active: Active) -> None:
+        """Uses the artifact for its interface from now on."""
+        self._active = {**self._active, active.spec.interface: active}
+
+    def use(self, name: str, params: dict[str, Any]) -> None:
+        """:meth:`find` and :meth:`put`."""
+        self.put(self.find(name, params))
+
+    def stop(self, interface: str) -> None:
+        """Uses no artifact for an interface from now on.
+
+        Raises:
+            RangeError: the service never uses artifacts of that interface.
+        """
+        if interface not in self._interfaces:
+            allowed = ", ".join(repr(known) for known in self._interfaces)
+            raise RangeError(f"interface: {interface!r} was given, {allowed} is allowed", "interface")
+        self._active = {key: value for key, value in self._active.items() if key != interface}
+
+    def get(self, interface: str) -> Active | None:
+        """The artifact of an interface, None if there is none."""
+        return self._active.get(interface)
+
+    def snapshot(self) -> Mapping[str, Active]:
+        """What is in use at this moment, by interface."""
+        return self._active
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Implementation, name and parameters, by interface."""
+        return {
+            interface: {"artifact": active.spec.implementation, "name": active.spec.name, "params": dict(active.params)}
+            for interface, active in self._active.items()
+        }
+
+
+def recall(memory: Active, key: Hashable) -> Any:
+    """What a memory artifact has under ``key``; None if there is nothing."""
+    return memory.execute({"operation": "get", "key": key}).get("result")
+
+
+def remember(memory: Active, key: Hashable, value: Any) -> None:
+    """Puts a value into a memory artifact, which may refuse it (it may be too large)."""
+    memory.execute({"operation": "put", "key": key, "value": value})

@@ -1,0 +1,143 @@
+"""What a Hugging Face folder says about its model: ``config.json`` of the BERT family, and how to pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from zerocost.errors import InvalidModel
+
+__all__ = ["Architecture", "pooling_of", "read_json"]
+
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+"""Hugging Face's names of what the kernels have."""
+_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of an encoder of the BERT family.
+
+    Attributes:
+        family: Hugging Face's ``model_type``.
+        vocabulary: number of token ids.
+        width: length of a token's vector.
+        layers: number of layers.
+        heads: attention heads in each layer.
+        inner_width: width between the two linear layers of a block.
+        positions: how many tokens a sequence may have.
+        first_position: the row of the position table that the first token gets (RoBERTa starts after the padding's).
+        types: number of token types; every token is of the first.
+        activation: what stands between the two linear layers: ``"gelu"``, ``"gelu_tanh"`` or ``"relu"``.
+        epsilon: of the layer norms.
+    """
+
+    family: str
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    inner_width: int
+    positions: int
+    first_position: int
+    types: int
+    activation: str
+    epsilon: float
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Architecture:
+        """Reads ``config.json``.
+
+        Raises:
+            InvalidModel: it is missing, incomplete, or describes something that is not supported, which is named.
+        """
+        path = folder / "config.json"
+        config = read_json(path)
+        family = config.get("model_type")
+        if family not in _FAMILIES:
+            supported = ", ".join(_FAMILIES)
+            raise InvalidModel(f"{path}: model_type {family!r} is not supported; {supported} are")
+        needed: dict[str, Any] = {"position_embedding_type": "absolute", "is_decoder": False}
+        for key, value in needed.items():
+            if config.get(key, value) != value:
+                raise InvalidModel(f"{path}: {key} {config[key]!r} is not supported; {value!r} is")
+        activation = config.get("hidden_act", "gelu")
+        if activation not in _ACTIVATIONS:
+            raise InvalidModel(f"{path}: hidden_act {activation!r} is not supported; {', '.join(_ACTIVATIONS)} are")
+        first = 0 if family == "bert" else _whole(path, config, "pad_token_id", least=0) + 1
+        width, heads = _whole(path, config, "hidden_size"), _whole(path, config, "num_attention_heads")
+        if width % heads:
+            raise InvalidModel(f"{path}: hidden_size {width} is not a multiple of num_attention_heads {heads}")
+        epsilon = config.get("layer_norm_eps", 1e-12)
+        if not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
+            raise InvalidModel(f"{path}: layer_norm_eps is {epsilon!r}, a number from 0 to 1 is needed")
+        table = _whole(path, config, "max_position_embeddings")
+        if table <= first:
+            raise InvalidModel(f"{path}: max_position_embeddings {table} leaves no position after the padding's")
+        return cls(
+            family=family,
+            vocabulary=_whole(path, config, "vocab_size"),
+            width=width,
+            layers=_whole(path, config, "num_hidden_layers"),
+            heads=heads,
+            inner_width=_whole(path, config, "intermediate_size"),
+            positions=table - first,
+            first_position=first,
+            types=_whole(path, config, "type_vocab_size"),
+            activation=_ACTIVATIONS[activation],
+            epsilon=float(epsilon),
+        )
+
+
+def pooling_of(folder: Path) -> str:
+    """``"mean"`` or ``"first"``: how tokens become one vector, from sentence-transformers' ``1_Pooling/config.json``.
+
+    Folders without that file are pooled by the mean.
+
+    Raises:
+        InvalidModel: the file asks for something else.
+    """
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return "mean"
+    asked = {key for key, value in read_json(path).items() if key.startswith("pooling_mode_") and value is True}
+    if asked == {"pooling_mode_mean_tokens"}:
+        return "mean"
+    if asked == {"pooling_mode_cls_token"}:
+        return "first"
+    names = ", ".join(sorted(asked)) or "no mode"
+    raise InvalidModel(f"{path}: {names} is not supported; pooling_mode_mean_tokens and pooling_mode_cls_token are")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InvalidModel: the file is missing, or holds something else.
+    """
+    try:
+        content = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidModel(f"{path}: cannot be read ({error.strerror or error})") from error
+    except orjson.JSONDecodeError as error:
+        raise InvalidModel(f"{path}: is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InvalidModel(f"{path}: a JSON object is needed")
+    return content
+
+
+def _whole(path: Path, config: dict[str, Any], key: str, least: int = 1) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidModel(f"{path}: {key} is {value!r}, a whole number of at least {least} is needed")
+    return value

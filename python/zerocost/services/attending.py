@@ -1,0 +1,96 @@
+"""How the layers of a model attend: through the active artifact, or fused.
+
+An artifact that has ``attend(query, key, value, **params)`` is called with all sequences of one length. One that
+declares ``normalization`` gets the scores and ``normalization="softmax"``. Any other gets the softmaxed weights. The
+last two see ``[heads, n, n]``, one sequence at a time, and what they return multiplies the values as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zerocost.artifacts.attention.scaled_dot_product_attention import attend as fused
+from zerocost.errors import InvalidInput, ShapeError, ZerocostError
+from zerocost.services.active import Active
+
+__all__ = ["attention_of"]
+
+Floats = npt.NDArray[np.float32]
+
+
+def attention_of(active: Active | None, kept: list[list[Floats]] | None = None) -> Callable[..., object]:
+    """What an encoder calls as its attention.
+
+    Args:
+        active: the artifact, None for fused dense attention.
+        kept: gets, for each layer, the weights of each sequence, ``[heads, n, n]``, in the packed order; None: they are
+            not computed where attention is fused.
+    """
+    if active is None and kept is None:
+        return lambda layer, query, key, value, out: fused(query, key, value, out=out)
+
+    def attention(layer: int, query: Floats, key: Floats, value: Floats, out: Floats) -> None:
+        try:
+            weights = _apply(active, query, key, value, out, want_weights=kept is not None)
+        except ZerocostError as error:
+            if active is not None:
+                error.add_note(f"in layer {layer}, through the attention artifact {active.spec.name!r}")
+            raise
+        # A NaN anywhere makes the sum one; the search for it is for the message only.
+        if active is not None and math.isnan(float(out.sum())) and np.isnan(out).any():
+            raise InvalidInput(f"artifact {active.spec.name!r} gave NaN in layer {layer}")
+        if kept is not None and weights is not None:
+            while len(kept) <= layer:
+                kept.append([])
+            kept[layer].extend(weights)
+
+    return attention
+
+
+def _apply(
+    active: Active | None, query: Floats, key: Floats, value: Floats, out: Floats, *, want_weights: bool
+) -> Floats | list[Floats] | None:
+    attend = fused if active is None else getattr(active.spec.implementation, "attend", None)
+    params = {} if active is None else active.params
+    if attend is not None:
+        if want_weights:
+            # Attending over the unit vectors gives the weights themselves.
+            unit = np.broadcast_to(np.eye(key.shape[-2], dtype=np.float32), (*key.shape[:-1], key.shape[-2]))
+            weights = _checked(active, attend(query, key, unit, **params), (*query.shape[:-1], key.shape[-2]))
+            np.matmul(weights, value, out=out)
+            return weights
+        out[...] = _checked(active, attend(query, key, value, **params), out.shape)
+        return None
+    assert active is not None  # noqa: S101 - without one attention is fused
+    scores = query @ key.swapaxes(-1, -2)
+    scores *= 1 / math.sqrt(query.shape[-1])
+    takes_scores = "normalization" in active.spec.ports.inputs
+    every = []
+    for sequence in range(len(scores)):
+        if takes_scores:
+            weights = active.call(scores[sequence], normalization="softmax")
+        else:
+            weights = active.call(_softmax(scores[sequence]))
+        every.append(_checked(active, weights, scores[sequence].shape))
+        np.matmul(every[-1], value[sequence], out=out[sequence])
+    return every
+
+
+def _checked(active: Active | None, result: Any, shape: tuple[int, ...]) -> Floats:
+    array = np.asarray(result, dtype=np.float32)
+    if array.shape != shape:
+        name = "attention" if active is None else f"artifact {active.spec.name!r}"
+        raise ShapeError(f"{name} returned shape {list(array.shape)}, {list(shape)} is needed")
+    return array
+
+
+def _softmax(scores: Floats) -> Floats:
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    normal: Floats = weights
+    return normal

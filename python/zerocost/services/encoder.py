@@ -1,0 +1,217 @@
+"""A transformer encoder of the BERT family (Devlin et al. 2018, arXiv:1810.04805) over packed batches, float32.
+
+The embedding tables stay views of the mapped file. The matrices of the layers are laid out once as ``[d_in, d_out]``,
+query, key and value side by side: with few tokens a product takes up to six times as long the other way round.
+
+All linear layers run over all tokens of the batch at once; attention runs for each sequence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from zerocost.artifacts.layers import dense, layer_norm
+from zerocost.services.architecture import Architecture
+from zerocost.services.packing import Packed, Run
+
+__all__ = ["Attention", "Encoder", "Hidden", "Linear", "Projection", "Tensors"]
+
+Floats = npt.NDArray[np.float32]
+
+
+class Tensors(Protocol):
+    """Where weights come from: a checkpoint, or a generator."""
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Floats:
+        """The tensor ``name``, of that shape."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``weight [d_in, d_out]`` and ``bias [d_out]``."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class Norm:
+    """``weight`` and ``bias`` of a layer norm, both ``[width]``."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The weights of one layer, in the order in which they are used."""
+
+    projections: Linear
+    attended: Linear
+    attended_norm: Norm
+    inner: Linear
+    outer: Linear
+    outer_norm: Norm
+
+
+Projection = Callable[[Floats, Linear, str, Floats], object]
+"""``(tensor, linear, activation, out)``: writes ``activation(tensor @ weight + bias)``."""
+
+Attention = Callable[[int, Floats, Floats, Floats, Floats], object]
+"""``(layer, query, key, value, out)``, all ``[count, heads, n, head width]``: writes attention to ``out``."""
+
+
+def plain_projection(tensor: Floats, linear: Linear, activation: str, out: Floats) -> None:
+    """The projection as the kernels do it."""
+    dense(tensor, linear.weight, linear.bias, activation, out=out)
+
+
+@dataclass
+class Hidden:
+    """What one pass through the layers works on. Rows are the tokens of a packed batch.
+
+    Attributes:
+        states: ``[tokens, width]``; every layer leaves its result here.
+        attention_seconds: how long attention took, all layers together.
+    """
+
+    states: Floats
+    attention_seconds: float = 0.0
+
+
+class Encoder:
+    """The weights of an encoder, and the pass through them.
+
+    Args:
+        architecture: the shapes.
+        tensors: the weights, under Hugging Face's names, with or without the name of the family in front.
+
+    Raises:
+        InvalidModel: a tensor is missing, or has another shape or dtype.
+    """
+
+    def __init__(self, architecture: Architecture, tensors: Tensors) -> None:
+        self.architecture = architecture
+        width, inner = architecture.width, architecture.inner_width
+        word = "embeddings.word_embeddings.weight"
+        prefix = next((name for name in ("", "bert.", "roberta.") if name + word in tensors), "")
+
+        def take(name: str, *shape: int) -> Floats:
+            return tensors.tensor(prefix + name, shape)
+
+        def linear(d_in: int, d_out: int, *names: str) -> Linear:
+            weight = np.concatenate([take(f"{name}.weight", d_out, d_in).T for name in names], axis=1)
+            bias = np.concatenate([take(f"{name}.bias", d_out) for name in names])
+            return Linear(np.ascontiguousarray(weight), bias)
+
+        def norm(name: str) -> Norm:
+            return Norm(take(f"{name}.weight", width).copy(), take(f"{name}.bias", width).copy())
+
+        self._words = take(word, architecture.vocabulary, width)
+        table = architecture.positions + architecture.first_position
+        positions = take("embeddings.position_embeddings.weight", table, width)
+        types = take("embeddings.token_type_embeddings.weight", architecture.types, width)
+        # Every token is of the first type.
+        self._places = positions[architecture.first_position :] + types[0]
+        self._embedding_norm = norm("embeddings.LayerNorm")
+        self._layers = []
+        for index in range(architecture.layers):
+            at = f"encoder.layer.{index}"
+            names = [f"{at}.attention.self.{part}" for part in ("query", "key", "value")]
+            self._layers.append(
+                Layer(
+                    projections=linear(width, width, *names),
+                    attended=linear(width, width, f"{at}.attention.output.dense"),
+                    attended_norm=norm(f"{at}.attention.output.LayerNorm"),
+                    inner=linear(width, inner, f"{at}.intermediate.dense"),
+                    outer=linear(inner, width, f"{at}.output.dense"),
+                    outer_norm=norm(f"{at}.output.LayerNorm"),
+                )
+            )
+
+    def embed(self, packed: Packed) -> Hidden:
+        """The states before the first layer: word, position and type, normalised."""
+        words = self._words[packed.ids]
+        norm = self._embedding_norm
+        places = self._places[packed.positions]
+        layer_norm(words, places, norm.weight, norm.bias, self.architecture.epsilon, out=words)
+        return Hidden(words)
+
+    def run(
+        self,
+        packed: Packed,
+        hidden: Hidden,
+        attention: Attention,
+        project: Projection = plain_projection,
+        *,
+        layers: range | None = None,
+        sequences: range | None = None,
+    ) -> None:
+        """Takes the states through layers.
+
+        Args:
+            packed: the batch that the states belong to.
+            hidden: the states; those of the given sequences are overwritten.
+            attention: what attends.
+            project: what multiplies.
+            layers: which layers, all of them by default.
+            sequences: which of the packed sequences, all of them by default.
+        """
+        chosen = range(len(self._layers)) if layers is None else layers
+        among = range(len(packed.order)) if sequences is None else sequences
+        runs = list(packed.runs(among.start, among.stop))
+        if not runs:
+            return
+        first, last = runs[0].start, runs[-1].stop
+        states = hidden.states[first:last]
+        width, count = self.architecture.width, last - first
+        mixed = np.empty((count, 3 * width), np.float32)
+        attended = np.empty((count, width), np.float32)
+        inner = np.empty((count, self.architecture.inner_width), np.float32)
+        # The projections are no longer needed when the result of a block is, so it takes their place.
+        result = mixed.reshape(-1)[: count * width].reshape(count, width)
+        for index in chosen:
+            layer = self._layers[index]
+            project(states, layer.projections, "none", mixed)
+            start = time.perf_counter()
+            for run in runs:
+                rows = slice(run.start - first, run.stop - first)
+                query, key, value = (
+                    self._heads(mixed[rows, part * width : (part + 1) * width], run) for part in range(3)
+                )
+                attention(index, query, key, value, self._heads(attended[rows], run))
+            hidden.attention_seconds += time.perf_counter() - start
+            project(attended, layer.attended, "none", result)
+            self._add(result, states, layer.attended_norm)
+            project(states, layer.inner, self.architecture.activation, inner)
+            project(inner, layer.outer, "none", result)
+            self._add(result, states, layer.outer_norm)
+
+    def _add(self, result: Floats, states: Floats, norm: Norm) -> None:
+        layer_norm(result, states, norm.weight, norm.bias, self.architecture.epsilon, out=states)
+
+    def _heads(self, rows: Floats, run: Run) -> Floats:
+        """``[count * length, width]`` as a view ``[count, heads, length, head width]``."""
+        heads = self.architecture.heads
+        shape = (run.count, run.length, heads, self.architecture.width // heads)
+        split: npt.NDArray[Any] = np.lib.stride_tricks.as_strided(
+            rows,
+            (shape[0], shape[2], shape[1], shape[3]),
+            (run.length * rows.strides[0], shape[3] * rows.strides[1], rows.strides[0], rows.strides[1]),
+        )
+        return split
+
+
+def mean_of_sequences(packed: Packed, states: Floats) -> Floats:
+    """The mean over the tokens of each packed sequence, ``[sequences, width]``."""
+    sums: Floats = np.add.reduceat(states, packed.offsets[:-1], axis=0)
+    sums /= np.diff(packed.offsets)[:, None]
+    return sums

@@ -1,0 +1,128 @@
+"""A model: an encoder with its tokenizer and its way of pooling, from a Hugging Face folder or built in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from zerocost.errors import InvalidModel
+from zerocost.services.architecture import Architecture, pooling_of, read_json
+from zerocost.services.checkpoint import Checkpoint
+from zerocost.services.encoder import Encoder
+from zerocost.services.tokenizer import ByteTokenizer, FileTokenizer, TextTokenizer
+
+__all__ = ["Model", "load_model", "untrained_model"]
+
+UNTRAINED = "untrained-bytes"
+"""The name of the built-in model: its weights are random, its vectors mean nothing."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model service runs.
+
+    Attributes:
+        name: the folder's name, or ``"untrained-bytes"``.
+        trained: whether the weights are anybody's work.
+        encoder: the weights.
+        tokenizer: text to ids.
+        pooling: ``"mean"`` or ``"first"``: how the tokens' vectors become the text's.
+        max_tokens: texts are truncated to that many tokens, specials included.
+    """
+
+    name: str
+    trained: bool
+    encoder: Encoder
+    tokenizer: TextTokenizer
+    pooling: str
+    max_tokens: int
+    _identity: Callable[[], str]
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells this model from every other: a digest of its weights and its configuration."""
+        return self._identity()
+
+
+def load_model(folder: str | Path) -> Model:
+    """Loads ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
+
+    sentence-transformers' files are honoured where they are there: ``1_Pooling/config.json``, and ``max_seq_length`` of
+    ``sentence_bert_config.json``.
+
+    Raises:
+        InvalidModel: a file is missing or damaged, or the model is of a kind that is not supported.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise InvalidModel(f"{path}: there is no such folder")
+    architecture = Architecture.of_folder(path)
+    pooling = pooling_of(path)
+    limit = architecture.positions
+    sentences = path / "sentence_bert_config.json"
+    if sentences.is_file():
+        asked = read_json(sentences).get("max_seq_length")
+        if isinstance(asked, int) and asked > 0:
+            limit = min(limit, asked)
+    tokenizer = FileTokenizer(path / "tokenizer.json", architecture.vocabulary)
+    checkpoint = Checkpoint(path / "model.safetensors")
+    return Model(
+        name=path.resolve().name,
+        trained=True,
+        encoder=Encoder(architecture, checkpoint),
+        tokenizer=tokenizer,
+        pooling=pooling,
+        max_tokens=limit,
+        _identity=lambda: hashlib.sha256(f"{checkpoint.digest} {architecture} {pooling}".encode()).hexdigest(),
+    )
+
+
+def untrained_model(seed: int = 0) -> Model:
+    """A small encoder with random weights, and bytes as its tokens. It runs anywhere, and its vectors mean nothing."""
+    architecture = Architecture(
+        family="bert",
+        vocabulary=ByteTokenizer.VOCABULARY,
+        width=64,
+        layers=2,
+        heads=4,
+        inner_width=256,
+        positions=512,
+        first_position=0,
+        types=1,
+        activation="gelu",
+        epsilon=1e-12,
+    )
+    return Model(
+        name=UNTRAINED,
+        trained=False,
+        encoder=Encoder(architecture, _Seeded(seed)),
+        tokenizer=ByteTokenizer(),
+        pooling="mean",
+        max_tokens=architecture.positions,
+        _identity=lambda: f"{UNTRAINED} {seed}",
+    )
+
+
+class _Seeded:
+    """Random weights by name: the same for the same seed, whatever the order in which they are asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __contains__(self, name: str) -> bool:
+        return True
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        if name.endswith("LayerNorm.weight"):
+            return np.ones(shape, np.float32)
+        if name.endswith("bias"):
+            return np.zeros(shape, np.float32)
+        digest = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
+        generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        return generator.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)

@@ -1,0 +1,129 @@
+"""Text to token ids and back: a ``tokenizer.json`` of the tokenizers library, or the bytes of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from zerocost.errors import InvalidModel, RangeError
+
+__all__ = ["ByteTokenizer", "Encoding", "FileTokenizer", "TextTokenizer"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The ids of one text.
+
+    Attributes:
+        input_ids: the ids, special tokens included.
+        tokens: how many there were before truncation.
+    """
+
+    input_ids: list[int]
+    tokens: int
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text's end is missing."""
+        return self.tokens > len(self.input_ids)
+
+
+class TextTokenizer(Protocol):
+    """What the services need of a tokenizer."""
+
+    identity: str
+    """What tells it from every other."""
+
+    def encode(self, texts: Sequence[str], limit: int | None) -> list[Encoding]:
+        """The ids of each text, at most ``limit`` of them."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens left out."""
+
+
+class FileTokenizer:
+    """A tokenizer of the tokenizers library, with the truncation and the padding of its file turned off.
+
+    Args:
+        path: the ``tokenizer.json``.
+        vocabulary: how many ids the model has; None where there is no model.
+
+    Raises:
+        InvalidModel: the file is missing or damaged, or it has more ids than the model.
+    """
+
+    def __init__(self, path: Path, vocabulary: int | None = None) -> None:
+        import hashlib
+
+        from tokenizers import Tokenizer  # a second of nothing for who only calls artifacts
+
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InvalidModel(f"{path}: cannot be read ({error.strerror or error})") from error
+        try:
+            self._tokenizer = Tokenizer.from_str(content.decode())
+        except Exception as error:  # the library raises bare Exception
+            raise InvalidModel(f"{path}: is no tokenizer ({error})") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        if vocabulary is not None and size > vocabulary:
+            raise InvalidModel(f"{path}: has {size} ids, the model has {vocabulary}")
+        self._size = size
+        self.identity = hashlib.sha256(content).hexdigest()
+
+    def encode(self, texts: Sequence[str], limit: int | None) -> list[Encoding]:
+        """The ids of each text; the special tokens at the end survive truncation."""
+        encodings = []
+        for encoded in self._tokenizer.encode_batch_fast(list(texts)):
+            ids = encoded.ids
+            total = len(ids)
+            if limit is not None and total > limit:
+                closing = 0
+                while closing < total and encoded.special_tokens_mask[total - 1 - closing]:
+                    closing += 1
+                if limit < closing:
+                    raise RangeError(f"max_tokens: {limit} was given, at least {closing} is needed", "max_tokens")
+                ids = ids[: limit - closing] + ids[total - closing :]
+            encodings.append(Encoding(ids, total))
+        return encodings
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens left out."""
+        for token in ids:
+            if not 0 <= token < self._size:
+                raise RangeError(f"ids: {token} was given, ids from 0 to {self._size - 1} are allowed", "ids")
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+
+class ByteTokenizer:
+    """UTF-8 bytes, between an opening and a closing token. Every text comes back as it was."""
+
+    SPECIALS = 3
+    """0 is padding, 1 opens, 2 closes."""
+    VOCABULARY = 256 + SPECIALS
+
+    identity = "bytes"
+
+    def encode(self, texts: Sequence[str], limit: int | None) -> list[Encoding]:
+        """The bytes of each text. Truncation may cut a character; decoding then ends with the replacement character."""
+        if limit is not None and limit < 2:
+            raise RangeError(f"max_tokens: {limit} was given, at least 2 is needed", "max_tokens")
+        encodings = []
+        for text in texts:
+            content = text.encode()
+            total = len(content) + 2
+            kept = content if limit is None else content[: limit - 2]
+            encodings.append(Encoding([1, *(byte + self.SPECIALS for byte in kept), 2], total))
+        return encodings
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens left out; bytes that are no UTF-8 become the replacement character."""
+        for token in ids:
+            if not 0 <= token < self.VOCABULARY:
+                raise RangeError(f"ids: {token} was given, ids from 0 to {self.VOCABULARY - 1} are allowed", "ids")
+        return bytes(token - self.SPECIALS for token in ids if token >= self.SPECIALS).decode(errors="replace")

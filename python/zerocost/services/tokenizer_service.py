@@ -1,0 +1,154 @@
+"""The tokenizer service: encode, decode and count. An active memory artifact remembers encodings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError
+from zerocost.services.active import ActiveArtifacts, recall, remember
+from zerocost.services.tokenizer import ByteTokenizer, Encoding, TextTokenizer
+
+__all__ = ["TokenizerService", "read_texts"]
+
+
+class TokenizerService:
+    """Text to token ids and back.
+
+    Args:
+        artifact_registry: where :meth:`use_artifact` looks.
+        tokenizer: a model's tokenizer; bytes by default.
+        max_tokens: texts are truncated to that many tokens unless a call says otherwise; None: not at all.
+    """
+
+    def __init__(
+        self, artifact_registry: ArtifactRegistry, tokenizer: TextTokenizer | None = None, max_tokens: int | None = None
+    ) -> None:
+        self.tokenizer = tokenizer if tokenizer is not None else ByteTokenizer()
+        self.max_tokens = max_tokens
+        self._active = ActiveArtifacts(artifact_registry, ("memory",))
+
+    def use_artifact(self, artifact_name: str, **params: Any) -> None:
+        """Remembers encodings in a memory artifact from now on."""
+        self._active.use(artifact_name, params)
+
+    def stop_artifact(self, interface: str) -> None:
+        """Stops using the artifact of an interface."""
+        self._active.stop(interface)
+
+    @property
+    def active_artifacts(self) -> dict[str, dict[str, Any]]:
+        """The artifact in use and its parameters, by interface."""
+        return self._active.to_dict()
+
+    @overload
+    def encode(self, text: str, *, max_tokens: int | None = None) -> Encoding: ...
+    @overload
+    def encode(self, text: list[str] | tuple[str, ...], *, max_tokens: int | None = None) -> list[Encoding]: ...
+    def encode(
+        self, text: str | list[str] | tuple[str, ...], *, max_tokens: int | None = None
+    ) -> Encoding | list[Encoding]:
+        """The ids of one text, or of several. :attr:`Encoding.truncated` says whether a text's end is missing.
+
+        Args:
+            text: one text or a list of texts.
+            max_tokens: the most ids that a text may have; by default the service's own limit.
+
+        Raises:
+            DatatypeError: something else than text.
+            InvalidInput: a text that cannot be written as UTF-8.
+            RangeError: a limit that is too small for the special tokens.
+        """
+        limit = self.max_tokens if max_tokens is None else max_tokens
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise RangeError(f"max_tokens: {limit!r} was given, a whole number of at least 1 is allowed", "max_tokens")
+        texts = read_texts(text, "text")
+        encodings = self._encode(texts, limit)
+        return encodings[0] if isinstance(text, str) else encodings
+
+    def _encode(self, texts: list[str], limit: int | None) -> list[Encoding]:
+        memory = self._active.get("memory")
+        if memory is None:
+            return self.tokenizer.encode(texts, limit)
+        # A tuple is a key that no request over the network can name.
+        keys = [("zerocost.encoding", self.tokenizer.identity, limit, text) for text in texts]
+        found = [recall(memory, key) for key in keys]
+        missing = [index for index, value in enumerate(found) if value is None]
+        fresh = iter(self.tokenizer.encode([texts[index] for index in missing], limit) if missing else [])
+        encodings = []
+        for key, value in zip(keys, found, strict=True):
+            if value is None:
+                encoding = next(fresh)
+                remember(memory, key, [encoding.tokens, *encoding.input_ids])
+            else:
+                encoding = Encoding(value[1:], value[0])
+            encodings.append(encoding)
+        return encodings
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens left out.
+
+        Raises:
+            DatatypeError: something else than whole numbers.
+            RangeError: an id that the tokenizer does not have.
+        """
+        if isinstance(ids, str) or not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+            raise DatatypeError("ids: a list of whole numbers is needed", "ids")
+        return self.tokenizer.decode(ids)
+
+    @overload
+    def count(self, text: str) -> int: ...
+    @overload
+    def count(self, text: list[str] | tuple[str, ...]) -> list[int]: ...
+    def count(self, text: str | list[str] | tuple[str, ...]) -> int | list[int]:
+        """How many tokens one text has, or each of several, special tokens included, before truncation."""
+        counts = [encoding.tokens for encoding in self._encode(read_texts(text, "text"), None)]
+        return counts[0] if isinstance(text, str) else counts
+
+    async def post_encode(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The twin of :meth:`encode` for requests: ``text`` and ``max_tokens`` in, ``output`` out."""
+        encoded = self.encode(_required(data, "text"), max_tokens=data.get("max_tokens"))
+        return {"output": _plain(encoded) if isinstance(encoded, Encoding) else [_plain(item) for item in encoded]}
+
+    async def post_decode(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The twin of :meth:`decode` for requests: ``ids`` in, ``output`` out."""
+        return {"output": self.decode(_required(data, "ids"))}
+
+    async def post_count(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The twin of :meth:`count` for requests: ``text`` in, ``output`` out."""
+        return {"output": self.count(_required(data, "text"))}
+
+
+def read_texts(text: Any, argument: str) -> list[str]:
+    """One text or several as a list of texts that UTF-8 can write.
+
+    Raises:
+        DatatypeError: something else than text.
+        InvalidInput: a lone surrogate: half a character, which no encoding can write.
+    """
+    texts = [text] if isinstance(text, str) else text
+    if not isinstance(texts, list | tuple):
+        raise DatatypeError(f"{argument}: {type(text).__name__} was given, text or a list of texts is needed", argument)
+    for index, item in enumerate(texts):
+        if not isinstance(item, str):
+            kind = type(item).__name__
+            raise DatatypeError(f"{argument}: item {index} is {kind}, text is needed", argument)
+        try:
+            item.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"{argument}: item {index} cannot be written as UTF-8: {error.reason} at position {error.start}",
+                argument,
+            ) from error
+    return list(texts)
+
+
+def _required(data: dict[str, Any], name: str) -> Any:
+    if name not in data:
+        raise MissingInput(f"{name} required", name)
+    return data[name]
+
+
+def _plain(encoding: Encoding) -> dict[str, Any]:
+    return {"input_ids": encoding.input_ids, "tokens": encoding.tokens, "truncated": encoding.truncated}
