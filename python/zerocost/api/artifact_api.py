@@ -10,10 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from zerocost.api.chain_body import is_in_process
 from zerocost.api.front import Front
@@ -38,6 +35,7 @@ class ArtifactRESTAPI:
     def __init__(self, registry: ArtifactRegistry, settings: Settings | None = None) -> None:
         self.registry = registry
         self.settings = settings or Settings()
+        self._limits = Limits(elements=self.settings.max_elements, fan_out=self.settings.max_fan_out)
 
     async def execute_artifact(self, artifact_name: str, request_data: dict[str, Any]) -> dict[str, Any]:
         """Execute artifact via REST.
@@ -93,10 +91,10 @@ class ArtifactRESTAPI:
 
     def context(self, name: str, interface: str, metadata: dict[str, Any] | None = None) -> ExecutionContext:
         """The context of one request, with this server's limits."""
-        limits = Limits(elements=self.settings.max_elements, fan_out=self.settings.max_fan_out)
-        return ExecutionContext(
-            name, interface, "restful", {"request_id": str(uuid.uuid4()), "limits": limits, **(metadata or {})}
-        )
+        complete: dict[str, Any] = {"limits": self._limits, **(metadata or {})}
+        if "request_id" not in complete:
+            complete["request_id"] = str(uuid.uuid4())
+        return ExecutionContext(name, interface, "restful", complete)
 
     def check(self, spec: ArtifactSpec, request_data: dict[str, Any]) -> None:
         """Raises InvalidInput if the input breaks the schema or names what has no meaning over a network."""
@@ -131,6 +129,16 @@ def refuse_in_process(spec: ArtifactSpec, names: Any) -> None:
         raise UndeclaredInput("; ".join(message for _, message in errors), errors=errors)
 
 
+class _App(Starlette):
+    """Starlette with one middleware in place of its own two: every exception becomes an answer at the front."""
+
+    front: Front
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The front, with the routes behind it."""
+        return self.front
+
+
 def create_app(registry: ArtifactRegistry | None = None, settings: Settings | None = None) -> Starlette:
     """An ASGI app that serves the artifacts of a registry.
 
@@ -150,12 +158,8 @@ def create_app(registry: ArtifactRegistry | None = None, settings: Settings | No
         routes.is_ready = False
         limiter.close()
 
-    app = Starlette(
-        routes=routes.table(),
-        middleware=[Middleware(Front, settings=settings)],
-        exception_handlers={HTTPException: _raise},
-        lifespan=lifespan,
-    )
+    app = _App(routes=routes.table(), lifespan=lifespan)
+    app.front = Front(app.router, settings)
     # A redirect would make clients that do not follow it fail, and others send their body twice.
     app.router.redirect_slashes = False
     app.state.registry = registry
@@ -169,7 +173,3 @@ def default_app() -> Starlette:
     for failure in registry.load_plugins().values():
         logger.warning("%s", failure)
     return create_app(registry)
-
-
-async def _raise(request: Request, error: Exception) -> Response:
-    raise error  # to the front, where every exception becomes an answer

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope
 
@@ -15,6 +17,7 @@ from zerocost.api.settings import Settings
 __all__ = [
     "MORE",
     "ClientGone",
+    "Overdue",
     "content_encoding",
     "declared_length",
     "drain",
@@ -24,6 +27,8 @@ __all__ = [
     "read_body",
     "too_large",
 ]
+
+Body = TypeVar("Body")
 
 MORE = "zerocost.more_body"
 """Where the scope says whether there is more of a body that has been begun."""
@@ -35,6 +40,47 @@ _WINDOWS = {"gzip": 31, "deflate": 15}
 
 class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
+
+
+class Overdue:
+    """Ends bodies that do not arrive in time. One timer for all: one for each costs more than a small request."""
+
+    def __init__(self, seconds: float) -> None:
+        """Takes the seconds that a body may take; 0 for no limit."""
+        self._seconds = seconds
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def watch(self, reading: Coroutine[Any, Any, Body]) -> Body:
+        """Awaits ``reading``; raises Refused (408) if it takes too long."""
+        task = asyncio.current_task()
+        if task is None or not self._seconds:
+            return await reading
+        loop = asyncio.get_running_loop()
+        self._reading[task] = loop.time() + self._seconds
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(min(self._seconds, 1.0), self._sweep, loop)
+        try:
+            return await reading
+        except asyncio.CancelledError:
+            if self._reading.get(task) != _LATE:
+                raise
+            task.uncancel()
+            raise Refused(408, "timeout", "the body did not arrive in time") from None
+        finally:
+            del self._reading[task]
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for task, until in self._reading.items():
+            if now >= until > _LATE:
+                self._reading[task] = _LATE
+                task.cancel()
+        again = min(self._seconds, 1.0)
+        self._sweeping = loop.call_later(again, self._sweep, loop) if self._reading else None
+
+
+_LATE = -1.0
 
 
 def media_type(scope: Scope) -> str:

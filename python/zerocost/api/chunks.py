@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 
 from starlette.types import Message, Receive, Scope
@@ -29,7 +28,6 @@ class Chunks:
         self._pending = memoryview(b"")
         self._more = True
         self._total = 0
-        self._until: float | None = None
         self.length: int | None = None
 
     @classmethod
@@ -52,8 +50,6 @@ class Chunks:
             raise too_large(self._settings)
         self._inflate = inflater(encoding)
         self.length = declared if self._inflate is None else None
-        if self._settings.request_timeout:
-            self._until = asyncio.get_running_loop().time() + self._settings.request_timeout
 
     async def read(self, size: int) -> bytes | None:
         """Exactly ``size`` bytes, None if the body ends before."""
@@ -98,11 +94,7 @@ class Chunks:
                 if self._inflate is not None and not self._inflate.eof:
                     raise Refused(400, "bad_request", "the compressed body is not complete")
                 return None
-            try:
-                async with asyncio.timeout_at(self._until):
-                    message = await self._receive()
-            except TimeoutError:
-                raise Refused(408, "timeout", "the body did not arrive in time") from None
+            message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunk = message.get("body", b"")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +20,7 @@ __all__ = ["Front"]
 
 logger = logging.getLogger("zerocost.api")
 
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -44,10 +45,9 @@ class Front:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = message["headers"] = list(message.get("headers", ()))
+                headers = message["headers"]
                 headers.append((b"x-request-id", request_id.encode()))
-                headers.append((b"x-content-type-options", b"nosniff"))
-                headers.append((b"cache-control", b"no-store"))
+                headers.append(_NO_SNIFFING)
                 stages = scope.get("zerocost.stages")
                 if stages is not None:
                     headers.append((b"server-timing", stages.header().encode()))
@@ -78,8 +78,8 @@ class Front:
 def _request_id(scope: Scope) -> str:
     for key, value in scope["headers"]:
         if key == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return str(value.decode())
-    return uuid.uuid4().hex
+            return str(value, "ascii")
+    return os.urandom(16).hex()
 
 
 def _answer_of(error: Exception, request_id: str, scope: Scope) -> Answer:

@@ -6,6 +6,7 @@ must not reach the server through a name that somebody points at 127.0.0.1 (DNS 
 
 from __future__ import annotations
 
+import functools
 import hmac
 import ipaddress
 from collections.abc import Iterable
@@ -17,6 +18,9 @@ from zerocost.api.settings import Settings
 
 __all__ = ["OPEN_PATHS", "check_caller", "header", "is_administrator"]
 
+_HEADERS = "zerocost.headers"
+"""Where the scope keeps the headers by name."""
+
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 
 
@@ -26,13 +30,15 @@ def header(scope: Scope, name: bytes) -> str | None:
     Raises:
         Refused: the header is there more than once (400).
     """
-    found = None
-    for key, value in scope["headers"]:
-        if key == name:
-            if found is not None:
-                raise Refused(400, "bad_request", f"the header {name.decode()} was sent more than once")
-            found = value
-    return None if found is None else found.decode("latin-1")
+    headers: dict[bytes, bytes] | None = scope.get(_HEADERS)
+    if headers is None:
+        headers = scope[_HEADERS] = dict(scope["headers"])
+    value = headers.get(name)
+    if value is None:
+        return None
+    if len(headers) != len(scope["headers"]) and sum(key == name for key, _ in scope["headers"]) > 1:
+        raise Refused(400, "bad_request", f"the header {name.decode()} was sent more than once")
+    return value.decode("latin-1")
 
 
 def check_caller(scope: Scope, settings: Settings) -> None:
@@ -62,6 +68,7 @@ def is_administrator(scope: Scope, settings: Settings) -> bool:
     return settings.admin_token is not None and given is not None and _equal(given, settings.admin_token)
 
 
+@functools.lru_cache(maxsize=256)
 def is_loopback(name: str) -> bool:
     """Whether a host name or address can only mean this machine."""
     name = name.lower().rstrip(".")

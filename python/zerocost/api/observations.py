@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +18,7 @@ __all__ = ["Observations", "Stages"]
 STAGES = ("queue", "read", "compute", "write")
 
 
-@dataclass
+@dataclass(slots=True)
 class Stages:
     """The stages of one request: seconds by name."""
 
@@ -30,23 +28,16 @@ class Stages:
     copied: int = 0
     """Bytes that were copied on the way into the kernel."""
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Adds the duration of the block."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - start)
-
-    def add(self, name: str, seconds: float) -> None:
-        """Adds a duration."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+    def add(self, name: str, start: float) -> float:
+        """Adds the time since ``start`` (of :func:`time.perf_counter`) and returns the time that it is now."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - start
+        return now
 
     def header(self) -> str:
         """The value of ``Server-Timing``: milliseconds."""
-        timings = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in self.seconds.items()]
-        return ", ".join([*timings, f'copied;desc="{self.copied} bytes"'])
+        timings = "".join([f"{name};dur={seconds * 1000:.3f}, " for name, seconds in self.seconds.items()])
+        return f'{timings}copied;desc="{self.copied} bytes"'
 
 
 @dataclass

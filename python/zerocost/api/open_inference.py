@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +72,13 @@ class OpenInference:
                 ("POST", f"/v2/{kind}/region/{{name}}/unregister", self.nothing),
                 ("POST", f"/v2/{kind}/region/{{name}}/register", self.unsupported),
             ]
-        for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        for prefix in ("/v2/models/{name}/versions/{version}", "/v2/models/{name}"):
+            routes.insert(0, ("POST", f"{prefix}/infer", self.infer))
             routes += [
                 ("GET", prefix, self.model),
                 ("GET", f"{prefix}/ready", self.model_ready),
                 ("GET", f"{prefix}/config", self.config),
                 ("GET", f"{prefix}/stats", self.statistics),
-                ("POST", f"{prefix}/infer", self.infer),
             ]
         by_path: dict[str, dict[str, Any]] = {}
         for method, path, function in routes:
@@ -213,25 +214,29 @@ class OpenInference:
         stages = self.native.observations.begin(spec.name, scope)
         body: bytes | bytearray = b""
         request: InferenceRequest | None = None
-        with stages.stage("read"):
-            if length is None:
-                body = await self.native.body(scope, receive)
-            else:
-                request = await self._read_binary(scope, receive, spec, length)
+        start = time.perf_counter()
+        if length is None:
+            body = await self.native.body(scope, receive)
+        else:
+            request = await self.native.overdue.watch(self._read_binary(scope, receive, spec, length))
+        stages.add("read", start)
 
         def compute() -> Answer:
-            with stages.stage("read"):
-                parsed = request or InferenceRequest.from_json(body, spec.ports, self.settings)
-                if parsed.binary_size and request is None:
-                    raise ShapeError("there are binary tensors, but no Inference-Header-Content-Length")
-                inputs = inputs_of(parsed, spec.ports)
+            start = time.perf_counter()
+            parsed = request or InferenceRequest.from_json(body, spec.ports, self.settings)
+            if parsed.binary_size and request is None:
+                raise ShapeError("there are binary tensors, but no Inference-Header-Content-Length")
+            inputs = inputs_of(parsed, spec.ports)
+            start = stages.add("read", start)
             if parsed.timeout is not None:
                 until = scope["zerocost.began"] + parsed.timeout
                 metadata["deadline"] = min(until, metadata.get("deadline", until))
             stages.copied = 0 if request is None else request.binary_size
             outputs = self.native.compute(spec, inputs, metadata, stages)
-            with stages.stage("write"):
-                return _answer(*render(outputs, parsed, spec.name, version_of(spec)), accepted)
+            start = stages.add("compute", start)
+            answer = _answer(*render(outputs, parsed, spec.name, version_of(spec)), accepted)
+            stages.add("write", start)
+            return answer
 
         size = len(body) if request is None else request.binary_size
         return await self.native.run(spec, compute, size, receive, metadata, stages)

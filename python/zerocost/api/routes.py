@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from starlette.types import Receive, Scope
 
 from zerocost._kernels import read_json, write_json
 from zerocost.api.answer import Answer, Endpoint, json_answer
-from zerocost.api.body import media_type, read_body
+from zerocost.api.body import Overdue, media_type, read_body
 from zerocost.api.chain_body import ChainBody, chain_result
 from zerocost.api.guard import header
 from zerocost.api.json_body import TensorTable, read_inputs, tensor_table, wants_typed_tensors
@@ -49,6 +48,7 @@ class Routes:
         self.settings = api.settings
         self.limiter = limiter
         self.observations = Observations()
+        self.overdue = Overdue(self.settings.request_timeout)
         self.is_ready = True
         self._tables: dict[str, tuple[Ports, TensorTable]] = {}
 
@@ -66,9 +66,10 @@ class Routes:
             ("/chains/plan", self.plan_chain),
             ("/chains/execute", self.execute_chain),
         ]
+        # Starlette tries one after the other: what is called most comes first.
         return [
-            *(Route(path, Endpoint(function), methods=["GET"]) for path, function in gets),
             *(Route(path, Endpoint(function), methods=["POST"]) for path, function in posts),
+            *(Route(path, Endpoint(function), methods=["GET"]) for path, function in gets),
             *OpenInference(self).table(),
         ]
 
@@ -102,16 +103,20 @@ class Routes:
         typed = wants_typed_tensors(header(scope, b"accept"))
         metadata = self.metadata(scope)
         stages = self.observations.begin(spec.name, scope)
-        with stages.stage("read"):
-            body = await self.body(scope, receive)
+        start = time.perf_counter()
+        body = await self.body(scope, receive)
+        stages.add("read", start)
         table = self._table(spec)
 
         def execute() -> Answer:
-            with stages.stage("read"):
-                inputs = read_inputs(body, table, self.settings)
+            start = time.perf_counter()
+            inputs = read_inputs(body, table, self.settings)
+            start = stages.add("read", start)
             outputs = self.compute(spec, inputs, metadata, stages)
-            with stages.stage("write"):
-                return Answer(200, [write_json({"status": "success", "data": outputs}, typed=typed)], [_JSON])
+            start = stages.add("compute", start)
+            content = write_json({"status": "success", "data": outputs}, typed=typed)
+            stages.add("write", start)
+            return Answer(200, [content], [_JSON])
 
         return await self.run(spec, execute, len(body), receive, metadata, stages)
 
@@ -138,21 +143,24 @@ class Routes:
         stages = self.observations.begin(CHAINS, scope)
 
         def execute() -> Answer:
-            with stages.stage("read"):
-                chain = ChainBody(body, self.registry, self.settings)
-            with stages.stage("compute"), counting_copies() as copied:
+            start = time.perf_counter()
+            chain = ChainBody(body, self.registry, self.settings)
+            start = stages.add("read", start)
+            with counting_copies() as copied:
                 answer = chain_result(chain, self.api, metadata)
             stages.copied += copied.bytes
-            with stages.stage("write"):
-                return Answer(200, [write_json(answer, typed=typed)], [_JSON])
+            start = stages.add("compute", start)
+            content = write_json(answer, typed=typed)
+            stages.add("write", start)
+            return Answer(200, [content], [_JSON])
 
         return await self.run(None, execute, len(body), receive, metadata, stages)
 
     def compute(
         self, spec: ArtifactSpec, inputs: dict[str, Any], metadata: dict[str, Any], stages: Stages
     ) -> dict[str, Any]:
-        """Runs an artifact and notes what it took."""
-        with stages.stage("compute"), counting_copies() as copied:
+        """Runs an artifact and notes what was copied on the way into its kernel."""
+        with counting_copies() as copied:
             outputs = self.api.run(spec.name, inputs, metadata)
         stages.copied += copied.bytes
         return outputs
@@ -185,7 +193,7 @@ class Routes:
         queued = time.perf_counter()
 
         def in_slot() -> Answer:
-            stages.add("queue", time.perf_counter() - queued)
+            stages.add("queue", queued)
             return job()
 
         return await self.limiter.run(in_slot, receive, metadata.get("deadline"))
@@ -229,12 +237,7 @@ class Routes:
 
     async def body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
         """The whole body; raises Refused (408) if it does not arrive in time."""
-        timeout = self.settings.request_timeout or None
-        try:
-            async with asyncio.timeout(timeout):
-                return await read_body(scope, receive, self.settings)
-        except TimeoutError:
-            raise Refused(408, "timeout", "the body did not arrive in time") from None
+        return await self.overdue.watch(read_body(scope, receive, self.settings))
 
 
 def is_built_in(spec: ArtifactSpec) -> bool:
