@@ -135,3 +135,21 @@ def scaled_dot_product_attention(
     align: Any,
     out: Any | None,
 ) -> npt.NDArray[Any]: ...
+def sparse_attention(
+    attention_matrix: Any,
+    sparsity_ratio: Any,
+    normalization: Any,
+    temperature: Any,
+    is_causal: Any,
+    align: Any,
+    out: Any | None,
+) -> npt.NDArray[Any]: ...
+def sliding_window_attention(
+    attention_matrix: Any,
+    window_size: Any,
+    normalization: Any,
+    temperature: Any,
+    is_causal: Any,
+    align: Any,
+    out: Any | None,
+) -> npt.NDArray[Any]: ...

@@ -10,10 +10,14 @@ __all__ = ["default_registry"]
 def default_registry() -> ArtifactRegistry:
     """A fresh registry of the built-in artifacts. Nothing is shared between two of them but the code."""
     from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
+    from zerocost.artifacts.attention.sliding_window import SlidingWindowAttentionArtifact
+    from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 
     registry = ArtifactRegistry()
+    registry.register_artifact("sparse_attention", SparseAttentionArtifact(), "attention")
+    registry.register_artifact("sliding_window_attention", SlidingWindowAttentionArtifact(), "attention")
     registry.register_artifact("scaled_dot_product_attention", ScaledDotProductAttentionArtifact(), "attention")
     registry.register_artifact("tensor_parallel", TensorParallelArtifact(), "parallel")
     registry.register_artifact("pipeline_parallel", PipelineParallelArtifact(registry), "parallel")

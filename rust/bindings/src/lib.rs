@@ -4,6 +4,7 @@
 
 mod array;
 mod attention_fused;
+mod attention_matrix;
 mod error;
 mod json;
 mod layers;
@@ -21,6 +22,7 @@ fn _kernels(module: &Bound<'_, PyModule>) -> PyResult<()> {
     json::register(module)?;
     runtime::register(module)?;
     attention_fused::register(module)?;
+    attention_matrix::register(module)?;
     split::register(module)?;
     Ok(())
 }

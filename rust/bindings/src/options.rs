@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
-use zerocost_kernels::attention::{Align, WindowSize};
+use zerocost_kernels::attention::{Align, Normalization, WindowSize};
 
 use crate::error::{DatatypeError, KernelError};
 
@@ -33,12 +33,25 @@ pub fn window_size(value: &Bound<'_, PyAny>) -> PyResult<WindowSize> {
     if value.is_instance_of::<PyBool>() {
         return Err(error());
     }
-    let keys = value.extract().map(WindowSize::Keys);
-    keys.or_else(|_| value.extract().map(|[left, right]: [i64; 2]| WindowSize::Pair(left, right))).map_err(|_| error())
+    if let Ok(keys) = value.extract() {
+        return Ok(WindowSize::Keys(keys));
+    }
+    let [left, right]: [Bound<'_, PyAny>; 2] = value.extract().map_err(|_| error())?;
+    if left.is_instance_of::<PyBool>() || right.is_instance_of::<PyBool>() {
+        return Err(error());
+    }
+    Ok(WindowSize::Pair(left.extract().map_err(|_| error())?, right.extract().map_err(|_| error())?))
 }
 
 /// The name of an alignment.
 pub fn align(value: &Bound<'_, PyAny>) -> PyResult<Align> {
     let name: String = value.extract().map_err(|_| wrong(value, "align", "\"bottom_right\" or \"top_left\""))?;
     Ok(Align::named(&name).map_err(KernelError::from)?)
+}
+
+/// The name of a normalisation.
+pub fn normalization(value: &Bound<'_, PyAny>) -> PyResult<Normalization> {
+    let name: String =
+        value.extract().map_err(|_| wrong(value, "normalization", "\"none\", \"softmax\" or \"sum\""))?;
+    Ok(Normalization::named(&name).map_err(KernelError::from)?)
 }

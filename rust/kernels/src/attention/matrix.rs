@@ -4,7 +4,7 @@
 use super::band::{Align, Band, Window, WindowSize};
 use super::row::{Row, Scratch};
 use crate::arch::{Cpu, Element, Level, Task};
-use crate::view::{LeadingAxes, MatrixLayout, View, ViewMut};
+use crate::view::{Layout, LeadingAxes, MatrixLayout, View, ViewMut};
 use crate::{Error, Result, parallel};
 
 /// What becomes of the entries that are kept.
@@ -148,6 +148,17 @@ impl MatrixAttention {
         };
         work.run(level);
         Ok(())
+    }
+
+    /// Whether a call on a matrix of this layout is so small that handing it to another thread, or only giving up a lock
+    /// for its time, would cost more than it does.
+    pub fn is_small(&self, layout: &Layout) -> bool {
+        layout.len() < PARALLEL_ENTRIES
+    }
+
+    /// Whether a part of the output may be left to zeros that are there already ([`Before::Zeros`]).
+    pub fn leaves_zeros(&self) -> bool {
+        self.is_causal || self.window_size != WindowSize::Unbounded
     }
 
     /// Checks everything that does not depend on the matrix.
