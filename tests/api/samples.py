@@ -55,7 +55,7 @@ class Picky(Artifact):
             raise KeyError("/etc/passwd")
         if how == "sleep":
             time.sleep(1.0)
-        if how == "text":
+        if how == "no dict":
             return "no dict"
         if how == "metadata":
             return dict(context.metadata, limits=None)

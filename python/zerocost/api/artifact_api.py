@@ -159,7 +159,7 @@ def create_app(registry: ArtifactRegistry | None = None, settings: Settings | No
         limiter.close()
 
     app = _App(routes=routes.table(), lifespan=lifespan)
-    app.front = Front(app.router, settings)
+    app.front = Front(app.router, settings, routes.observations)
     # A redirect would make clients that do not follow it fail, and others send their body twice.
     app.router.redirect_slashes = False
     app.state.registry = registry

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from zerocost.api.answer import Answer
 from zerocost.api.body import ClientGone, drain
 from zerocost.api.guard import OPEN_PATHS, check_caller
+from zerocost.api.observations import Observations
 from zerocost.api.problems import problem_of
 from zerocost.api.settings import Settings
 
@@ -27,9 +28,10 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class Front:
     """ASGI middleware around the routes."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, observations: Observations) -> None:
         self.app = app
         self.settings = settings
+        self.observations = observations
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -48,11 +50,12 @@ class Front:
                 headers = message["headers"]
                 headers.append((b"x-request-id", request_id.encode()))
                 headers.append(_NO_SNIFFING)
+                self.observations.answered(message["status"])
                 stages = scope.get("zerocost.stages")
                 if stages is not None:
                     headers.append((b"server-timing", stages.header().encode()))
                     duration = time.monotonic() - scope["zerocost.began"]
-                    stages.observations.finish(stages, duration, succeeded=message["status"] < 400)
+                    self.observations.finish(stages, duration, succeeded=message["status"] < 400)
             await send(message)
 
         try:

@@ -6,14 +6,18 @@ The stages of a request: ``queue`` (waiting for a slot), ``read`` (body to array
 
 from __future__ import annotations
 
-import threading
 import time
+from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import Scope
 
 __all__ = ["Observations", "Stages"]
+
+BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""The upper bounds of the histograms' buckets, in seconds."""
 
 STAGES = ("queue", "read", "compute", "write")
 
@@ -23,7 +27,6 @@ class Stages:
     """The stages of one request: seconds by name."""
 
     artifact: str
-    observations: Observations
     seconds: dict[str, float] = field(default_factory=dict)
     copied: int = 0
     """Bytes that were copied on the way into the kernel."""
@@ -40,72 +43,98 @@ class Stages:
         return f'{timings}copied;desc="{self.copied} bytes"'
 
 
-@dataclass
-class _Count:
-    count: int = 0
-    seconds: float = 0.0
+class _Histogram:
+    """Counts of durations by bucket, and their sum."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        self.count += 1
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
     def described(self) -> dict[str, int]:
-        return {"count": self.count, "ns": int(self.seconds * 1e9)}
+        """As Triton shows a duration."""
+        return {"count": sum(self.counts), "ns": int(self.seconds * 1e9)}
 
 
-@dataclass
 class _Model:
-    success: _Count = field(default_factory=_Count)
-    fail: _Count = field(default_factory=_Count)
-    stages: dict[str, _Count] = field(default_factory=lambda: {name: _Count() for name in STAGES})
-    last: int = 0
+    """What is known about one artifact."""
+
+    __slots__ = ("fail", "last", "stages", "success")
+
+    def __init__(self) -> None:
+        self.success = _Histogram()
+        self.fail = _Histogram()
+        self.stages = {name: _Histogram() for name in STAGES}
+        self.last = 0.0
 
 
 class Observations:
-    """The counters of one server."""
+    """The counters of one server. Only its event loop counts; anyone may read."""
 
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}
-        self._lock = threading.Lock()
+        self._answers: dict[int, int] = {}
 
     def begin(self, artifact: str, scope: Scope) -> Stages:
         """The stages of a request for an artifact; they are counted when its answer goes out."""
-        stages = scope["zerocost.stages"] = Stages(artifact, self)
+        stages = scope["zerocost.stages"] = Stages(artifact)
         return stages
 
+    def answered(self, status: int) -> None:
+        """Counts an answer."""
+        self._answers[status] = self._answers.get(status, 0) + 1
+
     def finish(self, stages: Stages, duration: float, *, succeeded: bool) -> None:
-        """Counts a request."""
-        with self._lock:
-            model = self._models.setdefault(stages.artifact, _Model())
-            (model.success if succeeded else model.fail).add(duration)
-            model.last = int(time.time() * 1000)
-            if succeeded:
-                for name in STAGES:
-                    model.stages[name].add(stages.seconds.get(name, 0.0))
+        """Counts a request for an artifact."""
+        model = self._models.get(stages.artifact)
+        if model is None:
+            model = self._models[stages.artifact] = _Model()
+        model.last = time.time()
+        if not succeeded:
+            model.fail.add(duration)
+            return
+        model.success.add(duration)
+        for name, histogram in model.stages.items():
+            histogram.add(stages.seconds.get(name, 0.0))
+
+    def answers(self) -> dict[int, int]:
+        """Answers by status."""
+        return dict(self._answers)
+
+    def histograms(self) -> Iterator[tuple[str, str, list[int], float]]:
+        """(artifact, stage, counts by bucket, sum of seconds) for everything seen so far."""
+        for name, model in list(self._models.items()):
+            for stage, histogram in (*model.stages.items(), ("total", model.success)):
+                yield name, stage, list(histogram.counts), histogram.seconds
 
     def of_model(self, name: str, version: str) -> dict[str, Any]:
         """A model's statistics, as Triton shows them."""
-        with self._lock:
-            model = self._models.get(name, _Model())
-            stages = {stage: count.described() for stage, count in model.stages.items()}
-            none = _Count().described()
-            return {
-                "name": name,
-                "version": version,
-                "last_inference": model.last,
-                "inference_count": model.success.count,
-                "execution_count": model.success.count,
-                "inference_stats": {
-                    "success": model.success.described(),
-                    "fail": model.fail.described(),
-                    "queue": stages["queue"],
-                    "compute_input": stages["read"],
-                    "compute_infer": stages["compute"],
-                    "compute_output": stages["write"],
-                    "cache_hit": none,
-                    "cache_miss": none,
-                },
-                "response_stats": {},
-                "batch_stats": [],
-                "memory_usage": [],
-            }
+        model = self._models.get(name) or _Model()
+        stages = {stage: histogram.described() for stage, histogram in model.stages.items()}
+        none = _Histogram().described()
+        count = sum(model.success.counts)
+        return {
+            "name": name,
+            "version": version,
+            "last_inference": int(model.last * 1000),
+            "inference_count": count,
+            "execution_count": count,
+            "inference_stats": {
+                "success": model.success.described(),
+                "fail": model.fail.described(),
+                "queue": stages["queue"],
+                "compute_input": stages["read"],
+                "compute_infer": stages["compute"],
+                "compute_output": stages["write"],
+                "cache_hit": none,
+                "cache_miss": none,
+            },
+            "response_stats": {},
+            "batch_stats": [],
+            "memory_usage": [],
+        }

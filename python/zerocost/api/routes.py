@@ -16,8 +16,12 @@ from zerocost.api.chain_body import ChainBody, chain_result
 from zerocost.api.guard import header
 from zerocost.api.json_body import TensorTable, read_inputs, tensor_table, wants_typed_tensors
 from zerocost.api.limiter import Limiter
+from zerocost.api.metrics import CONTENT_TYPE as METRICS_TYPE
+from zerocost.api.metrics import render_metrics
 from zerocost.api.observations import Observations, Stages
 from zerocost.api.open_inference import OpenInference
+from zerocost.api.openapi import describe
+from zerocost.api.pages import PAGE_HEADERS, docs_page
 from zerocost.api.problems import Refused
 from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_registry import ArtifactSpec
@@ -57,6 +61,9 @@ class Routes:
         gets: list[tuple[str, Any]] = [
             ("/livez", self.alive),
             ("/readyz", self.ready),
+            ("/metrics", self.metrics),
+            ("/openapi.json", self.openapi),
+            ("/docs", self.docs),
             ("/artifacts", self.list_artifacts),
             ("/artifacts/{name}", self.describe_artifact),
             ("/artifacts/{name}/schema", self.artifact_schema),
@@ -82,6 +89,19 @@ class Routes:
         if not self.is_ready:
             raise Refused(503, "not_ready", "the server is shutting down", {"retry-after": "1"})
         return json_answer({"ready": True})
+
+    async def metrics(self, scope: Scope, receive: Receive) -> Answer:
+        """What the server saw, for Prometheus."""
+        page = render_metrics(self.observations, self.limiter)
+        return Answer(200, [page], [(b"content-type", METRICS_TYPE.encode())])
+
+    async def openapi(self, scope: Scope, receive: Receive) -> Answer:
+        """The description of this API (OpenAPI 3.1), made from the artifacts' own schemas."""
+        return json_answer(describe(self.registry, self.settings))
+
+    async def docs(self, scope: Scope, receive: Receive) -> Answer:
+        """The description as a page, with a form for every artifact."""
+        return Answer(200, [docs_page()], [(b"content-type", b"text/html; charset=utf-8"), *PAGE_HEADERS])
 
     async def list_artifacts(self, scope: Scope, receive: Receive) -> Answer:
         """Every artifact, without its schema."""
