@@ -4,7 +4,9 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use super::key::{Key, Kind, is_tracked};
+use zerocost_kernels::memory::Cause;
+
+use super::key::Kind;
 
 /// A key with its value.
 #[derive(Debug)]
@@ -19,21 +21,20 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn new(key: &Key<'_, '_>, value: Bound<'_, PyAny>, owner: Option<Py<PyAny>>) -> Self {
-        let tracked = (key.kind == Kind::Foreign && is_tracked(key.object)) || is_tracked(&value) || owner.is_some();
-        Self { key: key.object.clone().unbind(), value: value.unbind(), owner, kind: key.kind, tracked }
-    }
-
-    /// Takes the newer entry's value and gives the old one back under the resident key.
-    pub fn renew(&mut self, py: Python<'_>, newer: Self) -> Self {
-        let tracked = self.tracked || newer.tracked;
-        Self {
-            key: self.key.clone_ref(py),
-            value: std::mem::replace(&mut self.value, newer.value),
-            owner: std::mem::replace(&mut self.owner, newer.owner),
-            kind: self.kind,
-            tracked: std::mem::replace(&mut self.tracked, tracked),
+    /// The entry has left the cache, whose lock is free: tells the listener, and drops it.
+    #[inline]
+    pub fn leave(self, py: Python<'_>, cause: Cause, listener: Option<&Py<PyAny>>) {
+        if let Some(listener) = listener {
+            let listener = listener.bind(py);
+            if let Err(error) = listener.call1((&self.key, &self.value, cause_name(cause))) {
+                error.write_unraisable(py, Some(listener));
+            }
         }
+        let Self { key, value, owner, .. } = self;
+        // Attached already, so the references can go at once.
+        key.drop_ref(py);
+        value.drop_ref(py);
+        drop(owner);
     }
 
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -43,5 +44,15 @@ impl Entry {
             visit.call(&self.owner)?;
         }
         Ok(())
+    }
+}
+
+/// A cause as listeners and counters name it.
+pub fn cause_name(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Size => "size",
+        Cause::Expired => "expired",
+        Cause::Replaced => "replaced",
+        Cause::Explicit => "explicit",
     }
 }

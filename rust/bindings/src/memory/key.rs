@@ -63,6 +63,11 @@ impl<'a, 'py> Key<'a, 'py> {
         Ok(Self { object, hash: object.hash()? as u64, kind })
     }
 
+    /// True if the garbage collector has to know of the key.
+    pub fn is_tracked(&self) -> bool {
+        self.kind == Kind::Foreign && is_tracked(self.object)
+    }
+
     /// Compares with a key of equal hash. Runs no Python code and makes no object.
     #[inline]
     pub fn same(&self, other: &Py<PyAny>, kind: Kind) -> Same {

@@ -16,9 +16,8 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn equals(&self, key: &Key<'_, '_>) -> PyResult<bool> {
-        // The resident key on the left, as dict has it.
-        self.key.bind(key.object.py()).eq(key.object)
+    fn new(py: Python<'_>, cache: &Cache<Entry>, slot: u32) -> Option<Self> {
+        Some(Self { slot, version: cache.version(slot)?, key: cache.entry(slot).key.clone_ref(py) })
     }
 
     fn is_resident(&self, cache: &Cache<Entry>) -> bool {
@@ -33,6 +32,7 @@ impl LRUCache {
     /// Finds `key` and runs `act` on the cache with its slot, under one lock. `act` must run no Python code.
     ///
     /// What ends by `now` is removed before; what `act` removes is dropped afterwards, with the lock free.
+    #[inline]
     pub(super) fn lookup<R>(
         &self,
         key: &Key<'_, '_>,
@@ -41,89 +41,91 @@ impl LRUCache {
     ) -> PyResult<R> {
         let py = key.object.py();
         let mut removed = Removed::default();
-        let first = self.inner.with(py, |inner| {
-            let cache = inner.cache()?;
+        let mut act = Some(act);
+        let mut candidate = None;
+        let done = self.inner.with(py, |inner| {
+            let cache = inner.cache.as_mut()?;
             cache.expire(now, &mut removed);
-            let mut candidate = None;
             let found = cache.find(key.hash, |slot, entry| match key.same(&entry.key, entry.kind) {
                 Same::Yes => true,
                 Same::No => false,
                 Same::Ask => {
-                    candidate.get_or_insert(slot);
+                    candidate = Some(slot);
                     false
                 }
             });
-            PyResult::Ok(match (found, candidate) {
-                (None, Some(slot)) => {
-                    let key = cache.entry(slot).key.clone_ref(py);
-                    Err((Candidate { slot, version: cache.version(slot).unwrap_or_default(), key }, act))
-                }
-                (found, _) => Ok(act(inner, found, &mut removed)),
-            })
+            if found.is_none() && candidate.is_some() {
+                return None;
+            }
+            Some(act.take()?(inner, found, &mut removed))
         });
-        let result = match first {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err((candidate, act))) => self.ask(key, candidate, &mut removed, act),
-            Err(error) => Err(error),
+        let result = match (done, act) {
+            (Some(done), _) => Ok(done),
+            (None, Some(act)) => self.ask(key, candidate, &mut removed, act),
+            (None, None) => unreachable!("what acts returns something"),
         };
-        self.let_go(py, removed);
+        if !removed.is_empty() {
+            self.let_go(py, removed);
+        }
         result
     }
 
-    fn ask<R, F>(&self, key: &Key<'_, '_>, first: Candidate, removed: &mut Removed<Entry>, act: F) -> PyResult<R>
+    /// The look-up when only Python can tell whether `suspect`, which has the key's hash, is the key.
+    #[inline(never)]
+    fn ask<R, F>(&self, key: &Key<'_, '_>, suspect: Option<u32>, removed: &mut Removed<Entry>, act: F) -> PyResult<R>
     where
         F: FnOnce(&mut Inner, Option<u32>, &mut Removed<Entry>) -> R,
     {
         let py = key.object.py();
-        let mut act = act;
-        // Entries that Python said are different, sorted.
+        let mut act = Some(act);
+        let mut candidate = self.inner.with(py, |inner| {
+            let cache = inner.cache()?;
+            // Another thread may have been here since; any entry of this hash will do.
+            let suspect = suspect.filter(|&slot| cache.version(slot).is_some() && cache.hash(slot) == key.hash);
+            PyResult::Ok(suspect.and_then(|slot| Candidate::new(py, cache, slot)))
+        })?;
+        let mut candidates = Vec::new();
+        // Entries that Python said are different, by slot and version, sorted once a round is over.
         let mut different: Vec<(u32, u32)> = Vec::new();
-        let mut candidates = vec![first];
         // One round is what it takes, a second one finds nothing new; unless the cache changes under the comparisons.
         for _ in 0..MAX_ROUNDS {
-            let mut equal = None;
-            for candidate in candidates {
-                if candidate.equals(key)? {
-                    equal = Some(candidate);
-                    break;
+            while let Some(suspect) = candidate.take().or_else(|| candidates.pop()) {
+                // The resident key on the left, as dict has it.
+                if !suspect.key.bind(py).eq(key.object)? {
+                    different.push((suspect.slot, suspect.version));
+                    continue;
                 }
-                different.push((candidate.slot, candidate.version));
-            }
-            different.sort_unstable();
-            if let Some(candidate) = &equal {
-                let tried = self.inner.with(py, |inner| match inner.cache() {
-                    Ok(cache) if candidate.is_resident(cache) => Ok(act(inner, Some(candidate.slot), removed)),
-                    _ => Err(act),
+                let done = self.inner.with(py, |inner| {
+                    let resident = suspect.is_resident(inner.cache.as_ref()?);
+                    if resident { Some(act.take()?(inner, Some(suspect.slot), removed)) } else { None }
                 });
-                match tried {
-                    Ok(done) => return Ok(done),
-                    Err(again) => act = again,
+                if let Some(done) = done {
+                    return Ok(done);
                 }
+                break;
             }
+            candidates.clear();
+            different.sort_unstable();
             // Also after nothing was equal: an equal key may have come meanwhile.
-            let next = self.inner.with(py, |inner| {
-                let cache = inner.cache()?;
-                let mut unknown = Vec::new();
+            let done = self.inner.with(py, |inner| {
+                let cache = inner.cache.as_ref()?;
                 let found = cache.find(key.hash, |slot, entry| match key.same(&entry.key, entry.kind) {
                     Same::Yes => true,
                     Same::No => false,
                     Same::Ask => {
-                        let version = cache.version(slot).unwrap_or_default();
-                        if different.binary_search(&(slot, version)).is_err() {
-                            unknown.push(Candidate { slot, version, key: entry.key.clone_ref(py) });
-                        }
+                        let suspect = Candidate::new(py, cache, slot);
+                        let known = |suspect: &Candidate| different.binary_search(&(slot, suspect.version)).is_ok();
+                        candidates.extend(suspect.filter(|suspect| !known(suspect)));
                         false
                     }
                 });
-                PyResult::Ok(match found {
-                    None if !unknown.is_empty() => Err((unknown, act)),
-                    found => Ok((act(inner, found, removed), unknown)),
-                })
-            })?;
-            match next {
-                // The candidates that were not needed are dropped here, with the lock free.
-                Ok((done, _unneeded)) => return Ok(done),
-                Err((unknown, again)) => (candidates, act) = (unknown, again),
+                if found.is_none() && !candidates.is_empty() {
+                    return None;
+                }
+                Some(act.take()?(inner, found, removed))
+            });
+            if let Some(done) = done {
+                return Ok(done);
             }
         }
         let text = "the comparisons of a key changed the cache each time in 1,000 attempts to find it";

@@ -9,13 +9,17 @@ use pyo3::{PyTraverseError, import_exception, intern};
 use zerocost_kernels::memory::{Cache, Cause, Config, Lifetime, NEVER, Timing, Ttl};
 
 use super::compute::Flight;
+use super::entry::cause_name;
 use super::guard::Guarded;
-use super::{Inner, LRUCache, Settings, Stored, Weighing, cause_name, settings};
+use super::{Inner, LRUCache, Settings, Stored, Weighing, settings};
 use crate::error::KernelError;
 
 import_exception!(zerocost.errors, LimitExceeded);
 
 type Argument<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+
+/// A key, its value, seconds to live and seconds to idle.
+type Aged = (Py<PyAny>, Py<PyAny>, f64, f64);
 
 /// Which part of the entries a snapshot has.
 #[derive(Clone, Copy)]
@@ -205,7 +209,7 @@ impl LRUCache {
             return Err(PyKeyError::new_err("popitem(): the cache is empty"));
         };
         let item = (entry.key.clone_ref(py), entry.value.clone_ref(py));
-        self.let_go_each(py, [(entry, Cause::Explicit)]);
+        entry.leave(py, Cause::Explicit, self.listener(py).as_ref());
         Ok(item)
     }
 
@@ -374,7 +378,7 @@ impl LRUCache {
     }
 
     /// Every entry as (key, value, seconds to live, seconds to idle); infinite where there is no end.
-    fn _lifetimes(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Py<PyAny>, f64, f64)>> {
+    fn _lifetimes(&self, py: Python<'_>) -> PyResult<Vec<Aged>> {
         let seconds = |time: i64| if time == NEVER { f64::INFINITY } else { time as f64 / 1e9 };
         self.look(py, |cache| {
             let row = |slot: u32| {

@@ -25,7 +25,7 @@ use zerocost_kernels::memory::{Cache, Cause, Removed, Ttl, Weight};
 use crate::error::{DatatypeError, RangeError};
 use entry::Entry;
 use guard::Guarded;
-use key::Key;
+use key::{Key, is_tracked};
 use weigh::Weighed;
 
 /// How values are weighed.
@@ -43,6 +43,13 @@ struct Settings {
     on_evict: Option<Py<PyAny>>,
     clock: Option<Py<PyAny>>,
     freeze: bool,
+}
+
+impl Settings {
+    /// True if values are stored as they come.
+    fn is_plain(&self) -> bool {
+        matches!(self.weighing, Weighing::Nothing) && !self.freeze
+    }
 }
 
 /// Everything that the lock guards.
@@ -92,50 +99,32 @@ impl LRUCache {
     /// The time for an operation; 0 for one that does not ask for it.
     #[inline]
     fn now(&self, py: Python<'_>, ttl: Ttl) -> PyResult<i64> {
-        enum Clock {
-            NotNeeded,
-            Monotonic,
-            Own(Py<PyAny>),
+        let timed = self.inner.with(py, |inner| inner.cache.as_ref().is_some_and(Cache::is_timed));
+        if timed || !matches!(ttl, Ttl::Default | Ttl::Never) { self.time(py) } else { Ok(0) }
+    }
+
+    fn time(&self, py: Python<'_>) -> PyResult<i64> {
+        let clock = self.inner.with(py, |inner| inner.settings.clock.as_ref().map(|clock| clock.clone_ref(py)));
+        let Some(clock) = clock else { return Ok(monotonic()) };
+        let time = clock.bind(py).call0()?;
+        let seconds: f64 = time.extract().map_err(|_| {
+            let text = format!("clock: returned {}, a number of seconds is needed", time.get_type());
+            DatatypeError::new_err((text, "clock"))
+        })?;
+        if seconds.is_nan() {
+            return Err(RangeError::new_err(("clock: returned nan", "clock")));
         }
-        let clock = self.inner.with(py, |inner| match (&inner.cache, &inner.settings.clock) {
-            (Some(cache), _) if !cache.is_timed() && matches!(ttl, Ttl::Default | Ttl::Never) => Clock::NotNeeded,
-            (_, None) => Clock::Monotonic,
-            (_, Some(clock)) => Clock::Own(clock.clone_ref(py)),
-        });
-        match clock {
-            Clock::NotNeeded => Ok(0),
-            Clock::Monotonic => Ok(monotonic()),
-            Clock::Own(clock) => {
-                let time = clock.bind(py).call0()?;
-                let seconds: f64 = time.extract().map_err(|_| {
-                    let text = format!("clock: returned {}, a number of seconds is needed", time.get_type());
-                    DatatypeError::new_err((text, "clock"))
-                })?;
-                if seconds.is_nan() {
-                    return Err(RangeError::new_err(("clock: returned nan", "clock")));
-                }
-                Ok(settings::nanoseconds(seconds))
-            }
-        }
+        Ok(settings::nanoseconds(seconds))
     }
 
     /// Drops what left the cache, after the listener has seen it. The lock must be free.
-    #[inline]
     fn let_go(&self, py: Python<'_>, removed: Removed<Entry>) {
-        if !removed.is_empty() {
-            self.let_go_each(py, removed);
-        }
+        let listener = self.listener(py);
+        removed.for_each(|entry, cause| entry.leave(py, cause, listener.as_ref()));
     }
 
-    fn let_go_each(&self, py: Python<'_>, removed: impl IntoIterator<Item = (Entry, Cause)>) {
-        let listener =
-            self.inner.with(py, |inner| inner.settings.on_evict.as_ref().map(|listener| listener.clone_ref(py)));
-        for (entry, cause) in removed {
-            let Some(listener) = &listener else { continue };
-            if let Err(error) = listener.bind(py).call1((&entry.key, &entry.value, cause_name(cause))) {
-                error.write_unraisable(py, Some(listener.bind(py)));
-            }
-        }
+    fn listener(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.inner.with(py, |inner| inner.settings.on_evict.as_ref().map(|listener| listener.clone_ref(py)))
     }
 
     /// The value as it will be stored, and its weight. Runs Python code.
@@ -163,6 +152,7 @@ impl LRUCache {
     }
 
     /// Stores a value, unless `keep` says that a resident one stays.
+    #[inline]
     fn store<'py>(
         &self,
         key: &Bound<'py, PyAny>,
@@ -171,13 +161,31 @@ impl LRUCache {
         keep: impl FnOnce(&Cache<Entry>, Option<u32>) -> bool,
     ) -> PyResult<Stored> {
         let py = key.py();
-        let key = Key::new(key)?;
-        let (value, Weighed { weight, owner }) = self.prepare(key.object, value)?;
+        let hashed = Key::new(key)?;
+        if self.inner.with(py, |inner| inner.settings.is_plain()) {
+            return self.store_weighed(&hashed, value, Weight::default(), None, ttl, keep);
+        }
+        // Both are kept until the lock is free: what is not stored in the end must not die under it.
+        let (value, Weighed { weight, owner }) = self.prepare(key, value)?;
+        self.store_weighed(&hashed, &value, weight, owner.as_ref(), ttl, keep)
+    }
+
+    #[inline]
+    fn store_weighed<'py>(
+        &self,
+        key: &Key<'_, 'py>,
+        value: &Bound<'py, PyAny>,
+        weight: Weight,
+        owner: Option<&Py<PyAny>>,
+        ttl: Ttl,
+        keep: impl FnOnce(&Cache<Entry>, Option<u32>) -> bool,
+    ) -> PyResult<Stored> {
+        let py = value.py();
         let now = self.now(py, ttl)?;
-        // What is not stored in the end must not die under the lock.
-        let _kept = (value.clone(), owner.as_ref().map(|owner| owner.clone_ref(py)));
-        let entry = Entry::new(&key, value, owner);
-        self.lookup(&key, now, |inner, slot, removed| {
+        let tracked = key.is_tracked() || is_tracked(value) || owner.is_some();
+        // What a listener does not have to see needs no entry.
+        let mut replaced = None;
+        let stored = self.lookup(key, now, |inner, slot, removed| {
             let Some(cache) = &mut inner.cache else { return Stored::TooLarge };
             if keep(cache, slot) {
                 return Stored::Kept(slot.map(|slot| cache.entry(slot).value.clone_ref(py)));
@@ -185,13 +193,31 @@ impl LRUCache {
             if cache.rejects(weight) {
                 return Stored::TooLarge;
             }
-            inner.tracks |= entry.tracked;
-            match slot {
-                Some(slot) => cache.replace(slot, |old| old.renew(py, entry), weight, ttl, now, removed),
-                None => cache.insert(key.hash, entry, weight, ttl, now, removed),
-            }
+            inner.tracks |= tracked;
+            let owner = owner.map(|owner| owner.clone_ref(py));
+            let value = value.clone().unbind();
+            let Some(slot) = slot else {
+                let entry = Entry { key: key.object.clone().unbind(), value, owner, kind: key.kind, tracked };
+                cache.insert(key.hash, entry, weight, ttl, now, removed);
+                return Stored::Now;
+            };
+            let listened = inner.settings.on_evict.is_some();
+            let renew = |entry: &mut Entry, removed: &mut Removed<Entry>| {
+                entry.tracked |= tracked;
+                let value = std::mem::replace(&mut entry.value, value);
+                let owner = std::mem::replace(&mut entry.owner, owner);
+                if listened {
+                    let key = entry.key.clone_ref(py);
+                    removed.push(Entry { key, value, owner, ..*entry }, Cause::Replaced);
+                } else {
+                    replaced = Some((value, owner));
+                }
+            };
+            cache.replace(slot, renew, weight, ttl, now, removed);
             Stored::Now
-        })
+        });
+        drop(replaced);
+        stored
     }
 
     /// A look-up that counts.
@@ -232,7 +258,7 @@ impl LRUCache {
         })?;
         let Some(entry) = taken else { return Ok(None) };
         let value = entry.value.clone_ref(py);
-        self.let_go_each(py, [(entry, Cause::Explicit)]);
+        entry.leave(py, Cause::Explicit, self.listener(py).as_ref());
         Ok(Some(value))
     }
 
@@ -245,14 +271,17 @@ impl LRUCache {
             cache.expire(now, &mut removed);
             Ok(look(cache))
         });
-        self.let_go(py, removed);
+        if !removed.is_empty() {
+            self.let_go(py, removed);
+        }
         result
     }
 
     fn clear_all(&self, py: Python<'_>) -> PyResult<()> {
         let entries = self.look(py, Cache::clear)?;
         self.inner.with(py, |inner| inner.tracks &= inner.cache.as_ref().is_some_and(|cache| !cache.is_empty()));
-        self.let_go_each(py, entries.map(|entry| (entry, Cause::Explicit)));
+        let listener = self.listener(py);
+        entries.for_each(|entry| entry.leave(py, Cause::Explicit, listener.as_ref()));
         Ok(())
     }
 }
@@ -268,15 +297,6 @@ enum Stored {
 fn monotonic() -> i64 {
     static START: OnceLock<Instant> = OnceLock::new();
     i64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(i64::MAX)
-}
-
-fn cause_name(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Size => "size",
-        Cause::Expired => "expired",
-        Cause::Replaced => "replaced",
-        Cause::Explicit => "explicit",
-    }
 }
 
 /// An array as one read-only view; the caller's own stays as it is.

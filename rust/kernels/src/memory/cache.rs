@@ -69,13 +69,14 @@ pub enum Cause {
 #[derive(Debug)]
 pub struct Removed<E> {
     // Nearly always none or one: no allocation for those.
-    first: Option<(E, Cause)>,
+    first: Option<E>,
+    cause: Cause,
     rest: Vec<(E, Cause)>,
 }
 
 impl<E> Default for Removed<E> {
     fn default() -> Self {
-        Self { first: None, rest: Vec::new() }
+        Self { first: None, cause: Cause::Size, rest: Vec::new() }
     }
 }
 
@@ -85,20 +86,26 @@ impl<E> Removed<E> {
         self.first.is_none()
     }
 
-    fn push(&mut self, entry: E, cause: Cause) {
-        match self.first {
-            None => self.first = Some((entry, cause)),
-            Some(_) => self.rest.push((entry, cause)),
+    /// Adds an entry.
+    #[inline]
+    pub fn push(&mut self, entry: E, cause: Cause) {
+        if self.first.is_none() {
+            self.first = Some(entry);
+            self.cause = cause;
+        } else {
+            self.rest.push((entry, cause));
         }
     }
-}
 
-impl<E> IntoIterator for Removed<E> {
-    type Item = (E, Cause);
-    type IntoIter = std::iter::Chain<std::option::IntoIter<(E, Cause)>, std::vec::IntoIter<(E, Cause)>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.rest)
+    /// Hands over every entry, in order.
+    #[inline]
+    pub fn for_each(self, mut each: impl FnMut(E, Cause)) {
+        if let Some(entry) = self.first {
+            each(entry, self.cause);
+        }
+        for (entry, cause) in self.rest {
+            each(entry, cause);
+        }
     }
 }
 
@@ -194,6 +201,11 @@ impl<E> Cache<E> {
         self.slab.get(slot)
     }
 
+    /// The hash of a slot's entry.
+    pub fn hash(&self, slot: u32) -> u64 {
+        self.slab.hash(slot)
+    }
+
     /// A number that no other entry of this cache has had; `None` for an empty slot.
     pub fn version(&self, slot: u32) -> Option<u32> {
         self.slab.version(slot)
@@ -205,7 +217,14 @@ impl<E> Cache<E> {
     }
 
     /// Removes what has ended by `now`. Every operation on a timed cache begins with this.
+    #[inline]
     pub fn expire(&mut self, now: i64, removed: &mut Removed<E>) {
+        if self.expiry.is_some() {
+            self.expire_by(now, removed);
+        }
+    }
+
+    fn expire_by(&mut self, now: i64, removed: &mut Removed<E>) {
         let Some(expiry) = &mut self.expiry else { return };
         expiry.advance(now);
         while let Some(slot) = self.expiry.as_mut().and_then(|expiry| expiry.ended()) {
@@ -259,12 +278,11 @@ impl<E> Cache<E> {
         }
     }
 
-    /// Puts another value into a resident entry (`swap` exchanges it and returns the old one as an entry): a use of it,
-    /// and its time starts anew.
+    /// Puts another value into a resident entry, which `renew` does: a use of it, and its time starts anew.
     pub fn replace(
         &mut self,
         slot: u32,
-        swap: impl FnOnce(&mut E) -> E,
+        renew: impl FnOnce(&mut E, &mut Removed<E>),
         weight: Weight,
         ttl: Ttl,
         now: i64,
@@ -272,14 +290,16 @@ impl<E> Cache<E> {
     ) {
         self.untimed_until(ttl, now);
         self.stats.evictions[Cause::Replaced as usize] += 1;
-        removed.push(swap(self.slab.get_mut(slot)), Cause::Replaced);
+        renew(self.slab.get_mut(slot), removed);
         self.ledger.release(slot);
         self.ledger.charge(slot, weight);
         self.policy.replace(&mut self.slab, slot, weight.bytes);
         if let Some(expiry) = &mut self.expiry {
             expiry.start(slot, ttl);
         }
-        self.shrink(slot, removed);
+        if self.bounds.bytes.is_some() {
+            self.shrink(slot, removed);
+        }
     }
 
     /// Takes an entry out.

@@ -45,13 +45,17 @@ impl Ledger {
         }
     }
 
+    #[inline]
     pub(super) fn charge(&mut self, slot: u32, weight: Weight) {
+        // A cache that weighs nothing keeps no vector.
+        if weight != Weight::default() || !self.weights.is_empty() {
+            self.charge_weight(slot, weight);
+        }
+    }
+
+    fn charge_weight(&mut self, slot: u32, weight: Weight) {
         let slot = slot as usize;
         if self.weights.len() <= slot {
-            // Caches without byte bounds never come here with a weight, and keep no vector.
-            if weight == Weight::default() {
-                return;
-            }
             self.weights.resize(slot + 1, Weight::default());
         }
         self.weights[slot] = weight;
@@ -69,7 +73,14 @@ impl Ledger {
         }
     }
 
+    #[inline]
     pub(super) fn release(&mut self, slot: u32) {
+        if !self.weights.is_empty() {
+            self.release_weight(slot);
+        }
+    }
+
+    fn release_weight(&mut self, slot: u32) {
         let Some(weight) = self.weights.get_mut(slot as usize) else { return };
         let Weight { bytes, owner } = std::mem::take(weight);
         let Some(address) = owner else {

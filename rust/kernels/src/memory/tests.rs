@@ -30,7 +30,7 @@ impl Subject {
     }
 
     fn drop(&mut self, removed: Removed<Entry>) {
-        self.left.extend(removed.into_iter().map(|(entry, cause)| (entry.key, cause)));
+        removed.for_each(|entry, cause| self.left.push((entry.key, cause)));
     }
 
     fn get(&mut self, key: u64, now: i64) -> Option<u64> {
@@ -52,7 +52,10 @@ impl Subject {
         let entry = Entry { key, value };
         match slot {
             Some(slot) => {
-                self.cache.replace(slot, |old| std::mem::replace(old, entry), weight, ttl, now, &mut removed);
+                let renew = |old: &mut Entry, removed: &mut Removed<Entry>| {
+                    removed.push(std::mem::replace(old, entry), Cause::Replaced);
+                };
+                self.cache.replace(slot, renew, weight, ttl, now, &mut removed);
             }
             None => self.cache.insert(key % 7, entry, weight, ttl, now, &mut removed),
         }
