@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from zerocost._kernels import LRUCache
     from zerocost.api.artifact_api import ArtifactRESTAPI, create_app
     from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
+    from zerocost.artifacts.memory.memoize import memoize
     from zerocost.artifacts.parallel.gather import gather
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
     from zerocost.artifacts.parallel.schedule import pipeline_schedule
@@ -70,6 +71,7 @@ _LAZY = {
     "gather": "zerocost.artifacts.parallel.gather",
     "pipeline_schedule": "zerocost.artifacts.parallel.schedule",
     "LRUCache": "zerocost._kernels",
+    "memoize": "zerocost.artifacts.memory.memoize",
     "create_app": "zerocost.api.artifact_api",
 }
 """Public names whose modules are imported when the name is first used."""
@@ -119,6 +121,7 @@ __all__ = [
     "create_app",
     "default_registry",
     "gather",
+    "memoize",
     "num_threads",
     "pipeline_schedule",
     "set_num_threads",

@@ -12,6 +12,7 @@ def default_registry() -> ArtifactRegistry:
     from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
     from zerocost.artifacts.attention.sliding_window import SlidingWindowAttentionArtifact
     from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
+    from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 
@@ -21,4 +22,5 @@ def default_registry() -> ArtifactRegistry:
     registry.register_artifact("scaled_dot_product_attention", ScaledDotProductAttentionArtifact(), "attention")
     registry.register_artifact("tensor_parallel", TensorParallelArtifact(), "parallel")
     registry.register_artifact("pipeline_parallel", PipelineParallelArtifact(registry), "parallel")
+    registry.register_artifact("lru_cache", LRUCacheArtifact(), "memory")
     return registry

@@ -1,0 +1,121 @@
+"""``@zerocost.memoize``: ``functools.lru_cache`` with this cache's bounds, times and single flight."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from types import MethodType
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+
+from zerocost._kernels import LRUCache
+
+__all__ = ["CacheInfo", "Memoized", "memoize"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_ABSENT = object()
+_KEYWORDS = object()
+
+
+class CacheInfo(NamedTuple):
+    """What ``cache_info()`` tells, as ``functools`` names it; ``currbytes`` where there is a bound on bytes."""
+
+    hits: int
+    misses: int
+    maxsize: int | None
+    currsize: int
+    maxbytes: int | None
+    currbytes: int
+
+
+class Memoized(Generic[P, R]):
+    """A function with a cache of its results; ``cache`` is the :class:`~zerocost.LRUCache`."""
+
+    def __init__(
+        self, function: Callable[P, R], make: Callable[[], LRUCache[Any, Any]], typed: bool, single_flight: bool
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.cache = make()
+        self._make = make
+        self._function = function
+        self._typed = typed
+        self._single_flight = single_flight
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function's result for these arguments, from the cache where it is there."""
+        key = self._key(args, kwargs)
+        cache = self.cache
+        if self._single_flight:
+            return cast("R", cache.get_or_compute(key, lambda: self._function(*args, **kwargs)))
+        result = cache.get(key, _ABSENT)
+        if result is _ABSENT:
+            result = self._function(*args, **kwargs)
+            cache.put(key, result)
+        return cast("R", result)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bound to its instance, as a function in a class is."""
+        return self if instance is None else MethodType(self, instance)
+
+    def cache_info(self) -> CacheInfo:
+        """Hits, misses, bounds and sizes."""
+        stats, cache = self.cache.stats(), self.cache
+        return CacheInfo(
+            stats["hits"], stats["misses"], cache.max_entries, stats["entries"], cache.max_bytes, stats["bytes"]
+        )
+
+    def cache_clear(self) -> None:
+        """Forgets every result and sets the counters to zero."""
+        self.cache.clear()
+        self.cache = self._make()
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """The bounds, and whether types are told apart."""
+        return {"maxsize": self.cache.max_entries, "typed": self._typed, "maxbytes": self.cache.max_bytes}
+
+    def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        key = args
+        if kwargs:
+            key += (_KEYWORDS, *(part for item in kwargs.items() for part in item))
+        if self._typed:
+            key += tuple(type(value) for value in args) + tuple(type(value) for value in kwargs.values())
+        elif len(key) == 1 and type(key[0]) in (int, str):
+            return cast("Hashable", key[0])
+        return key
+
+
+def memoize(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    max_entries: int | None = None,
+    max_bytes: int | None = None,
+    typed: bool = False,
+    single_flight: bool = True,
+    **options: Any,
+) -> Any:
+    """Remembers what a function returned for the arguments that it was called with.
+
+    Use it as ``@memoize`` (128 entries) or as ``@memoize(max_entries=…, max_bytes=…)``. ``cache_info()``,
+    ``cache_clear()``, ``cache_parameters()`` and ``__wrapped__`` are those of :func:`functools.lru_cache`.
+
+    Args:
+        function: what to remember the results of; its arguments must be hashable.
+        max_entries: at most this many results; 128 if there is no bound on bytes either.
+        max_bytes: at most this many bytes of results.
+        typed: tell ``f(3)`` from ``f(3.0)``.
+        single_flight: concurrent calls with the same arguments wait for one of them. A function that calls itself
+            with the same arguments then raises RuntimeError instead of recurring without end.
+        options: ``ttl``, ``tti``, ``policy`` and what else :class:`~zerocost.LRUCache` takes.
+    """
+    if max_entries is None and max_bytes is None:
+        max_entries = 128
+
+    def make() -> LRUCache[Any, Any]:
+        return LRUCache(max_entries, max_bytes, **options)
+
+    if function is not None:
+        return Memoized(function, make, typed, single_flight)
+    make()  # what cannot work is refused where it is written
+    return lambda decorated: Memoized(decorated, make, typed, single_flight)

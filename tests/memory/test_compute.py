@@ -1,0 +1,260 @@
+"""Single flight: one computation per key, threads and tasks."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from zerocost import LRUCache
+
+pytestmark = pytest.mark.timeout(20)
+
+
+def together(count, work):
+    """The results (or exceptions) of ``work(n)`` in ``count`` threads."""
+    results = [None] * count
+
+    def run(n):
+        try:
+            results[n] = work(n)
+        except BaseException as error:
+            results[n] = error
+
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    assert not any(thread.is_alive() for thread in threads), "it hangs"
+    return results
+
+
+def test_threads_share_one_computation():
+    cache = LRUCache(9)
+    calls = []
+    gate = threading.Event()
+
+    def load():
+        calls.append(1)
+        gate.wait()
+        return object()
+
+    def ask(n):
+        if n == 7:
+            time.sleep(0.05)
+            gate.set()
+        return cache.get_or_compute("key", load)
+
+    results = together(8, ask)
+    assert len(calls) == 1
+    assert all(result is results[0] for result in results)
+    assert cache["key"] is results[0]
+    assert cache.stats()["loads"] == 1
+    assert cache.stats()["load_seconds"] > 0
+    assert len(cache._flights()) == 0
+
+
+def test_the_exception_goes_to_everyone_and_is_not_cached():
+    cache = LRUCache(9)
+    gate = threading.Event()
+
+    def load():
+        gate.wait()
+        raise LookupError("nothing there")
+
+    def ask(n):
+        if n == 3:
+            time.sleep(0.05)
+            gate.set()
+        return cache.get_or_compute("key", load)
+
+    assert {type(result) for result in together(4, ask)} == {LookupError}
+    assert "key" not in cache
+    assert cache.get_or_compute("key", lambda: 1) == 1
+    assert cache.stats()["loads"] >= 2
+
+
+def test_a_flight_that_waits_for_itself_raises():
+    cache = LRUCache(9)
+
+    def load():
+        return cache.get_or_compute("key", load)
+
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        cache.get_or_compute("key", load)
+    assert len(cache._flights()) == 0
+
+
+def test_flights_that_wait_for_each_other_raise():
+    one, two = LRUCache(9), LRUCache(9)
+    both = threading.Barrier(2)
+
+    def ask(n):
+        first, second = (one, two) if n == 0 else (two, one)
+
+        def load():
+            both.wait()
+            return second.get_or_compute("key", lambda: 1)
+
+        return first.get_or_compute("key", load)
+
+    results = together(2, ask)
+    assert any(isinstance(result, RuntimeError) for result in results)
+
+
+def test_a_put_during_the_flight_wins_and_a_deleted_key_does_not_come_back():
+    for meanwhile, after, result in (
+        (lambda cache: cache.put("key", "put"), {"key": "put"}, "put"),
+        (lambda cache: cache.setdefault("key", "put"), {"key": "put"}, "put"),
+        (lambda cache: cache.pop("key", None), {}, "computed"),
+        (lambda cache: (cache.put("key", "put"), cache.pop("key")), {}, "computed"),
+        (lambda cache: cache.clear(), {}, "computed"),
+    ):
+        cache = LRUCache(9)
+
+        def load(cache=cache, meanwhile=meanwhile):
+            meanwhile(cache)
+            return "computed"
+
+        assert cache.get_or_compute("key", load) == result
+        assert cache == after
+        assert len(cache._flights()) == 0
+
+
+def test_who_comes_after_a_delete_computes_anew():
+    cache = LRUCache(9)
+
+    def load():
+        cache.pop("key", None)
+        assert cache.get_or_compute("key", lambda: "fresh") == "fresh"
+        return "stale"
+
+    assert cache.get_or_compute("key", load) == "fresh"
+    assert cache["key"] == "fresh"
+
+
+def test_an_interrupted_leader_is_replaced():
+    cache = LRUCache(9)
+    inside, calls = threading.Event(), []
+
+    def load():
+        calls.append(1)
+        if len(calls) == 1:
+            inside.set()
+            time.sleep(0.05)
+            raise KeyboardInterrupt
+        return "second"
+
+    def ask(n):
+        if n == 1:
+            inside.wait()
+        return cache.get_or_compute("key", load)
+
+    first, second = together(2, ask)
+    assert isinstance(first, KeyboardInterrupt)
+    assert second == "second"
+
+
+def test_the_time_to_live_and_the_bound_hold_for_what_is_computed():
+    now = [0.0]
+    cache = LRUCache(max_bytes=10, clock=lambda: now[0])
+    assert cache.get_or_compute("large", lambda: bytes(11)) == bytes(11)
+    assert "large" not in cache
+    assert cache.get_or_compute("a", lambda: b"1", ttl=5) == b"1"
+    now[0] = 5.0
+    assert "a" not in cache
+    with pytest.raises(ValueError, match="ttl"):
+        cache.get_or_compute("a", lambda: 1, ttl=0)
+    with pytest.raises(TypeError, match="sizeof"):
+        cache.get_or_compute("odd", object)
+
+
+def test_tasks_share_one_computation():
+    async def main():
+        cache = LRUCache(9)
+        calls = []
+
+        async def load():
+            calls.append(1)
+            await asyncio.sleep(0.01)
+            return object()
+
+        results = await asyncio.gather(*(cache.aget_or_compute("key", load) for _ in range(10)))
+        assert len(calls) == 1
+        assert all(result is results[0] for result in results)
+        assert await cache.aget_or_compute("key", load) is results[0]
+        assert await cache.aget_or_compute("sync", lambda: 5) == 5
+
+    asyncio.run(main())
+
+
+def test_tasks_and_threads_share_one_computation():
+    cache = LRUCache(9)
+    started = threading.Event()
+
+    def slow():
+        started.set()
+        time.sleep(0.05)
+        return "thread"
+
+    def ask(n):
+        if n == 0:
+            return cache.get_or_compute("key", slow)
+        started.wait()
+        return asyncio.run(cache.aget_or_compute("key", lambda: "task"))
+
+    assert together(3, ask) == ["thread"] * 3
+
+
+def test_a_cancelled_leader_is_replaced_and_a_cancelled_waiter_harms_nobody():
+    async def main():
+        cache = LRUCache(9)
+        calls = []
+
+        async def load():
+            calls.append(1)
+            await asyncio.sleep(0.02 if len(calls) > 1 else 10)
+            return len(calls)
+
+        leader = asyncio.create_task(cache.aget_or_compute("key", load))
+        await asyncio.sleep(0)
+        waiters = [asyncio.create_task(cache.aget_or_compute("key", load)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiters[0].cancel()
+        leader.cancel()
+        done = await asyncio.gather(leader, *waiters, return_exceptions=True)
+        assert [isinstance(result, asyncio.CancelledError) for result in done] == [True, True, False, False]
+        assert done[2:] == [2, 2]
+
+    asyncio.run(main())
+
+
+def test_tasks_that_wait_for_each_other_raise():
+    async def main():
+        cache = LRUCache(9)
+
+        async def load(other):
+            await asyncio.sleep(0)
+            return await cache.aget_or_compute(other, lambda: load("a" if other == "b" else "b"))
+
+        done = await asyncio.gather(
+            cache.aget_or_compute("a", lambda: load("b")),
+            cache.aget_or_compute("b", lambda: load("a")),
+            return_exceptions=True,
+        )
+        assert any(isinstance(result, RuntimeError) for result in done)
+
+    asyncio.run(main())
+
+
+def test_a_task_that_blocks_its_own_loop_raises():
+    async def main():
+        cache = LRUCache(9)
+        leading = asyncio.create_task(cache.aget_or_compute("key", lambda: asyncio.sleep(0.05, "async")))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="wait for itself"):
+            cache.get_or_compute("key", lambda: "sync")
+        assert await leading == "async"
+
+    asyncio.run(main())

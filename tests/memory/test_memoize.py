@@ -1,0 +1,137 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import zerocost
+
+
+def test_it_remembers_as_functools_does():
+    calls = []
+
+    @zerocost.memoize(max_entries=2)
+    def add(a, b=1, *, c=0):
+        """Adds."""
+        calls.append((a, b, c))
+        return a + b + c
+
+    assert [add(1), add(1), add(1, 1), add(1, b=1), add(1, c=2)] == [2, 2, 2, 2, 4]
+    assert len(calls) == 4
+    assert add.__name__ == "add"
+    assert add.__doc__ == "Adds."
+    assert add.__wrapped__(2) == 3
+    info = add.cache_info()
+    assert (info.hits, info.misses, info.maxsize, info.currsize) == (1, 4, 2, 2)
+    assert add.cache_parameters() == {"maxsize": 2, "typed": False, "maxbytes": None}
+    add.cache_clear()
+    assert add.cache_info()[:4] == (0, 0, 2, 0)
+
+
+def test_typed_tells_types_apart():
+    @zerocost.memoize(typed=True)
+    def kind(x, **options):
+        return type(x)
+
+    assert [kind(3), kind(3.0), kind(True), kind(x=3), kind(x=3.0)] == [int, float, bool, int, float]
+
+    @zerocost.memoize
+    def loose(x, y):
+        return type(x)
+
+    assert [loose(3, 0), loose(3.0, 0)] == [int, int]
+    assert loose.cache_info().maxsize == 128
+
+
+def test_arguments_and_keywords_are_not_confused():
+    @zerocost.memoize
+    def seen(*args, **kwargs):
+        return args, kwargs
+
+    for _ in range(2):
+        assert seen("a", 1) == (("a", 1), {})
+        assert seen(a=1) == ((), {"a": 1})
+        assert seen(("a", 1)) == ((("a", 1),), {})
+        assert seen() == ((), {})
+    with pytest.raises(TypeError, match="unhashable"):
+        seen([])
+
+
+def test_methods_remember_by_instance():
+    class Model:
+        @zerocost.memoize
+        def double(self, x):
+            return 2 * x, self
+
+    one, two = Model(), Model()
+    assert one.double(3)[1] is one
+    assert two.double(3)[1] is two
+    assert one.double(3)[1] is one
+    assert Model.double.cache_info().hits == 1
+
+
+def test_bounds_times_and_errors():
+    now = [0.0]
+    made = []
+
+    @zerocost.memoize(max_bytes=100, ttl=10, clock=lambda: now[0])
+    def zeros(n):
+        made.append(n)
+        return np.zeros(n)
+
+    assert zeros(5) is zeros(5)
+    assert zeros(50) is not zeros(50), "larger than the cache: returned, not kept"
+    now[0] = 10.0
+    zeros(5)
+    assert made == [5, 50, 50, 5]
+    assert zeros.cache_info().currbytes == 40
+
+    @zerocost.memoize
+    def failing():
+        made.append("failed")
+        raise LookupError
+
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            failing()
+    assert made[-2:] == ["failed", "failed"]
+    with pytest.raises(ValueError, match="max_entries"):
+        zerocost.memoize(max_entries=0)
+
+
+@pytest.mark.parametrize("single_flight", [True, False])
+def test_concurrent_calls(single_flight):
+    calls = []
+    together = threading.Barrier(4)
+
+    @zerocost.memoize(single_flight=single_flight)
+    def slow(x):
+        calls.append(x)
+        time.sleep(0.05)
+        return object()
+
+    def run():
+        together.wait()
+        slow(1)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1 if single_flight else len(calls) == 4
+
+
+def test_recursion_ends():
+    @zerocost.memoize(max_entries=1000)
+    def fibonacci(n):
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    assert fibonacci(80) == 23416728348467685
+
+    @zerocost.memoize
+    def endless(n):
+        return endless(n)
+
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        endless(1)
