@@ -12,7 +12,7 @@ def default_registry() -> ArtifactRegistry:
     from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
     from zerocost.artifacts.attention.sliding_window import SlidingWindowAttentionArtifact
     from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
-    from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
+    from zerocost.artifacts.memory.lru_cache import cache_from_environment
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 
@@ -22,5 +22,5 @@ def default_registry() -> ArtifactRegistry:
     registry.register_artifact("scaled_dot_product_attention", ScaledDotProductAttentionArtifact(), "attention")
     registry.register_artifact("tensor_parallel", TensorParallelArtifact(), "parallel")
     registry.register_artifact("pipeline_parallel", PipelineParallelArtifact(registry), "parallel")
-    registry.register_artifact("lru_cache", LRUCacheArtifact(), "memory")
+    registry.register_artifact("lru_cache", cache_from_environment(), "memory")
     return registry

@@ -9,7 +9,7 @@ from zerocost._kernels import LRUCache
 from zerocost.core.artifact_base import MemoryArtifact
 from zerocost.errors import RangeError
 
-__all__ = ["DEFAULT_MAX_BYTES", "LRUCacheArtifact", "max_bytes_from_environment"]
+__all__ = ["DEFAULT_MAX_BYTES", "LRUCacheArtifact", "cache_from_environment", "max_bytes_from_environment"]
 
 DEFAULT_MAX_BYTES = 256 * 1024**2
 
@@ -78,3 +78,13 @@ def max_bytes_from_environment() -> int:
     if not given.isdecimal() or int(given) == 0:
         raise RangeError(f"{name}: {given!r} was given, a whole number of bytes of 1 or more is allowed", name)
     return int(given)
+
+
+def cache_from_environment() -> MemoryArtifact:
+    """The artifact that the environment asks for: on the server at ``ZEROCOST_MEMORY_URL``, else in this process."""
+    url = os.environ.get("ZEROCOST_MEMORY_URL", "").strip()
+    if not url:
+        return LRUCacheArtifact()
+    from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact
+
+    return RedisCacheArtifact(url)
