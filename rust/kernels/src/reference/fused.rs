@@ -14,6 +14,8 @@ pub struct AttentionRow {
     pub sharpness: f64,
     /// The largest magnitude in the values that take part.
     pub largest: f64,
+    /// By how much the smallest score that top-k keeps is above the largest one that it drops; infinite if it drops none.
+    pub margin: f64,
 }
 
 /// What [`Attention::run`] computes: the rows of `[..., h_q, n_q]` in C order.
@@ -91,11 +93,17 @@ fn row(
             scores.push((j, score + bias));
         }
     }
+    let mut margin = f64::INFINITY;
     if let Some(keep) = checked.keep {
         // NaN counts as the largest, ties go to the lower index: a stable sort, descending.
         let order = |score: f64| if score.is_nan() { f64::INFINITY } else { score };
         scores
             .sort_by(|a, b| (b.1.is_nan(), order(b.1)).partial_cmp(&(a.1.is_nan(), order(a.1))).expect("no NaN left"));
+        if let [.., kept] = scores[..keep.min(scores.len())]
+            && let Some(dropped) = scores.get(keep)
+        {
+            margin = kept.1 - dropped.1;
+        }
         scores.truncate(keep);
         scores.sort_by_key(|&(j, _)| j);
     }
@@ -116,5 +124,5 @@ fn row(
             sharpness = sharpness.max(checked.scale.abs() * query * norm(&|c| k(j, c)));
         }
     }
-    AttentionRow { output, sharpness, largest }
+    AttentionRow { output, sharpness, largest, margin }
 }

@@ -148,7 +148,7 @@ impl<T: Element> Task for Item<'_, T> {
                         for start in starts.clone() {
                             work.score(cpu, tile.clone(), Keys::Packed(&block(start)), start, start - first);
                         }
-                        work.keep_largest(tile.clone(), keep, first);
+                        work.keep_largest(cpu, tile.clone(), keep, first);
                         // The sums so far are 0, which nothing shrinks.
                         work.weigh(cpu, tile.clone(), 0..starts.len() * KEYS, is_finite);
                         for start in starts.clone() {

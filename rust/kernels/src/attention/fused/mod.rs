@@ -11,8 +11,8 @@ mod shape;
 mod tests;
 mod tile;
 
-use crate::arch::{Element, Level, Real};
-use crate::attention::{Align, Band, Window};
+use crate::arch::{Element, Level};
+use crate::attention::{Align, Band, Window, kept};
 use crate::view::{View, ViewMut};
 use crate::{Error, Result};
 
@@ -105,7 +105,7 @@ impl<T: Element> Attention<'_, T> {
             band: Band::new(self.window, self.align, problem.n_q, problem.n_k),
             scale,
             softcap: (self.softcap > 0.0).then_some(self.softcap),
-            keep: self.sparsity_ratio.map(|ratio| kept(ratio, problem.n_k)).transpose()?,
+            keep: self.sparsity_ratio.map(|ratio| checked_kept(ratio, problem.n_k)).transpose()?,
             mask,
             sink_stride: self.sinks.as_ref().map_or(Ok(0), |sinks| problem.sinks(sinks.layout()))?,
             problem,
@@ -132,24 +132,10 @@ impl<T: Element> Attention<'_, T> {
 }
 
 /// How many of `n_k` keys a `sparsity_ratio` keeps.
-fn kept(sparsity_ratio: f64, n_k: usize) -> Result<usize> {
+fn checked_kept(sparsity_ratio: f64, n_k: usize) -> Result<usize> {
     if !(0.0..1.0).contains(&sparsity_ratio) {
         let allowed = "a number of at least 0 and below 1";
         return Err(Error::Range { argument: "sparsity_ratio", given: sparsity_ratio.to_string(), allowed });
     }
-    let dropped = (sparsity_ratio * n_k as f64 + 1e-9).floor() as usize;
-    Ok(n_k.saturating_sub(dropped).max(1).min(n_k))
-}
-
-/// Makes all but the `keep` largest scores -inf. Ties go to the lower index, NaN counts as the largest.
-fn keep_largest<R: Real>(scores: &mut [R], keep: usize) {
-    if keep >= scores.len() {
-        return;
-    }
-    let rank = |score: R| if score.partial_cmp(&score).is_none() { (true, R::ZERO) } else { (false, score) };
-    let mut order: Vec<((bool, R), usize)> = scores.iter().map(|&score| rank(score)).zip(0..).collect();
-    order.sort_by(|a, b| b.0.partial_cmp(&a.0).expect("no NaN left").then(a.1.cmp(&b.1)));
-    for &(_, index) in &order[keep..] {
-        scores[index] = R::NEG_INFINITY;
-    }
+    Ok(kept(n_k, sparsity_ratio))
 }

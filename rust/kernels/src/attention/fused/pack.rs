@@ -101,21 +101,34 @@ impl<T: Element> Rows<T> {
     pub(super) unsafe fn copy<C: Cpu>(&self, cpu: C, start: usize, to: &mut [T::Real], width: usize) -> bool {
         let lanes = T::Real::lanes(cpu);
         let (n, zero) = (<T::Real as Real>::Lanes::<C>::N, lanes.splat(T::Real::ZERO));
-        let mut trace = zero;
+        // Four that do not wait for each other. They stay 0 while everything is finite.
+        let mut traces = [zero; 4];
         for (row, to) in to.chunks_exact_mut(width).enumerate() {
-            let from = self.first.wrapping_offset((start + row) as isize * self.row);
-            for (column, to) in (0..self.columns).step_by(n).zip(to.chunks_mut(n)) {
-                let from = from.wrapping_offset(column as isize * self.column);
+            let mut from = self.first.wrapping_offset((start + row) as isize * self.row);
+            let whole = if self.column == 1 { self.columns - self.columns % (4 * n) } else { 0 };
+            for to in to[..whole].chunks_exact_mut(4 * n) {
+                for (index, trace) in traces.iter_mut().enumerate() {
+                    // SAFETY: the caller promises the row; four whole vectors of it are left, and four are written.
+                    unsafe {
+                        let vector = T::load(cpu, from.add(index * n));
+                        *trace = lanes.fma(vector, zero, *trace);
+                        lanes.store(to.as_mut_ptr().add(index * n), vector);
+                    }
+                }
+                from = from.wrapping_add(4 * n);
+            }
+            for (column, to) in (whole..self.columns).step_by(n).zip(to[whole..].chunks_mut(n)) {
+                let from = from.wrapping_offset((column - whole) as isize * self.column);
                 // SAFETY: the caller promises the row; at most the columns that are left are read, and at most as many
                 // elements are written as the chunk has.
                 unsafe {
                     let vector = gather(cpu, from, self.column, (self.columns - column).min(n));
-                    // Stays 0 while everything is finite.
-                    trace = lanes.fma(vector, zero, trace);
+                    traces[0] = lanes.fma(vector, zero, traces[0]);
                     lanes.store_first(to.as_mut_ptr(), to.len(), vector);
                 }
             }
         }
+        let trace = lanes.add(lanes.add(traces[0], traces[1]), lanes.add(traces[2], traces[3]));
         lanes.sum(trace) == T::Real::ZERO
     }
 

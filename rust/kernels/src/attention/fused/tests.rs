@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::arch::Real;
 use crate::attention::WindowSize;
 use crate::reference;
 use crate::view::Layout;
@@ -274,6 +275,10 @@ impl Case {
                 continue;
             }
             for (row, (given, expected)) in elements.chunks(self.d_v).zip(&expected).enumerate() {
+                if expected.margin < 1e-5 * (1.0 + expected.sharpness) {
+                    // Rounding decides which of two keys is kept.
+                    continue;
+                }
                 let tolerance = T::tolerance(expected.sharpness, expected.largest);
                 for (column, (&given, &wanted)) in given.iter().zip(&expected.output).enumerate() {
                     assert!(
@@ -329,7 +334,6 @@ proptest! {
         case.check::<f64>();
     }
 
-    // Rounded scores may swap ranks, so that other keys are kept: top-k only where scores are exact enough.
     #[test]
     fn float16_is_within_the_bound(case in case()) {
         case.check::<half::f16>();

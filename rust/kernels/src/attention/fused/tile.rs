@@ -9,6 +9,7 @@ use super::item::{Call, Span, finite};
 use super::pack::{Block, KEYS, Rows, gather, padded};
 use super::product::{Onto, Product, ROWS, Scaled, Shape};
 use crate::arch::{Cpu, Element, Lanes, Real, exp_below, tanh};
+use crate::attention::{Cut, Keys as Order, keys};
 
 /// The keys of a block.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(super) struct Work<'a, T: Element> {
     stride: usize,
     /// What the mask adds to one row of scores.
     bias: Buffer<T::Real>,
+    /// Finds the largest scores of a row.
+    order: Order<<T::Real as Real>::Int>,
     /// Which keys take part, `[row of the tile][key]`: known when a block is not finite.
     takes_part: Vec<bool>,
     /// The largest score of each row so far.
@@ -79,6 +82,7 @@ impl<'a, T: Element> Work<'a, T> {
             scores: Buffer::zeroed(0),
             stride: KEYS,
             bias: Buffer::zeroed(if checked.mask.is_some() { KEYS } else { 0 }),
+            order: Order::new::<T::Real>(),
             takes_part: Vec::new(),
             tops: vec![T::Real::NEG_INFINITY; rows.len()],
             sums: vec![T::Real::ZERO; rows.len()],
@@ -213,12 +217,44 @@ impl<'a, T: Element> Work<'a, T> {
         }
     }
 
-    /// Drops all but the `keep` largest scores of each row of a tile.
-    pub(super) fn keep_largest(&mut self, tile: Range<usize>, keep: usize, first: usize) {
+    /// Drops all but the `keep` largest scores of each row of a tile: exactly so many, ties go to the lower index, NaN
+    /// counts as the largest.
+    #[inline(always)]
+    pub(super) fn keep_largest<C: Cpu>(&mut self, cpu: C, tile: Range<usize>, keep: usize, first: usize) {
+        let lanes = T::Real::lanes(cpu);
+        let n = <T::Real as Real>::Lanes::<C>::N;
+        let dropped = lanes.splat(T::Real::NEG_INFINITY);
         for (index, row) in self.rows[tile].iter().enumerate() {
-            let scores = &mut self.scores[index * self.stride..][..self.stride];
-            if !row.keys.is_empty() {
-                super::keep_largest(&mut scores[row.keys.start - first..row.keys.end - first], keep);
+            if row.keys.len() <= keep {
+                continue;
+            }
+            let scores = &mut self.scores[index * self.stride..][row.keys.start - first..row.keys.end - first];
+            // SAFETY: the row has so many scores.
+            unsafe { self.order.read(lanes, scores.as_ptr(), scores.len()) };
+            let Cut { key, mut ties } = self.order.cut(lanes, keep);
+            let cut = lanes.int_splat(key);
+            for scores in scores.chunks_mut(n) {
+                // SAFETY: the chunk has so many scores, at most a vector's.
+                let score = unsafe { lanes.load_first(scores.as_ptr(), scores.len()) };
+                let key = keys(lanes, score);
+                let above = lanes.int_gt(key, cut);
+                let mut equal =
+                    !lanes.bits(lanes.or(above, lanes.int_gt(cut, key))) & lanes.bits(lanes.first(scores.len()));
+                if ties > 0 && equal != 0 {
+                    for (lane, score) in scores.iter_mut().enumerate() {
+                        let is_equal = equal & 1 == 1;
+                        if !(lanes.bits(above) >> lane & 1 == 1 || is_equal && ties > 0) {
+                            *score = T::Real::NEG_INFINITY;
+                        }
+                        ties -= usize::from(is_equal && ties > 0);
+                        equal >>= 1;
+                    }
+                } else {
+                    // SAFETY: as above.
+                    unsafe {
+                        lanes.store_first(scores.as_mut_ptr(), scores.len(), lanes.select(above, score, dropped));
+                    }
+                }
             }
         }
     }
@@ -355,9 +391,16 @@ fn add_mask<C: Cpu, T: Element>(cpu: C, call: &Call<'_, T>, from: isize, bias: &
     let masked = lanes.splat(T::Real::NEG_INFINITY);
     let bias = &mut bias[..scores.len()];
     match mask {
+        Mask::Bool(mask) if operand.column == 1 => {
+            // SAFETY: the mask was checked to have an element for each query and key of each head.
+            let bytes = unsafe { std::slice::from_raw_parts(mask.as_ptr().offset(from), bias.len()) };
+            for (bias, &byte) in bias.iter_mut().zip(bytes) {
+                *bias = if byte != 0 { T::Real::ZERO } else { T::Real::NEG_INFINITY };
+            }
+        }
         Mask::Bool(mask) => {
             for (key, bias) in bias.iter_mut().enumerate() {
-                // SAFETY: the mask was checked to have an element for each query and key of each head.
+                // SAFETY: as above.
                 let takes_part = unsafe { *mask.as_ptr().offset(from + key as isize * operand.column) } != 0;
                 *bias = if takes_part { T::Real::ZERO } else { T::Real::NEG_INFINITY };
             }
@@ -373,7 +416,17 @@ fn add_mask<C: Cpu, T: Element>(cpu: C, call: &Call<'_, T>, from: isize, bias: &
             }
         }
     }
-    for (scores, bias) in scores.chunks_mut(n).zip(bias.chunks(n)) {
+    let whole = scores.len() - scores.len() % n;
+    let (first, last) = scores.split_at_mut(whole);
+    for (scores, bias) in first.chunks_exact_mut(n).zip(bias.chunks_exact(n)) {
+        // SAFETY: both chunks are whole vectors.
+        unsafe {
+            let (score, bias) = (lanes.load(scores.as_ptr()), lanes.load(bias.as_ptr()));
+            let sum = lanes.select(lanes.eq(bias, masked), masked, lanes.add(score, bias));
+            lanes.store(scores.as_mut_ptr(), sum);
+        }
+    }
+    for (scores, bias) in last.chunks_mut(n).zip(bias[whole..].chunks(n)) {
         // SAFETY: both chunks have the same number of elements, at most a vector's.
         unsafe {
             let score = lanes.load_first(scores.as_ptr(), scores.len());
