@@ -48,8 +48,9 @@ demo: $(VENV)/.demo ## the main job on real data, in process and over HTTP
 
 # The demo needs no test tools: an ordinary installation, as a user has it.
 $(VENV)/.demo: $(SOURCES)
+	@echo 'Building zerocost in $(VENV); the first time this takes some minutes.'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	test -e $(VENV)/.built || $(BIN)/python -m pip install --quiet --editable .
+	if test -e $(VENV)/.built; then $(MAKE) dev; else $(BIN)/python -m pip install --quiet --editable .; fi
 	touch $@
 
 clean: ## remove what was built

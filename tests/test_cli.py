@@ -83,11 +83,11 @@ def subprocess_of(*arguments, cwd, **options):
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help_names_every_command(succeeds, arguments):
     text = succeeds(*arguments)
-    for command in ("list", "describe", "validate", "run", "chain", "serve", "info"):
+    for command in ("list", "describe", "validate", "run", "chain", "serve", "info", "demo"):
         assert f"│ {command} " in text
 
 
-@pytest.mark.parametrize("command", ["list", "describe", "validate", "run", "chain", "serve", "info"])
+@pytest.mark.parametrize("command", ["list", "describe", "validate", "run", "chain", "serve", "info", "demo"])
 def test_help_of_every_command_has_an_example(succeeds, command):
     assert f"zerocost {command}" in succeeds(command, "--help").split("Example")[1]
 

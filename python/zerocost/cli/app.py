@@ -23,6 +23,7 @@ _PARTS = (
     "zerocost.cli.serving",
     "zerocost.cli.machine",
     "zerocost.cli.schedule",
+    "zerocost.cli.demonstration",
 )
 """Modules with an ``app`` each. One with a name becomes a group of commands, the others' commands stand at the top."""
 
