@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from zerocost.artifacts.parallel.schedule import pipeline_schedule
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
     from zerocost.core.artifact_validation import ArtifactValidator
+    from zerocost.services.memory_service import MemoryService
     from zerocost.services.model_service import ModelOutput, SimplifiedModelService
     from zerocost.services.tokenizer_service import TokenizerService
 
@@ -63,6 +64,7 @@ _LAZY = {
     "ArtifactRESTAPI": "zerocost.api.artifact_api",
     "ArtifactValidator": "zerocost.core.artifact_validation",
     "PipelineParallelArtifact": "zerocost.artifacts.parallel.pipeline_parallel",
+    "MemoryService": "zerocost.services.memory_service",
     "ModelOutput": "zerocost.services.model_service",
     "SimplifiedModelService": "zerocost.services.model_service",
     "TokenizerService": "zerocost.services.tokenizer_service",
@@ -98,6 +100,7 @@ __all__ = [
     "LimitExceeded",
     "MalformedJSON",
     "MemoryArtifact",
+    "MemoryService",
     "MissingInput",
     "ModelOutput",
     "OverlapError",

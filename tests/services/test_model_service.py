@@ -18,6 +18,7 @@ from zerocost import (
     UnknownArtifact,
     default_registry,
 )
+from zerocost.services.model import untrained_model
 from zerocost.services.model_service import SimplifiedModelService
 
 SENTENCES = ["The cat sits on the mat.", "Über die Brücke.", "図書館", "x", "The cat sits on the mat!"]
@@ -316,12 +317,45 @@ def test_results_are_remembered_for_the_same_model_and_artifacts_only(service, r
     service.stop_artifact("attention")
     assert service.forward(ids).timings["remembered"] == len(ids)
 
-    other = SimplifiedModelService(registry)
-    from zerocost.services.model import untrained_model
-
-    other.model = untrained_model(seed=1)
+    other = SimplifiedModelService(registry, untrained_model(seed=1))
     other.use_artifact("dict")
     assert other.forward(ids).timings["remembered"] == 0
+
+
+def test_the_built_in_cache_remembers(service):
+    service.use_artifact("lru_cache")
+    ids = ids_of(service)
+    plain = service.forward(ids)
+    again = service.forward(ids)
+    assert again.timings["remembered"] == len(ids)
+    np.testing.assert_array_equal(again.pooled, plain.pooled)
+    service.use_artifact("sliding_window_attention", window_size=3)
+    assert service.forward(ids).timings["remembered"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("sparse_attention", {"sparsity_ratio": 0.5}), ("sliding_window_attention", {"window_size": 4})],
+)
+def test_the_built_in_matrix_artifacts_attend_as_on_the_matrix(service, registry, name, params):
+    """Through ``attend``, and through the matrix of scores, for which a stranger's artifact stands in."""
+    implementation = registry[name].implementation
+
+    class Matrix(AttentionArtifact):
+        """Hands the scores to the built-in."""
+
+        def process_attention(self, attention_matrix, normalization: str = "none"):
+            return implementation.process_attention(attention_matrix, normalization=normalization, **params)
+
+    registry.register_artifact("matrix", Matrix(), "attention")
+    ids = ids_of(service)
+    plain = service.forward(ids)
+    service.use_artifact(name, **params)
+    fused = service.forward(ids)
+    service.use_artifact("matrix")
+    matrix = service.forward(ids)
+    np.testing.assert_allclose(fused.pooled, matrix.pooled, atol=1e-5)
+    assert not np.allclose(fused.pooled, plain.pooled, atol=1e-3)
 
 
 def test_a_mask_is_part_of_what_is_remembered(service, registry):

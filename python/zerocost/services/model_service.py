@@ -11,27 +11,25 @@ What an active artifact does in a forward pass:
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import itertools
-import time
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.artifacts.layers import activate
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.errors import InvalidInput, MissingInput, RangeError, ShapeError
-from zerocost.services.active import Active, ActiveArtifacts, recall, remember
-from zerocost.services.attending import attention_of
-from zerocost.services.encoder import Hidden, Linear, Projection, mean_of_sequences
-from zerocost.services.fingerprint import Fingerprints
+from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError, UndeclaredInput
+from zerocost.services.active import Active, ActiveArtifacts
+from zerocost.services.joining import Joiner
 from zerocost.services.model import Model, load_model, untrained_model
-from zerocost.services.packing import Packed, is_batch, read_sequences
+from zerocost.services.packing import is_batch, read_sequences
+from zerocost.services.passes import BATCH_TOKENS, Passes, SequenceResult, Sequences
 from zerocost.services.progress import bar
 from zerocost.services.tokenizer import Encoding
 from zerocost.services.tokenizer_service import TokenizerService, read_texts
@@ -39,11 +37,16 @@ from zerocost.services.tokenizer_service import TokenizerService, read_texts
 __all__ = ["ModelOutput", "SimplifiedModelService"]
 
 Floats = npt.NDArray[np.float32]
-Sequences = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
 
 INTERFACES = ("attention", "parallel", "memory")
-BATCH_TOKENS = 2048
-"""Tokens that go through the layers at once: their states stay in the second and third level of cache."""
+JOIN_SECONDS = 0.002
+"""How long a request waits for others to be computed with, at most, where nothing else is computed."""
+JOIN_TOKENS = 8192
+"""The tokens of requests that are computed together, at most."""
+RESERVED = frozenset(
+    {"attention_matrix", "query", "key", "value", "normalization", "tensor", "weight", "bias", "stages"}
+)
+"""Inputs that the service itself gives to artifacts."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,18 @@ class ModelOutput:
         return result if self.attentions is None else {**result, "attentions": self.attentions}
 
 
-@dataclass
-class _Result:
-    """One sequence: its states ``[n, width]``, its pooled vector, and its weights ``[heads, n, n]`` by layer."""
+@dataclass(frozen=True)
+class _Request:
+    """A forward pass that was asked for, checked."""
 
-    states: Floats
-    pooled: Floats
-    weights: list[Floats] | None = None
+    sequences: Sequences
+    several: bool
+    output_attentions: bool
+    active: Mapping[str, Active]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(ids) for ids, _ in self.sequences)
 
 
 class SimplifiedModelService:
@@ -102,7 +110,9 @@ class SimplifiedModelService:
             self.model = model if isinstance(model, Model) else load_model(model)
         self.tokenizer = TokenizerService(artifact_registry, self.model.tokenizer, self.model.max_tokens)
         self._active = ActiveArtifacts(artifact_registry, INTERFACES)
-        self._fingerprints = Fingerprints()
+        self._passes = Passes(self.model)
+        # A joiner belongs to one event loop and goes with it.
+        self._joiners: WeakKeyDictionary[asyncio.AbstractEventLoop, Joiner[_Request, ModelOutput]] = WeakKeyDictionary()
 
     def use_artifact(self, artifact_name: str, **params: Any) -> None:
         """Uses an artifact for its interface from now on, in place of the one that was used before.
@@ -146,20 +156,66 @@ class SimplifiedModelService:
             InvalidInput: an artifact returned NaN, or something else than what it is asked for. The note says in which
                 layer.
         """
-        active = self._chosen(artifacts)
-        sequences = self._read(input_ids, attention_mask)
-        results, timings = self._run(sequences, active, output_attentions=output_attentions)
-        return self._output(results, timings, several=is_batch(input_ids))
+        request = self._request(input_ids, attention_mask, output_attentions, artifacts)
+        results, timings = self._passes.run(request.sequences, request.active, output_attentions=output_attentions)
+        return self._output(results, timings, several=request.several)
 
     async def post_forward(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`forward` for requests: its arguments by name, ``output`` out."""
-        result = self.forward(
+        """The twin of :meth:`forward` for requests: its arguments by name, ``output`` out.
+
+        Requests that come while others are computed, or shortly after each other, run as one batch if they ask for the
+        same artifacts. Each gets the numbers that it would have got alone, up to rounding; its timings are the batch's.
+        """
+        undeclared = sorted(set(data) - {"input_ids", "attention_mask", "output_attentions", "artifacts"})
+        if undeclared:
+            raise UndeclaredInput(f"{', '.join(undeclared)}: not an input of forward", undeclared[0])
+        request = self._request(
             data.get("input_ids", []),
             data.get("attention_mask"),
-            output_attentions=bool(data.get("output_attentions", False)),
-            artifacts=data.get("artifacts"),
+            data.get("output_attentions", False),
+            data.get("artifacts"),
         )
-        return {"output": result.to_dict()}
+        parts = [self._passes.fingerprints.of(active) or object() for _, active in sorted(request.active.items())]
+        output = await self._joiner().submit(request, (request.output_attentions, *parts), request.tokens)
+        return {"output": output.to_dict()}
+
+    def _joiner(self) -> Joiner[_Request, ModelOutput]:
+        loop = asyncio.get_running_loop()
+        if loop not in self._joiners:
+            self._joiners[loop] = Joiner(self._answer, wait=JOIN_SECONDS, most=JOIN_TOKENS)
+        return self._joiners[loop]
+
+    def _answer(self, requests: Sequence[_Request]) -> list[ModelOutput | Exception]:
+        """The output of each of several requests with the same artifacts."""
+        first = requests[0]
+        every = [sequence for request in requests for sequence in request.sequences]
+        try:
+            results, timings = self._passes.run(every, first.active, output_attentions=first.output_attentions)
+        except Exception as error:
+            if len(requests) == 1:
+                return [error]
+            # What breaks an artifact may be one request's sequence: the others must not pay for it.
+            return [answer for request in requests for answer in self._answer([request])]
+        rest = iter(results)
+        return [
+            self._output(list(itertools.islice(rest, len(request.sequences))), timings, several=request.several)
+            for request in requests
+        ]
+
+    def _request(self, input_ids: Any, attention_mask: Any, output_attentions: Any, artifacts: Any) -> _Request:
+        if not isinstance(output_attentions, bool):
+            raise DatatypeError("output_attentions: true or false is needed", "output_attentions")
+        active = self._chosen(artifacts)
+        sequences = self._read(input_ids, attention_mask)
+        return _Request(sequences, is_batch(input_ids), output_attentions, active)
+
+    def output_elements(self, data: Mapping[str, Any]) -> int:
+        """How many numbers the output of :meth:`post_forward` will have, without computing it."""
+        shape = self.model.encoder.architecture
+        sequences = self._read(data.get("input_ids", []), data.get("attention_mask"))
+        lengths = [len(ids) for ids, _ in sequences]
+        weights = shape.layers * shape.heads * sum(n * n for n in lengths) if data.get("output_attentions") else 0
+        return shape.width * (sum(lengths) + len(lengths)) + weights
 
     def embed(
         self,
@@ -182,28 +238,59 @@ class SimplifiedModelService:
         """
         active = self._chosen(artifacts)
         encodings = self._encode(read_texts(texts, "texts"))
+        vectors = self._vectors(encodings, active, progress=progress)
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def _vectors(self, encodings: list[Encoding], active: Mapping[str, Active], *, progress: bool | None) -> Floats:
+        """One row of length 1 for each encoding."""
         vectors = np.empty((len(encodings), self.model.encoder.architecture.width), np.float32)
         # The longest first: an estimate of the time left then only gets better.
         order = sorted(range(len(encodings)), key=lambda index: -len(encodings[index].input_ids))
         with bar(len(order), progress, "embedding") as advance:
             for batch in _batches(order, encodings):
                 arrays = [np.asarray(encodings[index].input_ids, np.int64) for index in batch]
-                results, _ = self._run([(ids, np.arange(len(ids))) for ids in arrays], active)
+                results, _ = self._passes.run([(ids, np.arange(len(ids))) for ids in arrays], active)
                 vectors[batch] = [result.pooled for result in results]
                 advance(len(batch))
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors /= np.where(norms > 0, norms, 1)
-        return vectors[0] if isinstance(texts, str) else vectors
+        return vectors
+
+    def embed_and_count(self, texts: list[str]) -> tuple[Floats, int]:
+        """:meth:`embed` without bar and warning: the vectors, and how many texts were truncated."""
+        encodings = self.tokenizer.encode(texts)
+        vectors = self._vectors(encodings, self._active.snapshot(), progress=False)
+        return vectors, sum(encoding.truncated for encoding in encodings)
 
     async def post_embed(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`embed` for requests: ``texts`` and ``artifacts`` in, ``output`` out."""
+        """The twin of :meth:`embed` for requests: ``texts`` and ``artifacts`` in, ``output`` out.
+
+        ``truncated`` holds the indexes of the texts whose end is missing.
+        """
         if "texts" not in data:
             raise MissingInput("texts required", "texts")
-        return {"output": self.embed(data["texts"], artifacts=data.get("artifacts"), progress=False)}
+        undeclared = sorted(set(data) - {"texts", "artifacts"})
+        if undeclared:
+            raise UndeclaredInput(f"{', '.join(undeclared)}: not an input of embed", undeclared[0])
+        active = self._chosen(data.get("artifacts"))
+        texts = read_texts(data["texts"], "texts")
+
+        def compute() -> dict[str, Any]:
+            encodings = self.tokenizer.encode(texts)
+            vectors = self._vectors(encodings, active, progress=False)
+            truncated = [index for index, encoding in enumerate(encodings) if encoding.truncated]
+            return {"output": vectors[0] if isinstance(data["texts"], str) else vectors, "truncated": truncated}
+
+        return await asyncio.to_thread(compute)
 
     def _find(self, name: str, params: dict[str, Any]) -> Active:
         active = self._active.find(name, params)
         inputs = active.spec.ports.inputs
+        taken = sorted(RESERVED & params.keys())
+        if taken:
+            raise InvalidInput(
+                f"artifact {name!r}: {', '.join(taken)} comes from the model and cannot be set", taken[0]
+            )
         if active.spec.interface == "parallel" and not {"weight", "stages"} & inputs.keys():
             raise InvalidInput(
                 f"artifact {name!r} declares neither 'weight' (linear layers in shards) nor 'stages' (layers in "
@@ -252,101 +339,7 @@ class SimplifiedModelService:
             warnings.warn(f"{cut} of {len(texts)} texts were truncated to {self.model.max_tokens} tokens", stacklevel=3)
         return encodings
 
-    def _run(
-        self, sequences: Sequences, active: Mapping[str, Active], *, output_attentions: bool = False
-    ) -> tuple[list[_Result], dict[str, float]]:
-        """The result of each sequence, and the timings."""
-        start = time.perf_counter()
-        timings = {"seconds": 0.0, "attention_seconds": 0.0, "tokens": 0, "remembered": 0}
-        timings["tokens"] = sum(len(ids) for ids, _ in sequences)
-        memory = None if output_attentions else active.get("memory")
-        keys: list[Hashable | None] = [None] * len(sequences)
-        results: list[_Result | None] = [None] * len(sequences)
-        if memory is not None:
-            keys = self._keys(sequences, active)
-            for index, key in enumerate(keys):
-                stored = None if key is None else recall(memory, key)
-                if stored is not None:
-                    results[index] = _Result(stored[:-1], stored[-1])
-                    timings["remembered"] += 1
-        missing = [index for index, result in enumerate(results) if result is None]
-        for chunk in _chunks(missing, sequences):
-            packed = Packed.of([sequences[index] for index in chunk])
-            for place, result in self._forward(packed, active, timings, output_attentions=output_attentions):
-                index = chunk[place]
-                results[index] = result
-                if memory is not None and keys[index] is not None:
-                    row = np.concatenate([result.states, result.pooled[None]])
-                    row.flags.writeable = False
-                    remember(memory, keys[index], row)
-        timings["seconds"] = time.perf_counter() - start
-        return [result for result in results if result is not None], timings
-
-    def _forward(
-        self, packed: Packed, active: Mapping[str, Active], timings: dict[str, float], *, output_attentions: bool
-    ) -> list[tuple[int, _Result]]:
-        encoder = self.model.encoder
-        weights: list[list[Floats]] | None = [] if output_attentions else None
-        attention = attention_of(active.get("attention"), weights)
-        hidden = encoder.embed(packed)
-        parallel = active.get("parallel")
-        if parallel is None:
-            encoder.run(packed, hidden, attention)
-        elif "weight" in parallel.spec.ports.inputs:
-            encoder.run(packed, hidden, attention, _sharded(parallel))
-        elif output_attentions:
-            raise InvalidInput("output_attentions: weights are not collected from a pipeline", "output_attentions")
-        else:
-            self._staged(parallel, packed, hidden, attention)
-        timings["attention_seconds"] += hidden.attention_seconds
-        states, offsets = hidden.states, packed.offsets
-        pooled = mean_of_sequences(packed, states) if self.model.pooling == "mean" else states[offsets[:-1]].copy()
-        return [
-            (
-                int(place),
-                _Result(
-                    states[offsets[row] : offsets[row + 1]],
-                    pooled[row],
-                    None if weights is None else [layer[row] for layer in weights],
-                ),
-            )
-            for row, place in enumerate(packed.order)
-        ]
-
-    def _staged(self, parallel: Active, packed: Packed, hidden: Hidden, attention: Any) -> None:
-        """The layers as stages, the sequences as what is cut into micro-batches. States are changed where they are."""
-        encoder = self.model.encoder
-        declared = parallel.spec.ports.inputs.get("num_stages", {})
-        count = int(parallel.params.get("num_stages") or declared.get("default") or 1)
-        cuts = [index * encoder.architecture.layers // count for index in range(count + 1)]
-
-        def stage(layers: range) -> Any:
-            def run(sequences: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-                if len(sequences):
-                    among = range(int(sequences[0]), int(sequences[-1]) + 1)
-                    encoder.run(packed, hidden, attention, layers=layers, sequences=among)
-                return sequences
-
-            return run
-
-        stages = [stage(range(first, last)) for first, last in itertools.pairwise(cuts)]
-        parallel.call(np.arange(len(packed.order)), stages=stages)
-
-    def _keys(self, sequences: Sequences, active: Mapping[str, Active]) -> list[Hashable | None]:
-        """The key of each sequence in a memory artifact: a tuple, which no request over the network can name."""
-        parts = [self._fingerprints.of(active[name]) for name in ("attention", "parallel") if name in active]
-        if any(part is None for part in parts):
-            return [None] * len(sequences)
-        prefix = f"{self.model.identity} {parts}".encode()
-        return [
-            (
-                "zerocost.forward",
-                hashlib.sha256(b"\0".join([prefix, ids.tobytes(), positions.tobytes()])).hexdigest(),
-            )
-            for ids, positions in sequences
-        ]
-
-    def _output(self, results: list[_Result], timings: dict[str, float], *, several: bool) -> ModelOutput:
+    def _output(self, results: list[SequenceResult], timings: dict[str, float], *, several: bool) -> ModelOutput:
         if several:
             states: Any = [result.states for result in results]
             pooled = np.stack([result.pooled for result in results])
@@ -355,37 +348,6 @@ class SimplifiedModelService:
             states, pooled, weights = results[0].states, results[0].pooled, results[0].weights
         wanted = results[0].weights is not None
         return ModelOutput(states, pooled, weights if wanted else None, timings, self.model.name, self.model.trained)
-
-
-def _sharded(parallel: Active) -> Projection:
-    """The linear layers through a parallel artifact that takes a weight; bias and activation come after."""
-
-    def project(tensor: Floats, linear: Linear, activation: str, out: Floats) -> None:
-        product = parallel.call(tensor, weight=linear.weight)
-        if isinstance(product, list | tuple):  # shards that were left apart
-            product = np.concatenate(product, axis=-1)
-        if np.shape(product) != out.shape:
-            raise ShapeError(
-                f"artifact {parallel.spec.name!r} returned shape {list(np.shape(product))}, {list(out.shape)} is needed"
-            )
-        out[...] = product
-        activate(out, linear.bias, activation)
-
-    return project
-
-
-def _chunks(indexes: list[int], sequences: Sequences) -> list[list[int]]:
-    """The sequences in groups of at most :data:`BATCH_TOKENS` tokens (or one sequence), similar lengths together."""
-    chunks: list[list[int]] = []
-    room = 0
-    for index in sorted(indexes, key=lambda index: len(sequences[index][0])):
-        length = len(sequences[index][0])
-        if length > room:
-            chunks.append([])
-            room = BATCH_TOKENS
-        chunks[-1].append(index)
-        room -= length
-    return chunks
 
 
 def _batches(order: list[int], encodings: list[Encoding]) -> list[list[int]]:

@@ -43,9 +43,12 @@ class LRUCacheArtifact(MemoryArtifact):
         value = self.cache.get(key, _ABSENT)
         return (False, None) if value is _ABSENT else (True, value)
 
-    def store(self, key: str, value: Any, **kwargs: Any) -> bool:
-        """Stores ``value`` under ``key``; False if it is larger than the whole cache, and then nothing changes."""
-        return self.cache.put(key, value)
+    def store(self, key: str, value: Any, ttl: float | None = None, **kwargs: Any) -> bool:
+        """Stores ``value`` under ``key``; False if it is larger than the whole cache, and then nothing changes.
+
+        ``ttl`` is for callers in the process, the memory service among them: seconds to live, None for the cache's own.
+        """
+        return self.cache.put(key, value, ttl)
 
     def clear(self, **kwargs: Any) -> bool:
         """Removes everything; True."""

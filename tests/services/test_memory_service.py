@@ -1,0 +1,154 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from zerocost import (
+    ArtifactRegistry,
+    DatatypeError,
+    InvalidInput,
+    MemoryArtifact,
+    MemoryService,
+    RangeError,
+    UnknownArtifact,
+    UnknownKey,
+    UnknownOperation,
+    default_registry,
+)
+from zerocost.services.memory_service import Entry
+
+
+class Dict(MemoryArtifact):
+    """A dict that notes how long its entries may live."""
+
+    def __init__(self):
+        self.entries, self.lives = {}, {}
+
+    def retrieve(self, key):
+        return self.entries.get(key)
+
+    def lookup(self, key):
+        return key in self.entries, self.entries.get(key)
+
+    def store(self, key, value, ttl=None):
+        self.entries[key], self.lives[key] = value, ttl
+        return True
+
+    def delete(self, key):
+        return self.entries.pop(key, None) is not None
+
+    def clear(self):
+        self.entries.clear()
+        return True
+
+    def stats(self):
+        return {"entries": len(self.entries)}
+
+
+class Plain(MemoryArtifact):
+    """Has what every memory artifact has, and no more."""
+
+    def retrieve(self, key):
+        return None
+
+    def store(self, key, value):
+        return False
+
+    def clear(self):
+        return True
+
+
+@pytest.fixture
+def registry():
+    registry = ArtifactRegistry()
+    registry.register_artifact("dict", Dict(), "memory")
+    registry.register_artifact("plain", Plain(), "memory")
+    return registry
+
+
+@pytest.fixture
+def service(registry):
+    return MemoryService(registry, "dict")
+
+
+def test_what_is_put_is_what_comes_out(service):
+    array = np.arange(3)
+    assert service.put("a", array) is True
+    assert service.get("a") is array
+    service.put("none", None)
+    assert service.get("none") is None
+    assert service.stats() == {"entries": 2}
+    assert service.delete("a") is True
+    with pytest.raises(UnknownKey, match="'a'"):
+        service.get("a")
+    assert service.clear() is True
+    assert service.stats() == {"entries": 0}
+
+
+def test_entries_keep_their_media_type(service):
+    entry = Entry("application/octet-stream", b"\0\1\xff")
+    service.put("b", entry)
+    assert service.get("b") == entry
+    assert service.get("b").tag == entry.tag
+    assert entry.tag != Entry("application/json", entry.body).tag != Entry("application/json", b"").tag
+    assert Entry.unpack(b"bytes of another kind") == b"bytes of another kind"
+
+
+def test_time_to_live(service, registry):
+    service.put("a", 1, ttl=2.5)
+    assert registry["dict"].implementation.lives == {"a": 2.5}
+    for wrong in (0, -1, True, "1", float("nan")):
+        with pytest.raises(RangeError, match="ttl"):
+            service.put("a", 1, ttl=wrong)
+    service.use_artifact("plain")
+    with pytest.raises(InvalidInput, match="'plain' takes none"):
+        service.put("a", 1, ttl=1)
+
+
+def test_the_built_in_cache():
+    service = MemoryService(default_registry())
+    array = np.arange(4.0)
+    assert service.put("a", array, ttl=1000)
+    assert service.get("a") is array
+    assert service.put("b", Entry("application/json", b"1"))
+    assert service.get("b") == Entry("application/json", b"1")
+    assert service.put("short", 1, ttl=1e-6)
+    with pytest.raises(UnknownKey):
+        service.get("short")
+    assert service.stats()["entries"] == 2
+    assert service.clear()
+
+
+def test_artifacts_that_can_do_less(registry):
+    service = MemoryService(registry, "plain")
+    assert service.put("a", 1) is False
+    with pytest.raises(UnknownKey):
+        service.get("a")
+    with pytest.raises(UnknownOperation):
+        service.stats()
+    with pytest.raises(UnknownArtifact):
+        MemoryService(registry, "nothing")
+
+
+def test_keys_are_text(service):
+    for wrong in (1, b"a", ("zerocost.forward", "a"), None):
+        with pytest.raises(DatatypeError, match="key"):
+            service.get(wrong)
+        with pytest.raises(DatatypeError, match="key"):
+            service.put(wrong, 1)
+
+
+def test_the_twins_for_requests(service):
+    async def ask():
+        assert await service.post_put({"key": "a", "value": {"x": [1]}}) == {"output": True}
+        assert await service.post_get({"key": "a"}) == {"output": {"x": [1]}}
+        assert await service.post_stats({}) == {"output": {"entries": 1}}
+        assert await service.post_delete({"key": "a"}) == {"output": True}
+        assert await service.post_clear({}) == {"output": True}
+        with pytest.raises(InvalidInput, match="value required"):
+            await service.post_put({"key": "a"})
+        service.put("raw", Entry("text/plain", b"x"))
+        with pytest.raises(InvalidInput, match="text/plain"):
+            await service.post_get({"key": "raw"})
+
+    asyncio.run(ask())
