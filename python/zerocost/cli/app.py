@@ -22,6 +22,7 @@ _PARTS = (
     "zerocost.cli.running",
     "zerocost.cli.serving",
     "zerocost.cli.machine",
+    "zerocost.cli.embedding",
     "zerocost.cli.schedule",
     "zerocost.cli.demonstration",
 )

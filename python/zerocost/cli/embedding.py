@@ -1,0 +1,163 @@
+"""``zerocost embed``: the vectors of the lines of a text file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from zerocost.errors import DatatypeError, InvalidInput, RangeError
+
+if TYPE_CHECKING:
+    from zerocost.services.model_service import SimplifiedModelService
+
+app = typer.Typer()
+
+_STEP = 1024
+"""Lines that are computed and kept at a time: what an interrupt costs."""
+
+
+@app.command(epilog="Example:\n\n[bold]zerocost embed sentences.txt --model all-MiniLM-L6-v2 --out vectors.npy[/]")
+def embed(
+    file: Annotated[Path, typer.Argument(help="UTF-8 text; every line is embedded, empty ones too.")],
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="DIR", help="A Hugging Face folder of the BERT family."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="A .npy or .safetensors file; by default FILE with .npy."),
+    ] = None,
+) -> None:
+    """Write one vector of length 1 for each line of a file. After an interrupt the same command goes on."""
+    from zerocost.artifacts.builtin import default_registry
+    from zerocost.cli.options import warn
+    from zerocost.services.model_service import SimplifiedModelService
+
+    target = file.with_suffix(".npy") if out is None else out
+    if target.suffix not in (".npy", ".safetensors"):
+        raise RangeError(f"--out: {target.name} was given, .npy or .safetensors is allowed", "out")
+    content = file.read_bytes()
+    texts = _lines(file, content)
+    service = SimplifiedModelService(default_registry(), model)
+    if not service.model.trained:
+        warn("no --model was given: the built-in model is untrained, and its vectors mean nothing")
+    work = _Work(target, service, texts, hashlib.sha256(content).hexdigest())
+    kept = work.kept()
+    if kept:
+        typer.echo(f"going on after line {kept} of {len(texts)}", err=True)
+    truncated = work.run(kept)
+    if truncated:
+        warn(f"{truncated} lines were truncated to {service.model.max_tokens} tokens")
+    width = service.model.encoder.architecture.width
+    typer.echo(f"{target}: {len(texts)} vectors of {width} numbers, by {service.model.name}")
+
+
+def _lines(file: Path, content: bytes) -> list[str]:
+    lines = content.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise InvalidInput(f"{file}: there is no line in it")
+    texts = []
+    for number, line in enumerate(lines, 1):
+        try:
+            texts.append(line.removesuffix(b"\r").decode())
+        except UnicodeDecodeError as error:
+            raise DatatypeError(f"{file}: line {number} is not UTF-8 ({error.reason} at byte {error.start})") from error
+    return texts
+
+
+@dataclass
+class _Work:
+    """The vectors so far stand in a file beside the target, and in another one what they are and how many.
+
+    The count is written after the vectors that it counts, and each of its versions replaces the one before at once, so
+    whenever the process ends, what is counted is there.
+    """
+
+    target: Path
+    service: SimplifiedModelService
+    texts: list[str]
+    digest: str
+
+    @property
+    def vectors(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.partial.npy")
+
+    @property
+    def state(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.partial.json")
+
+    def _described(self, kept: int, truncated: int) -> dict[str, Any]:
+        return {
+            "text": self.digest,
+            "model": self.service.model.identity,
+            "lines": len(self.texts),
+            "kept": kept,
+            "truncated": truncated,
+        }
+
+    def kept(self) -> int:
+        """How many vectors of this text and this model an earlier run has left."""
+        try:
+            state = orjson.loads(self.state.read_bytes())
+            kept, truncated = int(state["kept"]), int(state["truncated"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+        is_ours = state == self._described(kept, truncated) and 0 < kept <= len(self.texts)
+        return kept if is_ours and self.vectors.is_file() else 0
+
+    def run(self, kept: int) -> int:
+        """Computes the vectors from line ``kept`` on and writes the target; the number of truncated lines."""
+        import numpy as np
+
+        from zerocost.services.progress import bar
+
+        width = self.service.model.encoder.architecture.width
+        truncated = orjson.loads(self.state.read_bytes())["truncated"] if kept else 0
+        shape = (len(self.texts), width)
+        open_memmap: Any = np.lib.format.open_memmap
+        if kept:
+            rows = open_memmap(self.vectors, mode="r+")
+            if rows.shape != shape or rows.dtype != np.float32:
+                raise InvalidInput(f"{self.vectors}: is not what {self.state} describes; remove both to start over")
+        else:
+            with suppress(FileNotFoundError):
+                self.state.unlink()
+            rows = open_memmap(self.vectors, mode="w+", dtype=np.float32, shape=shape)
+        with bar(len(self.texts), None, "embedding") as advance:
+            advance(kept)
+            for start in range(kept, len(self.texts), _STEP):
+                part = self.texts[start : start + _STEP]
+                vectors, cut = self.service.embed_and_count(part)
+                rows[start : start + len(part)] = vectors
+                rows.flush()
+                truncated += cut
+                self._note(start + len(part), truncated)
+                advance(len(part))
+        if self.target.suffix == ".npy":
+            self.vectors.replace(self.target)
+        else:
+            from safetensors.numpy import save_file
+
+            whole = self.target.with_name(f"{self.target.name}.partial")
+            save_file({"embeddings": np.ascontiguousarray(rows)}, whole, {"model": self.service.model.name})
+            whole.replace(self.target)
+            self.vectors.unlink()
+        self.state.unlink()
+        return int(truncated)
+
+    def _note(self, kept: int, truncated: int) -> None:
+        fresh = self.state.with_suffix(".json.new")
+        with fresh.open("wb") as file:
+            file.write(orjson.dumps(self._described(kept, truncated)))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.state)
