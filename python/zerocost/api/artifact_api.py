@@ -17,12 +17,14 @@ from zerocost.api.front import Front
 from zerocost.api.limiter import Limiter
 from zerocost.api.problems import as_input_error
 from zerocost.api.routes import Routes
+from zerocost.api.service_routes import ServiceRoutes
 from zerocost.api.settings import Settings
 from zerocost.artifacts.builtin import default_registry
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.limits import Limits, check_inputs, count_elements
 from zerocost.errors import InvalidInput, LimitExceeded, UndeclaredInput, UnknownArtifact, ZerocostError
+from zerocost.services.model_service import SimplifiedModelService
 
 logger = logging.getLogger("zerocost.api")
 
@@ -139,12 +141,20 @@ class _App(Starlette):
         return self.front
 
 
-def create_app(registry: ArtifactRegistry | None = None, settings: Settings | None = None) -> Starlette:
+def create_app(
+    registry: ArtifactRegistry | None = None,
+    settings: Settings | None = None,
+    model: SimplifiedModelService | None = None,
+) -> Starlette:
     """An ASGI app that serves the artifacts of a registry.
 
     Args:
         registry: by default a fresh one with the built-in artifacts.
         settings: by default those of the environment (``ZEROCOST_*``).
+        model: the model service; by default one of the settings' folder, or of the built-in untrained model.
+
+    Raises:
+        InvalidModel: the settings name a folder that cannot be used.
     """
     registry = default_registry() if registry is None else registry
     settings = Settings.from_environment() if settings is None else settings
@@ -158,7 +168,8 @@ def create_app(registry: ArtifactRegistry | None = None, settings: Settings | No
         routes.is_ready = False
         limiter.close()
 
-    app = _App(routes=routes.table(), lifespan=lifespan)
+    services = ServiceRoutes(routes, model or SimplifiedModelService(registry, settings.model))
+    app = _App(routes=[*routes.table(), *services.table()], lifespan=lifespan)
     app.front = Front(app.router, settings, routes.observations)
     # A redirect would make clients that do not follow it fail, and others send their body twice.
     app.router.redirect_slashes = False

@@ -32,7 +32,7 @@ from zerocost.errors import LimitExceeded
 if TYPE_CHECKING:
     from zerocost.api.artifact_api import ArtifactRESTAPI
 
-__all__ = ["Routes"]
+__all__ = ["Routes", "require_json"]
 
 CHAINS = "(chains)"
 """The name under which chains of requests are observed; no artifact can have it."""
@@ -119,7 +119,7 @@ class Routes:
     async def execute_artifact(self, scope: Scope, receive: Receive) -> Answer:
         """The specification's ``execute_artifact``."""
         spec = self._spec(scope)
-        _require_json(scope)
+        require_json(scope)
         typed = wants_typed_tensors(header(scope, b"accept"))
         metadata = self.metadata(scope)
         stages = self.observations.begin(spec.name, scope)
@@ -142,7 +142,7 @@ class Routes:
 
     async def plan_chain(self, scope: Scope, receive: Receive) -> Answer:
         """The wiring of a chain, without running it."""
-        _require_json(scope)
+        require_json(scope)
         body = await self.body(scope, receive)
 
         def plan() -> Answer:
@@ -155,7 +155,7 @@ class Routes:
 
     async def execute_chain(self, scope: Scope, receive: Receive) -> Answer:
         """Runs a chain."""
-        _require_json(scope)
+        require_json(scope)
         typed = wants_typed_tensors(header(scope, b"accept"))
         metadata = self.metadata(scope)
         body = await self.body(scope, receive)
@@ -274,7 +274,8 @@ def _summary(spec: ArtifactSpec) -> dict[str, Any]:
     }
 
 
-def _require_json(scope: Scope) -> None:
+def require_json(scope: Scope) -> None:
+    """Raises Refused (415) unless the body is said to be JSON."""
     kind = media_type(scope)
     if kind != "application/json" and not kind.endswith("+json"):
         given = repr(kind[:100]) if kind else "none"

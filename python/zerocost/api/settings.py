@@ -33,6 +33,7 @@ class Settings:
         workers: requests that compute at the same time; 0 for the number of cores.
         max_waiting: requests that wait for their turn before others are sent away with 429.
         request_timeout: seconds that a request may take; 0 for no limit.
+        model: the folder of the model that is served; without one the built-in untrained model is.
     """
 
     token: str | None = None
@@ -51,6 +52,7 @@ class Settings:
     workers: int = 0
     max_waiting: int = 256
     request_timeout: float = 60.0
+    model: str | None = None
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:

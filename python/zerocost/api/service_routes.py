@@ -1,0 +1,251 @@
+"""The services over HTTP: each route translates and calls the service's own ``post_`` method, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.routing import Route
+from starlette.types import Receive, Scope
+
+from zerocost._kernels import write_json
+from zerocost.api.answer import Answer, Endpoint
+from zerocost.api.body import media_type
+from zerocost.api.chain_body import is_in_process
+from zerocost.api.guard import header, is_administrator
+from zerocost.api.json_body import wants_typed_tensors
+from zerocost.api.problems import Refused, as_input_error
+from zerocost.api.routes import Routes, require_json
+from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.errors import (
+    DatatypeError,
+    DeadlineExceeded,
+    InvalidInput,
+    LimitExceeded,
+    MissingInput,
+    RangeError,
+    ZerocostError,
+)
+from zerocost.services.memory_service import Entry, MemoryService
+from zerocost.services.model_service import SimplifiedModelService
+
+__all__ = ["ServiceRoutes"]
+
+_JSON = (b"content-type", b"application/json")
+_ENTRY_TYPES = ("application/json", "application/octet-stream", "application/vnd.safetensors")
+_LONGEST_KEY = 1000
+
+Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class ServiceRoutes:
+    """The handlers of the services.
+
+    Args:
+        routes: the native routes, whose ways of reading a request these share.
+        model: the model service.
+    """
+
+    def __init__(self, routes: Routes, model: SimplifiedModelService) -> None:
+        self._routes = routes
+        self._settings = routes.settings
+        self._registry: ArtifactRegistry = routes.registry
+        self._model = model
+        self._memory: MemoryService | None = None
+        self._pending = 0
+
+    def table(self) -> list[Route]:
+        """The list of routes."""
+        posts: dict[str, Call] = {
+            "model/forward": self._forward,
+            "model/embed": self._embed,
+            "model/active_artifacts": self._active_artifacts,
+            "tokenizer/encode": self._model.tokenizer.post_encode,
+            "tokenizer/decode": self._model.tokenizer.post_decode,
+            "tokenizer/count": self._model.tokenizer.post_count,
+            **{
+                f"memory/{name}": self._of_memory(f"post_{name}") for name in ("get", "put", "delete", "clear", "stats")
+            },
+        }
+        changes: dict[str, Call] = {
+            "model/use_artifact": self._use_artifact,
+            "model/stop_artifact": self._stop_artifact,
+        }
+        entry = "/services/memory/entries/{key:path}"
+        return [
+            *(Route(f"/services/{path}", self._endpoint(call), methods=["POST"]) for path, call in posts.items()),
+            *(
+                Route(f"/services/{path}", self._endpoint(call, changes_server=True), methods=["POST"])
+                for path, call in changes.items()
+            ),
+            Route(entry, Endpoint(self._get_entry), methods=["GET"]),
+            Route(entry, Endpoint(self._put_entry), methods=["PUT"]),
+            Route(entry, Endpoint(self._delete_entry), methods=["DELETE"]),
+        ]
+
+    def _endpoint(self, call: Call, *, changes_server: bool = False) -> Endpoint:
+        async def handle(scope: Scope, receive: Receive) -> Answer:
+            if changes_server:
+                self._require_administrator(scope)
+            require_json(scope)
+            typed = wants_typed_tensors(header(scope, b"accept"))
+            metadata = self._routes.metadata(scope)
+            data = self._routes.small_json(await self._routes.body(scope, receive))
+            if not isinstance(data, dict):
+                raise DatatypeError("the body: an object is needed")
+            answer = await self._bounded(call(data), metadata.get("deadline"))
+            return Answer(200, [write_json(answer, typed=typed)], [_JSON])
+
+        return Endpoint(handle)
+
+    async def _bounded(self, answer: Awaitable[dict[str, Any]], deadline: float | None) -> dict[str, Any]:
+        """Waits for an answer until the deadline; turns requests away while too many wait."""
+        if self._pending >= self._settings.max_waiting:
+            if asyncio.iscoroutine(answer):
+                answer.close()
+            raise Refused(429, "overloaded", "the server has too much to do; try again later", {"retry-after": "1"})
+        self._pending += 1
+        loop = asyncio.get_running_loop()
+        try:
+            # The deadline is on time.monotonic(), as the loop's own clock is.
+            async with asyncio.timeout_at(deadline if deadline is None else max(deadline, loop.time())):
+                return await answer
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the request was answered") from None
+        except ZerocostError:
+            raise
+        except (ValueError, TypeError) as error:  # of a third-party artifact
+            raise as_input_error(error) from error
+        finally:
+            self._pending -= 1
+
+    async def _forward(self, data: dict[str, Any]) -> dict[str, Any]:
+        self._check_artifacts(data)
+        elements = self._model.output_elements(data)
+        if elements > self._settings.max_elements:
+            raise LimitExceeded(f"the output would have {elements} elements, {self._settings.max_elements} are allowed")
+        return await self._model.post_forward(data)
+
+    async def _embed(self, data: dict[str, Any]) -> dict[str, Any]:
+        self._check_artifacts(data)
+        return await self._model.post_embed(data)
+
+    def _check_artifacts(self, data: dict[str, Any]) -> None:
+        """Refuses parameters that have no meaning over a network; the service checks everything else."""
+        artifacts = data.get("artifacts")
+        for choice in artifacts.values() if isinstance(artifacts, dict) else ():
+            if isinstance(choice, dict) and isinstance(choice.get("artifact"), str):
+                self._refuse_in_process(choice["artifact"], choice.get("params"))
+
+    def _refuse_in_process(self, name: str, params: Any) -> None:
+        spec = self._registry.get_artifact(name)
+        if spec is not None and isinstance(params, dict):
+            hidden = [key for key in params if is_in_process(spec.ports, key)]
+            if hidden:
+                raise InvalidInput(
+                    f"artifacts: {', '.join(hidden)} is for callers in the same process only", "artifacts"
+                )
+
+    async def _active_artifacts(self, data: dict[str, Any]) -> dict[str, Any]:
+        active = self._model.active_artifacts
+        return {
+            "output": {
+                interface: {"artifact": choice["name"], "params": choice["params"]}
+                for interface, choice in active.items()
+            }
+        }
+
+    async def _use_artifact(self, data: dict[str, Any]) -> dict[str, Any]:
+        name, params = data.get("artifact_name"), data.get("params", {})
+        if not isinstance(name, str):
+            raise MissingInput("artifact_name required", "artifact_name")
+        if not isinstance(params, dict):
+            raise InvalidInput("params: an object is needed", "params")
+        self._refuse_in_process(name, params)
+        self._model.use_artifact(name, **params)
+        return await self._active_artifacts({})
+
+    async def _stop_artifact(self, data: dict[str, Any]) -> dict[str, Any]:
+        interface = data.get("interface")
+        if not isinstance(interface, str):
+            raise MissingInput("interface required", "interface")
+        self._model.stop_artifact(interface)
+        return await self._active_artifacts({})
+
+    def _require_administrator(self, scope: Scope) -> None:
+        if not is_administrator(scope, self._settings):
+            raise Refused(403, "forbidden", "changing what the server uses needs the token of the administrator")
+        workers = os.environ.get("WEB_CONCURRENCY", "1")
+        if workers.isdecimal() and int(workers) > 1:
+            raise Refused(
+                409, "several_workers", "one worker of several would change; send the artifacts with each request"
+            )
+
+    def _of_memory(self, name: str) -> Call:
+        async def call(data: dict[str, Any]) -> dict[str, Any]:
+            answer: dict[str, Any] = await getattr(self._memory_service(), name)(data)
+            return answer
+
+        return call
+
+    def _memory_service(self) -> MemoryService:
+        if self._memory is None:
+            self._memory = MemoryService(self._registry)
+        return self._memory
+
+    async def _get_entry(self, scope: Scope, receive: Receive) -> Answer:
+        value = self._memory_service().get(_key(scope))
+        entry = value if isinstance(value, Entry) else _as_entry(value)
+        tag = f'"{entry.tag}"'
+        headers = [(b"etag", tag.encode()), (b"content-type", entry.media_type.encode())]
+        asked = header(scope, b"if-none-match")
+        known = [one.strip().removeprefix("W/") for one in (asked or "").split(",")]
+        if tag in known or "*" in known:
+            return Answer(304, [], headers[:1])
+        return Answer(200, [entry.body], headers)
+
+    async def _put_entry(self, scope: Scope, receive: Receive) -> Answer:
+        key, kind = _key(scope), media_type(scope)
+        if kind not in _ENTRY_TYPES:
+            allowed = ", ".join(_ENTRY_TYPES)
+            raise Refused(
+                415, "unsupported_media_type", f"Content-Type: {kind[:100]!r} was given, {allowed} are allowed"
+            )
+        ttl = _seconds(header(scope, b"zerocost-ttl"))
+        entry = Entry(kind, bytes(await self._routes.body(scope, receive)))
+        if not self._memory_service().put(key, entry, ttl=ttl):
+            raise LimitExceeded(f"{len(entry.body)} bytes are more than the memory holds")
+        return Answer(204, [], [(b"etag", f'"{entry.tag}"'.encode())])
+
+    async def _delete_entry(self, scope: Scope, receive: Receive) -> Answer:
+        self._memory_service().delete(_key(scope))
+        return Answer(204, [])
+
+
+def _key(scope: Scope) -> str:
+    key: str = scope["path_params"]["key"]
+    if not 0 < len(key) <= _LONGEST_KEY:
+        raise RangeError(f"key: {len(key)} characters were given, 1 to {_LONGEST_KEY} are allowed", "key")
+    return key
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise Refused(400, "bad_request", "Zerocost-TTL must be a number of seconds") from None
+
+
+def _as_entry(value: Any) -> Entry:
+    """What was put in the process, for a client: bytes as they are, everything else as JSON."""
+    if isinstance(value, bytes):
+        return Entry("application/octet-stream", value)
+    try:
+        return Entry("application/json", orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+    except TypeError:
+        raise InvalidInput(f"key: a {type(value).__name__} is stored there, which cannot be sent", "key") from None

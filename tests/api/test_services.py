@@ -1,0 +1,198 @@
+import concurrent.futures
+
+import numpy as np
+import pytest
+
+from zerocost import AttentionArtifact, MemoryArtifact, SimplifiedModelService, default_registry
+
+
+class FirstOnly(AttentionArtifact):
+    """Every token attends to the first one alone."""
+
+    def process_attention(self, attention_matrix, strength: float = 1.0, out=None):
+        weights = np.zeros_like(attention_matrix)
+        weights[..., 0] = strength
+        return weights
+
+
+class Breaks(AttentionArtifact):
+    """Raises what a stranger's artifact raises."""
+
+    def process_attention(self, attention_matrix):
+        raise ValueError("not today")
+
+
+class Dict(MemoryArtifact):
+    """A dict that takes times to live."""
+
+    def __init__(self):
+        self.entries, self.lives = {}, {}
+
+    def retrieve(self, key):
+        return self.entries.get(key)
+
+    def store(self, key, value, ttl=None):
+        if isinstance(value, bytes) and len(value) > 1000:
+            return False
+        self.entries[key], self.lives[key] = value, ttl
+        return True
+
+    def delete(self, key):
+        return self.entries.pop(key, None) is not None
+
+    def clear(self):
+        self.entries.clear()
+        return True
+
+    def stats(self):
+        return {"entries": len(self.entries)}
+
+
+@pytest.fixture
+def registry():
+    registry = default_registry()
+    registry.register_artifact("first", FirstOnly(), "attention")
+    registry.register_artifact("breaks", Breaks(), "attention")
+    registry.register_artifact("lru_cache", Dict(), "memory", replace=True)
+    return registry
+
+
+def ask(client, path, body, **headers):
+    return client.post(f"/services/{path}", json=body, headers=headers)
+
+
+def test_forward_is_the_service_s(serve, registry):
+    client = serve(registry)
+    service = SimplifiedModelService(registry)
+    for ids in ([1, 70, 2], [[1, 70, 2], [1, 71, 72, 2]]):
+        answer = ask(client, "model/forward", {"input_ids": ids, "output_attentions": True})
+        assert answer.status_code == 200, answer.text
+        output, wanted = answer.json()["output"], service.forward(ids, output_attentions=True)
+        assert output["model"] == service.model.name
+        assert output["trained"] is False
+        np.testing.assert_array_equal(np.float32(output["pooled"]), wanted.pooled)
+    assert np.shape(output["attentions"][0][0]) == (4, 3, 3)
+
+
+def test_a_request_brings_its_own_artifacts(serve, registry):
+    client = serve(registry)
+    plain = ask(client, "model/forward", {"input_ids": [1, 70, 2]}).json()["output"]["pooled"]
+    chosen = {"attention": {"artifact": "first", "params": {"strength": 0.5}}}
+    own = ask(client, "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen}).json()["output"]["pooled"]
+    wanted = SimplifiedModelService(registry).forward([1, 70, 2], artifacts=chosen).pooled
+    np.testing.assert_array_equal(np.float32(own), wanted)
+    assert own != plain
+    assert ask(client, "model/forward", {"input_ids": [1, 70, 2]}).json()["output"]["pooled"] == plain
+
+
+def test_concurrent_requests_get_their_own_numbers(serve, registry):
+    client = serve(registry)
+    service = SimplifiedModelService(registry)
+    every = [[1, *range(10, 10 + length), 2] for length in range(1, 25)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda ids: ask(client, "model/forward", {"input_ids": ids}).json(), every))
+    for ids, answer in zip(every, answers, strict=True):
+        np.testing.assert_allclose(answer["output"]["pooled"], service.forward(ids).pooled, atol=2e-6)
+
+
+def test_embed_says_what_was_truncated(serve, registry):
+    answer = ask(serve(registry), "model/embed", {"texts": ["a", "b" * 600]}).json()
+    assert answer["truncated"] == [1]
+    wanted = SimplifiedModelService(registry).embed("a")
+    np.testing.assert_allclose(answer["output"][0], wanted, atol=1e-6)
+
+
+def test_the_tokenizer(serve, registry):
+    client = serve(registry)
+    encoded = ask(client, "tokenizer/encode", {"text": "ü", "max_tokens": 3}).json()
+    assert encoded == {"output": {"input_ids": [1, 198, 2], "tokens": 4, "truncated": True}}
+    assert ask(client, "tokenizer/decode", {"ids": [1, 198, 191, 2]}).json() == {"output": "ü"}
+    assert ask(client, "tokenizer/count", {"text": ["a", ""]}).json() == {"output": [3, 2]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("model/forward", {}, 422),
+        ("model/forward", {"input_ids": [999]}, 422),
+        ("model/forward", {"input_ids": [1], "ids": 1}, 422),
+        ("model/forward", [], 422),
+        ("model/forward", {"input_ids": [1], "artifacts": {"attention": {"artifact": "nothing"}}}, 404),
+        ("model/forward", {"input_ids": [1], "artifacts": {"attention": {"artifact": "breaks"}}}, 422),
+        (
+            "model/forward",
+            {"input_ids": [1], "artifacts": {"attention": {"artifact": "first", "params": {"out": 1}}}},
+            422,
+        ),
+        ("model/embed", {}, 422),
+        ("model/embed", {"texts": [1]}, 422),
+        ("tokenizer/encode", {}, 422),
+        ("tokenizer/decode", {"ids": [-1]}, 422),
+        ("memory/get", {"key": "nothing"}, 404),
+        ("memory/put", {"key": 1, "value": 1}, 422),
+        ("model/nothing", {}, 404),
+    ],
+)
+def test_mistakes_are_the_client_s(serve, registry, path, body, status):
+    answer = ask(serve(registry), path, body)
+    assert answer.status_code == status, answer.text
+
+
+def test_an_output_beyond_the_limit_is_not_computed(serve, registry):
+    answer = ask(serve(registry, max_elements=1000), "model/forward", {"input_ids": [1] * 20})
+    assert answer.status_code == 413
+
+
+def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatch):
+    client = serve(registry, token="use", admin_token="admin")
+    use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
+    change = {"artifact_name": "first", "params": {"strength": 0.5}}
+    assert ask(client, "model/use_artifact", change, **use).status_code == 403
+    assert ask(client, "model/active_artifacts", {}, **use).json() == {"output": {}}
+    active = {"attention": {"artifact": "first", "params": {"strength": 0.5}}}
+    assert ask(client, "model/use_artifact", change, **admin).json() == {"output": active}
+    pooled = ask(client, "model/forward", {"input_ids": [1, 70, 2]}, **use).json()["output"]["pooled"]
+    wanted = SimplifiedModelService(registry).forward([1, 70, 2], artifacts=active).pooled
+    np.testing.assert_array_equal(np.float32(pooled), wanted)
+    assert ask(client, "model/use_artifact", {}, **admin).status_code == 422
+    assert ask(client, "model/stop_artifact", {"interface": "attention"}, **admin).json() == {"output": {}}
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    assert ask(client, "model/use_artifact", change, **admin).status_code == 409
+
+
+def test_memory_by_method(serve, registry):
+    client = serve(registry)
+    assert ask(client, "memory/put", {"key": "a", "value": {"x": [1, None]}}).json() == {"output": True}
+    assert ask(client, "memory/get", {"key": "a"}).json() == {"output": {"x": [1, None]}}
+    assert client.get("/services/memory/entries/a").json() == {"x": [1, None]}
+    assert ask(client, "memory/stats", {}).json() == {"output": {"entries": 1}}
+    assert ask(client, "memory/delete", {"key": "a"}).json() == {"output": True}
+    assert ask(client, "memory/clear", {}).json() == {"output": True}
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "application/json", "application/vnd.safetensors"])
+def test_entries_come_back_as_they_were_put(serve, registry, kind):
+    client = serve(registry)
+    url, body = "/services/memory/entries/folder/ü key", b'{"x": 1}\n\x00'[:-1]
+    put = client.put(url, content=body, headers={"content-type": kind, "zerocost-ttl": "2.5"})
+    assert put.status_code == 204, put.text
+    assert registry["lru_cache"].implementation.lives == {"folder/ü key": 2.5}
+    got = client.get(url)
+    assert (got.status_code, got.content, got.headers["content-type"]) == (200, body, kind)
+    assert got.headers["etag"] == put.headers["etag"]
+    unchanged = client.get(url, headers={"if-none-match": f'"other", W/{got.headers["etag"]}'})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert client.get(url, headers={"if-none-match": '"other"'}).status_code == 200
+    assert client.delete(url).status_code == 204
+    assert client.get(url).status_code == 404
+
+
+def test_entries_that_cannot_be_put(serve, registry):
+    client = serve(registry)
+    url = "/services/memory/entries/a"
+    json = {"content-type": "application/json"}
+    assert client.put(url, content=b"x", headers={"content-type": "text/html"}).status_code == 415
+    assert client.put(url, content=b"x", headers={**json, "zerocost-ttl": "soon"}).status_code == 400
+    assert client.put(url, content=b"x", headers={**json, "zerocost-ttl": "0"}).status_code == 422
+    assert client.put(url, content=b"x" * 2000, headers=json).status_code == 413
+    assert client.put(f"/services/memory/entries/{'k' * 1001}", content=b"x", headers=json).status_code == 422
