@@ -1,0 +1,177 @@
+"""A sentence encoder, all-MiniLM-L6-v2 in float32: transformers on PyTorch, and ONNX Runtime.
+
+The model is fetched as the tests fetch it (or ``ZEROCOST_MODEL_DIR`` names its folder). ONNX Runtime runs an export of
+the same weights, which PyTorch makes into the folder for temporary files.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benches.peers.measure import Row, in_turn
+
+SHAPES = [(1, 16), (1, 128), (8, 128), (32, 128), (8, 512)]
+THREADS = 2
+FLOPS = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
+"""Of the matrix products for one token, attention not counted."""
+
+
+def rows() -> list[Row]:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+    import minilm
+    import zerocost
+
+    try:
+        folder = minilm.folder()
+    except BaseException as error:  # pytest's Skipped is no Exception
+        return [Row(f"all-MiniLM-L6-v2: {error}", 0.0, "transformers on PyTorch", None)]
+    zerocost.set_num_threads(THREADS)
+    service = zerocost.SimplifiedModelService(zerocost.default_registry(), folder)
+    peers = {"transformers on PyTorch": _torch(folder), "ONNX Runtime": _onnxruntime(folder)}
+    generator = np.random.default_rng(0)
+    batches = [(f"{shape}", [list(ids) for ids in generator.integers(999, 30_000, shape)]) for shape in SHAPES]
+    lengths = generator.integers(5, 201, 64)
+    batches.append(("64 sequences of 5 to 200", [list(generator.integers(999, 30_000, length)) for length in lengths]))
+    best = _best_product()
+    table = []
+    for name, ids in batches:
+        ids = [[int(token) for token in sequence] for sequence in ids]
+        tokens = sum(map(len, ids))
+        wanted = service.forward(ids).pooled
+        calls: list[Callable[[], Any]] = [lambda ids=ids: service.forward(ids)]
+        names = [peer for peer, run in peers.items() if run is not None]
+        for peer in names:
+            run = peers[peer]
+            assert run is not None
+            assert np.abs(run(ids) - wanted).max() < 1e-4, f"{peer} and zerocost differ"
+            calls.append(lambda ids=ids, run=run: run(ids))
+        # Long turns: the peers' idle threads spin for a while after their call, on the cores of whoever comes next.
+        seconds = dict(zip(["zerocost", *names], in_turn(calls, rounds=7, warmup=1, least=0.25), strict=True))
+        ours = seconds["zerocost"]
+        share = tokens * FLOPS / ours / best
+        limit = f"products at {best / 1e9:.0f} GFLOP/s; {tokens / ours:.0f} tokens/s"
+        table += [Row(f"MiniLM {name}", ours, peer, seconds.get(peer), limit, share) for peer in peers]
+    table += _first_result(folder)
+    return table
+
+
+def _padded(ids: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    longest = max(map(len, ids))
+    padded, mask = np.zeros((2, len(ids), longest), np.int64)
+    for row, sequence in enumerate(ids):
+        padded[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
+    return padded, mask
+
+
+def _mean(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+
+
+def _torch(folder: Path) -> Callable[[list[list[int]]], np.ndarray] | None:
+    try:
+        import torch
+        from transformers import AutoModel
+    except ImportError:
+        return None
+    torch.set_num_threads(THREADS)
+    model = AutoModel.from_pretrained(folder).eval()
+
+    def run(ids: list[list[int]]) -> np.ndarray:
+        padded, mask = _padded(ids)
+        with torch.inference_mode():
+            output = model(input_ids=torch.from_numpy(padded), attention_mask=torch.from_numpy(mask))
+        return _mean(output.last_hidden_state.numpy(), mask)
+
+    return run
+
+
+def _onnxruntime(folder: Path) -> Callable[[list[list[int]]], np.ndarray] | None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    file = os.environ.get("ZEROCOST_MODEL_ONNX") or _export(folder)
+    if file is None:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def run(ids: list[list[int]]) -> np.ndarray:
+        padded, mask = _padded(ids)
+        (states,) = session.run(None, {"input_ids": padded, "attention_mask": mask})
+        return _mean(states, mask)
+
+    return run
+
+
+def _export(folder: Path) -> str | None:
+    try:
+        import onnx  # noqa: F401 - what PyTorch's exporter needs
+        import torch
+        from transformers import AutoModel
+    except ImportError:
+        return None
+
+    class States(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModel.from_pretrained(folder).eval()
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    file = str(Path(tempfile.mkdtemp()) / "model.onnx")
+    names = ["input_ids", "attention_mask"]
+    axes = {name: {0: "batch", 1: "tokens"} for name in (*names, "states")}
+    ones = torch.ones(2, 8, dtype=torch.long)
+    torch.onnx.export(
+        States(), (ones, ones), file, input_names=names, output_names=["states"], dynamic_axes=axes, dynamo=False
+    )
+    return file
+
+
+def _best_product() -> float:
+    """Operations a second of a large matrix product, the fastest of the library's."""
+    from zerocost.artifacts.layers import dense
+
+    a, b = np.random.default_rng(0).standard_normal((2, 2048, 2048), np.float32)
+    bias, out = np.zeros(2048, np.float32), np.empty((2048, 2048), np.float32)
+    (seconds,) = in_turn([lambda: dense(a, b, bias, out=out)])
+    return 2 * 2048**3 / seconds
+
+
+_OURS = """
+from zerocost import SimplifiedModelService, default_registry
+SimplifiedModelService(default_registry(), {folder!r}).embed("The cat sits on the mat.")
+"""
+_THEIRS = """
+import torch
+from transformers import AutoModel, AutoTokenizer
+tokenizer, model = AutoTokenizer.from_pretrained({folder!r}), AutoModel.from_pretrained({folder!r}).eval()
+with torch.inference_mode():
+    model(**tokenizer("The cat sits on the mat.", return_tensors="pt"))
+"""
+
+
+def _first_result(folder: Path) -> Iterator[Row]:
+    """From the start of the interpreter to the first vector."""
+    seconds: list[float | None] = []
+    for code in (_OURS, _THEIRS):
+        command = [sys.executable, "-c", code.format(folder=str(folder))]
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, check=False)
+            times.append(time.perf_counter() - start)
+        seconds.append(None if done.returncode else sorted(times)[1])
+    yield Row("MiniLM, import, load, first vector", seconds[0] or 0.0, "transformers on PyTorch", seconds[1])
