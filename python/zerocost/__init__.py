@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from zerocost.artifacts.parallel.schedule import pipeline_schedule
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
     from zerocost.core.artifact_validation import ArtifactValidator
+    from zerocost.engine.ray_artifact import RayArtifact
     from zerocost.services.memory_service import MemoryService
     from zerocost.services.model_service import ModelOutput, SimplifiedModelService
     from zerocost.services.tokenizer_service import TokenizerService
@@ -69,6 +70,7 @@ _LAZY = {
     "SimplifiedModelService": "zerocost.services.model_service",
     "TokenizerService": "zerocost.services.tokenizer_service",
     "ScaledDotProductAttentionArtifact": "zerocost.artifacts.attention.scaled_dot_product_attention",
+    "RayArtifact": "zerocost.engine.ray_artifact",
     "TensorParallelArtifact": "zerocost.artifacts.parallel.tensor_parallel",
     "gather": "zerocost.artifacts.parallel.gather",
     "pipeline_schedule": "zerocost.artifacts.parallel.schedule",
@@ -109,6 +111,7 @@ __all__ = [
     "PlanError",
     "PluginError",
     "RangeError",
+    "RayArtifact",
     "ScaledDotProductAttentionArtifact",
     "ServiceUnavailable",
     "ShapeError",

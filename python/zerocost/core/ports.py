@@ -100,6 +100,10 @@ class Ports:
         ):
             object.__setattr__(self, name, value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: everything but the compiled validators, which are made again there."""
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
     def check_schema(self) -> None:
         """Raises InvalidSchema if this is no valid JSON Schema 2020-12."""
         import jsonschema_rs  # 10 ms that `import zerocost` does not pay

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from zerocost import _kernels
+from zerocost.artifacts.parallel.shards import linear_on
 from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import ParallelArtifact
+from zerocost.core.executor import Executor
 from zerocost.errors import RangeError
 
 __all__ = ["TensorParallelArtifact"]
@@ -20,6 +22,15 @@ __all__ = ["TensorParallelArtifact"]
 
 class TensorParallelArtifact(ParallelArtifact):
     """Cuts an array into views without copying it, or computes a linear layer in shards that run at the same time."""
+
+    def __init__(self, executor: Executor | None = None) -> None:
+        """Makes the artifact.
+
+        Args:
+            executor: where the shards of a linear layer run; None: on the threads of this process. Views are always
+                made here.
+        """
+        self._executor = executor
 
     def process_parallel(  # type: ignore[override]  # the declared parameters, where the base class takes any
         self,
@@ -59,6 +70,8 @@ class TensorParallelArtifact(ParallelArtifact):
             return _kernels.split(tensor, num_splits, axis)
         if mode == "row" and not gather:
             raise RangeError("gather: False was given; only the shards of mode='column' can be left apart", "gather")
+        if self._executor is not None:
+            return linear_on(self._executor, tensor, weight, bias, num_splits, axis, mode, gather)
         product = _kernels.sharded_linear(tensor, weight, num_splits, axis, bias, mode)
         return product if gather else _kernels.split(product, num_splits, -1)
 

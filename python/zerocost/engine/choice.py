@@ -1,0 +1,29 @@
+"""Executors by name, for settings and options."""
+
+from __future__ import annotations
+
+from zerocost.core.executor import Executor
+from zerocost.errors import RangeError
+
+__all__ = ["executor"]
+
+
+def executor(name: str, address: str | None = None) -> Executor | None:
+    """The executor of that name, for :func:`zerocost.default_registry`.
+
+    Args:
+        name: ``"threads"`` (None, the threads of this process) or ``"ray"``.
+        address: of the Ray cluster; None starts one in this process.
+
+    Raises:
+        RangeError: another name.
+        PluginError: Ray is not installed.
+        ServiceUnavailable: there is no cluster at the address.
+    """
+    if name == "threads":
+        return None
+    if name == "ray":
+        from zerocost.engine.ray_executor import RayExecutor
+
+        return RayExecutor(address)
+    raise RangeError(f"executor: {name!r} was given, 'threads' or 'ray' is allowed", "executor")

@@ -1,0 +1,63 @@
+"""Connecting to Ray, and what its failures mean here.
+
+Ray serialises with cloudpickle inside the cluster; it is the one place where zerocost's objects are pickled. Usage
+statistics are off unless the environment says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from zerocost.errors import LimitExceeded, PluginError, ServiceUnavailable
+
+__all__ = ["connect", "failure"]
+
+
+def connect(address: str | None = None) -> Any:
+    """The module ``ray``, connected to a cluster.
+
+    Args:
+        address: of a running cluster (``"auto"``: the one on this machine); None starts one in this process. Where this
+            process is connected already, that connection is used.
+
+    Raises:
+        PluginError: Ray is not installed.
+        ServiceUnavailable: there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise PluginError("Ray is not installed; pip install 'zerocost[ray]' brings it") from error
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
+        except ConnectionError as error:
+            raise ServiceUnavailable(f"no Ray cluster answers at {address}: {error}", "address") from error
+    return ray
+
+
+def failure(error: Exception, what: str) -> Exception:
+    """What a failure of Ray is to the caller: the exception that the code raised, or that the work was lost.
+
+    Args:
+        error: what Ray raised.
+        what: the shard, stage or replica, as errors name it.
+    """
+    from ray import exceptions
+
+    cause: Any = error
+    while isinstance(cause, exceptions.RayTaskError) and isinstance(cause.cause, Exception):
+        cause = cause.cause
+    if isinstance(cause, exceptions.ObjectStoreFullError):
+        return LimitExceeded(f"{what}: the object store of a node is full; start Ray with more object_store_memory")
+    if isinstance(cause, exceptions.RayTaskError):
+        return ServiceUnavailable(f"{what} failed in a way that cannot be sent here: {_first_line(cause)}")
+    if isinstance(cause, exceptions.RayError):
+        return ServiceUnavailable(f"{what} was lost and could not be run again ({type(cause).__name__})")
+    return cause if isinstance(cause, Exception) else error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
