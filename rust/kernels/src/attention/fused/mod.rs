@@ -1,4 +1,6 @@
 //! Fused attention: queries, keys and values in, the weighted values out, and never a matrix of n_q × n_k in memory.
+//!
+//! `docs/fused.md` says where the time goes and what was tried.
 
 mod buffer;
 mod dots;
