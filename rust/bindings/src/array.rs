@@ -232,6 +232,24 @@ impl<'py> FloatArray<'py> {
         self.fresh(shape, true)
     }
 
+    /// As [`FloatArray::zeros`], for an array of which only a few pages will be written: not in huge pages, which NumPy
+    /// asks for and which come into memory whole.
+    pub fn sparse_zeros(&self, shape: &[usize]) -> PyResult<FloatArray<'py>> {
+        let zeros = self.zeros(shape)?;
+        #[cfg(target_os = "linux")]
+        {
+            const PAGE: usize = 4096;
+            let bytes = zeros.layout.len() * zeros.float.item_size();
+            // SAFETY: the array object is alive and its header is only read.
+            let start = unsafe { (*zeros.array.as_array_ptr()).fields.data };
+            let before = start.align_offset(PAGE).min(bytes);
+            // SAFETY: whole pages within the array's memory; the advice changes how they are mapped, never what is in
+            // them, and one that is refused changes nothing.
+            unsafe { libc::madvise(start.add(before).cast(), (bytes - before) / PAGE * PAGE, libc::MADV_NOHUGEPAGE) };
+        }
+        Ok(zeros)
+    }
+
     fn fresh(&self, shape: &[usize], zeroed: bool) -> PyResult<FloatArray<'py>> {
         let py = self.array.py();
         let layout = Layout::contiguous("out", shape, self.float.item_size()).map_err(KernelError::from)?;

@@ -70,6 +70,9 @@ fn run<'py>(
     let shape = matrix.layout().shape();
     let (mut out, before) = match out {
         Some(out) => (matrix.out(out, shape)?, Before::Anything),
+        None if attention.writes_few_pages(matrix.layout(), matrix.float().item_size()) => {
+            (matrix.sparse_zeros(shape)?, Before::Zeros)
+        }
         None if attention.leaves_zeros() => (matrix.zeros(shape)?, Before::Zeros),
         None => (matrix.empty(shape)?, Before::Anything),
     };

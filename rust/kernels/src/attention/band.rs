@@ -117,6 +117,13 @@ impl Band {
         self.keys(queries.start).start..self.keys(queries.end - 1).end
     }
 
+    /// About how many keys the query with the most of them may look at, out of `n_q` queries.
+    pub fn widest(&self, n_q: usize) -> usize {
+        // The edges of the matrix cut into the bands of the first and the last queries.
+        let some = [0, n_q / 2, n_q.saturating_sub(1)].map(|query| self.keys(query).len());
+        some.into_iter().max().unwrap_or(0)
+    }
+
     /// Whether every query may look at every key.
     pub fn is_everything(&self) -> bool {
         self.window == Window::default()

@@ -85,6 +85,11 @@ pub fn kept(n_k: usize, ratio: f64) -> usize {
     n_k.saturating_sub(dropped).max(1).min(n_k)
 }
 
+const PAGE_BYTES: usize = 4096;
+/// Smaller outputs are not worth a system call.
+const LARGE_BYTES: usize = 16 << 20;
+/// A row has at least this many times the pages of its band if huge pages are not worth it.
+const FEW_PAGES: usize = 8;
 /// From this many entries on a call goes to the thread pool: measured, see `docs/matrix.md`.
 const PARALLEL_ENTRIES: usize = 32 * 1024;
 /// How many entries one piece of work should have.
@@ -161,6 +166,17 @@ impl MatrixAttention {
         self.is_causal || self.window_size != WindowSize::Unbounded
     }
 
+    /// Whether of a large output that is zero before only few pages are written, so that huge ones (512 times as large)
+    /// would cost more than they save. See `docs/matrix.md` for the measurement.
+    pub fn writes_few_pages(&self, layout: &Layout, item_size: usize) -> bool {
+        let (&[.., n_q, n_k], Ok(window)) = (layout.shape(), self.check()) else { return false };
+        if !self.leaves_zeros() || layout.len().saturating_mul(item_size) < LARGE_BYTES {
+            return false;
+        }
+        let pages = |entries: usize| entries * item_size / PAGE_BYTES;
+        pages(n_k) >= FEW_PAGES * (pages(Band::new(window, self.align, n_q, n_k).widest(n_q)) + 1)
+    }
+
     /// Checks everything that does not depend on the matrix.
     pub fn check(&self) -> Result<Window> {
         if let Some(ratio) = self.sparsity_ratio
@@ -222,13 +238,7 @@ impl<T: Element> Work<'_, T> {
     /// How many entries of a row, at most, are read or written; at least 1.
     fn entries_of_a_row(&self) -> usize {
         let rows = self.from_layout.rows;
-        if self.row.zeroed {
-            // The last row is as wide as any without the edges of the matrix cutting into it.
-            let widest = [0, rows / 2, rows - 1].map(|query| self.band.keys(query).len());
-            widest.into_iter().max().unwrap_or(1).max(1)
-        } else {
-            self.from_layout.columns
-        }
+        if self.row.zeroed { self.band.widest(rows).max(1) } else { self.from_layout.columns }
     }
 }
 
@@ -293,34 +303,38 @@ impl<T: Element> Work<'_, T> {
         to: *mut T,
         rows: std::ops::Range<usize>,
     ) {
-        let columns = self.from_layout.columns;
+        let union = self.band.keys_of_any(rows.clone());
+        // Every column that is written; the buffer holds these.
+        let columns = if self.row.zeroed { union.clone() } else { 0..self.from_layout.columns };
         let mut buffer = std::mem::take(&mut scratch.rows);
-        buffer.resize(GATHERED_ROWS * columns, T::NULL);
-        let place = |layout: &MatrixLayout, row: usize, column: usize| {
+        buffer.resize(buffer.len().max(rows.len() * columns.len()), T::NULL);
+        let entry = |layout: &MatrixLayout, row: usize, column: usize| {
             row as isize * layout.row_stride + column as isize * layout.column_stride
         };
-        let union = self.band.keys_of_any(rows.clone());
+        let place = |row: usize, column: usize| (row - rows.start) * columns.len() + (column - columns.start);
         walk(&self.from_layout, rows.clone(), union, |row, column| {
-            // SAFETY: the entry is in the matrix; `row - rows.start` is less than GATHERED_ROWS.
+            // SAFETY: the entry is in the matrix, and the buffer has a place for each of these rows and columns.
             unsafe {
-                let entry = from.offset(place(&self.from_layout, row, column)).read();
-                *buffer.get_unchecked_mut((row - rows.start) * columns + column) = entry;
+                *buffer.get_unchecked_mut(place(row, column)) = *from.offset(entry(&self.from_layout, row, column))
             }
         });
+        let straight = self.to_layout.column_stride == 1;
+        // A buffer is read back at once, and it held something else before.
+        let kernel = if straight { self.row } else { Row { zeroed: false, streamed: false, ..self.row } };
         for query in rows.clone() {
-            let row = buffer[(query - rows.start) * columns..][..columns].as_mut_ptr();
-            // The buffer is read back at once, and it held something else before.
-            let kernel = Row { zeroed: false, streamed: false, ..self.row };
-            // SAFETY: the buffer has a row of `columns` entries there, which is both input and output.
-            unsafe { kernel.run(cpu, scratch, row, row, columns, self.band.keys(query)) };
+            let keys = self.band.keys(query);
+            let allowed = keys.start - columns.start..keys.end - columns.start;
+            let row = buffer[place(query, columns.start)..][..columns.len()].as_mut_ptr();
+            let to = if straight { to.wrapping_offset(entry(&self.to_layout, query, columns.start)) } else { row };
+            // SAFETY: the buffer has a row of these columns there, and so has the output.
+            unsafe { kernel.run(cpu, scratch, row, to, columns.len(), allowed) };
         }
-        walk(&self.to_layout, rows.clone(), 0..columns, |row, column| {
-            // SAFETY: as above; every row has been read before it is written.
-            unsafe {
-                let entry = *buffer.get_unchecked((row - rows.start) * columns + column);
-                to.offset(place(&self.to_layout, row, column)).write(entry);
-            }
-        });
+        if !straight {
+            walk(&self.to_layout, rows.clone(), columns.clone(), |row, column| {
+                // SAFETY: as above; every row has been read before it is written.
+                unsafe { *to.offset(entry(&self.to_layout, row, column)) = *buffer.get_unchecked(place(row, column)) }
+            });
+        }
         scratch.rows = buffer;
     }
 }
