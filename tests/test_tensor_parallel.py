@@ -1,6 +1,8 @@
 """Shards are views that numpy.array_split would cut; sharded layers give the unsplit product; gather puts back."""
 
 import array
+import runpy
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -398,3 +400,12 @@ def test_neighbours_of_different_roots_are_copied():
 def test_what_cannot_be_gathered_is_refused(tensors, axis, error, message):
     with pytest.raises(error, match=message):
         gather(tensors, axis)
+
+
+def test_the_example_of_a_chain_over_shards(capsys):
+    example = Path(__file__).parents[1] / "examples" / "sharded_chain.py"
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out.splitlines() == [
+        "softcap: 4,194,304 bytes copied, to join the shards' results",
+        "clip: 0 bytes copied, the result is the tensor itself",
+    ]

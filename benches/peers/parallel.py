@@ -1,4 +1,4 @@
-"""Splitting, gathering and sharded linear layers against NumPy with the same threads."""
+"""Splitting, gathering and sharded layers against NumPy with the same threads; a pipeline against its formula."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import ml_dtypes
 import numpy as np
 
 from benches.peers.measure import ROUNDS, Row, in_turn
+from zerocost import _kernels
 from zerocost._kernels import num_threads
 from zerocost.artifacts.parallel.gather import gather
+from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
 from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 
 _split = TensorParallelArtifact().process_parallel
@@ -19,7 +21,7 @@ _split = TensorParallelArtifact().process_parallel
 
 def rows() -> list[Row]:
     """Every comparison of this part."""
-    return [*_views(), *_products()]
+    return [*_views(), *_products(), _pipeline()]
 
 
 def _views() -> list[Row]:
@@ -73,6 +75,36 @@ def _product(shape: tuple[int, int, int], dtype: type, options: dict[str, object
     limit = min(whole, theirs)
     flops = f"{2 * m * k * n / limit / 1e9:.0f} Gflop/s, best product, {num_threads()} threads"
     return Row(name, ours, "numpy.matmul, unsplit", theirs, flops, limit / ours)
+
+
+def _pipeline(stages: int = 2, micro_batches: int = 16) -> Row:
+    """Equal stages that release the GIL, one thread each, against running them one after another."""
+    rng = np.random.default_rng(0)
+    tensor = rng.standard_normal((micro_batches * 64, 768), dtype=np.float32)
+    weight = rng.standard_normal((768, 768), dtype=np.float32) / 28
+    stage = partial(_kernels.sharded_linear, weight=weight, num_splits=1, axis=-1, bias=None, mode="column")
+    run = PipelineParallelArtifact().process_parallel
+    batches = np.array_split(tensor, micro_batches)
+
+    def one_after_another() -> object:
+        found = batches
+        for _ in range(stages):
+            found = [stage(batch) for batch in found]
+        return np.concatenate(found)
+
+    together = partial(
+        run, tensor, num_stages=stages, stages=[stage] * stages, num_microbatches=micro_batches, schedule="gpipe"
+    )
+    threads = num_threads()
+    _kernels.set_num_threads(1)
+    try:
+        assert np.array_equal(together(), one_after_another())
+        ours, theirs = in_turn([together, one_after_another])
+    finally:
+        _kernels.set_num_threads(threads)
+    formula = theirs * (micro_batches + stages - 1) / (micro_batches * stages)
+    work = f"pipeline of {stages} equal stages, {micro_batches} micro-batches"
+    return Row(work, ours, "one stage after another", theirs, "(M+S-1)/(M·S) of that time", formula / ours)
 
 
 def _after_a_rest(calls: list[Callable[[], object]]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from zerocost.engine.cluster import connect, failure
 from zerocost.errors import DeadlineExceeded, LimitExceeded
 
 __all__ = ["RayExecutor"]
+
+_SMALL = 2**20
+"""Arrays of up to this many bytes fit any object store (Ray's smallest has 75 MiB)."""
 
 
 class RayExecutor:
@@ -104,15 +108,19 @@ class _Store:
     def __init__(self, ray: Any) -> None:
         self._ray = ray
         self._references: dict[int, Any] = {}
-        sizes = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
-        self._room = int(min(sizes, default=0))
+
+    @cached_property
+    def _room(self) -> int:
+        """The bytes that the smallest object store of a node holds. Asking costs more than a small task."""
+        sizes = [node["Resources"].get("object_store_memory", 0) for node in self._ray.nodes() if node["Alive"]]
+        return int(min(sizes, default=0))
 
     def put(self, value: Any) -> Any:
         """A reference to an array; anything else as it is."""
         if not isinstance(value, np.ndarray):
             return value
         if id(value) not in self._references:
-            if value.nbytes > self._room:
+            if value.nbytes > _SMALL and value.nbytes > self._room:
                 raise LimitExceeded(
                     f"an array of {value.nbytes:,} bytes was given, the object store of a node holds {self._room:,}; "
                     "start Ray with more object_store_memory, or cut the array into more parts"
