@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
     from zerocost.artifacts.parallel.schedule import pipeline_schedule
     from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
+    from zerocost.client import RemoteArtifact
     from zerocost.core.artifact_validation import ArtifactValidator
     from zerocost.engine.ray_artifact import RayArtifact
     from zerocost.services.memory_service import MemoryService
@@ -77,6 +78,7 @@ _LAZY = {
     "LRUCache": "zerocost._kernels",
     "memoize": "zerocost.artifacts.memory.memoize",
     "create_app": "zerocost.api.artifact_api",
+    "RemoteArtifact": "zerocost.client",
 }
 """Public names whose modules are imported when the name is first used."""
 
@@ -112,6 +114,7 @@ __all__ = [
     "PluginError",
     "RangeError",
     "RayArtifact",
+    "RemoteArtifact",
     "ScaledDotProductAttentionArtifact",
     "ServiceUnavailable",
     "ShapeError",

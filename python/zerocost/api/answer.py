@@ -30,16 +30,14 @@ class Answer:
         length = sum(len(piece) for piece in self.body)
         headers = [*self.headers, (b"content-length", b"%d" % length)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        if len(self.body) == 1 and length <= _PIECE:
+            await send({"type": "http.response.body", "body": self.body[0]})
+            return
         for piece in self.body:
-            if len(piece) <= _PIECE:
-                if length > len(piece):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                continue
             view = memoryview(piece)
             for start in range(0, len(view), _PIECE):
                 await send({"type": "http.response.body", "body": view[start : start + _PIECE], "more_body": True})
-        whole = self.body[0] if len(self.body) == 1 and length <= _PIECE else b""
-        await send({"type": "http.response.body", "body": whole})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def json_answer(content: Any, status: int = 200, media_type: str = "application/json") -> Answer:

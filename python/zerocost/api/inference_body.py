@@ -20,12 +20,12 @@ from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
 from zerocost.core.arrays import DATATYPES, dtype_of
 from zerocost.core.ports import Ports, closest
+from zerocost.core.safetensors import aligned_empty
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, RangeError, ShapeError
 
-__all__ = ["InferenceRequest", "RequestedOutput", "Tensor", "aligned_empty", "read_bytes_elements"]
+__all__ = ["InferenceRequest", "RequestedOutput", "Tensor", "read_bytes_elements"]
 
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "binary_data_output", "headers")
-_ALIGNMENT = 64
 
 
 @dataclass
@@ -185,14 +185,6 @@ class InferenceRequest:
             if declared is not None and name not in declared and name.rpartition(".")[0] not in declared:
                 raise InvalidInput(f"outputs: unexpected output {name!r}; {closest(name, declared)}", "outputs")
             self.outputs.append(RequestedOutput(name, binary))
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A fresh array that begins at a multiple of 64 bytes."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, dtype=np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _object(members: Members, name: str) -> dict[str, Any]:

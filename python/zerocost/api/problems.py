@@ -12,6 +12,7 @@ from zerocost.errors import (
     DeadlineExceeded,
     DuplicateArtifact,
     InvalidInput,
+    KernelPanic,
     LimitExceeded,
     MalformedJSON,
     PlanError,
@@ -69,7 +70,7 @@ def problem_of(error: BaseException, request_id: str) -> tuple[int, dict[str, An
         notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("in step ")]
         detail = " ".join([detail, *(f"({note})" for note in notes)])
     else:
-        code, detail = "internal", _GENERIC
+        code, detail = error.code if isinstance(error, KernelPanic) else "internal", _GENERIC
     if isinstance(error, Refused):
         headers = error.headers
     elif status == 503:

@@ -13,6 +13,7 @@ from zerocost._kernels import read_json, write_json
 from zerocost.api.answer import Answer, Endpoint, json_answer
 from zerocost.api.body import Overdue, media_type, read_body
 from zerocost.api.chain_body import ChainBody, chain_result
+from zerocost.api.chunks import Chunks
 from zerocost.api.guard import header
 from zerocost.api.json_body import TensorTable, read_inputs, tensor_table, wants_typed_tensors
 from zerocost.api.limiter import Limiter
@@ -23,6 +24,8 @@ from zerocost.api.open_inference import OpenInference
 from zerocost.api.openapi import describe
 from zerocost.api.pages import PAGE_HEADERS, docs_page
 from zerocost.api.problems import Refused
+from zerocost.api.safetensors_body import MEDIA_TYPE as SAFETENSORS
+from zerocost.api.safetensors_body import answer_pieces, read_safetensors, wants_safetensors
 from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_registry import ArtifactSpec
 from zerocost.core.limits import Limits
@@ -121,24 +124,34 @@ class Routes:
         spec = self._spec(scope)
         require_json(scope)
         typed = wants_typed_tensors(header(scope, b"accept"))
+        is_binary = media_type(scope) == SAFETENSORS
+        if not is_binary:
+            _require_json(scope)
+        accept = header(scope, b"accept")
         metadata = self.metadata(scope)
         stages = self.observations.begin(spec.name, scope)
         start = time.perf_counter()
-        body = await self.body(scope, receive)
+        body: bytes | bytearray = b""
+        given: dict[str, Any] | None = None
+        if is_binary:
+            reading = read_safetensors(Chunks(scope, receive, self.settings), self.settings)
+            given, stages.copied = await self.overdue.watch(reading)
+        else:
+            body = await self.body(scope, receive)
         stages.add("read", start)
         table = self._table(spec)
 
         def execute() -> Answer:
             start = time.perf_counter()
-            inputs = read_inputs(body, table, self.settings)
+            inputs = read_inputs(body, table, self.settings) if given is None else given
             start = stages.add("read", start)
             outputs = self.compute(spec, inputs, metadata, stages)
             start = stages.add("compute", start)
-            content = write_json({"status": "success", "data": outputs}, typed=typed)
+            answer = _answer(outputs, accept)
             stages.add("write", start)
-            return Answer(200, [content], [_JSON])
+            return answer
 
-        return await self.run(spec, execute, len(body), receive, metadata, stages)
+        return await self.run(spec, execute, len(body) or stages.copied, receive, metadata, stages)
 
     async def plan_chain(self, scope: Scope, receive: Receive) -> Answer:
         """The wiring of a chain, without running it."""
@@ -276,6 +289,16 @@ def _summary(spec: ArtifactSpec) -> dict[str, Any]:
 
 def require_json(scope: Scope) -> None:
     """Raises Refused (415) unless the body is said to be JSON."""
+
+
+def _answer(outputs: dict[str, Any], accept: str | None) -> Answer:
+    if wants_safetensors(accept):
+        return Answer(200, answer_pieces(outputs), [(b"content-type", SAFETENSORS.encode())])
+    content = write_json({"status": "success", "data": outputs}, typed=wants_typed_tensors(accept))
+    return Answer(200, [content], [_JSON])
+
+
+def _require_json(scope: Scope) -> None:
     kind = media_type(scope)
     if kind != "application/json" and not kind.endswith("+json"):
         given = repr(kind[:100]) if kind else "none"

@@ -1,0 +1,67 @@
+"""safetensors bodies on the native routes: read as they arrive, answered out of the arrays' own memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from zerocost._kernels import read_json, write_json
+from zerocost.api.chunks import Chunks
+from zerocost.api.settings import Settings
+from zerocost.core.safetensors import MEDIA_TYPE, aligned_empty, grouped, parse_header, split_values, to_pieces
+from zerocost.errors import DatatypeError, InvalidInput, ShapeError
+
+__all__ = ["MEDIA_TYPE", "answer_pieces", "read_safetensors", "wants_safetensors"]
+
+
+async def read_safetensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, Any], int]:
+    """The inputs in a body, and the bytes of its tensors.
+
+    Raises:
+        MalformedJSON: the header or the JSON in the metadata is no JSON.
+        InvalidInput: the header does not describe the body.
+        LimitExceeded: a tensor is beyond a limit.
+        Refused: the body is too large, or damaged.
+    """
+    chunks.open()
+    start = await chunks.read(8)
+    size = int.from_bytes(start, "little") if start is not None else settings.max_body
+    text = await chunks.read(size) if size < settings.max_body else None
+    if text is None:
+        raise ShapeError("the safetensors header is longer than the body")
+    slots, json = parse_header(text, settings.max_elements, settings.max_parts)
+    total = sum(slot.nbytes for slot in slots)
+    if chunks.length is not None and chunks.length != 8 + size + total:
+        raise ShapeError(f"the body has {chunks.length} bytes, its header announces {8 + size + total}")
+    if total > settings.max_body:
+        raise ShapeError(f"the header announces {total} bytes of tensors")
+    tensors = {}
+    for slot in slots:
+        array = tensors[slot.name] = aligned_empty(slot.shape, slot.dtype)
+        if slot.nbytes and not await chunks.read_into(array.reshape(-1).view(np.uint8).data):
+            raise ShapeError(f"{slot.name}: the body ends early", slot.name)
+    if not await chunks.is_at_end():
+        raise ShapeError("there is more after the last tensor")
+    others = read_json(json.encode(), None, max_depth=settings.max_depth, max_values=settings.max_values)
+    if not isinstance(others, dict):
+        raise DatatypeError("the JSON in the metadata must be an object")
+    inputs = grouped(tensors)
+    for name, value in others.items():
+        if name in inputs:
+            raise InvalidInput(f"{name}: given as a tensor and in the JSON", name)
+        inputs[name] = value
+    return inputs, total
+
+
+def wants_safetensors(accept: str | None) -> bool:
+    """Whether ``Accept`` asks for safetensors."""
+    return accept is not None and any(
+        choice.partition(";")[0].strip().lower() == MEDIA_TYPE for choice in accept.split(",")
+    )
+
+
+def answer_pieces(outputs: dict[str, Any]) -> list[bytes | memoryview]:
+    """The body of an answer."""
+    tensors, others = split_values(outputs)
+    return to_pieces(tensors, write_json(others).decode())

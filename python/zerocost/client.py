@@ -1,0 +1,240 @@
+"""RemoteArtifact: an artifact that lives behind a URL, with the interface of one in the process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx2
+import numpy as np
+import orjson
+
+from zerocost.core.artifact_base import Artifact, ExecutionContext
+from zerocost.core.safetensors import (
+    MEDIA_TYPE,
+    aligned_empty,
+    grouped,
+    parse_header,
+    split_values,
+    to_pieces,
+)
+from zerocost.errors import (
+    DatatypeError,
+    DeadlineExceeded,
+    InvalidInput,
+    PlanError,
+    RangeError,
+    ServiceUnavailable,
+    ShapeError,
+    ZerocostError,
+    error_class,
+)
+
+__all__ = ["RemoteArtifact"]
+
+_ATTEMPTS = 3
+_LARGEST_WAIT = 30.0
+_PIECE = 1 << 20
+
+
+class RemoteArtifact(Artifact):
+    """Calls an artifact of a zerocost server. It can be registered, so a chain may mix artifacts here and elsewhere.
+
+    Results and exception classes are those of a call in the process; arrays travel as binary data, connections are
+    reused. It may be called from several threads.
+    """
+
+    def __init__(self, url: str, name: str, *, token: str | None = None, timeout: float = 60.0) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            url: the server's, ``http://127.0.0.1:8000``.
+            name: the artifact's name there.
+            token: the bearer token, if the server asks for one.
+            timeout: seconds that a call may take; a deadline in the context that comes earlier counts.
+
+        Raises:
+            RangeError: no http or https URL.
+        """
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise RangeError(f"url: {url!r} was given, one that begins with http:// or https:// is needed", "url")
+        self.url = url.rstrip("/")
+        self.name = name
+        self._path = f"{self.url}/artifacts/{quote(name, safe='')}"
+        self._timeout = timeout
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        self._client = httpx2.Client(headers=headers, timeout=timeout, trust_env=False)
+
+    def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
+        """Runs the artifact on its server.
+
+        Raises:
+            ServiceUnavailable: the server does not answer.
+            DeadlineExceeded: the deadline passed.
+            ZerocostError: whatever the artifact or its server raised, as the class that it has there.
+        """
+        tensors, others = split_values(input_data)
+        try:
+            text = orjson.dumps(others, default=_plain).decode()
+        except TypeError as error:
+            raise DatatypeError(f"an input cannot be sent: {error}") from error
+        pieces = to_pieces(tensors, text)
+        headers = {
+            "content-type": MEDIA_TYPE,
+            "accept": MEDIA_TYPE,
+            "content-length": str(sum(len(piece) for piece in pieces)),
+        }
+        for key, header in (("request_id", "x-request-id"), ("traceparent", "traceparent")):
+            if isinstance(context.metadata.get(key), str):
+                headers[header] = context.metadata[key]
+        until = time.monotonic() + self._timeout
+        deadline = context.metadata.get("deadline")
+        result = self._call("POST", f"{self._path}/execute", headers, pieces, min(until, deadline or until))
+        # Who called it, by the name that it has here.
+        if result.get("artifact_used") == self.name:
+            result["artifact_used"] = context.artifact_name
+        return result
+
+    def get_schema(self) -> dict[str, Any]:
+        """The artifact's schema, asked for once."""
+        schema: dict[str, Any] = self._description["schema"]
+        return schema
+
+    def get_description(self) -> str:
+        """The artifact's description, asked for once."""
+        return str(self._description["description"])
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    @cached_property
+    def _description(self) -> dict[str, Any]:
+        return self._call("GET", self._path, {}, [], time.monotonic() + self._timeout)
+
+    def _call(
+        self, method: str, url: str, headers: dict[str, str], pieces: list[bytes | memoryview], until: float
+    ) -> dict[str, Any]:
+        for attempt in range(_ATTEMPTS):
+            left = until - time.monotonic()
+            if left <= 0:
+                raise DeadlineExceeded(f"{self.url}: the deadline passed before an answer came")
+            sent = _Sent(pieces)
+            try:
+                with self._client.stream(
+                    method,
+                    url,
+                    headers={**headers, "request-timeout": f"{left:.3f}"},
+                    content=iter(sent) if pieces else None,
+                    timeout=left,
+                ) as response:
+                    if response.status_code == 200:
+                        return _read(response)
+                    response.read()
+                    wait = _retry_after(response)
+                    if wait is None or attempt == _ATTEMPTS - 1 or wait > min(until - time.monotonic(), _LARGEST_WAIT):
+                        raise self._error(response)
+            except httpx2.TimeoutException as error:
+                raise DeadlineExceeded(f"{self.url}: the deadline passed before an answer came") from error
+            except (httpx2.ConnectError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
+                # A call may only be repeated if the server cannot have seen it.
+                if sent.begun or isinstance(error, httpx2.ReadError) or attempt == _ATTEMPTS - 1:
+                    raise ServiceUnavailable(f"{self.url}: the server does not answer ({error})") from error
+                wait = 0.05
+            time.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _error(self, response: httpx2.Response) -> ZerocostError:
+        try:
+            document = orjson.loads(response.content)
+            code, detail = str(document["code"]), str(document["detail"])
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return ServiceUnavailable(f"{self.url}: the answer {response.status_code} is not a zerocost server's")
+        kind = error_class(code)
+        error: ZerocostError
+        if issubclass(kind, InvalidInput):
+            errors = [(str(entry["pointer"]), str(entry["message"])) for entry in document.get("errors", [])]
+            where = errors[0][0] if len(errors) == 1 else ""
+            argument = where.strip("/").replace("~1", "/").replace("~0", "~") or None
+            error = kind(detail, argument, errors or None)
+        elif issubclass(kind, PlanError):
+            error = kind(
+                detail, step=document.get("step"), artifact=document.get("artifact"), port=document.get("port")
+            )
+        elif kind is ZerocostError and response.status_code in (429, 502, 503):
+            error = ServiceUnavailable(f"{self.url}: {detail}")
+        else:
+            error = kind(detail)
+        error.add_note(f"at {self._path}, request {document.get('request_id')}")
+        return error
+
+
+class _Sent:
+    """The pieces of a body, and whether any of them was asked for."""
+
+    def __init__(self, pieces: list[bytes | memoryview]) -> None:
+        self._pieces = pieces
+        self.begun = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.begun = True
+        for piece in self._pieces:
+            for start in range(0, len(piece), _PIECE):
+                yield bytes(piece[start : start + _PIECE])
+
+
+def _read(response: httpx2.Response) -> dict[str, Any]:
+    if not response.headers.get("content-type", "").startswith(MEDIA_TYPE):
+        content: dict[str, Any] = orjson.loads(response.read())
+        return content
+    stream = _Stream(response.iter_raw())
+    size = int.from_bytes(stream.take(8), "little")
+    slots, text = parse_header(stream.take(size), max_elements=2**62, max_parts=2**31)
+    arrays = {}
+    for slot in slots:
+        array = arrays[slot.name] = aligned_empty(slot.shape, slot.dtype)
+        if slot.nbytes:
+            stream.fill(array.reshape(-1).view(np.uint8).data)
+    return {**grouped(arrays), **orjson.loads(text)}
+
+
+class _Stream:
+    """An answer as it arrives."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._pending = memoryview(b"")
+
+    def take(self, size: int) -> bytes:
+        data = bytearray(size)
+        self.fill(memoryview(data))
+        return bytes(data)
+
+    def fill(self, target: memoryview) -> None:
+        filled = 0
+        while filled < len(target):
+            if not self._pending:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    raise ShapeError("the answer ends early")
+                self._pending = memoryview(chunk)
+            taken = self._pending[: len(target) - filled]
+            target[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            self._pending = self._pending[len(taken) :]
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    text = response.headers.get("retry-after", "")
+    return float(text) if response.status_code in (429, 503) and text.isdigit() else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON value and no array of numbers")
