@@ -37,6 +37,8 @@ __all__ = ["ServiceRoutes"]
 _JSON = (b"content-type", b"application/json")
 _ENTRY_TYPES = ("application/json", "application/octet-stream", "application/vnd.safetensors")
 _LONGEST_KEY = 1000
+_INLINE_BYTES = 1 << 16
+"""Bodies up to this size are read on the event loop."""
 
 Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -93,11 +95,13 @@ class ServiceRoutes:
             require_json(scope)
             typed = wants_typed_tensors(header(scope, b"accept"))
             metadata = self._routes.metadata(scope)
-            data = self._routes.small_json(await self._routes.body(scope, receive))
+            body = await self._routes.body(scope, receive)
+            data = await _apart(len(body), self._routes.small_json, body)
             if not isinstance(data, dict):
                 raise DatatypeError("the body: an object is needed")
             answer = await self._bounded(call(data), metadata.get("deadline"))
-            return Answer(200, [write_json(answer, typed=typed)], [_JSON])
+            content = await asyncio.to_thread(write_json, answer, typed=typed)
+            return Answer(200, [content], [_JSON])
 
         return Endpoint(handle)
 
@@ -124,7 +128,7 @@ class ServiceRoutes:
 
     async def _forward(self, data: dict[str, Any]) -> dict[str, Any]:
         self._check_artifacts(data)
-        elements = self._model.output_elements(data)
+        elements = await asyncio.to_thread(self._model.output_elements, data)
         if elements > self._settings.max_elements:
             raise LimitExceeded(f"the output would have {elements} elements, {self._settings.max_elements} are allowed")
         return await self._model.post_forward(data)
@@ -197,7 +201,7 @@ class ServiceRoutes:
         return self._memory
 
     async def _get_entry(self, scope: Scope, receive: Receive) -> Answer:
-        value = self._memory_service().get(_key(scope))
+        value = await asyncio.to_thread(self._memory_service().get, _key(scope))
         entry = value if isinstance(value, Entry) else _as_entry(value)
         tag = f'"{entry.tag}"'
         headers = [(b"etag", tag.encode()), (b"content-type", entry.media_type.encode())]
@@ -216,13 +220,18 @@ class ServiceRoutes:
             )
         ttl = _seconds(header(scope, b"zerocost-ttl"))
         entry = Entry(kind, bytes(await self._routes.body(scope, receive)))
-        if not self._memory_service().put(key, entry, ttl=ttl):
+        if not await asyncio.to_thread(self._memory_service().put, key, entry, ttl=ttl):
             raise LimitExceeded(f"{len(entry.body)} bytes are more than the memory holds")
         return Answer(204, [], [(b"etag", f'"{entry.tag}"'.encode())])
 
     async def _delete_entry(self, scope: Scope, receive: Receive) -> Answer:
-        self._memory_service().delete(_key(scope))
+        await asyncio.to_thread(self._memory_service().delete, _key(scope))
         return Answer(204, [])
+
+
+async def _apart(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function whose work grows with ``size``: here if it is small, else in another thread."""
+    return function(*arguments) if size <= _INLINE_BYTES else await asyncio.to_thread(function, *arguments)
 
 
 def _key(scope: Scope) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ class MemoryService:
     """Objects by key, in the memory artifact in use.
 
     Keys are text. What other services remember in the same artifact has keys of another kind, so nothing that comes in
-    here, or over the network, reaches it; ``clear`` removes it too.
+    here, or over the network, reaches it; ``clear`` removes it too. The twins for requests wait in another thread: the
+    artifact may be a server.
 
     Args:
         artifact_registry: where :meth:`use_artifact` looks.
@@ -122,26 +124,27 @@ class MemoryService:
 
     async def post_get(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`get` for requests: ``key`` in, ``output`` out."""
-        value = self.get(_required(data, "key"))
+        value = await asyncio.to_thread(self.get, _required(data, "key"))
         if isinstance(value, Entry):
             raise InvalidInput(f"key: {data['key']!r} holds {value.media_type}; get it from /services/memory/entries/")
         return {"output": value}
 
     async def post_put(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`put` for requests: ``key``, ``value`` and ``ttl`` in, ``output`` out."""
-        return {"output": self.put(_required(data, "key"), _required(data, "value"), ttl=data.get("ttl"))}
+        key, value = _required(data, "key"), _required(data, "value")
+        return {"output": await asyncio.to_thread(self.put, key, value, ttl=data.get("ttl"))}
 
     async def post_delete(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`delete` for requests: ``key`` in, ``output`` out."""
-        return {"output": self.delete(_required(data, "key"))}
+        return {"output": await asyncio.to_thread(self.delete, _required(data, "key"))}
 
     async def post_clear(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`clear` for requests: ``output`` out."""
-        return {"output": self.clear()}
+        return {"output": await asyncio.to_thread(self.clear)}
 
     async def post_stats(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`stats` for requests: ``output`` out."""
-        return {"output": self.stats()}
+        return {"output": await asyncio.to_thread(self.stats)}
 
     @property
     def _memory(self) -> Active:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -108,7 +109,7 @@ class TokenizerService:
 
     async def post_encode(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`encode` for requests: ``text`` and ``max_tokens`` in, ``output`` out."""
-        encoded = self.encode(_required(data, "text"), max_tokens=data.get("max_tokens"))
+        encoded = await asyncio.to_thread(self.encode, _required(data, "text"), max_tokens=data.get("max_tokens"))
         return {"output": _plain(encoded) if isinstance(encoded, Encoding) else [_plain(item) for item in encoded]}
 
     async def post_decode(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class TokenizerService:
 
     async def post_count(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`count` for requests: ``text`` in, ``output`` out."""
-        return {"output": self.count(_required(data, "text"))}
+        return {"output": await asyncio.to_thread(self.count, _required(data, "text"))}
 
 
 def read_texts(text: Any, argument: str) -> list[str]:
