@@ -122,11 +122,9 @@ class Routes:
     async def execute_artifact(self, scope: Scope, receive: Receive) -> Answer:
         """The specification's ``execute_artifact``."""
         spec = self._spec(scope)
-        require_json(scope)
-        typed = wants_typed_tensors(header(scope, b"accept"))
         is_binary = media_type(scope) == SAFETENSORS
         if not is_binary:
-            _require_json(scope)
+            require_json(scope)
         accept = header(scope, b"accept")
         metadata = self.metadata(scope)
         stages = self.observations.begin(spec.name, scope)
@@ -287,10 +285,6 @@ def _summary(spec: ArtifactSpec) -> dict[str, Any]:
     }
 
 
-def require_json(scope: Scope) -> None:
-    """Raises Refused (415) unless the body is said to be JSON."""
-
-
 def _answer(outputs: dict[str, Any], accept: str | None) -> Answer:
     if wants_safetensors(accept):
         return Answer(200, answer_pieces(outputs), [(b"content-type", SAFETENSORS.encode())])
@@ -298,7 +292,8 @@ def _answer(outputs: dict[str, Any], accept: str | None) -> Answer:
     return Answer(200, [content], [_JSON])
 
 
-def _require_json(scope: Scope) -> None:
+def require_json(scope: Scope) -> None:
+    """Raises Refused (415) unless the body is said to be JSON."""
     kind = media_type(scope)
     if kind != "application/json" and not kind.endswith("+json"):
         given = repr(kind[:100]) if kind else "none"
