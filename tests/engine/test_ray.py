@@ -369,6 +369,13 @@ def test_an_unknown_executor():
         executor("mpi")
 
 
+def test_the_command_line_refuses_an_unknown_executor(capsys):
+    from zerocost.cli.app import main
+
+    assert main(["serve", "--executor", "mpi"]) == 2
+    assert capsys.readouterr().err == "error: executor: 'mpi' was given, 'threads' or 'ray' is allowed\n"
+
+
 def test_ray_that_is_not_installed_says_what_to_install(monkeypatch):
     from zerocost.engine import executor
 

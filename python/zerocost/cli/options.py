@@ -10,6 +10,7 @@ import typer
 
 from zerocost.artifacts.builtin import default_registry
 from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.core.executor import Executor
 from zerocost.errors import PluginError
 
 __all__ = [
@@ -57,16 +58,24 @@ Destination = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on the standard output, for other programs.")]
 
 
-def open_registry(additions: list[str] | None = None) -> tuple[ArtifactRegistry, dict[str, PluginError]]:
+def open_registry(
+    additions: list[str] | None = None, executor: str = "threads"
+) -> tuple[ArtifactRegistry, dict[str, PluginError]]:
     """The built-in artifacts, those of installed plug-ins, and ``NAME=MODULE:CLASS`` ones.
+
+    Args:
+        additions: ``NAME=MODULE:CLASS`` each.
+        executor: where parallel artifacts run shards and stages: ``"threads"`` or ``"ray"``.
 
     Returns:
         The registry, and the plug-ins that could not be loaded, by name.
 
     Raises:
-        PluginError: an addition could not be loaded: it was asked for, so nothing goes on without it.
+        PluginError: an addition could not be loaded: it was asked for, so nothing goes on without it. Or Ray is not
+            installed.
+        RangeError: an unknown executor.
     """
-    registry = default_registry()
+    registry = default_registry(_executor(executor))
     failures = registry.load_plugins()
     if additions:
         see_working_folder()
@@ -75,9 +84,17 @@ def open_registry(additions: list[str] | None = None) -> tuple[ArtifactRegistry,
     return registry, failures
 
 
-def registry_with_warnings(additions: list[str] | None) -> ArtifactRegistry:
+def _executor(name: str) -> Executor | None:
+    if name == "threads":
+        return None
+    from zerocost.engine.choice import executor
+
+    return executor(name)
+
+
+def registry_with_warnings(additions: list[str] | None, executor: str = "threads") -> ArtifactRegistry:
     """As :func:`open_registry`; what could not be loaded is said on stderr, and the rest works."""
-    registry, failures = open_registry(additions)
+    registry, failures = open_registry(additions, executor)
     for failure in failures.values():
         warn(str(failure))
     return registry

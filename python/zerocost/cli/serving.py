@@ -24,6 +24,14 @@ def serve(
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Answer everyone, from anywhere, without a token.")
     ] = False,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="threads|ray",
+            help="Where parallel artifacts run shards and stages; ray (extra \\[ray]) joins the cluster that "
+            "RAY_ADDRESS names, or starts one.",
+        ),
+    ] = "threads",
     artifact: Additions = None,
 ) -> None:
     """Serve the artifacts over HTTP until Ctrl-C or SIGTERM; running requests finish first."""
@@ -45,4 +53,4 @@ def serve(
             "ZEROCOST_TOKEN) or --no-auth",
             "host",
         )
-    serve_app(create_app(registry_with_warnings(artifact), settings), host, port)
+    serve_app(create_app(registry_with_warnings(artifact, executor), settings), host, port)
