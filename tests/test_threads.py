@@ -1,0 +1,175 @@
+"""Threads: how many, from where, and what happens under a caller's own threads and processes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import zerocost
+from zerocost import _kernels
+
+LARGE = "numpy.random.default_rng(0).standard_normal((512, 1024), dtype=numpy.float32)"
+
+
+def run(code, **environment):
+    """Runs a program in a process of its own; what it prints, or its error."""
+    clean = {key: value for key, value in os.environ.items() if key not in ("ZEROCOST_NUM_THREADS", "OMP_NUM_THREADS")}
+    program = "import numpy, zerocost\nfrom zerocost import _kernels\n" + textwrap.dedent(code)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def answer(code, **environment):
+    finished = run(code, **environment)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({"ZEROCOST_NUM_THREADS": "3"}, "3"),
+        ({"OMP_NUM_THREADS": "5"}, "5"),
+        ({"OMP_NUM_THREADS": "5,2"}, "5"),
+        ({"OMP_NUM_THREADS": "nonsense"}, str(len(os.sched_getaffinity(0)))),
+        ({"OMP_NUM_THREADS": "5", "ZEROCOST_NUM_THREADS": "2"}, "2"),
+        ({"ZEROCOST_NUM_THREADS": ""}, str(len(os.sched_getaffinity(0)))),
+    ],
+)
+def test_the_environment_says_how_many(environment, threads):
+    assert answer("print(_kernels.num_threads())", **environment) == threads
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "two", "1.5", "1025"])
+def test_a_wrong_number_in_the_environment_is_named(threads):
+    finished = run("", ZEROCOST_NUM_THREADS=threads)
+    assert finished.returncode != 0
+    assert "ZEROCOST_NUM_THREADS" in finished.stderr
+    assert threads in finished.stderr
+
+
+def test_a_wrong_number_is_refused():
+    before = _kernels.num_threads()
+    for threads in (0, 1025):
+        with pytest.raises(zerocost.RangeError, match="num_threads"):
+            _kernels.set_num_threads(threads)
+    assert _kernels.num_threads() == before
+
+
+def test_an_unknown_cpu_level_is_named():
+    code = "zerocost.default_registry()['sparse_attention'].implementation.process_attention([[1.0]])"
+    finished = run(code, ZEROCOST_CPU="sse9")
+    assert "RangeError" in finished.stderr
+    assert "ZEROCOST_CPU" in finished.stderr
+
+
+FORKED = f"""
+    import multiprocessing, threading
+    call = zerocost.default_registry()["sparse_attention"].implementation.process_attention
+    matrix = {LARGE}
+    expected = call(matrix, normalization="softmax")
+
+    def work(_):
+        same = call(matrix, normalization="softmax").tobytes() == expected.tobytes()
+        return same, _kernels.num_threads(), threading.active_count()
+
+    if __name__ == "__main__":
+        stop = threading.Event()
+        def busy():
+            while not stop.is_set():
+                call(matrix)
+        others = [threading.Thread(target=busy) for _ in range(2)]
+        for other in others:
+            other.start()
+        with multiprocessing.get_context("fork").Pool(3) as pool:
+            print(set(pool.map(work, range(12))))
+        stop.set()
+"""
+
+
+def test_forked_workers_do_not_hang_and_stay_on_one_thread():
+    # While two threads of the parent are in kernels, so that whatever a kernel may lock is locked at some fork.
+    assert answer(FORKED, ZEROCOST_NUM_THREADS="") == "{(True, 1, 1)}"
+
+
+def test_forked_workers_use_as_many_threads_as_they_are_told():
+    assert answer(FORKED, ZEROCOST_NUM_THREADS="2") == "{(True, 2, 1)}"
+
+
+def test_spawned_workers_stay_on_one_thread(tmp_path):
+    script = tmp_path / "spawned.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "def work(_):\n"
+        "    from zerocost import _kernels\n"
+        "    return _kernels.num_threads()\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(2) as pool:\n"
+        "        print(set(pool.map(work, range(4))))\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if "NUM_THREADS" not in key}
+    finished = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert finished.stdout.strip() == "{1}", finished.stderr
+
+
+def test_threads_of_the_caller_share_the_pool():
+    code = f"""
+        import os
+        from concurrent.futures import ThreadPoolExecutor
+        call = zerocost.default_registry()["sparse_attention"].implementation.process_attention
+        matrix = {LARGE}
+        expected = call(matrix).tobytes()
+        with ThreadPoolExecutor(6) as pool:
+            print(all(result.tobytes() == expected for result in pool.map(lambda _: call(matrix), range(60))))
+        names = [open(f"/proc/self/task/{{task}}/comm").read() for task in os.listdir("/proc/self/task")]
+        print(sum(name.startswith("zerocost") for name in names))
+    """
+    same, helpers = answer(code, ZEROCOST_NUM_THREADS="3").split()
+    assert same == "True"
+    assert int(helpers) <= 2, "as many helpers as threads were asked for, less the caller"
+
+
+def test_one_thread_makes_no_helpers():
+    code = f"""
+        import os
+        call = zerocost.default_registry()["sparse_attention"].implementation.process_attention
+        call({LARGE})
+        names = [open(f"/proc/self/task/{{task}}/comm").read() for task in os.listdir("/proc/self/task")]
+        print(sum(name.startswith("zerocost") for name in names))
+    """
+    assert answer(code, ZEROCOST_NUM_THREADS="1") == "0"
+
+
+def test_the_number_of_threads_changes_no_bit():
+    matrix = np.random.default_rng(3).standard_normal((300, 700), dtype=np.float32)
+    registry = zerocost.default_registry()
+    before = _kernels.num_threads()
+    try:
+        for name in ("sparse_attention", "sliding_window_attention"):
+            call = registry[name].implementation.process_attention
+            results = []
+            for threads in (1, 2, 5):
+                _kernels.set_num_threads(threads)
+                results.append(call(matrix, normalization="softmax").tobytes())
+            assert len(set(results)) == 1
+    finally:
+        _kernels.set_num_threads(before)
+
+
+def test_small_calls_from_many_threads():
+    call = zerocost.default_registry()["sparse_attention"].implementation.process_attention
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: call([[3.0, 1.0, 2.0]]).tolist(), range(200)))
+    assert results == [[[3.0, 0.0, 0.0]]] * 200
