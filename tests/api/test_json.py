@@ -1,0 +1,110 @@
+"""The JSON reader and writer against Python's json module: the same texts, the same values, the same doubles."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zerocost import LimitExceeded, MalformedJSON, RangeError
+from zerocost._kernels import read_json, write_json
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+def reference(text):
+    """Python's json as strict as RFC 8259 lets a reader be: no bare NaN, no name twice."""
+
+    def unique(pairs):
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise ValueError("a name twice")
+        return dict(pairs)
+
+    def refuse(name):
+        raise ValueError(name)
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+
+
+def is_encodable(value):
+    """Whether there is no lone surrogate in any text."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def identical(a, b):
+    """Equal, with equal types and equal signs of zero."""
+    if isinstance(a, float):
+        return isinstance(b, float) and math.copysign(1, a) == math.copysign(1, b) and a == b
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(identical(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return isinstance(b, list) and len(a) == len(b) and all(map(identical, a, b))
+    return type(a) is type(b) and a == b
+
+
+@given(VALUES.filter(is_encodable), st.booleans(), st.sampled_from([None, 1]))
+def test_what_json_writes_is_read(value, ensure_ascii, indent):
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+    assert identical(reference(text), read_json(text.encode()))
+
+
+@given(VALUES.filter(is_encodable))
+def test_what_is_written_is_json(value):
+    assert identical(value, json.loads(write_json(value)))
+
+
+@given(st.text(alphabet='[]{}:,"\\0123456789.eE+-truefalsn u\ud800\t\x00', max_size=30))
+def test_the_same_texts_are_refused(text):
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        return
+    try:
+        expected = reference(text)
+    except (ValueError, RecursionError):
+        with pytest.raises((MalformedJSON, RangeError)):
+            read_json(encoded)
+        return
+    try:
+        value = read_json(encoded)
+    except RangeError:
+        assert "inf" in repr(expected), "only numbers beyond float64 are refused beside"
+    except MalformedJSON:
+        assert not is_encodable(expected), "only lone surrogates are refused beside"
+    else:
+        assert identical(expected, value)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_arrays_are_the_same_doubles(numbers):
+    text = json.dumps({"a": numbers}).encode()
+    array = read_json(text, {"a": ("FP64", False)})["a"]
+    assert array.tobytes() == np.array(numbers, dtype=np.float64).tobytes()
+    assert write_json(array) == write_json(numbers)
+
+
+@pytest.mark.parametrize("text", [b"\xff", b'"\xc3"', b'"\xed\xa0\x80"', b"\xff\xfe[\x00]\x00"])
+def test_what_is_not_utf_8(text):
+    with pytest.raises(MalformedJSON):
+        read_json(text)
+
+
+def test_limits_and_long_numbers():
+    with pytest.raises(LimitExceeded):
+        read_json(b"[" * 101 + b"]" * 101)
+    with pytest.raises(LimitExceeded):
+        read_json(b"[1,2,3]", max_values=3)
+    with pytest.raises(LimitExceeded):
+        read_json(b'{"a":[1,2,3]}', {"a": ("FP64", False)}, max_elements=2)
+    assert read_json(b"1" * 4000) == int("1" * 4000)
+    with pytest.raises(RangeError):
+        read_json(b"1" * 5000)
+    with pytest.raises(RangeError):
+        read_json(b"1e400")
