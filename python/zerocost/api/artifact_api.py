@@ -175,6 +175,7 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.registry = registry
     app.state.settings = settings
+    app.state.stop_taking = routes.stop_taking
     return app
 
 

@@ -83,6 +83,10 @@ class Routes:
             *OpenInference(self).table(),
         ]
 
+    def stop_taking(self) -> None:
+        """Says from now on that new requests should go elsewhere."""
+        self.is_ready = False
+
     async def alive(self, scope: Scope, receive: Receive) -> Answer:
         """Whether the process answers."""
         return json_answer({"live": True})

@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -29,6 +30,13 @@ class _Server(uvicorn.Server):
             # uvicorn would raise them again once its handlers are gone, and die of SIGTERM with another exit code.
             self._captured_signals.clear()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stops: not ready from now on, running requests finish."""
+        stop = getattr(getattr(self.config.app, "state", None), "stop_taking", None)
+        if stop is not None:
+            stop()
+        super().handle_exit(sig, frame)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, and says where: uvicorn does not for a socket that it was given."""
         await super().startup(sockets)
@@ -45,6 +53,12 @@ def _config(app: Any, host: str, port: int, **options: Any) -> uvicorn.Config:
         "lifespan": "on",
     }
     return uvicorn.Config(app, host=host, port=port, **{**defaults, **options})
+
+
+def _run(server: _Server, listener: socket.socket) -> None:
+    # uvicorn ends a process that cannot start; here it is a thread, and who started it sees that it has ended.
+    with contextlib.suppress(SystemExit):
+        server.run([listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -93,7 +107,7 @@ def background_server(app: Any, host: str = "127.0.0.1", port: int = 0, **option
     """
     listener = _listen(host, port)
     server = _Server(_config(app, host, port, **{"log_level": "warning", **options}))
-    thread = threading.Thread(target=server.run, args=([listener],), name="zerocost-server", daemon=True)
+    thread = threading.Thread(target=_run, args=(server, listener), name="zerocost-server", daemon=True)
     try:
         thread.start()
         pause = threading.Event()

@@ -116,6 +116,16 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
         """The schema of the signature, with an example."""
         return {**super().get_schema(), "examples": [_EXAMPLE]}
 
+    def output_elements(self, input_data: dict[str, Any]) -> int | None:
+        """The leading axes broadcast, times ``h_q * n_q * d_v``."""
+        shapes: list[tuple[int, ...]] = [np.shape(input_data[name]) for name in ("query", "key", "value")]
+        query, value = shapes[0], shapes[2]
+        try:
+            leading = np.broadcast_shapes(*(shape[:-3] for shape in shapes))
+        except ValueError:
+            return None  # the kernel says what does not fit
+        return math.prod(leading) * math.prod(query[-3:-1]) * value[-1]
+
     def attend(self, query: Any, key: Any, value: Any, **params: Any) -> npt.NDArray[Any]:
         """The same as ``process_attention(query, key, value, **params)``: this artifact is fused to begin with."""
         return self.process_attention(query, key, value, **params)
