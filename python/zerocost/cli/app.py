@@ -25,6 +25,7 @@ _PARTS = (
     "zerocost.cli.embedding",
     "zerocost.cli.schedule",
     "zerocost.cli.demonstration",
+    "zerocost.cli.memory",
 )
 """Modules with an ``app`` each. One with a name becomes a group of commands, the others' commands stand at the top."""
 

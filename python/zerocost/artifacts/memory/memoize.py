@@ -14,7 +14,6 @@ __all__ = ["CacheInfo", "Memoized", "memoize"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ABSENT = object()
 _KEYWORDS = object()
 
 
@@ -48,11 +47,7 @@ class Memoized(Generic[P, R]):
         cache = self.cache
         if self._single_flight:
             return cast("R", cache.get_or_compute(key, lambda: self._function(*args, **kwargs)))
-        result = cache.get(key, _ABSENT)
-        if result is _ABSENT:
-            result = self._function(*args, **kwargs)
-            cache.put(key, result)
-        return cast("R", result)
+        return cast("R", cache._compute(key, lambda: self._function(*args, **kwargs)))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bound to its instance, as a function in a class is."""

@@ -8,6 +8,7 @@ use pyo3::types::PyTuple;
 use zerocost_kernels::memory::{Cache, Config, Ttl};
 
 use super::guard::Guarded;
+use super::key::Key;
 use super::{Inner, LRUCache, Stored};
 
 /// A computation in progress. Its result is not stored if the key was put or deleted meanwhile.
@@ -54,8 +55,9 @@ impl LRUCache {
     }
 
     /// A put or a delete of `key` begins: a flight that is under way will not store its result.
-    pub(super) fn supersede(&self, key: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = key.py();
+    #[inline]
+    pub(super) fn supersede(&self, key: &Key<'_, '_>) -> PyResult<()> {
+        let py = key.object.py();
         let flights = self.inner.with(py, |inner| inner.flights.as_ref().map(|(_, table)| table.clone_ref(py)));
         let Some(flights) = flights else { return Ok(()) };
         if let Some(flight) = flights.get().take(key, None)? {
@@ -77,7 +79,7 @@ impl LRUCache {
     /// in the end, or the flight's if it was not stored.
     pub(super) fn land_flight<'py>(
         &self,
-        key: &Bound<'py, PyAny>,
+        key: &Key<'_, 'py>,
         value: &Bound<'py, PyAny>,
         ttl: Ttl,
         flight: &Bound<'py, Flight>,

@@ -1,7 +1,7 @@
 //! The methods that Python sees.
 
 use pyo3::basic::CompareOp;
-use pyo3::exceptions::{PyAttributeError, PyKeyError, PyRuntimeError};
+use pyo3::exceptions::{PyAttributeError, PyKeyError, PyRuntimeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyTuple, PyType};
@@ -11,6 +11,7 @@ use zerocost_kernels::memory::{Cache, Cause, Config, Lifetime, NEVER, Timing, Tt
 use super::compute::Flight;
 use super::entry::cause_name;
 use super::guard::Guarded;
+use super::key::Key;
 use super::{Inner, LRUCache, Settings, Stored, Weighing, settings};
 use crate::error::KernelError;
 
@@ -94,14 +95,14 @@ impl LRUCache {
     /// The value of a key, or the default; counts, and is a use of the entry.
     #[pyo3(signature = (key, default=None))]
     fn get<'py>(&self, key: &Bound<'py, PyAny>, default: Option<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {
-        Ok(match self.look_up(key)? {
+        Ok(match self.look_up(&Key::new(key)?)? {
             Some(value) => value,
             None => default.map_or_else(|| key.py().None(), Bound::unbind),
         })
     }
 
     fn __getitem__(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        match slf.get().look_up(key)? {
+        match slf.get().look_up(&Key::new(key)?)? {
             Some(value) => Ok(value),
             None => Self::missing(slf, key),
         }
@@ -119,7 +120,7 @@ impl LRUCache {
     }
 
     fn __contains__(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(self.look_at(key)?.is_some())
+        Ok(self.look_at(&Key::new(key)?)?.is_some())
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
@@ -154,7 +155,7 @@ impl LRUCache {
         slf.get().look(py, |cache| {
             let config = cache.config();
             format!(
-                "<{name} max_entries={} max_bytes={} policy='{}' entries={} bytes={}>",
+                "{name}(max_entries={}, max_bytes={}, policy='{}', entries={}, bytes={})",
                 bound(config.max_entries),
                 bound(config.max_bytes),
                 settings::policy_name(config.policy),
@@ -175,15 +176,15 @@ impl LRUCache {
     /// the next that goes.
     #[pyo3(signature = (key, value, ttl=None))]
     fn put(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, ttl: Argument<'_, '_>) -> PyResult<bool> {
-        let ttl = settings::ttl(ttl)?;
-        self.supersede(key)?;
-        Ok(matches!(self.store(key, value, ttl, |_, _| false)?, Stored::Now))
+        let (ttl, key) = (settings::ttl(ttl)?, Key::new(key)?);
+        self.supersede(&key)?;
+        Ok(matches!(self.store(&key, value, ttl, |_, _| false)?, Stored::Now))
     }
 
     /// The value of a key, or the default; neither counts nor is a use.
     #[pyo3(signature = (key, default=None))]
     fn peek<'py>(&self, key: &Bound<'py, PyAny>, default: Option<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {
-        Ok(match self.look_at(key)? {
+        Ok(match self.look_at(&Key::new(key)?)? {
             Some(value) => value,
             None => default.map_or_else(|| key.py().None(), Bound::unbind),
         })
@@ -217,6 +218,7 @@ impl LRUCache {
     #[pyo3(signature = (key, default=None))]
     fn setdefault<'py>(&self, key: &Bound<'py, PyAny>, default: Option<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {
         let py = key.py();
+        let key = &Key::new(key)?;
         if let Some(value) = self.look_up(key)? {
             return Ok(value);
         }
@@ -234,15 +236,23 @@ impl LRUCache {
     fn update(&self, py: Python<'_>, other: Argument<'_, '_>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         if let Some(other) = other {
             let keys = intern!(py, "keys");
-            if other.hasattr(keys)? {
+            if let Ok(other) = other.cast_exact::<PyDict>() {
+                for (key, value) in other {
+                    self.__setitem__(&key, &value)?;
+                }
+            } else if other.hasattr(keys)? {
                 for key in other.call_method0(keys)?.try_iter()? {
                     let key = key?;
                     self.__setitem__(&key, &other.get_item(&key)?)?;
                 }
             } else {
                 for pair in other.try_iter()? {
-                    let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
-                    self.__setitem__(&key, &value)?;
+                    let pair = pair?.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+                    let [key, value] = &pair[..] else {
+                        let text = format!("update(): an item has {} parts, key and value are needed", pair.len());
+                        return Err(PyValueError::new_err(text));
+                    };
+                    self.__setitem__(key, value)?;
                 }
             }
         }
@@ -326,7 +336,7 @@ impl LRUCache {
         ttl: Argument<'_, 'py>,
     ) -> PyResult<Py<PyAny>> {
         settings::ttl(ttl)?;
-        if let Some(value) = slf.get().look_up(key)? {
+        if let Some(value) = slf.get().look_up(&Key::new(key)?)? {
             return Ok(value);
         }
         Ok(flights(slf.py())?.call_method1(intern!(slf.py(), "compute"), (slf, key, r#fn, ttl))?.unbind())
@@ -393,8 +403,21 @@ impl LRUCache {
     fn _restore(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, live: f64, idle: f64) -> PyResult<bool> {
         let nanoseconds = |seconds: f64| settings::nanoseconds(seconds).max(1);
         let ttl = Ttl::Remaining(Lifetime { live: nanoseconds(live), idle: nanoseconds(idle) });
-        self.supersede(key)?;
-        Ok(matches!(self.store(key, value, ttl, |_, _| false)?, Stored::Now))
+        let key = Key::new(key)?;
+        self.supersede(&key)?;
+        Ok(matches!(self.store(&key, value, ttl, |_, _| false)?, Stored::Now))
+    }
+
+    /// The value of a key; calls fn() and stores what it returns if there is none, without single flight.
+    fn _compute<'py>(&self, key: &Bound<'py, PyAny>, r#fn: &Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
+        let key = Key::new(key)?;
+        if let Some(value) = self.look_up(&key)? {
+            return Ok(value);
+        }
+        let value = r#fn.call0()?;
+        // A call with the same arguments may have come first; it stays, as in functools.
+        self.store(&key, &value, Ttl::Default, |_, slot| slot.is_some())?;
+        Ok(value.unbind())
     }
 
     /// The computations in progress, by key.
@@ -414,7 +437,7 @@ impl LRUCache {
         seconds: f64,
     ) -> PyResult<Py<PyAny>> {
         self._loaded(key.py(), seconds);
-        self.land_flight(key, value, settings::ttl(ttl)?, flight)
+        self.land_flight(&Key::new(key)?, value, settings::ttl(ttl)?, flight)
     }
 
     /// Counts a load that brought nothing, too.
@@ -427,7 +450,7 @@ impl LRUCache {
 
     /// Removes a key if it holds this very value.
     fn _discard(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(self.take(key, Some(value))?.is_some())
+        Ok(self.take(&Key::new(key)?, Some(value))?.is_some())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -463,8 +486,9 @@ impl LRUCache {
 
 impl LRUCache {
     fn pop_value(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        self.supersede(key)?;
-        self.take(key, None)
+        let key = Key::new(key)?;
+        self.supersede(&key)?;
+        self.take(&key, None)
     }
 
     #[cold]

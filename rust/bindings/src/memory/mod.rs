@@ -155,19 +155,17 @@ impl LRUCache {
     #[inline]
     fn store<'py>(
         &self,
-        key: &Bound<'py, PyAny>,
+        key: &Key<'_, 'py>,
         value: &Bound<'py, PyAny>,
         ttl: Ttl,
         keep: impl FnOnce(&Cache<Entry>, Option<u32>) -> bool,
     ) -> PyResult<Stored> {
-        let py = key.py();
-        let hashed = Key::new(key)?;
-        if self.inner.with(py, |inner| inner.settings.is_plain()) {
-            return self.store_weighed(&hashed, value, Weight::default(), None, ttl, keep);
+        if self.inner.with(value.py(), |inner| inner.settings.is_plain()) {
+            return self.store_weighed(key, value, Weight::default(), None, ttl, keep);
         }
         // Both are kept until the lock is free: what is not stored in the end must not die under it.
-        let (value, Weighed { weight, owner }) = self.prepare(key, value)?;
-        self.store_weighed(&hashed, &value, weight, owner.as_ref(), ttl, keep)
+        let (value, Weighed { weight, owner }) = self.prepare(key.object, value)?;
+        self.store_weighed(key, &value, weight, owner.as_ref(), ttl, keep)
     }
 
     #[inline]
@@ -222,10 +220,10 @@ impl LRUCache {
 
     /// A look-up that counts.
     #[inline]
-    fn look_up(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        let py = key.py();
+    fn look_up(&self, key: &Key<'_, '_>) -> PyResult<Option<Py<PyAny>>> {
+        let py = key.object.py();
         let now = self.now(py, Ttl::Default)?;
-        self.lookup(&Key::new(key)?, now, |inner, slot, _| {
+        self.lookup(key, now, |inner, slot, _| {
             let cache = inner.cache.as_mut()?;
             match slot {
                 Some(slot) => Some(cache.hit(slot).value.clone_ref(py)),
@@ -238,20 +236,19 @@ impl LRUCache {
     }
 
     /// A look-up that changes nothing.
-    fn look_at(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        let py = key.py();
+    fn look_at(&self, key: &Key<'_, '_>) -> PyResult<Option<Py<PyAny>>> {
+        let py = key.object.py();
         let now = self.now(py, Ttl::Default)?;
-        self.lookup(&Key::new(key)?, now, |inner, slot, _| {
+        self.lookup(key, now, |inner, slot, _| {
             slot.and_then(|slot| Some(inner.cache.as_ref()?.entry(slot).value.clone_ref(py)))
         })
     }
 
     /// Takes out the entry of a key, or, with `only`, the one that holds this very value.
-    fn take(&self, key: &Bound<'_, PyAny>, only: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
-        let py = key.py();
-        let key = Key::new(key)?;
+    fn take(&self, key: &Key<'_, '_>, only: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Py<PyAny>>> {
+        let py = key.object.py();
         let now = self.now(py, Ttl::Default)?;
-        let taken = self.lookup(&key, now, |inner, slot, _| {
+        let taken = self.lookup(key, now, |inner, slot, _| {
             let cache = inner.cache.as_mut()?;
             let slot = slot.filter(|&slot| only.is_none_or(|only| cache.entry(slot).value.is(only)))?;
             Some(cache.remove(slot))
