@@ -151,7 +151,7 @@ def work(cache, actions, places, depth, seed, rounds):
 @pytest.mark.parametrize("place", PLACES)
 def test_one_thread(place, action, policy):
     cache, depth = meddling_cache((action,), (place,), policy)
-    work(cache, (action,), (place,), depth, seed=7, rounds=150)
+    work(cache, (action,), (place,), depth, seed=7, rounds=80)
     assert cache.stats()["bytes"] == 10 * len(cache) <= 60
 
 

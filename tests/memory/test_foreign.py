@@ -211,7 +211,7 @@ class Functools:
 
     def __init__(self, memoized, maxsize):
         self.__dict__.update(getattr(memoized.__wrapped__, "__dict__", {}))
-        for name in ("__module__", "__name__", "__qualname__", "__doc__", "__wrapped__"):
+        for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__", "__wrapped__"):
             if hasattr(memoized, name):
                 setattr(self, name, getattr(memoized, name))
         self.memoized, self.maxsize = memoized, maxsize

@@ -70,13 +70,15 @@ class Memoized(Generic[P, R]):
         return {"maxsize": self.cache.max_entries, "typed": self._typed, "maxbytes": self.cache.max_bytes}
 
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        # As functools does it: one int or str stands for itself. (No call of a built-in: it may be what is remembered.)
+        match args:
+            case (only,) if not kwargs and not self._typed and type(only) in (int, str):
+                return cast("Hashable", only)
         key = args
         if kwargs:
             key += (_KEYWORDS, *(part for item in kwargs.items() for part in item))
         if self._typed:
-            key += tuple(type(value) for value in args) + tuple(type(value) for value in kwargs.values())
-        elif len(key) == 1 and type(key[0]) in (int, str):
-            return cast("Hashable", key[0])
+            key += (*(type(value) for value in args), *(type(value) for value in kwargs.values()))
         return key
 
 

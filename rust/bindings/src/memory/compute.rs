@@ -85,7 +85,7 @@ impl LRUCache {
         flight: &Bound<'py, Flight>,
     ) -> PyResult<Py<PyAny>> {
         // The key was absent when the flight began: one that is resident was put.
-        let keep = |_: &Cache<_>, slot: Option<u32>| slot.is_some() || flight.get().superseded();
+        let keep = |_: &mut Cache<_>, slot: Option<u32>| slot.is_some() || flight.get().superseded();
         match self.store(key, value, ttl, keep)? {
             Stored::Kept(Some(resident)) => Ok(resident),
             Stored::Now => Ok(self.look_at(key)?.unwrap_or_else(|| value.clone().unbind())),

@@ -219,14 +219,33 @@ impl LRUCache {
     fn setdefault<'py>(&self, key: &Bound<'py, PyAny>, default: Option<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {
         let py = key.py();
         let key = &Key::new(key)?;
-        if let Some(value) = self.look_up(key)? {
-            return Ok(value);
-        }
         let default = default.unwrap_or_else(|| py.None().into_bound(py));
         self.supersede(key)?;
-        match self.store(key, &default, Ttl::Default, |_, slot| slot.is_some())? {
+        let stored = if self.inner.with(py, |inner| inner.settings.is_plain()) {
+            // One look-up, as nothing has to be weighed.
+            let keep = |cache: &mut Cache<_>, slot| match slot {
+                Some(slot) => {
+                    cache.hit(slot);
+                    true
+                }
+                None => {
+                    cache.miss();
+                    false
+                }
+            };
+            self.store(key, &default, Ttl::Default, keep)?
+        } else {
+            if let Some(value) = self.look_up(key)? {
+                return Ok(value);
+            }
+            self.store(key, &default, Ttl::Default, |_, slot| slot.is_some())?
+        };
+        match stored {
             Stored::Kept(Some(resident)) => Ok(resident),
-            Stored::Now | Stored::Kept(None) => Ok(self.look_at(key)?.unwrap_or_else(|| default.unbind())),
+            Stored::Now if self.inner.with(py, |inner| inner.settings.freeze) => {
+                Ok(self.look_at(key)?.unwrap_or_else(|| default.unbind()))
+            }
+            Stored::Now | Stored::Kept(None) => Ok(default.unbind()),
             Stored::TooLarge => Err(self.too_large(py)),
         }
     }

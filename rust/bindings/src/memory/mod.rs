@@ -158,7 +158,7 @@ impl LRUCache {
         key: &Key<'_, 'py>,
         value: &Bound<'py, PyAny>,
         ttl: Ttl,
-        keep: impl FnOnce(&Cache<Entry>, Option<u32>) -> bool,
+        keep: impl FnOnce(&mut Cache<Entry>, Option<u32>) -> bool,
     ) -> PyResult<Stored> {
         if self.inner.with(value.py(), |inner| inner.settings.is_plain()) {
             return self.store_weighed(key, value, Weight::default(), None, ttl, keep);
@@ -176,7 +176,7 @@ impl LRUCache {
         weight: Weight,
         owner: Option<&Py<PyAny>>,
         ttl: Ttl,
-        keep: impl FnOnce(&Cache<Entry>, Option<u32>) -> bool,
+        keep: impl FnOnce(&mut Cache<Entry>, Option<u32>) -> bool,
     ) -> PyResult<Stored> {
         let py = value.py();
         let now = self.now(py, ttl)?;
@@ -214,7 +214,11 @@ impl LRUCache {
             cache.replace(slot, renew, weight, ttl, now, removed);
             Stored::Now
         });
-        drop(replaced);
+        if let Some((value, owner)) = replaced {
+            // Attached already, so the reference can go at once.
+            value.drop_ref(py);
+            drop(owner);
+        }
         stored
     }
 

@@ -4,6 +4,8 @@ mod lru;
 mod sieve;
 mod sketch;
 mod tinylfu;
+#[cfg(test)]
+mod twin;
 
 pub(super) use tinylfu::Contest;
 
