@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -37,11 +38,15 @@ class RayExecutor:
         """
         self._ray = connect(address)
         self._retries = retries
+        self._tasks: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
 
     def shards(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """``function(*call)`` of every call as a Ray task; see :class:`zerocost.core.executor.Executor`."""
         ray = self._ray
-        task = ray.remote(function).options(max_retries=self._retries)
+        task = self._tasks.get(function)
+        if task is None:
+            # Ray sends a function to the workers once for each remote function that is made of it.
+            task = self._tasks[function] = ray.remote(function).options(max_retries=self._retries)
         store = _Store(ray)
         results = [task.remote(*map(store.put, call)) for call in calls]
         gathered: list[Any] = []
