@@ -90,7 +90,8 @@ const PAGE_BYTES: usize = 4096;
 const LARGE_BYTES: usize = 16 << 20;
 /// A row has at least this many times the pages of its band if huge pages are not worth it.
 const FEW_PAGES: usize = 8;
-/// From this many entries on a call goes to the thread pool: measured, see `docs/matrix.md`.
+/// From this many entries on a call goes to the thread pool: some ten microseconds of work, which is several times what
+/// waking a thread costs.
 const PARALLEL_ENTRIES: usize = 32 * 1024;
 /// How many entries one piece of work should have.
 const PIECE_ENTRIES: usize = 32 * 1024;
