@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -75,6 +76,7 @@ def run_console(block, folder, port, background):
         check(wanted, done.stdout if done.stdout.endswith("\n") else done.stdout + "\n", command)
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="README calls the server with curl, which is not installed")
 def test_readme(tmp_path, monkeypatch, background):
     blocks = BLOCK.findall((ROOT / "README.md").read_text())
     assert [kind for kind, _ in blocks].count("python") >= 4

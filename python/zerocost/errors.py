@@ -7,7 +7,7 @@ what was given, what is allowed and, in ``argument``, which one it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 __all__ = [
     "DatatypeError",
@@ -33,6 +33,7 @@ __all__ = [
     "UnknownOperation",
     "ZerocostError",
     "error_class",
+    "merged",
 ]
 
 
@@ -65,6 +66,16 @@ class InvalidInput(ZerocostError, ValueError):
         super().__init__(message, argument)
         pointer = "" if argument is None else "/" + argument.replace("~", "~0").replace("/", "~1")
         self.errors = errors if errors is not None else [(pointer, message)]
+
+
+def merged(problems: Sequence[InvalidInput]) -> InvalidInput:
+    """One exception for several: the same class where they agree, every message, every pointer."""
+    if len(problems) == 1:
+        return problems[0]
+    kinds = {type(problem) for problem in problems}
+    kind = kinds.pop() if len(kinds) == 1 else InvalidInput
+    errors = [error for problem in problems for error in problem.errors]
+    return kind("; ".join(problem.message for problem in problems), errors=errors)
 
 
 class MissingInput(InvalidInput):

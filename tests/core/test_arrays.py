@@ -90,7 +90,6 @@ def test_lists_become_float64_and_are_counted():
         ([1, 2], ("INT64", "INT32"), "INT64"),
         ([1.0, 2.0], ("INT32",), "INT32"),
         ([1, 2], ("FP32",), "FP32"),
-        ([True], ("FP64",), "FP64"),
         ([1, 2], None, "FP64"),
         (["a", "bc"], ("BYTES",), "BYTES"),
     ],
@@ -114,6 +113,10 @@ def test_a_list_takes_the_declared_datatype(value, datatypes, datatype):
         ({"a": 1}, TypeError, r"m: builtins\.dict was given"),
         (object(), TypeError, r"m: builtins\.object was given"),
         ([10**400], TypeError, "too large for float64"),
+        ([[1 + 2j]], TypeError, "lists of complex128"),
+        ([np.datetime64("2020-01-01")], TypeError, "lists of datetime64"),
+        ([[True]], TypeError, "lists of booleans"),
+        ([np.ones(2, np.float32)], TypeError, "a list of arrays was given.*'each'"),
     ],
 )
 def test_what_cannot_be_read_is_refused(value, error, message):

@@ -337,6 +337,40 @@ def test_a_deadline_holds_for_the_whole_chain(service, registry):
     assert caught.value.__notes__ == ["in step 1 (wait) of the chain"]
 
 
+def test_a_deadline_holds_between_the_elements_of_each(service, registry):
+    registry.register_artifact("wait", Function(lambda x, context: time.sleep(0.05) or x), "custom")
+    context = ExecutionContext("c", "chain", "zero_cost", {"deadline": time.monotonic() + 0.12})
+    with pytest.raises(TimeoutError, match="the deadline passed"):
+        service.chain_artifacts([{"artifact": "wait", "each": True}], {"x": list(range(100))}, context)
+
+
+@pytest.mark.parametrize("after", [[[]], [{}], [0], [None]])
+def test_after_takes_ids_only(service, matrix, after):
+    with pytest.raises(zerocost.PlanError, match="the id of a step is needed"):
+        service.plan([{"artifact": "scale", "after": after}], {"attention_matrix": matrix})
+
+
+@pytest.mark.parametrize("value", [None, [1], "x"])
+def test_what_is_no_dict_is_named(service, value):
+    context = ExecutionContext("c", "chain", "zero_cost", {})
+    with pytest.raises(TypeError, match=r"initial_input: .* was given, a dict is needed"):
+        service.chain_artifacts([{"artifact": "scale"}], value)
+    with pytest.raises(TypeError, match=r"input_data: .* was given, a dict is needed"):
+        service.call_artifact("scale", value, context)
+
+
+def test_a_list_of_arrays_is_not_stacked(service, registry, matrix):
+    class Kernel(AttentionArtifact):
+        """Reads as a kernel does."""
+
+        def process_attention(self, attention_matrix):
+            return zerocost.core.arrays.as_floating(attention_matrix, "attention_matrix")
+
+    registry.register_artifact("kernel", Kernel(), "attention")
+    with pytest.raises(TypeError, match="in a chain 'each' runs a step once"):
+        service.chain_artifacts([{"artifact": "cut"}, {"artifact": "kernel"}], {"tensor": matrix})
+
+
 def test_the_trace_counts_bytes_and_copies(service, registry, matrix):
     class Kernel(AttentionArtifact):
         """Reads as a kernel does."""

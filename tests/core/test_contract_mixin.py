@@ -1,5 +1,6 @@
 """The contract of a stranger's artifacts, and that the mixin and the validator can fail."""
 
+import sys
 from typing import Annotated, Literal
 
 import numpy as np
@@ -122,7 +123,10 @@ def test_a_memory_artifact_offers_what_it_has():
         shelf.execute({"operation": "stats"}, context())
     with pytest.raises(zerocost.MissingInput, match="value required for 'put'"):
         shelf.execute({"operation": "put", "key": "a"}, context())
-    assert shelf.input_errors({"operation": "put", "key": "a"}) != []
+    assert shelf.input_errors({"operation": "put", "key": "a"}) == [("/value", "value required for 'put'")]
+    assert shelf.input_errors({"operation": "stats"}) == [
+        ("/operation", "Unknown operation: stats; there are get, put, clear")
+    ]
     assert shelf.input_errors({"operation": "clear"}) == []
     assert shelf.input_errors({"operation": "put", "key": "a", "value": value}) == []
     assert shelf.input_errors({}) != []
@@ -194,6 +198,7 @@ def _schema(**keywords):
         ({"execute": _changes_its_input}, "execute changes its input: x"),
         ({"execute": _grows_its_input}, "execute changes its input: more"),
         ({"execute": lambda self, input_data, context: 1 / 0}, "Execution failed: division by zero"),
+        ({"execute": lambda self, input_data, context: sys.exit(3)}, "Execution failed: 3"),
         ({"validate_input": lambda self, input_data: True}, "validate_input accepts input without the required 'x'"),
     ],
 )
@@ -245,6 +250,18 @@ def test_generated_input_fits_its_schema(subschema):
 
     assert Holder().input_errors(generated) == []
     assert "p" in generated
+
+
+def test_references_are_followed():
+    schema = {
+        "properties": {"p": {"$ref": "#/$defs/node"}},
+        "required": ["p"],
+        "$defs": {
+            "size": {"type": "integer", "minimum": 3},
+            "node": {"type": "object", "properties": {"size": {"$ref": "#/$defs/size"}}, "required": ["size"]},
+        },
+    }
+    assert ArtifactValidator().generate_test_input(schema) == {"p": {"size": 4}}
 
 
 def test_equal_symbols_get_equal_sizes():

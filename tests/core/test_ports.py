@@ -4,8 +4,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from zerocost import InvalidSchema
+from zerocost import (
+    DatatypeError,
+    InvalidInput,
+    InvalidSchema,
+    MissingInput,
+    RangeError,
+    ShapeError,
+    UndeclaredInput,
+)
 from zerocost.core.ports import Ports, pointer
+from zerocost.errors import merged
 
 SCHEMA = {
     "type": "object",
@@ -71,6 +80,40 @@ def test_what_does_not_fit(ports, values, where, message):
     [(found, text)] = ports.errors(values)
     assert found == where
     assert message in text
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({}, MissingInput),
+        ({"m": floats(2, 2), "rato": 1}, UndeclaredInput),
+        ({"m": floats(2)}, ShapeError),
+        ({"m": np.ones((2, 2), np.int8)}, DatatypeError),
+        ({"m": floats(2, 2), "ratio": 1}, RangeError),
+        ({"m": floats(2, 2), "ratio": "x"}, DatatypeError),
+        ({"m": floats(2, 2), "pair": [1.0, 2]}, DatatypeError),
+    ],
+)
+def test_a_problem_is_the_exception_that_a_caller_in_the_process_sees(ports, values, kind):
+    [problem] = ports.problems(values)
+    assert type(problem) is kind
+    assert merged([problem]) is problem
+    assert type(merged([problem, MissingInput("x required", "x"), RangeError("y", "y")])) is InvalidInput
+
+
+@pytest.mark.parametrize("value", [2.0, [1, 2.0]])
+def test_a_fraction_is_no_integer_even_if_it_is_whole(value):
+    schema = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}, {"type": "null"}]}
+    ports = Ports({"properties": {"p": schema}})
+    assert ports.errors({"p": value}) == [("/p", f"p: {value!r} was given, a whole number is needed")]
+    assert ports.errors({"p": 2}) == ports.errors({"p": [1, 2]}) == []
+
+
+def test_alternatives_are_put_into_words():
+    window = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}
+    ports = Ports({"properties": {"w": window, "e": {"enum": ["a", "b", "c", "d", "e"]}}})
+    assert ports.errors({"w": 0}) == [("/w", "w: 0 was given, a whole number at least 1 or null is allowed")]
+    assert ports.errors({"e": "f"}) == [("/e", 'e: "f" was given, "a", "b", "c", "d", "e" is allowed')]
 
 
 def test_several_errors_are_all_named(ports):

@@ -180,6 +180,10 @@ class Raises(Fine):
 
 class Other:
     pass
+
+class Exits(Fine):
+    def __init__(self):
+        raise SystemExit(3)
 """
 
 
@@ -195,6 +199,7 @@ def plugins(tmp_path, monkeypatch):
         "missing = not_installed_anywhere:Thing\n"
         "raises = stranger:Raises\n"
         "other = stranger:Other\n"
+        "exits = stranger:Exits\n"
         "sparse_attention = stranger:Fine\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -207,7 +212,7 @@ def plugins(tmp_path, monkeypatch):
 def test_a_plugin_that_fails_takes_no_other_down(registry):
     failures = registry.load_plugins()
     assert registry["fine"].interface == "attention"
-    assert sorted(failures) == ["missing", "other", "raises", "sparse_attention"]
+    assert sorted(failures) == ["exits", "missing", "other", "raises", "sparse_attention"]
     assert "'missing' (not_installed_anywhere:Thing) was not loaded: ModuleNotFoundError" in str(failures["missing"])
     assert "no luck" in str(failures["raises"])
     assert "a subclass of Artifact is needed" in str(failures["other"])

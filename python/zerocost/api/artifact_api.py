@@ -23,7 +23,7 @@ from zerocost.artifacts.builtin import default_registry
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.limits import Limits, check_inputs, count_elements
-from zerocost.errors import InvalidInput, LimitExceeded, UndeclaredInput, UnknownArtifact, ZerocostError
+from zerocost.errors import InvalidInput, LimitExceeded, UndeclaredInput, UnknownArtifact, ZerocostError, merged
 from zerocost.services.model_service import SimplifiedModelService
 
 logger = logging.getLogger("zerocost.api")
@@ -104,11 +104,14 @@ class ArtifactRESTAPI:
             raise InvalidInput(f"{type(request_data).__name__} was given, an object is needed")
         refuse_in_process(spec, request_data)
         artifact = spec.implementation
-        errors = artifact.input_errors(request_data)
-        if errors:
-            undeclared = dict(spec.ports.undeclared(request_data))
-            kind = UndeclaredInput if all(where in undeclared for where, _ in errors) else InvalidInput
-            raise kind("; ".join(message for _, message in errors), errors=errors)
+        if type(artifact).input_errors is Artifact.input_errors:
+            problems = artifact.input_problems(request_data)
+            if problems:
+                raise merged(problems)
+        else:
+            errors = artifact.input_errors(request_data)
+            if errors:
+                raise InvalidInput("; ".join(message for _, message in errors), errors=errors)
         overridden = type(artifact).validate_input is not Artifact.validate_input
         if overridden and not artifact.validate_input(request_data):
             raise InvalidInput(f"artifact {spec.name} does not take this input")

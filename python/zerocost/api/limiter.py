@@ -84,6 +84,9 @@ class Limiter:
         start = time.monotonic()
         try:
             return job()
+        except (StopIteration, SystemExit, KeyboardInterrupt) as error:
+            # A future cannot carry the first; the others of a stranger's artifact are not this server's to obey.
+            raise RuntimeError(f"the artifact raised {type(error).__name__}") from error
         finally:
             self._average += _WEIGHT * (time.monotonic() - start - self._average)
 

@@ -195,6 +195,12 @@ def _dlpack_refusal(value: Any, error: Exception) -> str:
 
 
 def _from_list(value: Sequence[Any], argument: str, datatypes: Sequence[str] | None) -> npt.NDArray[Any]:
+    if any(is_tensor_like(item) for item in value):
+        raise DatatypeError(
+            f"{argument}: a list of arrays was given, one array is needed; in a chain 'each' runs a step "
+            "once for every element",
+            argument,
+        )
     try:
         array = np.asarray(value)
     except ValueError as error:  # NumPy: "inhomogeneous shape"
@@ -211,7 +217,11 @@ def _from_list(value: Sequence[Any], argument: str, datatypes: Sequence[str] | N
         if datatypes is not None and "BYTES" in datatypes:
             return array.astype(object)
         raise DatatypeError(f"{argument}: lists of text were given, numbers are needed", argument)
+    if array.dtype.kind not in "biuf":
+        raise DatatypeError(f"{argument}: lists of {array.dtype} were given, numbers are needed", argument)
     wanted = _list_datatype(array, datatypes)
+    if array.dtype.kind == "b" and wanted != "BOOL":
+        raise DatatypeError(f"{argument}: lists of booleans were given, numbers are needed", argument)
     dtype = dtype_of(wanted)
     if dtype.kind in "iu" and array.dtype.kind == "f" and array.size and not np.array_equal(array, np.trunc(array)):
         raise DatatypeError(f"{argument}: fractions were given, whole numbers ({wanted}) are needed", argument)

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from zerocost.core.ports import Ports
 from zerocost.core.signature import schema_of
-from zerocost.errors import MissingInput, RangeError, UndeclaredInput, UnknownOperation
+from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError, UndeclaredInput, UnknownOperation
 
 __all__ = ["Artifact", "AttentionArtifact", "ExecutionContext", "MemoryArtifact", "ParallelArtifact"]
 
@@ -92,7 +92,11 @@ class Artifact(ABC):
 
     def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
         """Every way in which ``input_data`` breaks the schema, as (JSON pointer, message)."""
-        return self._ports.errors(input_data)
+        return [error for problem in self.input_problems(input_data) for error in problem.errors]
+
+    def input_problems(self, input_data: dict[str, Any]) -> list[InvalidInput]:
+        """As :meth:`input_errors`, each as the exception that :meth:`execute` would raise for it."""
+        return self._ports.problems(input_data)
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:
         """An upper bound for the elements of all outputs together, each array counting at least one; None: not known.
@@ -124,7 +128,10 @@ class _TensorArtifact(Artifact):
             MissingInput: there is no main input.
             UndeclaredInput: a key that the schema does not declare.
         """
-        main = input_data.get(self.main_input)
+        try:
+            main = input_data.get(self.main_input)
+        except AttributeError:
+            raise _no_dict(input_data) from None
         if main is None:
             raise MissingInput(f"{self.main_input} required", self.main_input)
         parameters = dict(input_data)
@@ -232,10 +239,12 @@ class MemoryArtifact(Artifact):
             MissingInput: the operation needs a key or a value.
             UndeclaredInput: a key that the schema does not declare.
         """
-        operation = input_data.get("operation", "get")
+        try:
+            operation = input_data.get("operation", "get")
+        except AttributeError:
+            raise _no_dict(input_data) from None
         if not isinstance(operation, str) or operation not in self._calls:
-            names = ", ".join(self._calls)
-            raise UnknownOperation(f"Unknown operation: {operation}; there are {names}", "operation")
+            raise self._unknown(operation)
         if not input_data.keys() <= self._ports.inputs.keys():
             raise _undeclared(self._ports, input_data)
         for name in self.OPERATIONS[operation]:
@@ -276,6 +285,20 @@ class MemoryArtifact(Artifact):
             },
             "x-main": {"input": "value", "output": "result"},
         }
+
+    def input_problems(self, input_data: dict[str, Any]) -> list[InvalidInput]:
+        """As the base class, in the words of :meth:`execute`."""
+        operation = input_data.get("operation", "get")
+        if not isinstance(operation, str) or operation not in self._calls:
+            return [self._unknown(operation)]
+        missing = [name for name in self.OPERATIONS[operation] if name not in input_data]
+        problems = [MissingInput(f"{name} required for {operation!r}", name) for name in missing]
+        return problems + [
+            problem for problem in self._ports.problems(input_data) if not isinstance(problem, MissingInput)
+        ]
+
+    def _unknown(self, operation: Any) -> UnknownOperation:
+        return UnknownOperation(f"Unknown operation: {operation}; there are {', '.join(self._calls)}", "operation")
 
     @abstractmethod
     def retrieve(self, key: str, **kwargs: Any) -> Any:
@@ -335,6 +358,10 @@ def _accepted(method: Any) -> frozenset[str]:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return frozenset({"key", "value"} | {parameter.name for parameter in parameters})
     return frozenset(parameter.name for parameter in parameters)
+
+
+def _no_dict(input_data: Any) -> DatatypeError:
+    return DatatypeError(f"input_data: {type(input_data).__name__} was given, a dict is needed", "input_data")
 
 
 def _undeclared(ports: Ports, names: Any) -> UndeclaredInput:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.chain_plan import Plan, plan_chain
 from zerocost.core.chain_run import ChainRun, run_plan
+from zerocost.errors import DatatypeError
 
 __all__ = ["ArtifactCommunicationService"]
 
@@ -54,7 +55,7 @@ class ArtifactCommunicationService:
             DeadlineExceeded: the deadline passed between two steps.
             Exception: whatever a step raises, with a note that says which step it was.
         """
-        return run_plan(self.plan(pipeline, initial_input), initial_input, context).result
+        return self._run(pipeline, initial_input, context, traced=False).result
 
     def run_chain(
         self,
@@ -63,4 +64,17 @@ class ArtifactCommunicationService:
         context: ExecutionContext | None = None,
     ) -> ChainRun:
         """As :meth:`chain_artifacts`, but returns every step's outputs and a trace."""
-        return run_plan(self.plan(pipeline, initial_input), initial_input, context, traced=True)
+        return self._run(pipeline, initial_input, context, traced=True)
+
+    def _run(
+        self,
+        pipeline: Sequence[dict[str, Any]],
+        initial_input: dict[str, Any],
+        context: ExecutionContext | None,
+        *,
+        traced: bool,
+    ) -> ChainRun:
+        if not isinstance(initial_input, Mapping):
+            kind = type(initial_input).__name__
+            raise DatatypeError(f"initial_input: {kind} was given, a dict is needed", "initial_input")
+        return run_plan(self.plan(pipeline, initial_input), initial_input, context, traced=traced)

@@ -93,6 +93,8 @@ class ArtifactRegistry:
             raise DatatypeError(f"implementation: {kind} was given, an instance of a subclass of Artifact is needed")
         if not isinstance(interface, str) or not interface:
             raise DatatypeError(f"interface: {interface!r} was given, a word such as 'attention' is needed")
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise DatatypeError(f"metadata: {type(metadata).__name__} was given, a dict is needed", "metadata")
         spec = ArtifactSpec(name, implementation, interface, dict(metadata or {}))
         with self._lock:
             if name in self._specs and not replace:
@@ -158,7 +160,7 @@ class ArtifactRegistry:
                 self.register_artifact(
                     entry_point.name, artifact, _interface(artifact), {"entry_point": entry_point.value}
                 )
-            except Exception as error:  # whatever a stranger's module does at import
+            except (Exception, SystemExit) as error:  # whatever a stranger's module does at import
                 failures[entry_point.name] = PluginError(
                     f"plug-in {entry_point.name!r} ({entry_point.value}) was not loaded: {_reason(error)}"
                 )
@@ -193,7 +195,7 @@ def load_artifact(path: str) -> Artifact:
         return _make(kind, path)
     except PluginError:
         raise
-    except Exception as error:  # whatever a stranger's module does at import
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does at import
         raise PluginError(f"{path!r} could not be loaded: {_reason(error)}") from error
 
 
@@ -217,7 +219,7 @@ def _interface(artifact: Artifact) -> str:
     return interface if isinstance(interface, str) and interface else "custom"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -15,6 +15,9 @@ from zerocost.errors import InvalidInput, InvalidSchema
 
 __all__ = ["ArtifactValidator"]
 
+_DEEPEST = 20
+"""How many references are followed one into the other."""
+
 
 class ArtifactValidator:
     """Validates artifact implementations."""
@@ -43,7 +46,7 @@ class ArtifactValidator:
             ports.check_schema()
         except InvalidSchema as error:
             return False, f"Invalid schema: {error}"
-        except Exception as error:  # whatever a stranger's get_schema does
+        except (Exception, SystemExit) as error:  # whatever a stranger's get_schema does
             return False, f"get_schema failed: {error}"
         try:
             test_input = self.generate_test_input(ports.schema)
@@ -51,14 +54,14 @@ class ArtifactValidator:
             if broken:
                 return False, f"No valid input could be generated, give 'examples' in the schema: {broken[0][1]}"
             problem = _run_problem(artifact, ports, test_input)
-        except Exception as error:  # whatever a stranger's execute does
+        except (Exception, SystemExit) as error:  # whatever a stranger's execute does
             return False, f"Execution failed: {error}"
         if problem:
             return False, problem
         for breaking, what in _breaking_inputs(ports, test_input):
             try:
                 accepted = artifact.validate_input(breaking)
-            except Exception as error:  # a stranger's validate_input must answer, not raise
+            except (Exception, SystemExit) as error:  # a stranger's validate_input must answer, not raise
                 return False, f"validate_input raised {type(error).__name__} for {what}: {error}"
             if accepted:
                 return False, f"validate_input accepts {what}"
@@ -79,7 +82,10 @@ class ArtifactValidator:
         if isinstance(examples, list) and examples and isinstance(examples[0], dict):
             return {name: _arrays_of(ports, name, value) for name, value in examples[0].items()}
         sizes: dict[str, int] = {}
-        return {name: _generate(ports.inputs.get(name, {}), generator, sizes, name) for name in ports.required}
+        return {
+            name: _generate(_dereferenced(ports.inputs.get(name, {}), schema), generator, sizes, name)
+            for name in ports.required
+        }
 
 
 def _arrays_of(ports: Ports, name: str, value: Any) -> Any:
@@ -124,6 +130,22 @@ def _generate(subschema: Any, generator: np.random.Generator, sizes: dict[str, i
     if kind in ("number", "integer"):
         return _generate_number(subschema, kind, name)
     return {"boolean": True, "null": None}.get(kind)
+
+
+def _dereferenced(subschema: Any, root: Any, depth: int = 0) -> Any:
+    """The subschema with what its local references (``#/$defs/…``) point at; a recursive one ends somewhere."""
+    if isinstance(subschema, list):
+        return [_dereferenced(item, root, depth) for item in subschema]
+    if not isinstance(subschema, dict) or depth > _DEEPEST:
+        return {} if depth > _DEEPEST else subschema
+    reference = subschema.get("$ref")
+    if isinstance(reference, str):
+        target = root
+        for part in reference.removeprefix("#").split("/")[1:]:
+            key = part.replace("~1", "/").replace("~0", "~")
+            target = target[int(key)] if isinstance(target, list) else target[key]
+        return _dereferenced({**target, **_without(subschema, "$ref")}, root, depth + 1)
+    return {key: _dereferenced(value, root, depth) for key, value in subschema.items()}
 
 
 def _without(subschema: dict[str, Any], key: str) -> dict[str, Any]:

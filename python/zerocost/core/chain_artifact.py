@@ -10,13 +10,18 @@ from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.chain_plan import Plan, Source, plan_chain
 from zerocost.core.chain_run import run_plan
 from zerocost.core.ports import Ports
-from zerocost.errors import MissingInput, UndeclaredInput
+from zerocost.errors import InvalidInput, MissingInput, UndeclaredInput
 
 __all__ = ["ChainArtifact"]
 
 
 class ChainArtifact(Artifact):
-    """A chain as one artifact: its inputs are the chain's unbound ports, its outputs those of the last step."""
+    """A chain as one artifact: its inputs are the chain's unbound ports, its outputs those of the last step.
+
+    The inputs are what the first step takes, required or not, what the steps name as ``$.name``, and what later steps
+    require and nothing gives. Optional inputs of later steps keep their defaults unless ``params`` or ``inputs`` say
+    otherwise: to make one an input of the chain, map it (``"inputs": {"window_size": "$.window_size"}``).
+    """
 
     interface: ClassVar[str] = "chain"
 
@@ -49,10 +54,10 @@ class ChainArtifact(Artifact):
                 raise MissingInput(f"{name} required", name)
         return run_plan(plan, input_data, context).result
 
-    def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
-        """Every way in which ``input_data`` breaks the chain's schema, as (JSON pointer, message)."""
+    def input_problems(self, input_data: dict[str, Any]) -> list[InvalidInput]:
+        """Every way in which ``input_data`` breaks the chain's schema."""
         self._current_plan()
-        return self._chain_ports.errors(input_data)
+        return self._chain_ports.problems(input_data)
 
     def get_schema(self) -> dict[str, Any]:
         """The subschemas of the unbound ports and of the last step's outputs."""

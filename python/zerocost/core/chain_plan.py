@@ -150,7 +150,9 @@ class _Planner:
             raise fail(f"params: {message}", where.strip("/") or None)
 
         def earlier(name: object, what: str) -> int:
-            if isinstance(name, str) and name in self.ids:
+            if not isinstance(name, str):
+                raise fail(f"{what}: {name!r} was given, the id of a step is needed")
+            if name in self.ids:
                 return self.ids[name]
             if name == step_id or name in later_ids:
                 raise fail(f"{what}: step {name!r} does not come before this one; only earlier steps can be named")

@@ -70,10 +70,8 @@ class _Run:
 
     def step(self, step: PlannedStep) -> dict[str, Any]:
         """Runs one step whose predecessors are done."""
-        deadline = self.context.metadata.get("deadline")
         try:
-            if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineExceeded(f"the deadline passed {time.monotonic() - deadline:.3f} s ago")
+            self._check_deadline()
             inputs = self._inputs(step)
             if not self.traced:
                 return self._execute(step, inputs)
@@ -95,6 +93,11 @@ class _Run:
         except Exception as error:
             error.add_note(f"in {step.label} of the chain")
             raise
+
+    def _check_deadline(self) -> None:
+        deadline = self.context.metadata.get("deadline")
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineExceeded(f"the deadline passed {time.monotonic() - deadline:.3f} s ago")
 
     def _inputs(self, step: PlannedStep) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
@@ -133,6 +136,7 @@ class _Run:
         check_fan_out(elements, step.each, context)
 
         def one(element: Any) -> dict[str, Any]:
+            self._check_deadline()
             element_inputs = {**inputs, str(step.each): element}
             check_inputs(artifact, element_inputs, context)
             return _checked(artifact.execute(element_inputs, context))
@@ -151,7 +155,8 @@ def run_plan(
     of a chain outlives its call.
 
     Raises:
-        DeadlineExceeded: ``context.metadata["deadline"]`` (seconds on ``time.monotonic()``) passed between two steps.
+        DeadlineExceeded: ``context.metadata["deadline"]`` (seconds on ``time.monotonic()``) passed between two steps
+            or between two elements of ``each``.
         Exception: whatever a step raises, with a note that says which step it was.
     """
     if context is None:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from zerocost.core.arrays import DATATYPES, as_tensor
-from zerocost.errors import DatatypeError, InvalidSchema, ShapeError
+from zerocost.core.violations import violation
+from zerocost.errors import DatatypeError, InvalidInput, InvalidSchema, MissingInput, ShapeError, UndeclaredInput
 
 __all__ = ["Ports", "closest", "pointer"]
 
@@ -111,7 +112,7 @@ class Ports:
         try:
             jsonschema_rs.meta.validate({"$schema": _DRAFT, **self.schema})
         except jsonschema_rs.ValidationError as error:
-            raise InvalidSchema(f"{pointer(*error.instance_path) or 'the schema'}: {error.message}") from error
+            raise _invalid_schema(error) from error
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             raise InvalidSchema(str(error)) from error
         if self.schema.get("$schema", _DRAFT) != _DRAFT:
@@ -152,28 +153,37 @@ class Ports:
             values: inputs by name.
             partial: whether required inputs may still be missing (the parameters of a chain's step).
         """
-        errors = self.undeclared(values)
+        return [error for problem in self.problems(values, partial=partial) for error in problem.errors]
+
+    def problems(self, values: Mapping[str, Any], *, partial: bool = False) -> list[InvalidInput]:
+        """As :meth:`errors`, each as the exception that a caller in the process would see."""
+        problems: list[InvalidInput] = [
+            UndeclaredInput(message, errors=[(where, message)]) for where, message in self.undeclared(values)
+        ]
         if not partial:
-            errors += [
-                (pointer(name), f"{name} required")
+            problems += [
+                MissingInput(f"{name} required", name)
                 for name in self.required
                 if values.get(name) is None and not (name in values and not self.is_tensor(name))
             ]
-        errors += self._tensor_errors(values)
+        problems += self._tensor_problems(values)
         parameters: dict[str, Any] = {}
         for name, value in values.items():
-            if self.is_tensor(name) or _is_unconstrained(self.inputs.get(name, self._undeclared_schema)):
+            subschema = self.inputs.get(name, self._undeclared_schema)
+            if self.is_tensor(name) or _is_unconstrained(subschema):
                 parameters[name] = True  # that it is there may matter; what it is may not even be JSON
                 continue
             try:
                 parameters[name] = _as_json(value)
             except TypeError as error:
-                errors.append((pointer(name), f"{name}: {error}"))
+                problems.append(DatatypeError(f"{name}: {error}", name))
+                continue
+            if _is_fraction_for_integer(parameters[name], subschema):
+                # JSON Schema takes 2.0 for an integer; a signature that says int does not.
+                problems.append(DatatypeError(f"{name}: {value!r} was given, a whole number is needed", name))
         validator = self._partial_validator if partial else self._validator
-        errors += [
-            (pointer(*error.instance_path), _describe(error, parameters)) for error in validator.iter_errors(parameters)
-        ]
-        return errors
+        problems += [violation(error, parameters, self.inputs) for error in validator.iter_errors(parameters)]
+        return problems
 
     @property
     def _undeclared_schema(self) -> Schema:
@@ -205,8 +215,8 @@ class Ports:
             }
         return reduced
 
-    def _tensor_errors(self, values: Mapping[str, Any]) -> Errors:
-        errors: Errors = []
+    def _tensor_problems(self, values: Mapping[str, Any]) -> list[InvalidInput]:
+        problems: list[InvalidInput] = []
         sizes: dict[str, tuple[int, str]] = {}
         for name, value in values.items():
             if value is None or not self.is_tensor(name):
@@ -215,8 +225,8 @@ class Ports:
                 array = as_tensor(value, name, self.datatypes(name))
                 match_shape(name, array.shape, self.inputs[name]["x-tensor"].get("shape"), sizes)
             except (DatatypeError, ShapeError) as error:
-                errors.append((pointer(name), error.message))
-        return errors
+                problems.append(error)
+        return problems
 
 
 def match_shape(
@@ -243,10 +253,8 @@ def match_shape(
         else:
             known, origin = sizes.setdefault(axis, (length, name))
             if known != length:
-                raise ShapeError(
-                    f"{name}: shape {list(shape)} was given, {text} is needed with {axis} = {known} as in {origin}",
-                    name,
-                )
+                detail = "" if origin == name else f" with {axis} = {known} as in {origin}"
+                raise ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed{detail}", name)
 
 
 def _mapping(schema: Schema, key: str) -> dict[str, Any]:
@@ -303,8 +311,14 @@ def _compile(schema: Schema) -> Any:
 
     try:
         return jsonschema_rs.Draft202012Validator(schema)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+    except jsonschema_rs.ValidationError as error:
+        raise _invalid_schema(error) from error
+    except jsonschema_rs.ReferencingError as error:
         raise InvalidSchema(str(error)) from error
+
+
+def _invalid_schema(error: Any) -> InvalidSchema:
+    return InvalidSchema(f"{pointer(*error.instance_path) or 'the schema'}: {error.message}")
 
 
 def _as_json(value: Any) -> Any:
@@ -322,8 +336,20 @@ def _as_json(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} was given, which is no JSON value")
 
 
-def _describe(error: Any, parameters: Mapping[str, Any]) -> str:
-    """The message with the name of the input in front."""
-    path = list(error.instance_path)
-    name = str(path[0]) if path and path[0] in parameters else ""
-    return f"{name}: {error.message}" if name else str(error.message)
+def _is_fraction_for_integer(value: Any, subschema: Schema) -> bool:
+    """Whether a float stands where only an integer, or a list of them, is meant."""
+    options = subschema.get("anyOf", [subschema])
+    kinds = {kind for option in options for kind in _kinds(option)}
+    if isinstance(value, float):
+        return "integer" in kinds and "number" not in kinds
+    if isinstance(value, list):
+        items = [item for option in options for item in (*option.get("prefixItems", ()), option.get("items"))]
+        elements = {kind for item in items if isinstance(item, dict) for kind in _kinds(item)}
+        fractions = any(isinstance(item, float) for item in value)
+        return fractions and "integer" in elements and "number" not in elements
+    return False
+
+
+def _kinds(subschema: Schema) -> list[str]:
+    kinds = subschema.get("type", [])
+    return [kinds] if isinstance(kinds, str) else list(kinds)
