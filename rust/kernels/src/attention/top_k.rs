@@ -181,12 +181,7 @@ impl<L: Lanes> Search<'_, L> {
     /// Moves one end of the interval to `key`, which is above `low` and not above `high`.
     #[inline(always)]
     fn try_one(&mut self, key: i64) {
-        let (count, _) = self.count(key - 1, key - 1);
-        self.take_count(key, count);
-    }
-
-    #[inline(always)]
-    fn take_count(&mut self, key: i64, count: usize) {
+        let [count] = self.count([key - 1]);
         if count >= self.rank {
             (self.low, self.from_low) = (key, count);
         } else {
@@ -197,7 +192,7 @@ impl<L: Lanes> Search<'_, L> {
     /// Moves the ends to `from` and `to`, or one of them past the other one of these. `low <= from <= to <= high`.
     #[inline(always)]
     fn try_both(&mut self, from: i64, to: i64) {
-        let (from_from, above_to) = self.count(from - 1, to);
+        let [from_from, above_to] = self.count([from - 1, to]);
         if above_to >= self.rank {
             (self.low, self.from_low) = (to + 1, above_to);
         } else if from_from < self.rank {
@@ -208,33 +203,42 @@ impl<L: Lanes> Search<'_, L> {
         }
     }
 
-    /// How many keys are above each of two integers.
+    /// How many keys are above each of some integers.
     #[inline(always)]
-    fn count(&self, first: i64, second: i64) -> (usize, usize) {
+    fn count<const K: usize>(&self, thresholds: [i64; K]) -> [usize; K] {
+        const UNROLLED: usize = 4;
         let lanes = self.lanes;
-        let (first, second) = (lanes.int_splat(L::Scalar::int(first)), lanes.int_splat(L::Scalar::int(second)));
-        let zero = lanes.int_splat(L::Scalar::int(0));
-        let mut counts = [[zero; 2]; 2];
+        let mut at = [lanes.int_splat(L::Scalar::int(0)); K];
+        for (at, threshold) in at.iter_mut().zip(thresholds) {
+            *at = lanes.int_splat(L::Scalar::int(threshold));
+        }
+        let mut counts = [[lanes.int_splat(L::Scalar::int(0)); K]; UNROLLED];
         let keys = self.keys.as_ptr();
         let mut index = 0;
-        while index + 2 * L::N <= self.len {
+        while index + UNROLLED * L::N <= self.len {
             for (unrolled, counts) in counts.iter_mut().enumerate() {
-                // SAFETY: two whole vectors from `index` are within `len`.
+                // SAFETY: this many whole vectors from `index` are within `len`.
                 let key = unsafe { lanes.int_load(keys.add(index + unrolled * L::N)) };
-                counts[0] = lanes.count(counts[0], lanes.int_gt(key, first));
-                counts[1] = lanes.count(counts[1], lanes.int_gt(key, second));
+                for (count, at) in counts.iter_mut().zip(at) {
+                    *count = lanes.count(*count, lanes.int_gt(key, at));
+                }
             }
-            index += 2 * L::N;
+            index += UNROLLED * L::N;
         }
         while index < self.len {
             // SAFETY: behind the first `len` keys there is room to the next multiple of N (`Keys::read`).
             let key = unsafe { lanes.int_load(keys.add(index)) };
-            counts[0][0] = lanes.count(counts[0][0], lanes.int_gt(key, first));
-            counts[0][1] = lanes.count(counts[0][1], lanes.int_gt(key, second));
+            for (count, at) in counts[0].iter_mut().zip(at) {
+                *count = lanes.count(*count, lanes.int_gt(key, at));
+            }
             index += L::N;
         }
-        let total = |which: usize| lanes.total(lanes.int_add(counts[0][which], counts[1][which]));
-        (total(0), total(1))
+        let [a, b, c, d] = counts;
+        let mut totals = [0; K];
+        for (which, total) in totals.iter_mut().enumerate() {
+            *total = lanes.total(lanes.int_add(lanes.int_add(a[which], b[which]), lanes.int_add(c[which], d[which])));
+        }
+        totals
     }
 
     /// Halves the interval, then pulls its ends together to the keys next to the middle, whichever side is left.
@@ -276,22 +280,21 @@ impl<L: Lanes> Search<'_, L> {
         let place = self.rank as f64 / self.len as f64;
         let spread = 1.0 + 2.0 * (SAMPLE as f64 * place * (1.0 - place)).sqrt();
         // How many of the sample should be above each end.
-        let (most, fewest) = (SAMPLE as f64 * place + spread, SAMPLE as f64 * place - spread);
+        let most = (SAMPLE as f64 * place + spread).ceil() as i32;
+        let fewest = (SAMPLE as f64 * place - spread).floor() as i32;
         let (mut from, mut to) = (self.low, self.high);
         for &key in &sample {
             let at = lanes.int_splat(key);
-            let mut above = lanes.int_splat(L::Scalar::int(0));
+            let mut above = 0;
             for index in (0..SAMPLE).step_by(L::N) {
                 // SAFETY: SAMPLE is a multiple of every level's N.
-                above = lanes.count(above, lanes.int_gt(unsafe { lanes.int_load(sample.as_ptr().add(index)) }, at));
+                let greater = lanes.int_gt(unsafe { lanes.int_load(sample.as_ptr().add(index)) }, at);
+                // No sum across lanes: a bit for each is cheaper.
+                above += lanes.bits(greater).count_ones() as i32;
             }
-            let (above, key) = (lanes.total(above) as f64, key.into());
-            if above >= most {
-                from = from.max(key);
-            }
-            if above <= fewest {
-                to = to.min(key);
-            }
+            let key = key.into();
+            from = if above >= most { from.max(key) } else { from };
+            to = if above <= fewest { to.min(key) } else { to };
         }
         // Keys that were gathered earlier may be beyond an end that has moved since.
         (from.clamp(self.low, self.high), to.clamp(self.low, self.high))
