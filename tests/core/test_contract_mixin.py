@@ -192,6 +192,8 @@ def _schema(**keywords):
         ({"get_schema": _schema(**{"x-main": {"input": "z"}})}, "x-main names the input 'z'"),
         ({"get_schema": lambda self: 1 / 0}, "get_schema failed: division by zero"),
         ({"execute": lambda self, input_data, context: [1]}, "execute must return dict"),
+        ({"execute": lambda self, input_data, context: {"y": {1}}}, "holds set, which has no form outside"),
+        ({"execute": lambda self, input_data, context: {"y": [1j]}}, "holds complex, which has no form outside"),
         ({"execute": lambda self, input_data, context: {}}, "does not return the declared output 'y'"),
         ({"execute": lambda self, input_data, context: {"y": [1]}}, "declared as a tensor"),
         ({"execute": lambda self, input_data, context: {"y": input_data["x"][:1]}}, "with n = 4 as in x"),

@@ -88,6 +88,9 @@ class ArtifactRESTAPI:
             raise as_input_error(error) from error
         if not isinstance(outputs, dict):
             raise RuntimeError(f"artifact {artifact_name}: execute returned {type(outputs).__name__}, a dict is needed")
+        for name, subschema in (spec.ports.outputs or {}).items():
+            if "x-tensor" in subschema and name in outputs and outputs[name] is None:
+                raise RuntimeError(f"artifact {artifact_name}: output {name!r} is declared as a tensor, it is None")
         self.check_outputs(outputs)
         return outputs
 

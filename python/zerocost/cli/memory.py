@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import typer
 
@@ -97,6 +95,10 @@ def _in_file(path: Path, operation: str) -> Any:
 
 def _ask(url: str, operation: str) -> Any:
     """One call of the artifact over HTTP. A path in the URL names another artifact than the built-in one."""
+    # Only who asks a server pays for the import.
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
     address = url.rstrip("/") if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/artifacts/{_NAME}"
     body = json.dumps({"operation": operation}).encode()
     request = Request(  # noqa: S310  the scheme is http or https, checked by the caller

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zerocost.core.arrays import dtype_of
+from zerocost.core.arrays import datatype_of, dtype_of
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.ports import Ports, match_shape
 from zerocost.errors import InvalidInput, InvalidSchema
@@ -242,6 +242,10 @@ def _run_problem(artifact: Artifact, ports: Ports, test_input: dict[str, Any]) -
 
 
 def _output_problem(ports: Ports, test_input: dict[str, Any], result: dict[str, Any]) -> str | None:
+    for name, value in result.items():
+        stranger = _without_form(value)
+        if stranger:
+            return f"output {name!r} holds {stranger}, which has no form outside the process"
     sizes: dict[str, tuple[int, str]] = {}
     for name, value in test_input.items():
         if isinstance(value, np.ndarray) and ports.is_tensor(name):
@@ -262,6 +266,19 @@ def _output_problem(ports: Ports, test_input: dict[str, Any], result: dict[str, 
             return f"output {problems[0][1]}"
         match_shape(name, value.shape, tensor.get("shape"), sizes)
     return None
+
+
+def _without_form(value: Any) -> str | None:
+    """The type of something in ``value`` that neither JSON nor a tensor of any datatype can carry; None if all can."""
+    if value is None or isinstance(value, str | bool | int | float | np.bool_ | np.integer | np.floating):
+        return None
+    if isinstance(value, np.ndarray):
+        return None if datatype_of(value.dtype) else f"an array of {value.dtype}"
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(_without_form, value)), None)
+    if isinstance(value, dict):
+        return next(filter(None, map(_without_form, value.values())), None)
+    return type(value).__name__
 
 
 def _breaking_inputs(ports: Ports, test_input: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
