@@ -181,6 +181,25 @@ def test_softmax_over_what_is_kept(dtype, tolerance, temperature):
     np.testing.assert_allclose(result[mask].astype(np.float64), softmax(wide)[mask], rtol=tolerance, atol=smallest)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("temperature", [1e-37, 1e-38, 3e-39, 1e-40, 1e-45, 1e-300, 1e-308, 1e-310, 5e-324])
+def test_softmax_at_any_temperature_above_zero(dtype, temperature):
+    info = ml_dtypes.finfo(dtype)
+    smallest, largest = float(info.smallest_subnormal), float(info.max)
+    steps = np.array([0, -1, -3, -60, -400, -(2.0**20)])
+    ordinary, extreme = [3, 3, 2.5, -1, -np.inf, 0], [largest, -largest, 0, largest, 1, -np.inf]
+    rows = np.array([steps * smallest, steps * temperature, ordinary, extreme]).astype(dtype)
+    wide = rows.astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        expected = softmax((wide - wide.max(-1, keepdims=True)) / temperature)
+    result = sparse(rows, sparsity_ratio=0.0, normalization="softmax", temperature=temperature).astype(np.float64)
+    np.testing.assert_allclose(
+        result, expected, rtol=max(1e-13, 4 * float(info.eps)), atol=2 * float(info.smallest_normal)
+    )
+    assert result[2].tolist() == [0.5, 0.5, 0, 0, 0, 0]
+    assert result[3].tolist() == [0.5, 0, 0, 0.5, 0, 0]
+
+
 def test_what_is_infinite_or_nan():
     inf, nan = np.inf, np.nan
     rows = np.array([[-inf, -inf, -inf], [0, -inf, -inf], [inf, 1, 0], [nan, 1, 0]])
@@ -249,6 +268,9 @@ def test_an_output_that_overlaps_is_refused():
     for out in (memory[10:].reshape(4, 5), matrix[::-1], memory[:20].reshape(5, 4).T):
         with pytest.raises(zerocost.OverlapError, match="out"):
             sparse(matrix, out=out)
+    # Every other element: none is shared, but the ranges are, and no more is claimed.
+    with pytest.raises(zerocost.OverlapError, match="out: it may overlap an input without being that input"):
+        sparse(memory[::2].reshape(3, 5), out=memory[1::2].reshape(3, 5))
     assert same(memory, before)
     matrix.flags.writeable = False
     with pytest.raises(zerocost.OverlapError, match="read-only"):

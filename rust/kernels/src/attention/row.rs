@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::matrix::Normalization;
 use super::top_k::{Cut, Keys, float_of, keys};
-use crate::arch::{Cpu, Difference, Element, Lanes, Real};
+use crate::arch::{ColdDifference, Cpu, Difference, Element, Lanes, Real};
 
 /// What is done to every row.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +119,11 @@ impl Row {
                 let most = if SOME { float_of(scratch.keys.bounds().1) } else { entries.most(row) };
                 // A row of only -inf: nothing weighs anything.
                 let most = if most == T::Real::NEG_INFINITY { T::Real::ZERO } else { most };
-                entries.terms::<SOME, _>(row, terms, kept, Difference::new(lanes, most, self.temperature))
+                if ColdDifference::<<T::Real as Real>::Lanes<C>>::is_needed(self.temperature) {
+                    entries.terms::<SOME, _>(row, terms, kept, ColdDifference::new(lanes, most, self.temperature))
+                } else {
+                    entries.terms::<SOME, _>(row, terms, kept, Difference::new(lanes, most, self.temperature))
+                }
             } else {
                 entries.terms::<SOME, _>(row, terms, kept, Same)
             };
@@ -174,6 +178,13 @@ impl<L: Lanes> Term<L> for Same {
 }
 
 impl<L: Lanes> Term<L> for Difference<L> {
+    #[inline(always)]
+    fn of(&self, entry: L::V) -> L::V {
+        self.exp(entry)
+    }
+}
+
+impl<L: Lanes> Term<L> for ColdDifference<L> {
     #[inline(always)]
     fn of(&self, entry: L::V) -> L::V {
         self.exp(entry)
