@@ -80,7 +80,9 @@ def test_unbounded_sides():
     assert kept(window_size=(0, -1)) == np.triu(np.ones((6, 6), int)).tolist()
     assert kept(window_size=(1, 4), is_causal=True) == kept(window_size=(1, 0))
     assert kept(window_size=None, is_causal=True) == kept(window_size=(-1, 0))
-    assert kept(window_size=(2**62, 2**62)) == np.ones((6, 6), int).tolist()
+    for beyond in (2**62, 2**63, 10**30):
+        assert kept(window_size=(beyond, beyond)) == kept(window_size=beyond) == np.ones((6, 6), int).tolist()
+        assert kept(window_size=[beyond, 0]) == kept(window_size=beyond, is_causal=True) == kept(window_size=(-1, 0))
 
 
 def test_the_default_is_128():
@@ -189,12 +191,16 @@ def test_softmax_and_sum_against_float64():
         (-1, zerocost.RangeError),
         ((-2, 0), zerocost.RangeError),
         ((0, -2), zerocost.RangeError),
+        (-(10**30), zerocost.RangeError),
+        ((-(10**30), 0), zerocost.RangeError),
+        ([0, -(2**63) - 1], zerocost.RangeError),
         (True, zerocost.DatatypeError),
         (1.5, zerocost.DatatypeError),
         ("3", zerocost.DatatypeError),
         ((1, 2, 3), zerocost.DatatypeError),
         ((1.5, 2), zerocost.DatatypeError),
         ((True, False), zerocost.DatatypeError),
+        ((10**30, 1.5), zerocost.DatatypeError),
     ],
 )
 def test_a_wrong_window_is_named(window, error):

@@ -1,5 +1,6 @@
 //! Options as Python gives them: numbers, flags, windows. What is of another type is a `DatatypeError` by name.
 
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
 use zerocost_kernels::attention::{Align, Normalization, WindowSize};
@@ -29,18 +30,32 @@ pub fn window_size(value: &Bound<'_, PyAny>) -> PyResult<WindowSize> {
     if value.is_none() {
         return Ok(WindowSize::Unbounded);
     }
-    let error = || wrong(value, "window_size", "None, a whole number or a pair of them");
-    if value.is_instance_of::<PyBool>() {
-        return Err(error());
-    }
-    if let Ok(keys) = value.extract() {
+    if let Some(keys) = keys(value, value)? {
         return Ok(WindowSize::Keys(keys));
     }
+    let error = || wrong(value, "window_size", "None, a whole number or a pair of them");
     let [left, right]: [Bound<'_, PyAny>; 2] = value.extract().map_err(|_| error())?;
-    if left.is_instance_of::<PyBool>() || right.is_instance_of::<PyBool>() {
-        return Err(error());
+    let side = |side| keys(side, value)?.ok_or_else(error);
+    Ok(WindowSize::Pair(side(&left)?, side(&right)?))
+}
+
+/// How many keys a member of `window_size` (or all of it) says; `None` where it is no whole number.
+fn keys(value: &Bound<'_, PyAny>, window_size: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
+    if value.is_instance_of::<PyBool>() {
+        return Ok(None);
     }
-    Ok(WindowSize::Pair(left.extract().map_err(|_| error())?, right.extract().map_err(|_| error())?))
+    match value.extract() {
+        Ok(keys) => Ok(Some(keys)),
+        // Beyond 64 bits: as good as any number that no axis reaches, or as wrong as any negative one.
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            if value.gt(0)? {
+                return Ok(Some(i64::MAX));
+            }
+            let given = window_size.repr().map_or_else(|_| "a negative number".to_owned(), |repr| repr.to_string());
+            Err(KernelError::from(WindowSize::out_of_range(given)).into())
+        }
+        Err(_) => Ok(None),
+    }
 }
 
 /// The name of an alignment.

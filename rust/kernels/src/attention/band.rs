@@ -41,6 +41,17 @@ pub enum WindowSize {
     Pair(i64, i64),
 }
 
+impl WindowSize {
+    /// The error for a number that is none of these.
+    pub fn out_of_range(given: String) -> Error {
+        Error::Range {
+            argument: "window_size",
+            given,
+            allowed: "None, a whole number of at least 1, or a pair (left, right) of numbers of at least -1",
+        }
+    }
+}
+
 /// The keys from `position - left` to `position + right`, both included; `None` is unbounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Window {
@@ -53,20 +64,17 @@ pub struct Window {
 impl Window {
     /// The window that `window_size` means; causal order cuts its right edge to 0.
     pub fn new(window_size: WindowSize, is_causal: bool) -> Result<Self> {
-        let wrong = |given: String| Error::Range {
-            argument: "window_size",
-            given,
-            allowed: "None, a whole number of at least 1, or a pair (left, right) of numbers of at least -1",
-        };
         let side = |edge: i64, given: &dyn Fn() -> String| match edge {
             -1 => Ok(None),
-            edge => usize::try_from(edge).map(Some).map_err(|_| wrong(given())),
+            edge => usize::try_from(edge).map(Some).map_err(|_| WindowSize::out_of_range(given())),
         };
         let (left, right) = match window_size {
             WindowSize::Unbounded => (None, None),
             WindowSize::Keys(keys) => {
-                let keys =
-                    usize::try_from(keys).ok().filter(|&keys| keys > 0).ok_or_else(|| wrong(keys.to_string()))?;
+                let keys = usize::try_from(keys)
+                    .ok()
+                    .filter(|&keys| keys > 0)
+                    .ok_or_else(|| WindowSize::out_of_range(keys.to_string()))?;
                 if is_causal { (Some(keys - 1), Some(0)) } else { (Some(keys / 2), Some(keys / 2)) }
             }
             WindowSize::Pair(left, right) => {
