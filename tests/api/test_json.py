@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerocost import LimitExceeded, MalformedJSON, RangeError
-from zerocost._kernels import read_json, write_json
+from zerocost import DatatypeError, LimitExceeded, MalformedJSON, RangeError, ShapeError
+from zerocost._kernels import json_spans, read_json, write_json
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
@@ -108,3 +108,57 @@ def test_limits_and_long_numbers():
         read_json(b"1" * 5000)
     with pytest.raises(RangeError):
         read_json(b"1e400")
+
+
+TENSORS = {"attention_matrix": ("FP64", False), "scores": ("FP32", False)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("attention_matrix", "{}", DatatypeError),
+        ("attention_matrix", '{"dtype":"FP32","shape":[1],"data":[1],"more":1}', DatatypeError),
+        ("attention_matrix", '{"dtype":"FP32","shape":[1],"data":1}', DatatypeError),
+        ("attention_matrix", '{"dtype":"complex64","shape":[1],"data":[1]}', DatatypeError),
+        ("attention_matrix", '{"dtype":"FP32","shape":[-1,2],"data":[1,2]}', ShapeError),
+        ("attention_matrix", '{"dtype":"FP32","shape":[[1]],"data":[1]}', ShapeError),
+        ("attention_matrix", '{"dtype":"FP32","shape":[3],"data":[1,2]}', ShapeError),
+        ("attention_matrix", '{"dtype":"INT8","shape":[1],"data":[300]}', RangeError),
+        ("attention_matrix", "[" * 33 + "]" * 33, ShapeError),
+        ("attention_matrix", "[[1],[1,2]]", ShapeError),
+        ("attention_matrix", "[1e400]", RangeError),
+        ("attention_matrix", "1e400", RangeError),
+        ("scores", "[1e39]", RangeError),
+        ("temperature", "1e400", RangeError),
+        ("a~b/c", '{"deep":[1,{"deeper":-1e400}]}', RangeError),
+        ("temperature", "9" * 5000, RangeError),
+    ],
+)
+def test_an_error_names_the_input(name, text, error):
+    with pytest.raises(error) as raised:
+        read_json(f'{{"{name}":{text}}}'.encode(), TENSORS)
+    assert raised.value.message.startswith(f"{name}: ")
+    assert raised.value.argument == name
+    escaped = name.replace("~", "~0").replace("/", "~1")
+    assert [pointer for pointer, _ in raised.value.errors] == [f"/{escaped}"]
+
+
+@pytest.mark.parametrize("bare", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("text", ['{"attention_matrix":[1,%s]}', '{"temperature":%s}', "%s"])
+def test_a_bare_nan_says_how_to_write_it(text, bare):
+    for read in (lambda body: read_json(body, TENSORS), json_spans):
+        with pytest.raises(MalformedJSON, match='write "NaN", "Infinity" or "-Infinity" as text; at byte'):
+            read((text % bare).encode())
+
+
+@pytest.mark.parametrize("text", ['{"key":1,"key":2}', '{"x":{"key":[],"key":0}}', '{"x":[{"key":null,"key":1}]}'])
+def test_a_name_that_comes_twice_is_named(text):
+    with pytest.raises(MalformedJSON, match='"key" is a name that the object has already, at byte'):
+        read_json(text.encode(), TENSORS)
+
+
+def test_a_name_that_comes_twice_is_named_where_only_spans_are_asked_for():
+    with pytest.raises(MalformedJSON, match='"key" is a name that the object has already, at byte'):
+        json_spans(b'{"key":1,"key":2}')
+    with pytest.raises(MalformedJSON, match='"dtype" is a name that the object has already'):
+        read_json(b'{"scores":{"dtype":"FP32","dtype":"FP64","shape":[0],"data":[]}}', TENSORS)

@@ -29,6 +29,8 @@ const MAX_DIGITS: usize = 4300;
 /// What goes wrong in a reader, with the name of the input once it is known.
 enum Failure {
     Text(Error),
+    Shape(String),
+    Datatype(String),
     Python(PyErr),
 }
 
@@ -47,8 +49,8 @@ impl From<PyErr> for Failure {
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Text(error) => exception(error, None),
             Failure::Python(error) => error,
+            unnamed => unnamed.exception(None),
         }
     }
 }
@@ -56,25 +58,35 @@ impl From<Failure> for PyErr {
 impl Failure {
     fn of(self, argument: &str) -> Self {
         match self {
-            Self::Text(error @ Error::Syntax { .. }) => Self::Text(error),
-            Self::Text(error) => Self::Python(exception(error, Some(argument))),
-            python => python,
+            Self::Text(Error::Syntax { .. } | Error::Duplicate { .. }) => self,
+            unnamed => Self::Python(unnamed.exception(Some(argument))),
+        }
+    }
+
+    fn exception(self, argument: Option<&str>) -> PyErr {
+        let named = |text: String| match argument {
+            Some(name) => (format!("{name}: {text}"), Some(name.to_owned())),
+            None => (text, None),
+        };
+        match self {
+            Self::Text(error) => text_exception(error, named),
+            Self::Shape(text) => ShapeError::new_err(named(text)),
+            Self::Datatype(text) => DatatypeError::new_err(named(text)),
+            Self::Python(error) => error,
         }
     }
 }
 
-fn exception(error: Error, argument: Option<&str>) -> PyErr {
-    let text = match argument {
-        Some(name) => format!("{name}: {error}"),
-        None => error.to_string(),
-    };
-    let argument = argument.map(str::to_owned);
+fn text_exception(error: Error, named: impl Fn(String) -> (String, Option<String>)) -> PyErr {
+    let text = error.to_string();
     match error {
-        Error::Syntax { .. } => MalformedJSON::new_err((format!("the body is no JSON: {error}"),)),
-        Error::Depth { .. } | Error::Elements { .. } | Error::Values { .. } => LimitExceeded::new_err((text, argument)),
-        Error::Ragged | Error::Count { .. } => ShapeError::new_err((text, argument)),
-        Error::Element { .. } => DatatypeError::new_err((text, argument)),
-        Error::Range { .. } => RangeError::new_err((text, argument)),
+        Error::Syntax { .. } | Error::Duplicate { .. } => {
+            MalformedJSON::new_err((format!("the body is no JSON: {text}"),))
+        }
+        Error::Depth { .. } | Error::Elements { .. } | Error::Values { .. } => LimitExceeded::new_err(named(text)),
+        Error::Ragged | Error::Count { .. } => ShapeError::new_err(named(text)),
+        Error::Element { .. } => DatatypeError::new_err(named(text)),
+        Error::Range { .. } => RangeError::new_err(named(text)),
     }
 }
 
@@ -199,7 +211,7 @@ fn json_spans<'py>(
                 limits.count_value()?;
                 let name = PyString::new(py, &name);
                 if spans.contains(&name)? {
-                    return Err(Failure::from(reader.duplicate()));
+                    return Err(Failure::from(reader.duplicate(name.to_str()?)));
                 }
                 Ok(spans.set_item(name, reader.skip()?)?)
             })?;
@@ -237,7 +249,7 @@ fn read_tensor<'py>(
     let array = with_datatype!(
         datatype,
         T => read_array::<T>(py, &mut reader, Some(&shape), max_elements),
-        _ => Err(DatatypeError::new_err((format!("{datatype:?} is no datatype of numbers"),)).into())
+        _ => Err(Failure::Datatype(format!("{datatype:?} is no datatype of numbers")))
     )?;
     reader.finish().map_err(Failure::from)?;
     Ok(array)
@@ -302,7 +314,7 @@ fn members<'py>(
     reader.object(|reader, name| {
         let key = PyString::new(py, &name);
         if object.contains(&key)? {
-            return Err(reader.duplicate().into());
+            return Err(reader.duplicate(&name).into());
         }
         let declared = match tensors {
             Some(tensors) => tensors.get_item(&key)?,
@@ -311,10 +323,12 @@ fn members<'py>(
         let member = match declared {
             Some(declared) => {
                 let (datatype, takes_booleans): (String, bool) = declared.extract()?;
-                declared_tensor(py, reader, limits, &datatype, takes_booleans).map_err(|error| error.of(&name))
+                declared_tensor(py, reader, limits, &datatype, takes_booleans)
             }
             None => value(py, reader, limits),
-        }?;
+        };
+        // Only members of the outer object are inputs.
+        let member = if tensors.is_some() { member.map_err(|error| error.of(&name)) } else { member }?;
         Ok::<_, Failure>(object.set_item(key, member)?)
     })?;
     Ok(object.into_any())
@@ -356,33 +370,33 @@ fn typed_tensor<'py>(
             "data" => &mut data,
             other => {
                 let text = format!("{other:?} is no member of a typed tensor; there are 'dtype', 'shape' and 'data'");
-                return Err(Failure::Python(DatatypeError::new_err((text,))));
+                return Err(Failure::Datatype(text));
             }
         };
         if place.replace(reader.skip()?).is_some() {
-            return Err(reader.duplicate().into());
+            return Err(reader.duplicate(&name).into());
         }
         Ok(())
     })?;
     let (Some(dtype), Some(shape), Some(data)) = (dtype, shape, data) else {
-        return Err(DatatypeError::new_err(("a typed tensor needs 'dtype', 'shape' and 'data'",)).into());
+        return Err(Failure::Datatype("a typed tensor needs 'dtype', 'shape' and 'data'".to_owned()));
     };
     let mut at = reader.at(dtype);
     let dtype = if at.peek()? == b'"' { at.string()?.into_owned() } else { String::new() };
-    let (shape, axes) = tensor::read::<u64>(&mut reader.at(shape), 64)
-        .map_err(|_| ShapeError::new_err(("a typed tensor's shape must be a list of whole numbers",)))?;
+    let needed = || Failure::Shape("a typed tensor's shape must be a list of whole numbers of at least 0".to_owned());
+    let (shape, axes) = tensor::read::<u64>(&mut reader.at(shape), 64).map_err(|_| needed())?;
     if axes.len() != 1 {
-        return Err(ShapeError::new_err(("a typed tensor's shape must be a list of whole numbers",)).into());
+        return Err(needed());
     }
     let shape: Vec<usize> = shape.into_iter().map(|length| usize::try_from(length).unwrap_or(usize::MAX)).collect();
     let mut at = reader.at(data);
     if at.peek()? != b'[' {
-        return Err(DatatypeError::new_err(("a typed tensor's data must be a list",)).into());
+        return Err(Failure::Datatype("a typed tensor's data must be a list".to_owned()));
     }
     with_datatype!(
         datatype_name(&dtype),
         T => read_array::<T>(py, &mut at, Some(&shape), limits.max_elements),
-        _ => Err(DatatypeError::new_err((format!("{dtype:?} is no dtype of a typed tensor"),)).into())
+        _ => Err(Failure::Datatype(format!("{dtype:?} is no dtype of a typed tensor")))
     )
 }
 
@@ -422,7 +436,7 @@ fn read_array<'py, T: Element + NumpyElement>(
         py.import("ml_dtypes")?; // registers bfloat16 with NumPy
     }
     if shape.len() > 32 {
-        return Err(ShapeError::new_err((format!("{} axes were given, at most 32 are allowed", shape.len()),)).into());
+        return Err(Failure::Shape(format!("{} axes were given, at most 32 are allowed", shape.len())));
     }
     Ok(numpy::PyArray1::from_vec(py, elements).reshape(shape)?.into_any())
 }

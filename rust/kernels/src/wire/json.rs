@@ -18,6 +18,14 @@ pub enum Error {
         /// Where, in bytes from the start.
         offset: usize,
     },
+    /// An object with one name twice.
+    #[error("{name:?} is a name that the object has already, at byte {offset}")]
+    Duplicate {
+        /// The name.
+        name: String,
+        /// Where its second value starts, in bytes from the start.
+        offset: usize,
+    },
     /// Arrays and objects inside each other beyond the limit.
     #[error("nested deeper than {allowed} levels")]
     Depth {
@@ -178,8 +186,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The error for a name that the object has already.
-    pub fn duplicate(&self) -> Error {
-        self.syntax("a name that the object has already")
+    pub fn duplicate(&self, name: &str) -> Error {
+        Error::Duplicate { name: name.to_owned(), offset: self.position }
     }
 
     fn open(&mut self, bracket: u8, problem: &'static str) -> Result<()> {
@@ -207,7 +215,7 @@ impl<'a> Reader<'a> {
     fn word(&mut self, word: &'static str) -> Result<()> {
         self.peek()?;
         if !self.text.as_bytes()[self.position..].starts_with(word.as_bytes()) {
-            return Err(self.syntax("no JSON value"));
+            return Err(self.no_value());
         }
         self.position += word.len();
         Ok(())
@@ -228,7 +236,7 @@ impl<'a> Reader<'a> {
         let whole = start + usize::from(bytes[start] == b'-');
         let mut end = digits(whole);
         if end == whole || (bytes[whole] == b'0' && end > whole + 1) {
-            return Err(self.syntax(if end == whole { "no JSON value" } else { "a number with a leading zero" }));
+            return Err(if end == whole { self.no_value() } else { self.syntax("a number with a leading zero") });
         }
         let mut is_integer = true;
         if bytes.get(end) == Some(&b'.') {
@@ -348,6 +356,17 @@ impl<'a> Reader<'a> {
             _ => drop(self.number()?),
         }
         Ok((start, self.position))
+    }
+
+    /// The error for what starts no value. Says how to write the numbers that JSON does not have.
+    pub fn no_value(&self) -> Error {
+        let rest = &self.text.as_bytes()[self.position..];
+        let is_number = [&b"NaN"[..], b"Infinity", b"-Infinity"].iter().any(|name| rest.starts_with(name));
+        self.syntax(if is_number {
+            "no JSON value, write \"NaN\", \"Infinity\" or \"-Infinity\" as text;"
+        } else {
+            "no JSON value"
+        })
     }
 
     /// A syntax error at the current position.

@@ -210,7 +210,7 @@ impl<T: Element> Lists<T> {
                 return Err(wrong("null"));
             }
             b'{' => return Err(wrong("an object")),
-            _ => return Err(reader.syntax("no JSON value")),
+            _ => return Err(reader.no_value()),
         };
         self.elements.push(element);
         Ok(())
