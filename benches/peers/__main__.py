@@ -76,7 +76,7 @@ def _print(rows: list[Row], machine: dict[str, object]) -> None:
             row.work,
             _seconds(row.ours),
             row.peer,
-            "not installed" if row.theirs is None else _seconds(row.theirs),
+            _seconds(row.theirs) if row.theirs is not None else "not installed" if row.peer else "",
             "" if row.ratio is None else f"{row.ratio:.2f} ×",
             row.limit,
             "" if row.share is None else f"{row.share:.0%}",

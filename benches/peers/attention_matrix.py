@@ -85,7 +85,7 @@ def _hard_rows() -> list[Row]:
         "4 values": rng.integers(0, 4, shape).astype(np.float32),
         "sorted": np.sort(normal, axis=-1),
         "one outlier": outlier,
-        "every scale": np.exp(normal * 20),
+        "every scale": np.exp(normal * 15),
         "-inf": np.full(shape, -np.inf, np.float32),
         "NaN": np.full(shape, np.nan, np.float32),
     }

@@ -25,7 +25,7 @@ class Row:
         work: what is done, with shape and dtype.
         ours: seconds.
         peer: the name of the peer.
-        theirs: seconds; None where the peer is not installed.
+        theirs: seconds; None where the peer is not installed, or where there is none to name (``peer`` is empty).
         limit: what the machine could do, in words.
         share: how much of the limit ours reaches, 0 to 1; None where there is none.
     """
