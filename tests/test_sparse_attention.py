@@ -200,6 +200,24 @@ def test_softmax_at_any_temperature_above_zero(dtype, temperature):
     assert result[3].tolist() == [0.5, 0, 0, 0.5, 0, 0]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1e-40, np.nan, np.inf, -1.0])
+def test_attending_needs_a_temperature_whose_scale_is_finite(temperature):
+    query = np.eye(3, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"temperature: .* was given"):
+        SparseAttentionArtifact().attend(query, query, query, temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 0.5, 1.0, 3.0])
+def test_attending_equals_weights_times_values(temperature):
+    rng = np.random.default_rng(11)
+    query, key, value = (rng.standard_normal((2, 7, 16)).astype(np.float32) for _ in range(3))
+    scores = (query.astype(np.float64) @ key.astype(np.float64).swapaxes(-1, -2)) / 4
+    artifact = SparseAttentionArtifact()
+    weights = artifact.process_attention(scores, 0.5, normalization="softmax", temperature=temperature)
+    attended = artifact.attend(query, key, value, sparsity_ratio=0.5, temperature=temperature)
+    np.testing.assert_allclose(attended, weights @ value, atol=2e-6)
+
+
 def test_what_is_infinite_or_nan():
     inf, nan = np.inf, np.nan
     rows = np.array([[-inf, -inf, -inf], [0, -inf, -inf], [inf, 1, 0], [nan, 1, 0]])

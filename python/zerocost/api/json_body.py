@@ -29,8 +29,10 @@ def list_datatype(ports: Ports, name: str) -> tuple[str, bool]:
     return (numbers or ["BOOL"])[0], "BOOL" in datatypes
 
 
-def read_inputs(body: bytes | bytearray | memoryview, table: TensorTable, settings: Settings) -> dict[str, Any]:
-    """The object in ``body``, with arrays for the tensors in ``table``.
+def read_inputs(
+    body: bytes | bytearray | memoryview, table: TensorTable, settings: Settings, what: str = "the body"
+) -> dict[str, Any]:
+    """The object in ``body``, which errors call ``what``, with arrays for the tensors in ``table``.
 
     Raises:
         MalformedJSON: the body is no JSON.
@@ -46,7 +48,7 @@ def read_inputs(body: bytes | bytearray | memoryview, table: TensorTable, settin
         max_elements=settings.max_elements,
     )
     if not isinstance(value, dict):
-        raise DatatypeError(f"the body is {_kind(value)}, an object is needed")
+        raise DatatypeError(f"{what} is {_kind(value)}, an object is needed")
     return value
 
 
@@ -81,7 +83,7 @@ class Members:
 
     def inputs(self, key: str | int, table: TensorTable) -> dict[str, Any]:
         """A value that is an object, with arrays for the tensors in ``table``."""
-        return read_inputs(self.text(key), table, self._settings)
+        return read_inputs(self.text(key), table, self._settings, what=str(key))
 
 
 def wants_typed_tensors(accept: str | None) -> bool:

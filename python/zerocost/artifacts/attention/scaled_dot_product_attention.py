@@ -131,6 +131,9 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
         return self.process_attention(query, key, value, **params)
 
 
+_COLDEST = 1e-30
+
+
 def attend(
     query: Any,
     key: Any,
@@ -151,12 +154,16 @@ def attend(
     ``"softmax"`` is an error: its result would not be attention.
 
     Raises:
-        RangeError: another normalization, or a temperature that is not a finite number above 0.
+        RangeError: another normalization, or a temperature that is not a finite number of at least 1e-30.
     """
     if normalization != "softmax":
         raise RangeError(f"normalization: {normalization!r} was given, 'softmax' is needed to attend", "normalization")
-    if not 0 < temperature < math.inf:
-        raise RangeError(f"temperature: {temperature} was given, a finite number above 0 is allowed", "temperature")
+    # Below the bound a scaled score of float32 may overflow, and inf - inf is no weight.
+    if not _COLDEST <= temperature < math.inf:
+        raise RangeError(
+            f"temperature: {temperature} was given, a finite number of at least {_COLDEST} is allowed here",
+            "temperature",
+        )
     d = np.shape(query)[-1:]
     scale = 1 / (math.sqrt(d[0]) * temperature) if d and d[0] else None
     return _kernels.scaled_dot_product_attention(
