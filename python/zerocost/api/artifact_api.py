@@ -86,6 +86,10 @@ class ArtifactRESTAPI:
             raise
         except (ValueError, TypeError) as error:
             raise as_input_error(error) from error
+        except (StopIteration, SystemExit) as error:
+            # No future can carry the first: whoever awaits the call would wait for ever. The second is not a
+            # stranger's to say.
+            raise RuntimeError(f"artifact {artifact_name} raised {type(error).__name__}") from error
         if not isinstance(outputs, dict):
             raise RuntimeError(f"artifact {artifact_name}: execute returned {type(outputs).__name__}, a dict is needed")
         for name, subschema in (spec.ports.outputs or {}).items():
