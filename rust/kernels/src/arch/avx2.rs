@@ -94,6 +94,43 @@ static COMPRESS_4: [[i32; 8]; 16] = {
     table
 };
 
+/// The way back: from which lane each lane comes, for each mask of eight; the sign is set for those that are 0.
+static EXPAND_8: [[i32; 8]; 256] = {
+    let mut table = [[i32::MIN; 8]; 256];
+    let mut mask = 0;
+    while mask < 256 {
+        let (mut lane, mut kept) = (0, 0);
+        while lane < 8 {
+            if mask >> lane & 1 == 1 {
+                table[mask][lane] = kept;
+                kept += 1;
+            }
+            lane += 1;
+        }
+        mask += 1;
+    }
+    table
+};
+
+/// As [`EXPAND_8`] for four lanes of twice the size, in halves.
+static EXPAND_4: [[i32; 8]; 16] = {
+    let mut table = [[i32::MIN; 8]; 16];
+    let mut mask = 0;
+    while mask < 16 {
+        let (mut lane, mut kept) = (0, 0);
+        while lane < 4 {
+            if mask >> lane & 1 == 1 {
+                table[mask][2 * lane] = 2 * kept;
+                table[mask][2 * lane + 1] = 2 * kept + 1;
+                kept += 1;
+            }
+            lane += 1;
+        }
+        mask += 1;
+    }
+    table
+};
+
 /// Loading 8 from `8 - count` gives a mask of the first `count` lanes.
 static FIRST_8: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 static FIRST_4: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
@@ -111,7 +148,7 @@ macro_rules! registers {
 
 macro_rules! lanes {
     (
-        $lanes:ident, $real:ident, $int:ident, $v:ident, $n:literal, $mantissa:literal, $first:ident, $compress:ident,
+        $lanes:ident, $real:ident, $int:ident, $v:ident, $n:literal, $mantissa:literal, $first:ident, $compress:ident, $expand:ident,
         $set1:ident, $loadu:ident, $maskload:ident, $storeu:ident, $maskstore:ident, $stream:ident,
         $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $min:ident, $max:ident,
         $cmp:ident, $blendv:ident, $and:ident, $or:ident, $andnot:ident, $movemask:ident, $cast_int:ident,
@@ -280,6 +317,17 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
+            unsafe fn expand(self, from: *const $real, bits: u32) -> $v {
+                // SAFETY: the caller promises N readable elements and a mask of N bits, which is an index within the
+                // table; `self` proves the instructions.
+                unsafe {
+                    let order = _mm256_loadu_si256($expand[bits as usize].as_ptr().cast());
+                    let lanes = $cast_real(_mm256_permutevar8x32_epi32($cast_int($loadu(from)), order));
+                    $blendv(lanes, $set1(0.0), $cast_real(order))
+                }
+            }
+
+            #[inline(always)]
             fn total(self, count: __m256i) -> usize {
                 Self::int_array(count).into_iter().map(|lane| lane as usize).sum()
             }
@@ -306,6 +354,7 @@ lanes!(
     23,
     FIRST_8,
     COMPRESS_8,
+    EXPAND_8,
     _mm256_set1_ps,
     _mm256_loadu_ps,
     _mm256_maskload_ps,
@@ -347,6 +396,7 @@ lanes!(
     52,
     FIRST_4,
     COMPRESS_4,
+    EXPAND_4,
     _mm256_set1_pd,
     _mm256_loadu_pd,
     _mm256_maskload_pd,

@@ -74,7 +74,7 @@ macro_rules! lanes {
         $set1:ident, $loadu:ident, $maskz_loadu:ident, $storeu:ident, $mask_storeu:ident, $stream:ident,
         $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $min:ident, $max:ident,
         $cmp:ident, $blend:ident, $reduce_add:ident, $reduce_max:ident, $cast_int:ident, $cast_real:ident,
-        $int_set1:ident, $int_loadu:ident, $int_storeu:ident, $compress:ident, $int_add:ident, $int_sub:ident,
+        $int_set1:ident, $int_loadu:ident, $int_storeu:ident, $compress:ident, $expand:ident, $int_add:ident, $int_sub:ident,
         $srai:ident, $slli:ident, $int_min:ident, $int_max:ident, $cmpgt:ident, $int_blend:ident,
         $int_mask_sub:ident, $reduce_int_add:ident, $reduce_int_min:ident, $reduce_int_max:ident,
         $wide:ty, $wide_zero:expr, $wide_add:expr, $wide_sum:expr
@@ -216,6 +216,12 @@ macro_rules! lanes {
                 unsafe { $int_storeu(to, $compress(mask, vector)) };
                 mask.count_ones() as usize
             }
+
+            #[inline(always)]
+            unsafe fn expand(self, from: *const $real, bits: u32) -> $v {
+                // SAFETY: the caller promises N readable elements; `self` proves the instructions.
+                unsafe { $expand(bits as $mask, $loadu(from)) }
+            }
         }
     };
 }
@@ -253,6 +259,7 @@ lanes!(
     _mm512_loadu_epi32,
     _mm512_storeu_epi32,
     _mm512_maskz_compress_epi32,
+    _mm512_maskz_expand_ps,
     _mm512_add_epi32,
     _mm512_sub_epi32,
     _mm512_srai_epi32,
@@ -303,6 +310,7 @@ lanes!(
     _mm512_loadu_epi64,
     _mm512_storeu_epi64,
     _mm512_maskz_compress_epi64,
+    _mm512_maskz_expand_pd,
     _mm512_add_epi64,
     _mm512_sub_epi64,
     _mm512_srai_epi64,

@@ -269,6 +269,11 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// # Safety
     /// `N` integers at `to` may be written.
     unsafe fn int_compress(self, to: *mut <Self::Scalar as Real>::Int, mask: Self::M, vector: Self::I) -> usize;
+    /// The way back: lanes whose bit is set get one element after the other, the other lanes are 0.
+    ///
+    /// # Safety
+    /// `N` elements at `from` may be read.
+    unsafe fn expand(self, from: *const Self::Scalar, bits: u32) -> Self::V;
     /// `a + b`, wrapping.
     fn int_add(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a - b`, wrapping.

@@ -220,6 +220,20 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
+            unsafe fn expand(self, from: *const $real, bits: u32) -> $v {
+                let (mut lanes, mut kept) = ([0.0; $n], 0);
+                for (i, lane) in lanes.iter_mut().enumerate() {
+                    if bits >> i & 1 == 1 {
+                        // SAFETY: `kept <= i < N`, and the caller promises N readable elements.
+                        *lane = unsafe { *from.add(kept) };
+                        kept += 1;
+                    }
+                }
+                // SAFETY: the array has N elements.
+                unsafe { self.load(lanes.as_ptr()) }
+            }
+
+            #[inline(always)]
             fn total(self, count: $i) -> usize {
                 self.int_array(count).into_iter().map(|lane| lane as usize).sum()
             }

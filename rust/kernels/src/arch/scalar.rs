@@ -240,6 +240,18 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
+            unsafe fn expand(self, from: *const Self::Scalar, bits: u32) -> Self::V {
+                let mut kept = 0;
+                std::array::from_fn(|i| {
+                    let is_set = bits >> i & 1 == 1;
+                    // SAFETY: `kept <= i < N`, and the caller promises N readable elements.
+                    let element = unsafe { *from.add(kept) };
+                    kept += usize::from(is_set);
+                    if is_set { element } else { 0.0 }
+                })
+            }
+
+            #[inline(always)]
             fn int_add(self, a: Self::I, b: Self::I) -> Self::I {
                 std::array::from_fn(|i| a[i].wrapping_add(b[i]))
             }

@@ -254,6 +254,11 @@ impl<T: Real> Task for Lanewise<'_, T> {
         let kept = unsafe { l.int_compress(ints.as_mut_ptr(), greater, xi) };
         let kept: Vec<i64> = ints[..kept].iter().map(|&i| i.into()).collect();
         assert_eq!(kept, (0..n).filter(|&i| xs[i] > ys[i]).map(|i| xs[i]).collect::<Vec<_>>());
+        // SAFETY: `b` has N elements, and `ints` too.
+        unsafe { l.int_store(ints.as_mut_ptr(), l.int_of(l.expand(b.as_ptr(), l.bits(greater)))) };
+        let mut next = ys.iter();
+        let wanted: Vec<i64> = (0..n).map(|i| if xs[i] > ys[i] { *next.next().unwrap() } else { 0 }).collect();
+        assert_eq!(ints.iter().map(|&i| i.into()).collect::<Vec<i64>>(), wanted);
 
         let finite: Vec<T> = (0..n).map(|i| T::from_f64(i as f64 + 1.0)).collect();
         // SAFETY: `finite` has N elements.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::matrix::Normalization;
-use super::top_k::{Cut, Keys, float_of, keys};
+use super::top_k::{Above, Cut, Keys};
 use crate::arch::{ColdDifference, Cpu, Difference, Element, Lanes, Real};
 
 /// What is done to every row.
@@ -25,14 +25,16 @@ pub(super) struct Scratch<T: Element> {
     pub rows: Vec<T>,
     /// A row of 16-bit entries as float32.
     widened: Vec<T::Real>,
-    /// What a row's result is a multiple of.
+    /// What a row's result is a multiple of: of all entries, or of the kept ones.
     terms: Vec<T::Real>,
-    keys: Keys<<T::Real as Real>::Int>,
+    /// Which entries are kept, a vector's at a time.
+    masks: Vec<u32>,
+    keys: Keys<T::Real>,
 }
 
 impl<T: Element> Default for Scratch<T> {
     fn default() -> Self {
-        Self { rows: Vec::new(), widened: Vec::new(), terms: Vec::new(), keys: Keys::new::<T::Real>() }
+        Self { rows: Vec::new(), widened: Vec::new(), terms: Vec::new(), masks: Vec::new(), keys: Keys::default() }
     }
 }
 
@@ -85,9 +87,7 @@ impl Row {
                     Kept { key: T::Real::INT_MIN, ties_end: 0 },
                 );
             };
-            let lanes = T::Real::lanes(entries.cpu);
-            scratch.keys.read(lanes, row, entries.len);
-            let cut = scratch.keys.cut(lanes, k);
+            let (cut, row) = scratch.keys.cut(T::Real::lanes(entries.cpu), row, entries.len, k);
             let kept = entries.place_ties(row, cut);
             if self.normalization == Normalization::None {
                 entries.copy(row, kept, self.streamed);
@@ -97,8 +97,10 @@ impl Row {
         }
     }
 
+    /// `SOME`: not all entries are kept. The kept ones are moved together, so that no exponential is taken of others.
+    ///
     /// # Safety
-    /// `row` points to the entries in the type that they are computed in.
+    /// As for [`Row::run`]; `row` points to the entries in the type that they are computed in.
     #[inline(always)]
     unsafe fn normalize<const SOME: bool, C: Cpu, T: Element>(
         &self,
@@ -109,25 +111,45 @@ impl Row {
     ) {
         let lanes = T::Real::lanes(entries.cpu);
         let n = <T::Real as Real>::Lanes::<C>::N;
-        if scratch.terms.len() < entries.len {
-            scratch.terms.resize(entries.len.next_multiple_of(n), T::Real::ZERO);
+        // A vector more: of what is moved together the last vector may be written whole.
+        let room = entries.len.next_multiple_of(n) + n;
+        if scratch.terms.len() < room {
+            scratch.terms.resize(room, T::Real::ZERO);
+            scratch.masks.resize(room / n, 0);
         }
-        let terms = scratch.terms.as_mut_ptr();
+        let (terms, masks) = (scratch.terms.as_mut_ptr(), &mut scratch.masks[..]);
+        let head = entries.head(self.streamed);
         // SAFETY: the caller's promise; `terms` has room for the row.
         unsafe {
+            let (row, len) = if SOME {
+                (terms.cast_const(), entries.pack(row, kept, head, terms, masks))
+            } else {
+                (row, entries.len)
+            };
+            let run = Run { cpu: entries.cpu, from: row, to: terms, len };
             let sum = if self.normalization == Normalization::Softmax {
-                let most = if SOME { float_of(scratch.keys.bounds().1) } else { entries.most(row) };
+                let most = run.most();
                 // A row of only -inf: nothing weighs anything.
                 let most = if most == T::Real::NEG_INFINITY { T::Real::ZERO } else { most };
                 if ColdDifference::<<T::Real as Real>::Lanes<C>>::is_needed(self.temperature) {
-                    entries.terms::<SOME, _>(row, terms, kept, ColdDifference::new(lanes, most, self.temperature))
+                    run.terms(ColdDifference::new(lanes, most, self.temperature))
                 } else {
-                    entries.terms::<SOME, _>(row, terms, kept, Difference::new(lanes, most, self.temperature))
+                    run.terms(Difference::new(lanes, most, self.temperature))
                 }
             } else {
-                entries.terms::<SOME, _>(row, terms, kept, Same)
+                run.terms(Same)
             };
-            entries.scale(row, terms, kept, sum, self.streamed);
+            if sum == 0.0 {
+                return clear(entries.cpu, entries.to, entries.len, self.streamed);
+            }
+            let mut factor = T::Real::from_f64(1.0 / sum);
+            // Then the factor, and every product with it, is a normal number unless the quotient is not.
+            let ordinary = sum.abs() > T::Real::SMALLEST.to_f64() && 4.0 * sum.abs() < T::Real::LARGEST.to_f64();
+            if !ordinary {
+                run.divide(sum);
+                factor = T::Real::ONE;
+            }
+            entries.scale::<SOME>(terms, masks, head, factor, self.streamed);
         }
     }
 }
@@ -160,6 +182,14 @@ unsafe fn clear<C: Cpu, T: Element>(cpu: C, to: *mut T, len: usize, streamed: bo
 struct Kept<I> {
     key: I,
     ties_end: usize,
+}
+
+/// Numbers that are read at `from` and whose terms are written at `to`, which may be the same.
+struct Run<C, R> {
+    cpu: C,
+    from: *const R,
+    to: *mut R,
+    len: usize,
 }
 
 /// What is summed, and what the result is a multiple of.
@@ -243,13 +273,13 @@ impl<C: Cpu, T: Element> Entries<C, T> {
     unsafe fn place_ties(&self, row: *const T::Real, cut: Cut<<T::Real as Real>::Int>) -> Kept<<T::Real as Real>::Int> {
         let lanes = self.lanes();
         let (mut ties, mut index) = (cut.ties, 0);
-        let key = lanes.int_splat(cut.key);
+        let key: i64 = cut.key.into();
+        let (above, tied) = (Above::new(lanes, cut.key), Above::new(lanes, T::Real::int(key.wrapping_sub(1))));
         while ties > 0 {
             let count = (self.len - index).min(Self::N);
             // SAFETY: `count` numbers from `index` are in the row, since a tie that was counted is not yet found.
-            let found = unsafe { keys(lanes, lanes.load_first(row.add(index), count)) };
-            let above = lanes.or(lanes.int_gt(found, key), lanes.int_gt(key, found));
-            let mut equal = lanes.bits(lanes.and_not(lanes.first(count), above));
+            let entry = unsafe { lanes.load_first(row.add(index), count) };
+            let mut equal = lanes.bits(lanes.and(lanes.first(count), lanes.and_not(tied.of(entry), above.of(entry))));
             let here = equal.count_ones() as usize;
             if here >= ties {
                 for _ in 1..ties {
@@ -269,35 +299,35 @@ impl<C: Cpu, T: Element> Entries<C, T> {
     /// As for [`Row::run`]; `len` numbers at `row` may be read.
     #[inline(always)]
     unsafe fn copy(&self, row: *const T::Real, kept: Kept<<T::Real as Real>::Int>, streamed: bool) {
+        let lanes = self.lanes();
+        // What is streamed comes from `row` itself.
+        let streamed = streamed && std::ptr::eq(row.cast(), self.from);
         for (run, key) in self.runs(kept) {
-            let key = self.lanes().int_splat(key);
+            let above = Above::new(lanes, key);
             let mut index = run.start;
-            let streamed = streamed && T::IS_REAL;
             // SAFETY: every index is within the run, which is within the row; streamed ones are aligned.
             unsafe {
                 if streamed {
                     let head = self.to.add(index).align_offset(Self::N * size_of::<T>()).min(run.end - index);
                     if head > 0 {
-                        self.copy_first(row, index, head, key);
+                        self.copy_first(row, index, head, above);
                         index += head;
                     }
                     while index + Self::N <= run.end {
-                        let lanes = self.lanes();
                         let entry = lanes.load(row.add(index));
-                        let keep = lanes.int_gt(keys(lanes, entry), key);
-                        let entry = lanes.select(keep, entry, lanes.splat(T::Real::ZERO));
+                        let entry = lanes.select(above.of(entry), entry, lanes.splat(T::Real::ZERO));
                         lanes.stream(self.to.add(index).cast(), entry);
                         index += Self::N;
                     }
                 } else {
                     while index + Self::N <= run.end {
-                        let keep = self.lanes().int_gt(keys(self.lanes(), self.lanes().load(row.add(index))), key);
+                        let keep = above.of(lanes.load(row.add(index)));
                         T::keep(self.cpu, self.from.add(index), self.to.add(index), keep);
                         index += Self::N;
                     }
                 }
                 if index < run.end {
-                    self.copy_first(row, index, run.end - index, key);
+                    self.copy_first(row, index, run.end - index, above);
                 }
             }
         }
@@ -311,12 +341,11 @@ impl<C: Cpu, T: Element> Entries<C, T> {
         row: *const T::Real,
         index: usize,
         count: usize,
-        key: <<T::Real as Real>::Lanes<C> as Lanes>::I,
+        above: Above<<T::Real as Real>::Lanes<C>>,
     ) {
-        let lanes = self.lanes();
         // SAFETY: the caller's promise.
         unsafe {
-            let keep = lanes.int_gt(keys(lanes, lanes.load_first(row.add(index), count)), key);
+            let keep = above.of(self.lanes().load_first(row.add(index), count));
             T::keep_first(self.cpu, self.from.add(index), self.to.add(index), count, keep);
         }
     }
@@ -328,27 +357,129 @@ impl<C: Cpu, T: Element> Entries<C, T> {
         [(0..kept.ties_end, T::Real::int(key.wrapping_sub(1))), (kept.ties_end..self.len, kept.key)]
     }
 
+    /// Moves the kept numbers together, notes which they are, and says how many. A vector ends at `head`.
+    ///
+    /// # Safety
+    /// `len` numbers at `row` may be read; `terms` has room for them and a vector more, `masks` for their vectors and
+    /// one more.
+    #[inline(always)]
+    unsafe fn pack(
+        &self,
+        row: *const T::Real,
+        kept: Kept<<T::Real as Real>::Int>,
+        head: usize,
+        terms: *mut T::Real,
+        masks: &mut [u32],
+    ) -> usize {
+        let lanes = self.lanes();
+        let key: i64 = kept.key.into();
+        let above = Above::new(lanes, kept.key);
+        let tied = Above::new(lanes, T::Real::int(key.wrapping_sub(1)));
+        let (mut index, mut packed, mut next) = (0, 0, head);
+        for bits in masks {
+            if index == self.len {
+                break;
+            }
+            let count = next.min(self.len - index);
+            // SAFETY: `count` numbers from `index` are in the row; no more are kept than have been read.
+            unsafe {
+                let entry =
+                    if count == Self::N { lanes.load(row.add(index)) } else { lanes.load_first(row.add(index), count) };
+                let mut mask = above.of(entry);
+                if index < kept.ties_end {
+                    mask = lanes.or(mask, lanes.and(tied.of(entry), lanes.first(kept.ties_end - index)));
+                }
+                if count < Self::N {
+                    mask = lanes.and(mask, lanes.first(count));
+                }
+                *bits = lanes.bits(mask);
+                packed += lanes.int_compress(terms.add(packed).cast(), mask, lanes.int_of(entry));
+            }
+            index += count;
+            next = Self::N;
+        }
+        packed
+    }
+
+    /// How many entries are before the first one whose place in the output is aligned to a vector, if it is streamed;
+    /// otherwise a whole vector.
+    #[inline(always)]
+    fn head(&self, streamed: bool) -> usize {
+        match self.to.align_offset(Self::N * size_of::<T>()) {
+            head if streamed && T::IS_REAL && head > 0 => head,
+            _ => Self::N,
+        }
+    }
+
+    /// Writes `factor` times the terms: of all entries, or (`SOME`) of those that the masks set and 0 for the others.
+    ///
+    /// # Safety
+    /// As for [`Row::run`]; `terms` has a term for each entry, or each that is kept, and a vector more.
+    #[inline(always)]
+    unsafe fn scale<const SOME: bool>(
+        &self,
+        terms: *const T::Real,
+        masks: &[u32],
+        head: usize,
+        factor: T::Real,
+        streamed: bool,
+    ) {
+        let lanes = self.lanes();
+        // Adding 0 makes 0 of -0.
+        let (factor, zero) = (lanes.splat(factor), lanes.splat(T::Real::ZERO));
+        let (mut index, mut packed, mut next) = (0, 0, head);
+        for &bits in masks {
+            if index == self.len {
+                break;
+            }
+            let count = next.min(self.len - index);
+            // SAFETY: `count` places from `index` are in the row, streamed ones are aligned; there is a vector more
+            // than there are terms.
+            unsafe {
+                let term = if SOME { lanes.expand(terms.add(packed), bits) } else { lanes.load(terms.add(index)) };
+                let value = lanes.fma(term, factor, zero);
+                let to = self.to.add(index);
+                if count < Self::N {
+                    T::store_first(self.cpu, to, count, value);
+                } else if streamed && T::IS_REAL {
+                    lanes.stream(to.cast(), value);
+                } else {
+                    T::store(self.cpu, to, value);
+                }
+            }
+            if SOME {
+                packed += bits.count_ones() as usize;
+            }
+            index += count;
+            next = Self::N;
+        }
+    }
+}
+
+impl<C: Cpu, R: Real> Run<C, R> {
+    const N: usize = <R::Lanes<C> as Lanes>::N;
+
     /// The largest number of the row. NaN may be ignored.
     ///
     /// # Safety
-    /// `len` numbers at `row` may be read.
+    /// `len` numbers at `from` may be read.
     #[inline(always)]
-    unsafe fn most(&self, row: *const T::Real) -> T::Real {
-        let lanes = self.lanes();
-        let least = lanes.splat(T::Real::NEG_INFINITY);
+    unsafe fn most(&self) -> R {
+        let lanes = R::lanes(self.cpu);
+        let least = lanes.splat(R::NEG_INFINITY);
         let mut most = [least; 4];
         let mut index = 0;
-        // SAFETY: every index is within the row.
+        // SAFETY: every index is within the run.
         unsafe {
             while index + 4 * Self::N <= self.len {
                 for (step, most) in most.iter_mut().enumerate() {
-                    *most = lanes.max(lanes.load(row.add(index + step * Self::N)), *most);
+                    *most = lanes.max(lanes.load(self.from.add(index + step * Self::N)), *most);
                 }
                 index += 4 * Self::N;
             }
             while index < self.len {
                 let count = (self.len - index).min(Self::N);
-                let entry = lanes.select(lanes.first(count), lanes.load_first(row.add(index), count), least);
+                let entry = lanes.select(lanes.first(count), lanes.load_first(self.from.add(index), count), least);
                 most[0] = lanes.max(entry, most[0]);
                 index += Self::N;
             }
@@ -356,125 +487,45 @@ impl<C: Cpu, T: Element> Entries<C, T> {
         lanes.max_lane(lanes.max(lanes.max(most[0], most[1]), lanes.max(most[2], most[3])))
     }
 
-    /// Writes the term of every kept number, 0 for the others, and gives their sum. `SOME`: not all are kept.
+    /// Writes the term of every number and gives their sum.
     ///
     /// # Safety
-    /// `len` numbers at `row` may be read; `terms` has room for as many, rounded up to whole vectors.
+    /// `len` numbers may be read at `from` and written at `to`.
     #[inline(always)]
-    unsafe fn terms<const SOME: bool, F: Term<<T::Real as Real>::Lanes<C>>>(
-        &self,
-        row: *const T::Real,
-        terms: *mut T::Real,
-        kept: Kept<<T::Real as Real>::Int>,
-        term: F,
-    ) -> f64 {
-        let lanes = self.lanes();
-        let zero = lanes.splat(T::Real::ZERO);
+    unsafe fn terms<F: Term<R::Lanes<C>>>(&self, term: F) -> f64 {
+        let lanes = R::lanes(self.cpu);
         let mut sums = lanes.wide_zero();
-        for (run, key) in self.runs(kept) {
-            let key = lanes.int_splat(key);
-            let mut index = run.start;
-            while index < run.end {
-                let count = run.end - index;
-                // SAFETY: every index is within the run, which is within the row.
-                unsafe {
-                    let entry = if count >= Self::N {
-                        lanes.load(row.add(index))
-                    } else {
-                        lanes.load_first(row.add(index), count)
-                    };
-                    let mut value = term.of(entry);
-                    if SOME {
-                        value = lanes.select(lanes.int_gt(keys(lanes, entry), key), value, zero);
-                    }
-                    if count < Self::N {
-                        value = lanes.select(lanes.first(count), value, zero);
-                    }
-                    sums = lanes.wide_add(sums, value);
-                    if count >= Self::N {
-                        lanes.store(terms.add(index), value);
-                    } else {
-                        lanes.store_first(terms.add(index), count, value);
-                    }
-                }
-                index += Self::N;
+        let whole = self.len - self.len % Self::N;
+        // SAFETY: every index is within the run.
+        unsafe {
+            for index in (0..whole).step_by(Self::N) {
+                let value = term.of(lanes.load(self.from.add(index)));
+                sums = lanes.wide_add(sums, value);
+                lanes.store(self.to.add(index), value);
+            }
+            let rest = self.len - whole;
+            if rest > 0 {
+                let value = term.of(lanes.load_first(self.from.add(whole), rest));
+                sums = lanes.wide_add(sums, lanes.select(lanes.first(rest), value, lanes.splat(R::ZERO)));
+                lanes.store_first(self.to.add(whole), rest, value);
             }
         }
         lanes.wide_sum(sums)
     }
 
-    /// Writes the terms divided by their sum.
+    /// Divides one by one where a sum is NaN, infinite, or so small or large that its inverse is none.
     ///
     /// # Safety
-    /// As for [`Row::run`]; `terms` holds what [`Entries::terms`] wrote.
-    #[inline(always)]
-    unsafe fn scale(
-        &self,
-        row: *const T::Real,
-        terms: *mut T::Real,
-        kept: Kept<<T::Real as Real>::Int>,
-        sum: f64,
-        streamed: bool,
-    ) {
-        if sum == 0.0 {
-            // SAFETY: the caller's promise.
-            return unsafe { clear(self.cpu, self.to, self.len, streamed) };
-        }
-        let mut factor = T::Real::from_f64(1.0 / sum);
-        // Then the factor, and every product with it, is a normal number unless the quotient is not.
-        let ordinary = sum.abs() > T::Real::SMALLEST.to_f64() && 4.0 * sum.abs() < T::Real::LARGEST.to_f64();
-        if !ordinary {
-            // SAFETY: the caller's promise.
-            unsafe { self.divide(row, terms, kept, sum) };
-            factor = T::Real::ONE;
-        }
-        let lanes = self.lanes();
-        // Adding 0 makes 0 of -0, which a negative sum gives for what is dropped.
-        let (factor, zero) = (lanes.splat(factor), lanes.splat(T::Real::ZERO));
-        let mut index = 0;
-        // SAFETY: every index is within the row; streamed ones are aligned.
-        unsafe {
-            if streamed && T::IS_REAL {
-                let head = self.to.align_offset(Self::N * size_of::<T>()).min(self.len);
-                if head > 0 {
-                    T::store_first(self.cpu, self.to, head, lanes.fma(lanes.load_first(terms, head), factor, zero));
-                    index += head;
-                }
-                while index + Self::N <= self.len {
-                    lanes.stream(self.to.add(index).cast(), lanes.fma(lanes.load(terms.add(index)), factor, zero));
-                    index += Self::N;
-                }
-            }
-            while index + Self::N <= self.len {
-                T::store(self.cpu, self.to.add(index), lanes.fma(lanes.load(terms.add(index)), factor, zero));
-                index += Self::N;
-            }
-            let rest = self.len - index;
-            if rest > 0 {
-                let value = lanes.fma(lanes.load_first(terms.add(index), rest), factor, zero);
-                T::store_first(self.cpu, self.to.add(index), rest, value);
-            }
-        }
-    }
-
-    /// Divides one by one where a sum is NaN, infinite, or so small or large that its inverse is none. What is dropped
-    /// stays 0.
-    ///
-    /// # Safety
-    /// As for [`Entries::scale`].
+    /// As for [`Run::terms`], which has written the terms.
     #[cold]
-    unsafe fn divide(&self, row: *const T::Real, terms: *mut T::Real, kept: Kept<<T::Real as Real>::Int>, sum: f64) {
-        let lanes = self.lanes();
-        for (run, key) in self.runs(kept) {
-            for index in run {
-                // SAFETY: the index is within the row.
-                unsafe {
-                    let above = lanes.int_gt(keys(lanes, lanes.splat(row.add(index).read())), lanes.int_splat(key));
-                    let term = terms.add(index);
-                    if lanes.bits(above) != 0 {
-                        term.write(T::Real::from_f64(term.read().to_f64() / sum));
-                    }
-                }
+    unsafe fn divide(&self, sum: f64) {
+        for index in 0..self.len {
+            // SAFETY: the index is within the run.
+            unsafe {
+                let term = self.to.add(index);
+                let quotient = term.read().to_f64() / sum;
+                // One NaN for all: which of two a sum carries on is the compiler's choice.
+                term.write(R::from_f64(if quotient.is_nan() { f64::NAN } else { quotient }));
             }
         }
     }

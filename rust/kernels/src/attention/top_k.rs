@@ -1,10 +1,12 @@
 //! The k largest of a row: where to cut, found by counting. Nothing is sorted.
 //!
-//! Floats become integers of the same order ([`keys`]). A sample of the row gives two integers that the k-th largest
-//! should lie between; one pass counts how many lie above each, and the keys in between move together. From there on the
-//! interval shrinks by interpolation on the counts. A step that does not get on is followed by one that halves the
-//! interval and pulls both its ends to keys that exist. So no row, however it is distributed, takes more passes than
-//! twice the bits of a key, and few take more than ten, most of them over a small part of the row.
+//! Floats are compared as integers of the same order ([`keys`]). A sample gives two integers that the k-th largest
+//! should lie between (Floyd and Rivest, 1975); one pass over the row counts how many keys lie above them and moves
+//! those in between together, and the same is done with what it has moved until so few are left that each is compared
+//! with each. If the key is not in between, another pass moves the part that it is in. A step that leaves most of the
+//! keys (few distinct values) is followed by one that halves the interval of integers and pulls its ends to keys that
+//! exist. So no row, however it is distributed, takes more passes than twice the bits of a key; most take two over the
+//! row and three over small parts of it.
 
 use crate::arch::{Lanes, Real};
 
@@ -32,218 +34,359 @@ pub fn keys<L: Lanes>(lanes: L, floats: L::V) -> L::I {
     lanes.int_select(nan, lanes.int_splat(L::Scalar::INT_MAX), key)
 }
 
-/// The float of a key (0.0 for that of both zeros, a NaN for that of all).
+/// The test whether a float's [key](keys) is above another, without making it: for rows that came through
+/// [`Keys::cut`], whose NaNs are all positive.
+#[derive(Debug, Clone, Copy)]
+pub struct Above<L: Lanes> {
+    lanes: L,
+    flip: L::I,
+    bound: L::I,
+}
+
+impl<L: Lanes> Above<L> {
+    /// Above this key.
+    #[inline(always)]
+    pub fn new(lanes: L, key: Int<L>) -> Self {
+        let key: i64 = key.into();
+        // Positive floats are in the order of their bits. With all bits but the sign flipped, which lowers a float of
+        // key -m to the integer -m - 1 and leaves positive ones positive, negative ones are as well.
+        let (flip, bound) = if key < 0 { (L::Scalar::MAGNITUDE, key - 1) } else { (L::Scalar::int(0), key) };
+        Self { lanes, flip: lanes.int_splat(flip), bound: lanes.int_splat(L::Scalar::int(bound)) }
+    }
+
+    /// Which floats are.
+    #[inline(always)]
+    pub fn of(&self, floats: L::V) -> L::M {
+        self.lanes.int_gt(self.lanes.int_xor(self.lanes.int_of(floats), self.flip), self.bound)
+    }
+}
+
+/// Integers in the order of the floats, cheaper than [`keys`]: -0.0 is one below 0.0, and a NaN is above plus infinity
+/// or below minus infinity as its sign is.
 #[inline(always)]
-pub fn float_of<R: Real>(key: R::Int) -> R {
-    let key: i64 = key.into();
-    let magnitude = R::of_bits(R::int(key.wrapping_abs()));
-    if key < 0 { -magnitude } else { magnitude }
+fn ranks<L: Lanes>(lanes: L, floats: L::V) -> L::I {
+    let bits = lanes.int_of(floats);
+    let magnitude = lanes.int_splat(L::Scalar::MAGNITUDE);
+    lanes.int_xor(bits, lanes.int_and(lanes.int_sign(bits), magnitude))
 }
 
-/// The keys of one row, and room to move them.
+/// Room for the keys of one row; finds where to cut it.
 #[derive(Debug)]
-pub struct Keys<I> {
-    keys: Vec<I>,
-    len: usize,
-    low: I,
-    high: I,
+pub struct Keys<R: Real> {
+    from: Vec<R::Int>,
+    to: Vec<R::Int>,
+    /// A row whose NaNs have been made the same.
+    unified: Vec<R>,
 }
 
-/// From this many keys on a sample pays.
-const SAMPLED: usize = 256;
-const SAMPLE: usize = 64;
-
-impl<I: Copy + Into<i64>> Keys<I> {
-    /// No keys yet.
-    pub fn new<R: Real<Int = I>>() -> Self {
-        Self { keys: Vec::new(), len: 0, low: R::INT_MAX, high: R::INT_MIN }
+impl<R: Real> Default for Keys<R> {
+    fn default() -> Self {
+        Self { from: Vec::new(), to: Vec::new(), unified: Vec::new() }
     }
+}
 
-    /// The smallest and the largest key.
-    pub fn bounds(&self) -> (I, I) {
-        (self.low, self.high)
-    }
-
-    /// Takes the keys of a row.
+impl<R: Real> Keys<R> {
+    /// Where to cut so that exactly `k` of the row's `len` floats are kept, 1 ≤ `k` ≤ `len`; and the row, or a copy of
+    /// it in which all NaNs are positive and have the same bits.
     ///
     /// # Safety
     /// `len` elements at `row` may be read.
     #[inline(always)]
-    pub unsafe fn read<L>(&mut self, lanes: L, row: *const L::Scalar, len: usize)
+    pub unsafe fn cut<L>(&mut self, lanes: L, row: *const R, len: usize, k: usize) -> (Cut<R::Int>, *const R)
     where
-        L: Lanes,
-        L::Scalar: Real<Int = I>,
+        L: Lanes<Scalar = R>,
     {
-        // A vector of room behind the last one, for the padding after keys have moved.
-        let room = len.next_multiple_of(L::N) + L::N;
-        if self.keys.len() < room {
-            self.keys.resize(room, L::Scalar::INT_MIN);
-        }
-        self.len = len;
-        let to = self.keys.as_mut_ptr();
-        let (mut low, mut high) = (lanes.int_splat(L::Scalar::INT_MAX), lanes.int_splat(L::Scalar::INT_MIN));
-        let whole = len - len % L::N;
-        let mut index = 0;
-        while index < whole {
-            // SAFETY: `index + N <= len` elements may be read, and there is room for more keys than that.
-            unsafe {
-                let key = keys(lanes, lanes.load(row.add(index)));
-                lanes.int_store(to.add(index), key);
-                low = lanes.int_min(low, key);
-                high = lanes.int_max(high, key);
-            }
-            index += L::N;
-        }
-        if whole < len {
-            let first = lanes.first(len - whole);
-            // SAFETY: the last `len - whole < N` elements may be read, and there is room for a whole vector of keys.
-            unsafe {
-                let key = keys(lanes, lanes.load_first(row.add(whole), len - whole));
-                lanes.int_store(to.add(whole), lanes.int_select(first, key, lanes.int_splat(L::Scalar::INT_MIN)));
-                low = lanes.int_min(low, lanes.int_select(first, key, low));
-                high = lanes.int_max(high, lanes.int_select(first, key, high));
+        debug_assert!(1 <= k && k <= len);
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.search(lanes, row, len).run(k, false) {
+                Some(cut) => (cut, row),
+                // Several kinds of NaN may have been told apart.
+                None => {
+                    self.unify(lanes, row, len);
+                    let row = self.unified.as_ptr();
+                    // With one kind of NaN there always is a cut.
+                    let cut = self.search(lanes, row, len).run(k, true).unwrap_or(Cut { key: R::INT_MAX, ties: k });
+                    (cut, row)
+                }
             }
         }
-        (self.low, self.high) = (lanes.int_min_lane(low), lanes.int_max_lane(high));
     }
 
-    /// Where to cut so that exactly `k` of the keys are kept, 1 ≤ `k` ≤ their number. The keys are lost.
+    /// # Safety
+    /// As for [`Keys::cut`].
     #[inline(always)]
-    pub fn cut<L>(&mut self, lanes: L, k: usize) -> Cut<I>
-    where
-        L: Lanes,
-        L::Scalar: Real<Int = I>,
-    {
-        debug_assert!(1 <= k && k <= self.len);
-        let mut search = Search::<L> {
-            lanes,
-            keys: &mut self.keys,
-            len: self.len,
-            rank: k,
-            low: self.low.into(),
-            high: self.high.into(),
-            from_low: self.len,
-            above_high: 0,
-        };
-        search.run()
+    unsafe fn unify<L: Lanes<Scalar = R>>(&mut self, lanes: L, row: *const R, len: usize) {
+        self.unified.resize(len.next_multiple_of(L::N), R::ZERO);
+        let nan = lanes.splat(R::of_bits(R::INT_MAX));
+        for (index, to) in (0..len).step_by(L::N).zip(self.unified.chunks_exact_mut(L::N)) {
+            // SAFETY: at most what is left of the row is read; the chunk is a whole vector.
+            unsafe {
+                let float = lanes.load_first(row.add(index), (len - index).min(L::N));
+                lanes.store(to.as_mut_ptr(), lanes.select(lanes.eq(float, float), float, nan));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn search<L: Lanes<Scalar = R>>(&mut self, lanes: L, row: *const R, len: usize) -> Search<'_, L> {
+        let (low, high) = (R::INT_MIN.into() + 1, R::INT_MAX.into());
+        Search { lanes, row, row_len: len, from: &mut self.from, to: &mut self.to, len, rank: 0, low, high }
     }
 }
 
-/// The state of a search. The key that is looked for, the `rank`-th largest of the `len` first keys, is in `low..=high`.
+/// From this many keys on a sample pays.
+const SAMPLED: usize = 128;
+/// Keys of a sample: at least a vector of every level's, and a multiple of it.
+const SAMPLE: usize = 32;
+/// How many standard deviations of a rank the ends of the interval are from it.
+const SPREAD: f64 = 1.5;
+
+/// The state of a search. The key that is looked for is the `rank`-th largest of the `len` candidates, all of which are
+/// in `low..=high`.
 struct Search<'a, L: Lanes> {
     lanes: L,
-    /// Behind the first `len` the rest of that vector holds the smallest integer, which no count includes.
-    keys: &'a mut [Int<L>],
+    /// Where the candidates are at first.
+    row: *const L::Scalar,
+    row_len: usize,
+    /// Where they are afterwards. Behind the first `len` the rest of that vector holds the smallest integer, which is
+    /// below every interval.
+    from: &'a mut Vec<Int<L>>,
+    /// Where the next ones go.
+    to: &'a mut Vec<Int<L>>,
     len: usize,
     rank: usize,
     low: i64,
     high: i64,
-    /// How many keys are at least `low`: `rank` or more.
-    from_low: usize,
-    /// How many keys are greater than `high`: fewer than `rank`.
-    above_high: usize,
 }
 
 impl<L: Lanes> Search<'_, L> {
+    /// `None`: there is a negative NaN, or the cut is among NaNs that may not all be the same.
+    ///
+    /// # Safety
+    /// The row can be read.
     #[inline(always)]
-    fn run(&mut self) -> Cut<Int<L>> {
-        let mut sampled = usize::MAX;
-        let mut stuck = false;
-        loop {
-            if self.from_low == self.rank {
-                return Cut { key: L::Scalar::int(self.low - 1), ties: 0 };
+    unsafe fn run(&mut self, k: usize, is_unified: bool) -> Option<Cut<Int<L>>> {
+        self.rank = k;
+        // SAFETY: the caller's promise.
+        let (least, most) = unsafe {
+            let (from, to) = if self.len >= SAMPLED { self.sample::<true>() } else { (self.low, self.high) };
+            self.narrow::<true>(from, to)?
+        };
+        (self.low, self.high) = (self.low.max(least), self.high.min(most));
+        let mut stuck = self.len > self.row_len / 4 * 3;
+        while self.low < self.high && self.rank < self.len {
+            let before = self.len;
+            if before <= 2 * L::N {
+                self.compare_all();
+                break;
             }
-            if self.low == self.high {
-                return Cut { key: L::Scalar::int(self.low), ties: self.rank - self.above_high };
-            }
-            let between = self.from_low - self.above_high;
-            let width = self.high.wrapping_sub(self.low) as u64;
-            if self.len >= SAMPLED && self.len <= sampled / 2 {
-                sampled = self.len;
-                let (from, to) = self.sample();
-                self.try_both(from, to);
-            } else if stuck {
-                self.halve();
-            } else {
-                // As many steps of equal size as there are keys in between; at least 1, at most `width`.
-                let share = ((self.from_low - self.rank) as f64 + 0.5) / between as f64;
-                let step = ((share * width as f64) as u64).clamp(1, width);
-                self.try_one(self.low.wrapping_add_unsigned(step));
-            }
-            let (left, left_width) = (self.from_low - self.above_high, self.high.wrapping_sub(self.low) as u64);
-            stuck = !stuck && (left > between / 2 || left_width > width / 2);
-            if left <= self.len / 2 && self.len > 4 * L::N {
-                self.gather();
-            }
-        }
-    }
-
-    /// Moves one end of the interval to `key`, which is above `low` and not above `high`.
-    #[inline(always)]
-    fn try_one(&mut self, key: i64) {
-        let [count] = self.count([key - 1]);
-        if count >= self.rank {
-            (self.low, self.from_low) = (key, count);
-        } else {
-            (self.high, self.above_high) = (key - 1, count);
-        }
-    }
-
-    /// Moves the ends to `from` and `to`, or one of them past the other one of these. `low <= from <= to <= high`.
-    #[inline(always)]
-    fn try_both(&mut self, from: i64, to: i64) {
-        let [from_from, above_to] = self.count([from - 1, to]);
-        if above_to >= self.rank {
-            (self.low, self.from_low) = (to + 1, above_to);
-        } else if from_from < self.rank {
-            (self.high, self.above_high) = (from - 1, from_from);
-        } else {
-            (self.low, self.from_low) = (from, from_from);
-            (self.high, self.above_high) = (to, above_to);
-        }
-    }
-
-    /// How many keys are above each of some integers.
-    #[inline(always)]
-    fn count<const K: usize>(&self, thresholds: [i64; K]) -> [usize; K] {
-        const UNROLLED: usize = 4;
-        let lanes = self.lanes;
-        let mut at = [lanes.int_splat(L::Scalar::int(0)); K];
-        for (at, threshold) in at.iter_mut().zip(thresholds) {
-            *at = lanes.int_splat(L::Scalar::int(threshold));
-        }
-        let mut counts = [[lanes.int_splat(L::Scalar::int(0)); K]; UNROLLED];
-        let keys = self.keys.as_ptr();
-        let mut index = 0;
-        while index + UNROLLED * L::N <= self.len {
-            for (unrolled, counts) in counts.iter_mut().enumerate() {
-                // SAFETY: this many whole vectors from `index` are within `len`.
-                let key = unsafe { lanes.int_load(keys.add(index + unrolled * L::N)) };
-                for (count, at) in counts.iter_mut().zip(at) {
-                    *count = lanes.count(*count, lanes.int_gt(key, at));
+            // SAFETY: as above.
+            unsafe {
+                if stuck {
+                    self.halve();
+                } else {
+                    let (from, to) = self.sample::<false>();
+                    _ = self.narrow::<false>(from, to);
                 }
             }
-            index += UNROLLED * L::N;
+            stuck = !stuck && self.len > before / 4 * 3;
         }
-        while index < self.len {
-            // SAFETY: behind the first `len` keys there is room to the next multiple of N (`Keys::read`).
-            let key = unsafe { lanes.int_load(keys.add(index)) };
-            for (count, at) in counts[0].iter_mut().zip(at) {
-                *count = lanes.count(*count, lanes.int_gt(key, at));
+        // All that are left are kept, or all are equal.
+        let (key, ties) = if self.rank == self.len { (self.low - 1, 0) } else { (self.low, self.rank) };
+        if key > L::Scalar::INFINITY_BITS.into() && least < most && !is_unified {
+            return None;
+        }
+        Some(if key == -1 {
+            // SAFETY: as above.
+            let positive = unsafe { self.positive() };
+            // Zeros of both signs are kept in the order of their places.
+            Cut { key: L::Scalar::int(0), ties: k - positive }
+        } else {
+            Cut { key: L::Scalar::int(if key < 0 { key + 1 } else { key }), ties }
+        })
+    }
+
+    /// Keeps the candidates in `from..=to`, or if the key is not among them those above or those below. `ROW`: the
+    /// candidates are in the row; then it gives the least and the greatest, or `None` if there is a negative NaN, and
+    /// nothing has been done.
+    ///
+    /// # Safety
+    /// As for [`Search::run`]. `low <= from <= to <= high`.
+    #[inline(always)]
+    unsafe fn narrow<const ROW: bool>(&mut self, from: i64, to: i64) -> Option<(i64, i64)> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (mut inside, above, ends) = self.gather::<ROW>(from, to);
+            // Below the key of minus infinity.
+            if ROW && ends.0 < -1 - L::Scalar::INFINITY_BITS.into() {
+                return None;
+            }
+            if above >= self.rank {
+                self.low = to + 1;
+                (inside, ..) = self.gather::<ROW>(self.low, self.high);
+            } else if above + inside < self.rank {
+                self.rank -= above + inside;
+                self.high = from - 1;
+                (inside, ..) = self.gather::<ROW>(self.low, self.high);
+            } else {
+                self.rank -= above;
+                (self.low, self.high) = (from, to);
+            }
+            self.len = inside;
+            std::mem::swap(self.from, self.to);
+            Some(ends)
+        }
+    }
+
+    /// Moves the candidates in `low..=high` to the other buffer. Says how many they are, how many are above, and for a
+    /// `ROW` the least and the greatest of all.
+    ///
+    /// # Safety
+    /// As for [`Search::run`].
+    #[inline(always)]
+    unsafe fn gather<const ROW: bool>(&mut self, low: i64, high: i64) -> (usize, usize, (i64, i64)) {
+        let lanes = self.lanes;
+        let (below, high) = (lanes.int_splat(L::Scalar::int(low - 1)), lanes.int_splat(L::Scalar::int(high)));
+        // A vector more, for the padding. Only as many as there are candidates: a second buffer as long as a long row
+        // would cost more than the pass.
+        let room = self.len.next_multiple_of(L::N) + L::N;
+        if self.to.len() < room {
+            self.to.resize(room, L::Scalar::INT_MIN);
+        }
+        let to = self.to.as_mut_ptr();
+        let mut above = lanes.int_splat(L::Scalar::int(0));
+        let (mut least, mut most) = (lanes.int_splat(L::Scalar::INT_MAX), lanes.int_splat(L::Scalar::INT_MIN));
+        let mut kept = 0;
+        let whole = if ROW { self.len - self.len % L::N } else { self.len };
+        let mut index = 0;
+        while index < whole {
+            // SAFETY: a whole vector of the row, or one of keys, is there; `kept <= index`, and there is room for as
+            // many keys as there are candidates, to the next whole vector.
+            unsafe {
+                let key = if ROW {
+                    let key = ranks(lanes, lanes.load(self.row.add(index)));
+                    (least, most) = (lanes.int_min(least, key), lanes.int_max(most, key));
+                    key
+                } else {
+                    lanes.int_load(self.from.as_ptr().add(index))
+                };
+                let greater = lanes.int_gt(key, high);
+                above = lanes.count(above, greater);
+                kept += lanes.int_compress(to.add(kept), lanes.and_not(lanes.int_gt(key, below), greater), key);
             }
             index += L::N;
         }
-        let [a, b, c, d] = counts;
-        let mut totals = [0; K];
-        for (which, total) in totals.iter_mut().enumerate() {
-            *total = lanes.total(lanes.int_add(lanes.int_add(a[which], b[which]), lanes.int_add(c[which], d[which])));
+        if ROW && whole < self.len {
+            let first = lanes.first(self.len - whole);
+            // SAFETY: the last elements of the row are there; otherwise as above.
+            unsafe {
+                let key = ranks(lanes, lanes.load_first(self.row.add(whole), self.len - whole));
+                least = lanes.int_min(least, lanes.int_select(first, key, least));
+                let key = lanes.int_select(first, key, lanes.int_splat(L::Scalar::INT_MIN));
+                most = lanes.int_max(most, key);
+                let greater = lanes.int_gt(key, high);
+                above = lanes.count(above, greater);
+                let inside = lanes.and(lanes.and_not(lanes.int_gt(key, below), greater), first);
+                kept += lanes.int_compress(to.add(kept), inside, key);
+            }
         }
-        totals
+        // SAFETY: there is a vector of room behind the one that the last key is in.
+        unsafe { lanes.int_store(to.add(kept), lanes.int_splat(L::Scalar::INT_MIN)) };
+        let ends = (lanes.int_min_lane(least).into(), lanes.int_max_lane(most).into());
+        (kept, lanes.total(above), ends)
     }
 
-    /// Halves the interval, then pulls its ends together to the keys next to the middle, whichever side is left.
+    /// Two integers that the key looked for should lie between.
+    ///
+    /// # Safety
+    /// As for [`Search::run`].
     #[inline(always)]
-    fn halve(&mut self) {
+    unsafe fn sample<const ROW: bool>(&self) -> (i64, i64) {
+        let lanes = self.lanes;
+        let mut sample = [L::Scalar::INT_MIN; SAMPLE];
+        let step = self.len / SAMPLE;
+        if ROW {
+            let mut floats = [L::Scalar::ZERO; SAMPLE];
+            for (index, float) in floats.iter_mut().enumerate() {
+                // SAFETY: the place is within the row.
+                *float = unsafe { *self.row.add(index * step + step / 2) };
+            }
+            for index in (0..SAMPLE).step_by(L::N) {
+                // SAFETY: SAMPLE is a multiple of every level's N.
+                unsafe {
+                    let key = ranks(lanes, lanes.load(floats.as_ptr().add(index)));
+                    lanes.int_store(sample.as_mut_ptr().add(index), key);
+                }
+            }
+        } else {
+            for (index, key) in sample.iter_mut().enumerate() {
+                *key = self.from[index * step + step / 2];
+            }
+        }
+        let place = self.rank as f64 / self.len as f64;
+        let spread = 0.5 + SPREAD * (SAMPLE as f64 * place * (1.0 - place)).sqrt();
+        // How many of the sample should be above each end.
+        let most = (SAMPLE as f64 * place + spread).ceil() as i64;
+        let fewest = (SAMPLE as f64 * place - spread).floor() as i64;
+        let [enough, too_many] = [most - 1, fewest].map(|count| lanes.int_splat(L::Scalar::int(count)));
+        let mut from = lanes.int_splat(L::Scalar::INT_MIN);
+        let mut to = lanes.int_splat(L::Scalar::INT_MAX);
+        for index in (0..SAMPLE).step_by(L::N) {
+            // SAFETY: as above.
+            let key = unsafe { lanes.int_load(sample.as_ptr().add(index)) };
+            let mut above = lanes.int_splat(L::Scalar::int(0));
+            for &other in &sample {
+                above = lanes.count(above, lanes.int_gt(lanes.int_splat(other), key));
+            }
+            from = lanes.int_max(from, lanes.int_select(lanes.int_gt(above, enough), key, from));
+            to = lanes.int_min(to, lanes.int_select(lanes.int_gt(above, too_many), to, key));
+        }
+        let (from, to): (i64, i64) = (lanes.int_max_lane(from).into(), lanes.int_min_lane(to).into());
+        // At an end the interval stays as it is, and a negative NaN may be below it.
+        let from = from.max(self.low);
+        (from, to.min(self.high).max(from))
+    }
+
+    /// Finds the key by comparing all of few with each other.
+    #[inline(always)]
+    fn compare_all(&mut self) {
+        let lanes = self.lanes;
+        let rank = lanes.int_splat(L::Scalar::int(self.rank as i64));
+        let mut found = lanes.int_splat(L::Scalar::INT_MAX);
+        for index in (0..self.len).step_by(L::N) {
+            // SAFETY: behind the first `len` keys there is room to the next multiple of N.
+            let key = unsafe { lanes.int_load(self.from.as_ptr().add(index)) };
+            let mut above = lanes.int_splat(L::Scalar::int(0));
+            for &other in &self.from[..self.len] {
+                above = lanes.count(above, lanes.int_gt(lanes.int_splat(other), key));
+            }
+            // Padding has all the others above it, which are at least `rank`.
+            found = lanes.int_min(found, lanes.int_select(lanes.int_gt(rank, above), key, found));
+        }
+        let key = lanes.int_min_lane(found);
+        let (mut above, mut from) = (lanes.int_splat(L::Scalar::int(0)), lanes.int_splat(L::Scalar::int(0)));
+        let at = lanes.int_splat(key);
+        let key: i64 = key.into();
+        let below = lanes.int_splat(L::Scalar::int(key - 1));
+        for index in (0..self.len).step_by(L::N) {
+            // SAFETY: as above.
+            let key = unsafe { lanes.int_load(self.from.as_ptr().add(index)) };
+            above = lanes.count(above, lanes.int_gt(key, at));
+            from = lanes.count(from, lanes.int_gt(key, below));
+        }
+        let above = lanes.total(above);
+        (self.low, self.high) = (key, key);
+        self.rank -= above;
+        self.len = lanes.total(from) - above;
+    }
+
+    /// Halves the interval, pulls the end that moves to a key that exists, and keeps the candidates in between.
+    ///
+    /// # Safety
+    /// As for [`Search::run`].
+    #[inline(always)]
+    unsafe fn halve(&mut self) {
         let lanes = self.lanes;
         let width = self.high.wrapping_sub(self.low) as u64;
         let middle = self.low.wrapping_add_unsigned(width / 2);
@@ -252,76 +395,37 @@ impl<L: Lanes> Search<'_, L> {
         let mut above = lanes.int_splat(L::Scalar::INT_MAX);
         let mut below = lanes.int_splat(L::Scalar::INT_MIN);
         for index in (0..self.len).step_by(L::N) {
-            // SAFETY: behind the first `len` keys there is room to the next multiple of N (`Keys::read`).
-            let key = unsafe { lanes.int_load(self.keys.as_ptr().add(index)) };
+            // SAFETY: behind the first `len` keys there is room to the next multiple of N.
+            let key = unsafe { lanes.int_load(self.from.as_ptr().add(index)) };
             let greater = lanes.int_gt(key, at);
             count = lanes.count(count, greater);
             above = lanes.int_min(above, lanes.int_select(greater, key, above));
             below = lanes.int_max(below, lanes.int_select(greater, below, key));
         }
         let count = lanes.total(count);
-        // Every count stays right: between the middle and the key that an end is pulled to there is no key.
         if count >= self.rank {
-            (self.low, self.from_low) = (lanes.int_min_lane(above).into(), count);
+            self.low = lanes.int_min_lane(above).into();
         } else {
-            (self.high, self.above_high) = (lanes.int_max_lane(below).into(), count);
+            self.high = lanes.int_max_lane(below).into();
         }
+        // SAFETY: the caller's promise.
+        _ = unsafe { self.narrow::<false>(self.low, self.high) };
     }
 
-    /// Two integers that the key looked for should lie between, from every `len / 64`-th key.
+    /// How many of the row are above 0.
+    ///
+    /// # Safety
+    /// As for [`Search::run`].
     #[inline(always)]
-    fn sample(&self) -> (i64, i64) {
+    unsafe fn positive(&self) -> usize {
         let lanes = self.lanes;
-        let mut sample = [L::Scalar::INT_MIN; SAMPLE];
-        let step = self.len / SAMPLE;
-        for (index, sample) in sample.iter_mut().enumerate() {
-            *sample = self.keys[index * step + step / 2];
+        let zero = lanes.int_splat(L::Scalar::int(0));
+        let mut count = zero;
+        for index in (0..self.row_len).step_by(L::N) {
+            // SAFETY: at most what is left of the row is read; the other lanes are 0.
+            let floats = unsafe { lanes.load_first(self.row.add(index), (self.row_len - index).min(L::N)) };
+            count = lanes.count(count, lanes.int_gt(lanes.int_of(floats), zero));
         }
-        let place = self.rank as f64 / self.len as f64;
-        let spread = 1.0 + 2.0 * (SAMPLE as f64 * place * (1.0 - place)).sqrt();
-        // How many of the sample should be above each end.
-        let most = (SAMPLE as f64 * place + spread).ceil() as i32;
-        let fewest = (SAMPLE as f64 * place - spread).floor() as i32;
-        let (mut from, mut to) = (self.low, self.high);
-        for &key in &sample {
-            let at = lanes.int_splat(key);
-            let mut above = 0;
-            for index in (0..SAMPLE).step_by(L::N) {
-                // SAFETY: SAMPLE is a multiple of every level's N.
-                let greater = lanes.int_gt(unsafe { lanes.int_load(sample.as_ptr().add(index)) }, at);
-                // No sum across lanes: a bit for each is cheaper.
-                above += lanes.bits(greater).count_ones() as i32;
-            }
-            let key = key.into();
-            from = if above >= most { from.max(key) } else { from };
-            to = if above <= fewest { to.min(key) } else { to };
-        }
-        // Keys that were gathered earlier may be beyond an end that has moved since.
-        (from.clamp(self.low, self.high), to.clamp(self.low, self.high))
-    }
-
-    /// Moves the keys of the interval together and forgets the others.
-    #[inline(always)]
-    fn gather(&mut self) {
-        let lanes = self.lanes;
-        let below = lanes.int_splat(L::Scalar::int(self.low - 1));
-        let high = lanes.int_splat(L::Scalar::int(self.high));
-        let keys = self.keys.as_mut_ptr();
-        let mut kept = 0;
-        for index in (0..self.len).step_by(L::N) {
-            // SAFETY: behind the first `len` keys there is room to the next multiple of N (`Keys::read`); a vector
-            // stored at `kept <= index` overwrites nothing that has not been read.
-            unsafe {
-                let key = lanes.int_load(keys.add(index));
-                let inside = lanes.and_not(lanes.int_gt(key, below), lanes.int_gt(key, high));
-                kept += lanes.int_compress(keys.add(kept), inside, key);
-            }
-        }
-        // SAFETY: `kept <= len`, and there is a vector of room behind the one that the last key is in.
-        unsafe { lanes.int_store(keys.add(kept), lanes.int_splat(L::Scalar::INT_MIN)) };
-        self.len = kept;
-        self.rank -= self.above_high;
-        self.from_low -= self.above_high;
-        self.above_high = 0;
+        lanes.total(count)
     }
 }
