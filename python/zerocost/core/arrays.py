@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from zerocost import _kernels
 from zerocost.errors import DatatypeError, ShapeError
 
 __all__ = [
@@ -34,18 +34,7 @@ FLOATING = ("FP64", "FP32", "FP16", "BF16")
 """What floating-point ports take; the first is what nested lists become."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "UINT8": np.dtype(np.uint8),
-    "UINT16": np.dtype(np.uint16),
-    "UINT32": np.dtype(np.uint32),
-    "UINT64": np.dtype(np.uint64),
-    "INT8": np.dtype(np.int8),
-    "INT16": np.dtype(np.int16),
-    "INT32": np.dtype(np.int32),
-    "INT64": np.dtype(np.int64),
-    "FP16": np.dtype(np.float16),
-    "FP32": np.dtype(np.float32),
-    "FP64": np.dtype(np.float64),
+    name: np.dtype(numpy_name) for name, numpy_name in _kernels.DATATYPES if name != "BF16"
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
@@ -104,16 +93,21 @@ def count_copy(nbytes: int) -> None:
         counter.add(nbytes)
 
 
-@contextmanager
-def counting_copies() -> Iterator[CopyCount]:
+class counting_copies:  # noqa: N801 - it is used as a function would be
     """Counts the copies made in this context; what is counted inside also counts for an enclosing counter."""
-    counter = CopyCount()
-    token = _counter.set(counter)
-    try:
-        yield counter
-    finally:
-        _counter.reset(token)
-        count_copy(counter.bytes)
+
+    __slots__ = ("_counter", "_token")
+
+    def __enter__(self) -> CopyCount:
+        """Begins to count."""
+        self._counter = CopyCount()
+        self._token = _counter.set(self._counter)
+        return self._counter
+
+    def __exit__(self, *_: object) -> None:
+        """Ends, and tells the enclosing counter."""
+        _counter.reset(self._token)
+        count_copy(self._counter.bytes)
 
 
 def is_tensor_like(value: Any) -> bool:

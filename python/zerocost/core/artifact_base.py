@@ -39,7 +39,9 @@ class ExecutionContext:
         interface: ``"attention"``, ``"parallel"``, ``"memory"``, a plug-in's own, or ``"chain"`` for a chain's step.
         mode: ``"zero_cost"`` in the same process, ``"restful"`` on behalf of an HTTP request.
         metadata: anything. Reserved keys: ``request_id``, ``deadline`` (seconds on ``time.monotonic()``),
-            ``traceparent``, ``step``, ``steps``, ``chain_id``, ``limits`` (:class:`zerocost.core.limits.Limits`).
+            ``traceparent``, ``span`` (a callable that takes a name and attributes, and returns a context manager that
+            yields a ``traceparent``: the span of a step), ``step``, ``steps``, ``chain_id``, ``limits``
+            (:class:`zerocost.core.limits.Limits`).
 
     Raises:
         RangeError: any other mode.
@@ -103,6 +105,14 @@ class Artifact(ABC):
 
         Servers refuse by it, before anything is computed, what would not fit. Override it where the outputs can be
         larger than the inputs. It must be cheap; it is called with inputs that fit the schema.
+        """
+        return None
+
+    def operations(self, input_data: dict[str, Any]) -> int | None:
+        """An upper bound for the multiplications and additions, None where it follows from the sizes of the arrays.
+
+        Servers refuse by it what would keep a core busy for too long. Override it where the work grows faster than
+        inputs and outputs do, as attention's does. It must be cheap; it is called with inputs that fit the schema.
         """
         return None
 

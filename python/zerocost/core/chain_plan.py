@@ -338,7 +338,9 @@ def _mismatch(output: dict[str, Any], given_to: dict[str, Any]) -> str | None:
 
 
 def _mapping(raw: Mapping[str, Any], key: str, fail: Any) -> Mapping[str, Any]:
-    value = raw.get(key) or {}
+    value = raw.get(key)
+    if value is None:
+        return {}
     if not isinstance(value, Mapping):
         raise fail(f"{key}: {type(value).__name__} was given, an object is needed")
     return value

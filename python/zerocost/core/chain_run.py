@@ -125,6 +125,16 @@ class _Run:
             mode=self.context.mode,
             metadata={**self.context.metadata, "step": step.index, "steps": len(self.plan.steps)},
         )
+        open_span = context.metadata.get("span")
+        if open_span is None:
+            return self._execute_in(step, inputs, context)
+        name = step.spec.name
+        attributes = {"zerocost.artifact": name, "zerocost.step.index": step.index, "zerocost.step.id": step.id}
+        with open_span(f"execute {name}", attributes) as traceparent:
+            context.metadata["traceparent"] = traceparent
+            return self._execute_in(step, inputs, context)
+
+    def _execute_in(self, step: PlannedStep, inputs: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
         artifact = step.spec.implementation
         if step.each is None:
             check_inputs(artifact, inputs, context)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zerocost.core.artifact_base import Artifact, ExecutionContext
-from zerocost.errors import LimitExceeded
+from zerocost.errors import LimitExceeded, RangeError
 
 __all__ = ["Limits", "check_fan_out", "check_inputs", "count_elements"]
 
@@ -21,10 +21,14 @@ class Limits:
     Attributes:
         elements: of all outputs of an artifact together, each array counting at least one.
         fan_out: elements that one ``each`` of a chain runs through.
+        parts: arrays that an artifact's outputs have, where an input says how many.
+        operations: elementary operations of an artifact, where they are more than its inputs and outputs are large.
     """
 
     elements: int
     fan_out: int
+    parts: int
+    operations: int
 
 
 def _limits(context: ExecutionContext) -> Limits | None:
@@ -33,10 +37,22 @@ def _limits(context: ExecutionContext) -> Limits | None:
 
 
 def check_inputs(artifact: Artifact, input_data: dict[str, Any], context: ExecutionContext) -> None:
-    """Raises LimitExceeded if the context has limits and the outputs would be beyond them. Nothing is computed."""
+    """Raises if the context has limits and the outputs would be beyond them. Nothing is computed.
+
+    Raises:
+        RangeError: an input that says how many arrays come out, and is larger than servers take.
+        LimitExceeded: more elements.
+    """
     limits = _limits(context)
     if limits is None:
         return
+    for name in artifact._ports.parts:
+        parts = input_data.get(name)
+        if isinstance(parts, int) and parts > limits.parts:
+            raise RangeError(f"{name}: {parts} was given, at most {limits.parts} is allowed here", name)
+    operations = artifact.operations(input_data)
+    if operations is not None and operations > limits.operations:
+        raise LimitExceeded(f"this would take {operations} operations, {limits.operations} are allowed")
     elements = artifact.output_elements(input_data)
     if elements is not None and elements > limits.elements:
         raise LimitExceeded(f"the outputs would have {elements} elements, {limits.elements} are allowed")

@@ -58,6 +58,7 @@ class Ports:
         main_input: the input that a chain binds to the main output of the step before.
         main_output: None where it is not known before the first run (then it is the first key of the result).
         is_open: whether undeclared keys are received as well.
+        parts: the inputs (``x-parts``) that say how many arrays the outputs have; servers bound them.
     """
 
     schema: Schema
@@ -67,6 +68,7 @@ class Ports:
     main_input: str | None = field(init=False)
     main_output: str | None = field(init=False)
     is_open: bool = field(init=False)
+    parts: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         schema = self.schema
@@ -98,6 +100,7 @@ class Ports:
             ("main_input", main_input),
             ("main_output", main_output),
             ("is_open", is_open),
+            ("parts", tuple(name for name, sub in inputs.items() if isinstance(sub, dict) and sub.get("x-parts"))),
         ):
             object.__setattr__(self, name, value)
 

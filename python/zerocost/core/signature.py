@@ -8,6 +8,7 @@ named ``out`` is in process only.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import types
@@ -81,8 +82,14 @@ def _hints(method: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(method, include_extras=True)
     except Exception:
-        # An annotation that names something only a type checker sees: the parameter takes anything.
-        return {}
+        # An annotation that names something only a type checker sees: that parameter takes anything.
+        function: Any = inspect.unwrap(getattr(method, "__func__", method))
+        hints: dict[str, Any] = {}
+        for name, annotation in getattr(function, "__annotations__", {}).items():
+            alone = types.SimpleNamespace(__annotations__={name: annotation})
+            with contextlib.suppress(Exception):
+                hints |= typing.get_type_hints(alone, function.__globals__, include_extras=True)
+        return hints
 
 
 def _of_annotation(annotation: Any) -> Schema:

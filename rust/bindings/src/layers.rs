@@ -2,7 +2,9 @@
 
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use zerocost_kernels::layers::{Activation, Dense, LayerNorm};
+use pyo3::types::PyTuple;
+use zerocost_kernels::layers::{self, Activation, LayerNorm};
+use zerocost_kernels::parallel;
 
 use crate::array::{Float, FloatArray};
 use crate::error::{DatatypeError, KernelError, detached};
@@ -17,27 +19,47 @@ fn float32<'py>(value: &Bound<'py, PyAny>, argument: &'static str) -> PyResult<F
     Err(DatatypeError::new_err((text, argument)))
 }
 
-/// `activation(tensor @ weight + bias)` for `[n, d_in]`, `[d_in, d_out]` and `[d_out]`, all float32.
-#[pyfunction]
-#[pyo3(signature = (tensor, weight, bias, activation="none", *, out=None))]
-fn dense<'py>(
-    tensor: &Bound<'py, PyAny>,
-    weight: &Bound<'py, PyAny>,
-    bias: &Bound<'py, PyAny>,
-    activation: &str,
-    out: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyUntypedArray>> {
-    let (tensor, weight, bias) = (float32(tensor, "tensor")?, float32(weight, "weight")?, float32(bias, "bias")?);
-    let activation = Activation::named(activation).map_err(KernelError::from)?;
-    let shape = [tensor.layout().shape().first(), weight.layout().shape().last()].map(|n| n.copied().unwrap_or(0));
-    let mut result = match out {
-        Some(out) => tensor.out(out, &shape)?,
-        None => tensor.empty(&shape)?,
-    };
-    let (x, w, b) = (tensor.view::<f32>(), weight.view::<f32>(), bias.view::<f32>());
-    let mut view = result.view_mut::<f32>()?;
-    detached(tensor.array().py(), || Dense { activation }.run(&x, &w, &b, &mut view))?;
-    Ok(result.into_array())
+/// A linear layer, laid out for products once: `weight [d_in, d_out]` of any strides and `bias [d_out]`, both float32.
+///
+/// Called on a tensor `[n, d_in]` it gives `activation(tensor @ weight + bias)`.
+#[pyclass(frozen, module = "zerocost._kernels")]
+struct Linear(layers::Linear);
+
+#[pymethods]
+impl Linear {
+    #[new]
+    fn new(weight: &Bound<'_, PyAny>, bias: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = weight.py();
+        let (weight, bias) = (float32(weight, "weight")?, float32(bias, "bias")?);
+        let (w, b) = (weight.view::<f32>(), bias.view::<f32>());
+        detached(py, || layers::Linear::new(&w, &b)).map(Self)
+    }
+
+    /// `(d_in, d_out)`.
+    #[getter]
+    fn shape(&self) -> (usize, usize) {
+        self.0.shape().into()
+    }
+
+    #[pyo3(signature = (tensor, activation="none", *, out=None))]
+    fn __call__<'py>(
+        &self,
+        tensor: &Bound<'py, PyAny>,
+        activation: &str,
+        out: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyUntypedArray>> {
+        let tensor = float32(tensor, "tensor")?;
+        let activation = Activation::named(activation).map_err(KernelError::from)?;
+        let shape = [tensor.layout().shape().first().copied().unwrap_or(0), self.0.shape()[1]];
+        let mut result = match out {
+            Some(out) => tensor.out(out, &shape)?,
+            None => tensor.empty(&shape)?,
+        };
+        let x = tensor.view::<f32>();
+        let mut view = result.view_mut::<f32>()?;
+        detached(tensor.array().py(), || self.0.run(&x, activation, &mut view))?;
+        Ok(result.into_array())
+    }
 }
 
 /// `activation(tensor + bias)` for `[n, d]` and `[d]`, both float32, in place.
@@ -75,8 +97,31 @@ fn layer_norm<'py>(
     Ok(result.into_array())
 }
 
+/// A context in which the helper threads stay awake: for a pass of many short calls, one after the other.
+#[pyclass(module = "zerocost._kernels")]
+#[derive(Default)]
+struct Awake(Vec<parallel::Awake>);
+
+#[pymethods]
+impl Awake {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn __enter__(&mut self) {
+        self.0.push(parallel::Awake::new());
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&mut self, _exception: &Bound<'_, PyTuple>) {
+        self.0.pop();
+    }
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(dense, module)?)?;
+    module.add_class::<Awake>()?;
+    module.add_class::<Linear>()?;
     module.add_function(wrap_pyfunction!(activate, module)?)?;
     module.add_function(wrap_pyfunction!(layer_norm, module)?)?;
     Ok(())

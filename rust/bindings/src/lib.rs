@@ -5,6 +5,7 @@
 mod array;
 mod attention_fused;
 mod attention_matrix;
+mod datatype;
 mod error;
 mod json;
 mod layers;
@@ -19,6 +20,7 @@ use pyo3::prelude::*;
 fn _kernels(module: &Bound<'_, PyModule>) -> PyResult<()> {
     memory::register(module)?;
     layers::register(module)?;
+    datatype::register(module)?;
     json::register(module)?;
     runtime::register(module)?;
     attention_fused::register(module)?;

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use zerocost_kernels::arch::Level;
 use zerocost_kernels::parallel;
 
-use crate::error::KernelError;
+use crate::error::{KernelError, detached};
 
 /// How many threads kernels use.
 #[pyfunction]
@@ -30,6 +30,16 @@ fn cpu_levels() -> Vec<&'static str> {
     Level::available().map(Level::name).collect()
 }
 
+/// Panics in the middle of a kernel's work, on a thread of the pool. For the tests of what survives it.
+#[pyfunction]
+#[pyo3(name = "_panic")]
+fn panic_in_a_kernel(py: Python<'_>) -> PyResult<()> {
+    detached(py, || {
+        parallel::for_each(64, true, |index| assert_ne!(index, 40, "a test asked for it"));
+        Ok(())
+    })
+}
+
 /// Reads the environment, and asks multiprocessing, if it is in use, whether this process is one of its workers.
 fn configure(py: Python<'_>) -> PyResult<()> {
     parallel::configure_from_environment().map_err(KernelError::from)?;
@@ -48,5 +58,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(cpu_level, module)?)?;
     module.add_function(wrap_pyfunction!(cpu_levels, module)?)?;
+    module.add_function(wrap_pyfunction!(panic_in_a_kernel, module)?)?;
     Ok(())
 }

@@ -12,6 +12,7 @@
 
 pub mod arch;
 pub mod attention;
+mod buffer;
 mod error;
 pub mod layers;
 pub mod memory;

@@ -8,8 +8,9 @@
 //! thread unless it was told otherwise.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use rayon::ThreadPool;
+use rayon::{ThreadPool, Yield};
 
 use crate::{Error, Result};
 
@@ -186,6 +187,49 @@ pub fn for_each_with<S>(
     (0..count).for_each(|index| work(&mut scratch, index));
 }
 
+/// Passes that are under way.
+static AWAKE: AtomicUsize = AtomicUsize::new(0);
+/// A helper that finds nothing to do for so long goes to sleep even within a pass.
+const PATIENCE: Duration = Duration::from_micros(500);
+
+/// Keeps the helpers awake while it lives: for a pass of many short calls, one after the other. A thread that sleeps
+/// takes about 50 µs to wake up, by which time the caller has done half of such a call alone.
+#[derive(Debug)]
+pub struct Awake(());
+
+impl Awake {
+    /// Wakes the helpers.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it is a guard, not a value")]
+    pub fn new() -> Self {
+        let helpers = num_threads() - 1;
+        if AWAKE.fetch_add(1, Ordering::Relaxed) == 0
+            && helpers > 0
+            && let Some(pool) = pool(helpers)
+        {
+            (0..helpers).for_each(|_| pool.spawn(stay_awake));
+        }
+        Self(())
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        AWAKE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a helper does between the calls of a pass: it takes the next one's work as soon as it is there.
+fn stay_awake() {
+    let mut busy = Instant::now();
+    while AWAKE.load(Ordering::Relaxed) > 0 && busy.elapsed() < PATIENCE {
+        match rayon::yield_now() {
+            Some(Yield::Executed) => busy = Instant::now(),
+            _ => std::thread::yield_now(),
+        }
+    }
+}
+
 /// A call that is under way.
 struct Call {
     /// How many others were when it began.
@@ -254,6 +298,21 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn passes_beside_and_after_each_other_end() {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let _awake = Awake::new();
+                        every_index_is_visited_once();
+                    }
+                });
+            }
+        });
+        assert_eq!(AWAKE.load(Ordering::Relaxed), 0);
     }
 
     #[test]

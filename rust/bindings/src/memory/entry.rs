@@ -30,11 +30,18 @@ impl Entry {
                 error.write_unraisable(py, Some(listener));
             }
         }
+        self.drop_ref(py);
+    }
+
+    /// Lets go of the objects at once, as this thread is attached; the lock must be free.
+    #[inline]
+    pub fn drop_ref(self, py: Python<'_>) {
         let Self { key, value, owner, .. } = self;
-        // Attached already, so the references can go at once.
         key.drop_ref(py);
         value.drop_ref(py);
-        drop(owner);
+        if let Some(owner) = owner {
+            owner.drop_ref(py);
+        }
     }
 
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -1,6 +1,7 @@
 //! Keys: hashed once, compared natively where that cannot run Python code.
 
 use std::ffi::c_int;
+use std::sync::OnceLock;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -14,6 +15,8 @@ pub enum Kind {
     Int,
     Str,
     Bytes,
+    /// An exact tuple of exact built-in values that hold no others.
+    Tuple,
     Foreign,
 }
 
@@ -40,27 +43,38 @@ pub enum Same {
 impl<'a, 'py> Key<'a, 'py> {
     #[inline]
     pub fn new(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        match Self::native(object) {
+            Some(key) => Ok(key),
+            None => Ok(Self { object, hash: object.hash()? as u64, kind: Kind::Foreign }),
+        }
+    }
+
+    /// A key of a built-in type, whose hash is that of C code; `None` for any other. Runs no Python code.
+    #[inline(always)]
+    pub fn native(object: &'a Bound<'py, PyAny>) -> Option<Self> {
         let pointer = object.as_ptr();
-        // SAFETY: the object is alive.
-        let kind = unsafe {
-            if ffi::PyLong_CheckExact(pointer) != 0 {
+        // SAFETY: the object is alive; exact built-in types hash without running Python code and without failing.
+        unsafe {
+            let kind = if ffi::PyLong_CheckExact(pointer) != 0 {
                 let mut overflow: c_int = 0;
                 // Exact ints cannot fail: they are returned as they are, or overflow.
                 let value = ffi::PyLong_AsLongLongAndOverflow(pointer, &raw mut overflow);
                 // -1 is CPython's mark of an error, so it hashes to -2.
                 if overflow == 0 && -MODULUS < value && value < MODULUS && value != -1 {
-                    return Ok(Self { object, hash: value as u64, kind: Kind::Small });
+                    return Some(Self { object, hash: value as u64, kind: Kind::Small });
                 }
                 Kind::Int
             } else if ffi::PyUnicode_CheckExact(pointer) != 0 {
                 Kind::Str
+            } else if ffi::PyTuple_CheckExact(pointer) != 0 && is_tuple_of_atoms(pointer) {
+                Kind::Tuple
             } else if ffi::PyBytes_CheckExact(pointer) != 0 {
                 Kind::Bytes
             } else {
-                Kind::Foreign
-            }
-        };
-        Ok(Self { object, hash: object.hash()? as u64, kind })
+                return None;
+            };
+            Some(Self { object, hash: ffi::PyObject_Hash(pointer) as u64, kind })
+        }
     }
 
     /// True if the garbage collector has to know of the key.
@@ -71,25 +85,126 @@ impl<'a, 'py> Key<'a, 'py> {
     /// Compares with a key of equal hash. Runs no Python code and makes no object.
     #[inline]
     pub fn same(&self, other: &Py<PyAny>, kind: Kind) -> Same {
-        if self.object.as_ptr() == other.as_ptr() {
+        let (left, right) = (self.object.as_ptr(), other.as_ptr());
+        if left == right {
             return Same::Yes;
         }
-        let (left, right) = (self.object.as_ptr(), other.as_ptr());
-        // SAFETY: both objects are alive and have exactly the types that their kinds say (`Key::new`), whose
-        // comparisons are C code that calls nothing else, cannot fail, and returns one of two immortal objects.
-        let equal = unsafe {
+        // SAFETY: both objects are alive and have exactly the types that their kinds say (`Key::native`).
+        unsafe {
             match (self.kind, kind) {
-                (Kind::Small, Kind::Small) => true,
-                (Kind::Str, Kind::Str) => is_true(ffi::PyUnicode_RichCompare(left, right, ffi::Py_EQ)),
-                (Kind::Int, Kind::Int) | (Kind::Bytes, Kind::Bytes) => {
-                    is_true(ffi::PyObject_RichCompare(left, right, ffi::Py_EQ))
-                }
-                (Kind::Foreign, _) | (_, Kind::Foreign) => return Same::Ask,
-                _ => false,
+                (Kind::Small, Kind::Small) => Same::Yes,
+                (Kind::Str, Kind::Str) => Same::from(equal_str(left, right)),
+                (Kind::Int, Kind::Int) => Same::from(equal_int(left, right)),
+                (Kind::Bytes, Kind::Bytes) => Same::from(equal_bytes(left, right)),
+                (Kind::Tuple, Kind::Tuple) => same_tuples(left, right),
+                (Kind::Foreign, _) | (_, Kind::Foreign) => Same::Ask,
+                _ => Same::No,
             }
-        };
-        if equal { Same::Yes } else { Same::No }
+        }
     }
+}
+
+impl From<bool> for Same {
+    #[inline]
+    fn from(equal: bool) -> Self {
+        if equal { Self::Yes } else { Self::No }
+    }
+}
+
+/// # Safety
+/// `tuple` is an exact tuple that is alive.
+#[inline(never)]
+unsafe fn is_tuple_of_atoms(tuple: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller's; the indexes are within the tuple, which keeps its items alive.
+    unsafe {
+        (0..ffi::PyTuple_Size(tuple)).all(|n| {
+            let item = ffi::PyTuple_GetItem(tuple, n);
+            ffi::PyLong_CheckExact(item) != 0
+                || ffi::PyUnicode_CheckExact(item) != 0
+                || ffi::PyFloat_CheckExact(item) != 0
+                || ffi::PyBytes_CheckExact(item) != 0
+                || ffi::PyBool_Check(item) != 0
+                || item == ffi::Py_None()
+        })
+    }
+}
+
+/// # Safety
+/// Both are tuples that passed [`is_tuple_of_atoms`].
+unsafe fn same_tuples(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> Same {
+    // SAFETY: the caller's; the indexes are within both tuples, and equal types are told before they are compared.
+    unsafe {
+        let length = ffi::PyTuple_Size(left);
+        if length != ffi::PyTuple_Size(right) {
+            return Same::No;
+        }
+        for n in 0..length {
+            let (left, right) = (ffi::PyTuple_GetItem(left, n), ffi::PyTuple_GetItem(right, n));
+            if left == right {
+                continue;
+            }
+            let kind = ffi::Py_TYPE(left);
+            if kind != ffi::Py_TYPE(right) {
+                // 1, 1.0 and True are equal.
+                return Same::Ask;
+            }
+            let equal = if kind == &raw mut ffi::PyUnicode_Type {
+                equal_str(left, right)
+            } else if kind == &raw mut ffi::PyLong_Type {
+                equal_int(left, right)
+            } else if kind == &raw mut ffi::PyBytes_Type {
+                equal_bytes(left, right)
+            } else if kind == &raw mut ffi::PyFloat_Type {
+                ffi::PyFloat_AsDouble(left) == ffi::PyFloat_AsDouble(right)
+            } else {
+                // True, False and None are only themselves.
+                false
+            };
+            if !equal {
+                return Same::No;
+            }
+        }
+        Same::Yes
+    }
+}
+
+/// # Safety
+/// Both are exact ints that are alive.
+unsafe fn equal_int(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> bool {
+    static COMPARE: OnceLock<ffi::richcmpfunc> = OnceLock::new();
+    // SAFETY: the caller's; the comparison of ints calls nothing else, cannot fail, and returns True or False.
+    unsafe {
+        let compare = COMPARE.get_or_init(|| comparison(&raw mut ffi::PyLong_Type));
+        is_true(compare(left, right, ffi::Py_EQ))
+    }
+}
+
+/// # Safety
+/// Both are exact bytes that are alive.
+unsafe fn equal_bytes(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> bool {
+    static COMPARE: OnceLock<ffi::richcmpfunc> = OnceLock::new();
+    // SAFETY: the caller's; the comparison of bytes calls nothing else, cannot fail, and returns True or False.
+    unsafe {
+        let compare = COMPARE.get_or_init(|| comparison(&raw mut ffi::PyBytes_Type));
+        is_true(compare(left, right, ffi::Py_EQ))
+    }
+}
+
+/// # Safety
+/// Both are exact strings that are alive.
+unsafe fn equal_str(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller's; the comparison of strings calls nothing else, cannot fail, and returns True or False.
+    unsafe { is_true(ffi::PyUnicode_RichCompare(left, right, ffi::Py_EQ)) }
+}
+
+/// The comparison of a built-in type itself. `PyObject_RichCompare` would raise at the bottom of a deep recursion, and
+/// an exception is an object: making one may start a collection.
+///
+/// # Safety
+/// `kind` is a built-in type that compares.
+unsafe fn comparison(kind: *mut ffi::PyTypeObject) -> ffi::richcmpfunc {
+    // SAFETY: the slot holds a function of this signature, in every Python that has the type.
+    unsafe { std::mem::transmute(ffi::PyType_GetSlot(kind, ffi::Py_tp_richcompare)) }
 }
 
 /// # Safety

@@ -25,6 +25,33 @@ impl Candidate {
     }
 }
 
+/// What can be said without Python code of where a key is.
+pub(super) enum Found {
+    At(u32),
+    Nowhere,
+    /// Only Python can tell whether the entry in this slot is the one.
+    Perhaps(u32),
+}
+
+/// Finds a key. Runs no Python code.
+#[inline(always)]
+pub(super) fn find(cache: &Cache<Entry>, key: &Key<'_, '_>) -> Found {
+    let mut suspect = None;
+    let found = cache.find(key.hash, |slot, entry| match key.same(&entry.key, entry.kind) {
+        Same::Yes => true,
+        Same::No => false,
+        Same::Ask => {
+            suspect = Some(slot);
+            false
+        }
+    });
+    match (found, suspect) {
+        (Some(slot), _) => Found::At(slot),
+        (None, Some(slot)) => Found::Perhaps(slot),
+        (None, None) => Found::Nowhere,
+    }
+}
+
 /// How often a look-up compares before it gives up on a cache that changes meanwhile.
 const MAX_ROUNDS: usize = 1000;
 
@@ -46,17 +73,14 @@ impl LRUCache {
         let done = self.inner.with(py, |inner| {
             let cache = inner.cache.as_mut()?;
             cache.expire(now, &mut removed);
-            let found = cache.find(key.hash, |slot, entry| match key.same(&entry.key, entry.kind) {
-                Same::Yes => true,
-                Same::No => false,
-                Same::Ask => {
+            let found = match find(cache, key) {
+                Found::At(slot) => Some(slot),
+                Found::Nowhere => None,
+                Found::Perhaps(slot) => {
                     candidate = Some(slot);
-                    false
+                    return None;
                 }
-            });
-            if found.is_none() && candidate.is_some() {
-                return None;
-            }
+            };
             Some(act.take()?(inner, found, &mut removed))
         });
         let result = match (done, act) {

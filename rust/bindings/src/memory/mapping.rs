@@ -1,34 +1,23 @@
 //! The methods that Python sees.
 
 use pyo3::basic::CompareOp;
-use pyo3::exceptions::{PyAttributeError, PyKeyError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyKeyError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyTuple, PyType};
-use pyo3::{PyTraverseError, import_exception, intern};
+use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
+use pyo3::{PyTraverseError, intern};
 use zerocost_kernels::memory::{Cache, Cause, Config, Lifetime, NEVER, Timing, Ttl};
 
 use super::compute::Flight;
-use super::entry::cause_name;
 use super::guard::Guarded;
 use super::key::Key;
-use super::{Inner, LRUCache, Settings, Stored, Weighing, settings};
-use crate::error::KernelError;
-
-import_exception!(zerocost.errors, LimitExceeded);
+use super::protocol::Part;
+use super::{Inner, LRUCache, Settings, Weighing, settings};
 
 type Argument<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
 /// A key, its value, seconds to live and seconds to idle.
 type Aged = (Py<PyAny>, Py<PyAny>, f64, f64);
-
-/// Which part of the entries a snapshot has.
-#[derive(Clone, Copy)]
-enum Part {
-    Keys,
-    Values,
-    Items,
-}
 
 #[pymethods]
 impl LRUCache {
@@ -67,29 +56,9 @@ impl LRUCache {
             // Different caches, here and in other processes, draw different times.
             seed: std::ptr::from_ref(self) as u64 ^ u64::from(std::process::id()) << 48,
         };
-        let fresh = Settings {
-            weighing: match settings::callable("sizeof", sizeof)? {
-                Some(sizeof) => Weighing::Asked(sizeof),
-                None if config.max_bytes.is_some() => Weighing::Native,
-                None => Weighing::Nothing,
-            },
-            on_evict: settings::callable("on_evict", on_evict)?,
-            clock: settings::callable("clock", clock)?,
-            freeze,
-        };
-        let cache = Cache::new(config).map_err(KernelError::from)?;
-        let twice = self.inner.with(py, |inner| {
-            if inner.cache.is_some() {
-                return Some((cache, fresh));
-            }
-            inner.cache = Some(cache);
-            inner.settings = fresh;
-            None
-        });
-        match twice {
-            Some(_) => Err(PyRuntimeError::new_err("LRUCache.__init__ was called twice")),
-            None => Ok(()),
-        }
+        let sizeof = settings::callable("sizeof", sizeof)?;
+        let (on_evict, clock) = (settings::callable("on_evict", on_evict)?, settings::callable("clock", clock)?);
+        self.begin(py, config, Settings { weighing: Weighing::new(sizeof, &config), on_evict, clock, freeze })
     }
 
     /// The value of a key, or the default; counts, and is a use of the entry.
@@ -109,10 +78,7 @@ impl LRUCache {
     }
 
     fn __setitem__(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.put(key, value, None)? {
-            return Ok(());
-        }
-        Err(self.too_large(key.py()))
+        self.set_item(key, value)
     }
 
     fn __delitem__(&self, key: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -138,31 +104,11 @@ impl LRUCache {
     }
 
     fn __richcmp__(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>, op: CompareOp) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        if !matches!(op, CompareOp::Eq | CompareOp::Ne) || other.cast::<PyMapping>().is_err() {
-            return Ok(py.NotImplemented());
-        }
-        let own = PyDict::from_sequence(slf.get().snapshot_of(py, Part::Items)?.as_any())?;
-        let items = other.call_method0(intern!(py, "items"))?;
-        let others = py.get_type::<PyDict>().call1((items,))?;
-        Ok(own.rich_compare(others, op)?.unbind())
+        Self::compared(slf, other, op)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let py = slf.py();
-        let name = slf.get_type().qualname()?;
-        let bound = |bound: Option<u64>| bound.map_or("None".to_owned(), |bound| bound.to_string());
-        slf.get().look(py, |cache| {
-            let config = cache.config();
-            format!(
-                "{name}(max_entries={}, max_bytes={}, policy='{}', entries={}, bytes={})",
-                bound(config.max_entries),
-                bound(config.max_bytes),
-                settings::policy_name(config.policy),
-                cache.len(),
-                cache.bytes()
-            )
-        })
+        Self::described(slf)
     }
 
     #[classmethod]
@@ -176,9 +122,7 @@ impl LRUCache {
     /// the next that goes.
     #[pyo3(signature = (key, value, ttl=None))]
     fn put(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, ttl: Argument<'_, '_>) -> PyResult<bool> {
-        let (ttl, key) = (settings::ttl(ttl)?, Key::new(key)?);
-        self.supersede(&key)?;
-        Ok(matches!(self.store(&key, value, ttl, |_, _| false)?, Stored::Now))
+        self.put_key(&Key::new(key)?, value, settings::ttl(ttl)?)
     }
 
     /// The value of a key, or the default; neither counts nor is a use.
@@ -217,68 +161,14 @@ impl LRUCache {
     /// The value of a key; stores the default and returns it if there is none. A look-up that counts.
     #[pyo3(signature = (key, default=None))]
     fn setdefault<'py>(&self, key: &Bound<'py, PyAny>, default: Option<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {
-        let py = key.py();
-        let key = &Key::new(key)?;
-        let default = default.unwrap_or_else(|| py.None().into_bound(py));
-        self.supersede(key)?;
-        let stored = if self.inner.with(py, |inner| inner.settings.is_plain()) {
-            // One look-up, as nothing has to be weighed.
-            let keep = |cache: &mut Cache<_>, slot| match slot {
-                Some(slot) => {
-                    cache.hit(slot);
-                    true
-                }
-                None => {
-                    cache.miss();
-                    false
-                }
-            };
-            self.store(key, &default, Ttl::Default, keep)?
-        } else {
-            if let Some(value) = self.look_up(key)? {
-                return Ok(value);
-            }
-            self.store(key, &default, Ttl::Default, |_, slot| slot.is_some())?
-        };
-        match stored {
-            Stored::Kept(Some(resident)) => Ok(resident),
-            Stored::Now if self.inner.with(py, |inner| inner.settings.freeze) => {
-                Ok(self.look_at(key)?.unwrap_or_else(|| default.unbind()))
-            }
-            Stored::Now | Stored::Kept(None) => Ok(default.unbind()),
-            Stored::TooLarge => Err(self.too_large(py)),
-        }
+        let default = default.unwrap_or_else(|| key.py().None().into_bound(key.py()));
+        self.get_or_put(&Key::new(key)?, default)
     }
 
     /// Stores every item of a mapping or of an iterable of pairs, and every keyword.
     #[pyo3(signature = (other=None, /, **kwargs))]
     fn update(&self, py: Python<'_>, other: Argument<'_, '_>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
-        if let Some(other) = other {
-            let keys = intern!(py, "keys");
-            if let Ok(other) = other.cast_exact::<PyDict>() {
-                for (key, value) in other {
-                    self.__setitem__(&key, &value)?;
-                }
-            } else if other.hasattr(keys)? {
-                for key in other.call_method0(keys)?.try_iter()? {
-                    let key = key?;
-                    self.__setitem__(&key, &other.get_item(&key)?)?;
-                }
-            } else {
-                for pair in other.try_iter()? {
-                    let pair = pair?.try_iter()?.collect::<PyResult<Vec<_>>>()?;
-                    let [key, value] = &pair[..] else {
-                        let text = format!("update(): an item has {} parts, key and value are needed", pair.len());
-                        return Err(PyValueError::new_err(text));
-                    };
-                    self.__setitem__(key, value)?;
-                }
-            }
-        }
-        for (key, value) in kwargs.into_iter().flatten() {
-            self.__setitem__(&key, &value)?;
-        }
-        Ok(())
+        self.put_all(py, other, kwargs)
     }
 
     /// Removes everything; counters stay.
@@ -304,22 +194,7 @@ impl LRUCache {
 
     /// Counters by name: hits, misses, loads, load_seconds, evictions (a dict by cause), rejected, bytes, entries.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (stats, bytes, entries) = self.look(py, |cache| (cache.stats(), cache.bytes(), cache.len()))?;
-        let (loads, load_seconds) = self.inner.with(py, |inner| (inner.loads, inner.load_seconds));
-        let evictions = PyDict::new(py);
-        for cause in [Cause::Size, Cause::Expired, Cause::Replaced, Cause::Explicit] {
-            evictions.set_item(cause_name(cause), stats.evictions[cause as usize])?;
-        }
-        let result = PyDict::new(py);
-        result.set_item("hits", stats.hits)?;
-        result.set_item("misses", stats.misses)?;
-        result.set_item("loads", loads)?;
-        result.set_item("load_seconds", load_seconds)?;
-        result.set_item("evictions", evictions)?;
-        result.set_item("rejected", stats.rejected)?;
-        result.set_item("bytes", bytes)?;
-        result.set_item("entries", entries)?;
-        Ok(result)
+        self.counters(py)
     }
 
     /// At most this many entries; None without that bound.
@@ -422,9 +297,7 @@ impl LRUCache {
     fn _restore(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, live: f64, idle: f64) -> PyResult<bool> {
         let nanoseconds = |seconds: f64| settings::nanoseconds(seconds).max(1);
         let ttl = Ttl::Remaining(Lifetime { live: nanoseconds(live), idle: nanoseconds(idle) });
-        let key = Key::new(key)?;
-        self.supersede(&key)?;
-        Ok(matches!(self.store(&key, value, ttl, |_, _| false)?, Stored::Now))
+        self.put_key(&Key::new(key)?, value, ttl)
     }
 
     /// The value of a key; calls fn() and stores what it returns if there is none, without single flight.
@@ -500,51 +373,6 @@ impl LRUCache {
                 (entries, std::mem::take(&mut inner.settings), inner.flights.take())
             });
         });
-    }
-}
-
-impl LRUCache {
-    fn pop_value(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        let key = Key::new(key)?;
-        self.supersede(&key)?;
-        self.take(&key, None)
-    }
-
-    #[cold]
-    fn missing(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        let absent = || PyKeyError::new_err((key.clone().unbind(),));
-        let kind = slf.get_type();
-        if kind.is(py.get_type::<Self>()) {
-            return Err(absent());
-        }
-        match kind.getattr(intern!(py, "__missing__")) {
-            Ok(missing) => Ok(missing.call1((slf, key))?.unbind()),
-            Err(error) if error.is_instance_of::<PyAttributeError>(py) => Err(absent()),
-            Err(error) => Err(error),
-        }
-    }
-
-    #[cold]
-    fn too_large(&self, py: Python<'_>) -> PyErr {
-        let bound = self.inner.with(py, |inner| inner.cache.as_ref().and_then(|cache| cache.config().max_bytes));
-        let text = format!("value: weighs more than the whole cache, {} bytes are allowed", bound.unwrap_or(0));
-        LimitExceeded::new_err((text, "value"))
-    }
-
-    fn snapshot_of<'py>(&self, py: Python<'py>, part: Part) -> PyResult<Bound<'py, PyList>> {
-        let entries = self.look(py, |cache| {
-            let item = |slot: u32| {
-                let entry = cache.entry(slot);
-                (entry.key.clone_ref(py), entry.value.clone_ref(py))
-            };
-            cache.order().into_iter().map(item).collect::<Vec<_>>()
-        })?;
-        match part {
-            Part::Keys => PyList::new(py, entries.into_iter().map(|(key, _)| key)),
-            Part::Values => PyList::new(py, entries.into_iter().map(|(_, value)| value)),
-            Part::Items => PyList::new(py, entries),
-        }
     }
 }
 

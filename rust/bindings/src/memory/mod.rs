@@ -10,6 +10,8 @@ mod guard;
 mod key;
 mod lookup;
 mod mapping;
+mod protocol;
+mod quick;
 mod settings;
 mod weigh;
 
@@ -20,7 +22,7 @@ use numpy::PyUntypedArray;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use zerocost_kernels::memory::{Cache, Cause, Removed, Ttl, Weight};
+use zerocost_kernels::memory::{Cache, Cause, Config, Removed, Ttl, Weight};
 
 use crate::error::{DatatypeError, RangeError};
 use entry::Entry;
@@ -35,6 +37,16 @@ enum Weighing {
     Nothing,
     Native,
     Asked(Py<PyAny>),
+}
+
+impl Weighing {
+    fn new(sizeof: Option<Py<PyAny>>, config: &Config) -> Self {
+        match sizeof {
+            Some(sizeof) => Self::Asked(sizeof),
+            None if config.max_bytes.is_some() => Self::Native,
+            None => Self::Nothing,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -316,9 +328,12 @@ fn frozen<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<LRUCache>()?;
+    let py = module.py();
+    let base = py.get_type::<LRUCache>();
+    let class = quick::class(&base)?;
+    // Also of the base, which the table of flights is.
+    py.import("collections.abc")?.getattr("MutableMapping")?.call_method1("register", (base,))?;
+    module.add("LRUCache", class)?;
     module.add_class::<compute::Flight>()?;
-    let mapping = module.py().import("collections.abc")?.getattr("MutableMapping")?;
-    mapping.call_method1("register", (module.py().get_type::<LRUCache>(),))?;
     Ok(())
 }

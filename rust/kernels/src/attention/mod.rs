@@ -10,4 +10,4 @@ pub use band::{Align, Band, Window, WindowSize};
 pub use fused::{Attention, Mask};
 pub(crate) use fused::{Checked, Operand};
 pub use matrix::{Before, MatrixAttention, Normalization, kept};
-pub use top_k::{Cut, Keys, float_of, keys};
+pub use top_k::{Above, Cut, Keys, keys};

@@ -1,7 +1,14 @@
 //! The functions between the linear layers of an encoder.
 
-use crate::arch::{Lanes, tanh};
-use crate::{Error, Result};
+use super::{Rows, check_vector};
+use crate::arch::{Cpu, Lanes, Level, Task, tanh};
+use crate::view::{View, ViewMut};
+use crate::{Error, Result, parallel};
+
+/// Below this many elements the calling thread is done before others have woken up.
+const PARALLEL_ELEMENTS: usize = 1 << 15;
+/// Rows that one thread takes at a time.
+const BLOCK: usize = 64;
 
 /// What a linear layer applies to its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,4 +90,83 @@ fn polynomial<L: Lanes<Scalar = f32>, const N: usize>(lanes: L, x: L::V, coeffic
         sum = lanes.fma(sum, x, lanes.splat(coefficient));
     }
     sum
+}
+
+impl Activation {
+    /// Applies the activation to `tensor [n, d] + bias [d]`, in place; rows and bias are contiguous.
+    ///
+    /// For products that were made elsewhere: [`Linear`](super::Linear) does the same while its sums are still in the cache.
+    pub fn run(self, bias: &View<'_, f32>, tensor: &mut ViewMut<'_, f32>) -> Result<()> {
+        let level = Level::current()?;
+        let Rows { rows, columns, step } = Rows::of("tensor", tensor.layout())?;
+        check_vector("bias", bias.layout(), columns)?;
+        tensor.check_overlap("tensor", bias, false)?;
+        let data = Data { bias: bias.as_ptr(), out: tensor.as_mut_ptr() };
+        parallel::for_each(rows.div_ceil(BLOCK), rows.saturating_mul(columns) >= PARALLEL_ELEMENTS, |block| {
+            let data = &data;
+            let (row, height) = (block * BLOCK, BLOCK.min(rows - block * BLOCK));
+            // SAFETY: the row is within the view.
+            let out = unsafe { data.out.offset(row as isize * step) };
+            level.run(Finish { activation: self, bias: data.bias, out, out_step: step, height, width: columns });
+        });
+        Ok(())
+    }
+}
+
+struct Data {
+    bias: *const f32,
+    out: *mut f32,
+}
+// SAFETY: the pointers come from views, which are Sync; each thread writes to rows that no other one touches.
+unsafe impl Sync for Data {}
+
+/// Bias and activation, over sums. Whoever makes one promises that `height` rows of `width` elements at `out`,
+/// `out_step` apart, may be read and written, and `width` elements at `bias` read.
+pub(super) struct Finish {
+    pub(super) activation: Activation,
+    pub(super) bias: *const f32,
+    pub(super) out: *mut f32,
+    pub(super) out_step: isize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+impl Task for Finish {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, cpu: C) {
+        // A loop for each, so that the choice is not made for every vector.
+        match self.activation {
+            Activation::Identity => self.rows(cpu, Activation::Identity),
+            Activation::Gelu => self.rows(cpu, Activation::Gelu),
+            Activation::GeluTanh => self.rows(cpu, Activation::GeluTanh),
+            Activation::Relu => self.rows(cpu, Activation::Relu),
+        }
+    }
+}
+
+impl Finish {
+    #[inline(always)]
+    fn rows<C: Cpu>(&self, cpu: C, activation: Activation) {
+        let lanes = cpu.f32();
+        let n = C::F32::N;
+        let whole = self.width - self.width % n;
+        for row in 0..self.height {
+            // SAFETY: what the struct promises; `whole` and the rest are within the width.
+            unsafe {
+                let out = self.out.offset(row as isize * self.out_step);
+                for column in (0..whole).step_by(n) {
+                    let sum = lanes.add(lanes.load(out.add(column)), lanes.load(self.bias.add(column)));
+                    lanes.store(out.add(column), activation.apply(lanes, sum));
+                }
+                let rest = self.width - whole;
+                if rest > 0 {
+                    let (out, bias) = (out.add(whole), self.bias.add(whole));
+                    let sum = lanes.add(lanes.load_first(out, rest), lanes.load_first(bias, rest));
+                    lanes.store_first(out, rest, activation.apply(lanes, sum));
+                }
+            }
+        }
+    }
 }

@@ -22,6 +22,23 @@ fn floats(count: usize, range: f32, seed: u64) -> Vec<f32> {
         .collect()
 }
 
+/// The layer with a weight `[weight.len() / bias.len(), bias.len()]`.
+fn linear(level: Level, weight: &[f32], bias: &[f32]) -> Linear {
+    Linear::at(
+        level,
+        &View::from_slice("weight", weight, &[weight.len() / bias.len(), bias.len()]).unwrap(),
+        &View::from_slice("bias", bias, &[bias.len()]).unwrap(),
+    )
+    .unwrap()
+}
+
+fn run(linear: &Linear, tensor: &[f32], activation: Activation, out: &mut [f32]) {
+    let [d_in, d_out] = linear.shape();
+    let rows = out.len() / d_out;
+    let tensor = View::from_slice("tensor", tensor, &[rows, d_in]).unwrap();
+    linear.run(&tensor, activation, &mut ViewMut::from_slice("out", out, &[rows, d_out]).unwrap()).unwrap();
+}
+
 struct Erf<'a>(&'a mut [f32]);
 
 impl Task for Erf<'_> {
@@ -68,18 +85,10 @@ fn erf_is_within_5e_7_everywhere() {
 #[test]
 fn a_nan_stays_visible_through_every_activation() {
     for activation in ["none", "gelu", "gelu_tanh", "relu"] {
-        let dense = Dense { activation: Activation::named(activation).unwrap() };
         for level in Level::available() {
             let mut out = [0.0; 3];
-            dense
-                .run_at(
-                    level,
-                    &View::from_slice("tensor", &[1.0], &[1, 1]).unwrap(),
-                    &View::from_slice("weight", &[f32::NAN, 1.0, -1.0], &[1, 3]).unwrap(),
-                    &View::from_slice("bias", &[0.0; 3], &[3]).unwrap(),
-                    &mut ViewMut::from_slice("out", &mut out, &[1, 3]).unwrap(),
-                )
-                .unwrap();
+            let linear = linear(level, &[f32::NAN, 1.0, -1.0], &[0.0; 3]);
+            run(&linear, &[1.0], Activation::named(activation).unwrap(), &mut out);
             assert!(out[0].is_nan() && out[1] > 0.8 && out[2] <= 0.0, "{activation} {level:?} {out:?}");
         }
     }
@@ -90,30 +99,28 @@ fn a_nan_stays_visible_through_every_activation() {
 fn what_does_not_fit_is_refused_by_name() {
     let memory = [0.0f32; 24];
     let view = |name, shape: &[usize]| View::from_slice(name, &memory[..shape.iter().product()], shape).unwrap();
+    let made = |weight: &[usize], bias: &[usize]| Linear::new(&view("weight", weight), &view("bias", bias));
+    assert!(matches!(made(&[3], &[4]), Err(Error::Rank { argument: "weight", .. })));
+    assert!(matches!(made(&[3, 4], &[3]), Err(Error::Shape { argument: "bias", .. })));
+    let linear = made(&[3, 4], &[4]).unwrap();
+    assert_eq!(linear.shape(), [3, 4]);
     let mut out = [0.0f32; 24];
-    let dense = Dense { activation: Activation::Identity };
-    let mut run = |tensor: &[usize], weight: &[usize], bias: &[usize], shape: &[usize]| {
+    let mut run = |tensor: &[usize], shape: &[usize]| {
         let length = shape.iter().product();
-        dense.run(
-            &view("tensor", tensor),
-            &view("weight", weight),
-            &view("bias", bias),
-            &mut ViewMut::from_slice("out", &mut out[..length], shape).unwrap(),
-        )
+        let mut out = ViewMut::from_slice("out", &mut out[..length], shape).unwrap();
+        linear.run(&view("tensor", tensor), Activation::Identity, &mut out)
     };
-    assert_eq!(run(&[2, 3], &[3, 4], &[4], &[2, 4]), Ok(()));
-    assert!(matches!(run(&[6], &[3, 4], &[4], &[2, 4]), Err(Error::Rank { argument: "tensor", .. })));
-    assert!(matches!(run(&[2, 3], &[4, 4], &[4], &[2, 4]), Err(Error::Shape { argument: "weight", .. })));
-    assert!(matches!(run(&[2, 3], &[3, 4], &[3], &[2, 4]), Err(Error::Shape { argument: "bias", .. })));
-    assert!(matches!(run(&[2, 3], &[3, 4], &[4], &[2, 3]), Err(Error::Shape { argument: "out", .. })));
-
-    let turned = Layout::new("weight", &[3, 4], &[1, 3], 4).unwrap();
-    // SAFETY: twelve elements of `memory`, which lives on and is not written to.
+    assert_eq!(run(&[2, 3], &[2, 4]), Ok(()));
+    assert!(matches!(run(&[6], &[2, 4]), Err(Error::Rank { argument: "tensor", .. })));
+    assert!(matches!(run(&[2, 4], &[2, 4]), Err(Error::Shape { argument: "tensor", .. })));
+    assert!(matches!(run(&[2, 3], &[2, 3]), Err(Error::Shape { argument: "out", .. })));
+    let turned = Layout::new("tensor", &[2, 3], &[1, 2], 4).unwrap();
+    // SAFETY: six elements of `memory`, which lives on and is not written to.
     let turned = unsafe { View::from_raw(memory.as_ptr(), turned) };
     let mut out = [0.0f32; 8];
     let mut out = ViewMut::from_slice("out", &mut out, &[2, 4]).unwrap();
-    let refused = dense.run(&view("tensor", &[2, 3]), &turned, &view("bias", &[4]), &mut out);
-    assert!(matches!(refused, Err(Error::Conflict { argument: "weight", .. })));
+    let refused = linear.run(&turned, Activation::Identity, &mut out);
+    assert!(matches!(refused, Err(Error::Conflict { argument: "tensor", .. })));
 
     let norm = LayerNorm { epsilon: f32::NAN };
     let (matrix, vector) = (view("tensor", &[2, 4]), view("weight", &[4]));
@@ -127,21 +134,15 @@ fn what_does_not_fit_is_refused_by_name() {
 fn an_activation_alone_gives_the_bits_of_the_fused_one() {
     let (rows, d_out) = (150, 300);
     let (sums, bias) = (floats(rows * d_out, 3.0, 1), floats(d_out, 1.0, 2));
-    let one = [1.0f32];
     for activation in [Activation::Identity, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
         let mut alone = sums.clone();
         let bias = View::from_slice("bias", &bias, &[d_out]).unwrap();
         activation.run(&bias, &mut ViewMut::from_slice("tensor", &mut alone, &[rows, d_out]).unwrap()).unwrap();
         for (row, alone) in alone.chunks_exact(d_out).enumerate() {
+            let linear =
+                Linear::new(&View::from_slice("weight", &sums[row * d_out..][..d_out], &[1, d_out]).unwrap(), &bias);
             let mut fused = vec![f32::NAN; d_out];
-            Dense { activation }
-                .run(
-                    &View::from_slice("tensor", &one, &[1, 1]).unwrap(),
-                    &View::from_slice("weight", &sums[row * d_out..][..d_out], &[1, d_out]).unwrap(),
-                    &bias,
-                    &mut ViewMut::from_slice("out", &mut fused, &[1, d_out]).unwrap(),
-                )
-                .unwrap();
+            run(&linear.unwrap(), &[1.0], activation, &mut fused);
             assert_eq!(alone, fused);
         }
     }
@@ -151,13 +152,10 @@ fn an_activation_alone_gives_the_bits_of_the_fused_one() {
 fn the_number_of_threads_changes_no_bit() {
     let (rows, d_in, d_out) = (150, 96, 800);
     let (tensor, weight, bias) = (floats(rows * d_in, 1.0, 1), floats(d_in * d_out, 1.0, 2), floats(d_out, 1.0, 3));
+    let linear = linear(Level::current().unwrap(), &weight, &bias);
     let run = || {
         let mut out = vec![0.0; rows * d_out];
-        let mut view = ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap();
-        let tensor = View::from_slice("tensor", &tensor, &[rows, d_in]).unwrap();
-        let weight = View::from_slice("weight", &weight, &[d_in, d_out]).unwrap();
-        let bias = View::from_slice("bias", &bias, &[d_out]).unwrap();
-        Dense { activation: Activation::Gelu }.run(&tensor, &weight, &bias, &mut view).unwrap();
+        run(&linear, &tensor, Activation::Gelu, &mut out);
         out
     };
     let threads = crate::parallel::num_threads();
@@ -168,10 +166,28 @@ fn the_number_of_threads_changes_no_bit() {
     assert!(many.iter().zip(&one).all(|(a, b)| a.to_bits() == b.to_bits()));
 }
 
+#[test]
+fn the_rows_beside_it_change_no_bit_of_a_row() {
+    let (rows, d_in, d_out) = (300, 40, 100);
+    let (tensor, weight, bias) = (floats(rows * d_in, 1.0, 4), floats(d_in * d_out, 1.0, 5), floats(d_out, 1.0, 6));
+    for level in Level::available() {
+        let linear = linear(level, &weight, &bias);
+        let mut together = vec![0.0; rows * d_out];
+        run(&linear, &tensor, Activation::Gelu, &mut together);
+        for count in [1, 5, 40] {
+            let mut apart = vec![0.0; count * d_out];
+            let first = rows - count;
+            run(&linear, &tensor[first * d_in..], Activation::Gelu, &mut apart);
+            let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+            assert!(apart.iter().zip(&together[first * d_out..]).all(same), "{level:?}, {count} rows");
+        }
+    }
+}
+
 proptest! {
     #[test]
-    fn dense_layers_equal_their_reference(
-        rows in 0usize..70, d_in in 0usize..40, d_out in 0usize..410, name in 0usize..4, seed: u64,
+    fn linear_layers_equal_their_reference(
+        rows in 0usize..140, d_in in 0usize..40, d_out in 0usize..210, name in 0usize..4, seed: u64,
     ) {
         let activation = Activation::named(["none", "gelu", "gelu_tanh", "relu"][name]).unwrap();
         let (tensor, weight) = (floats(rows * d_in, 1.0, seed), floats(d_in * d_out, 1.0, seed ^ 1));
@@ -180,11 +196,14 @@ proptest! {
         let sums = reference::linear(&wide(&tensor), &wide(&weight), Some(&wide(&bias)), shape);
         for level in Level::available() {
             let mut out = vec![f32::NAN; rows * d_out];
-            Dense { activation }.run_at(
+            let linear = Linear::at(
                 level,
-                &View::from_slice("tensor", &tensor, &[rows, d_in]).unwrap(),
                 &View::from_slice("weight", &weight, &[d_in, d_out]).unwrap(),
                 &View::from_slice("bias", &bias, &[d_out]).unwrap(),
+            ).unwrap();
+            linear.run(
+                &View::from_slice("tensor", &tensor, &[rows, d_in]).unwrap(),
+                activation,
                 &mut ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap(),
             ).unwrap();
             for (&got, &sum) in out.iter().zip(&sums) {

@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 use super::expiry::{Expiry, Lifetime, NEVER, Timing, Ttl};
 use super::ledger::{Ledger, Weight};
 use super::mix;
-use super::policy::{Bounds, Policy, PolicyKind};
+use super::policy::{Bounds, Contest, Policy, PolicyKind};
 use super::slab::{NIL, Slab};
 use crate::{Error, Result};
 
@@ -190,6 +190,7 @@ impl<E> Cache<E> {
     }
 
     /// The slot with this hash whose entry `is_it`.
+    #[inline]
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32, &E) -> bool) -> Option<u32> {
         let found =
             self.index.find(mix(hash), |&slot| self.slab.hash(slot) == hash && is_it(slot, self.slab.get(slot)));
@@ -234,6 +235,7 @@ impl<E> Cache<E> {
     }
 
     /// The slot was found by a look-up that counts: a hit, and a use of the entry.
+    #[inline]
     pub fn hit(&mut self, slot: u32) -> &E {
         self.stats.hits += 1;
         self.policy.hit(&mut self.slab, slot);
@@ -255,10 +257,66 @@ impl<E> Cache<E> {
         rejected
     }
 
+    /// True if there is nothing but a bound on entries and their order: no times, no weights, no other policy.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.expiry.is_none() && self.bounds.bytes.is_none() && self.ledger.is_unused() && self.policy.is_lru()
+    }
+
+    /// [`Cache::insert`] for a [plain](Cache::is_plain) cache and no weight: returns the entry that made room, if one
+    /// did.
+    #[inline]
+    pub fn insert_plain(&mut self, hash: u64, entry: E) -> Option<E> {
+        if self.is_full() {
+            return Some(std::mem::replace(self.recycle(hash), entry));
+        }
+        let slot = self.slab.insert(hash, entry);
+        self.index.insert_unique(mix(hash), slot, |&slot| mix(self.slab.hash(slot)));
+        self.policy.insert(&mut self.slab, slot, 0);
+        None
+    }
+
+    /// True if one more entry would be one too many.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.bounds.entries.is_some_and(|bound| self.slab.len() as u64 >= bound)
+    }
+
+    /// Gives the slot of the next victim of a [plain](Cache::is_plain), [full](Cache::is_full) cache to a new entry:
+    /// its hash is `hash` now, it is the newest, and what it holds is for the caller to exchange.
+    #[inline(always)]
+    pub fn recycle(&mut self, hash: u64) -> &mut E {
+        debug_assert!(self.is_plain() && self.is_full(), "another policy, or no need");
+        let slot = self.policy.victim(&self.slab, &mut Contest::default(), NIL);
+        if let Ok(found) = self.index.find_entry(mix(self.slab.hash(slot)), |&other| other == slot) {
+            found.remove();
+        }
+        self.slab.rename(slot, hash);
+        self.index.insert_unique(mix(hash), slot, |&slot| mix(self.slab.hash(slot)));
+        self.policy.hit(&mut self.slab, slot);
+        self.stats.evictions[Cause::Size as usize] += 1;
+        self.slab.get_mut(slot)
+    }
+
+    /// [`Cache::replace`] for a [plain](Cache::is_plain) cache and no weight: the entry, for its value to be exchanged.
+    #[inline]
+    pub fn replace_plain(&mut self, slot: u32) -> &mut E {
+        debug_assert!(self.is_plain(), "the entry has times, a weight or another policy");
+        self.stats.evictions[Cause::Replaced as usize] += 1;
+        self.policy.hit(&mut self.slab, slot);
+        self.slab.get_mut(slot)
+    }
+
     /// Adds an entry whose key [`Cache::find`] does not find and whose weight the cache does not
     /// [reject](Cache::rejects).
     pub fn insert(&mut self, hash: u64, entry: E, weight: Weight, ttl: Ttl, now: i64, removed: &mut Removed<E>) {
         self.untimed_until(ttl, now);
+        if self.is_plain() && weight == Weight::default() {
+            if let Some(evicted) = self.insert_plain(hash, entry) {
+                removed.push(evicted, Cause::Size);
+            }
+            return;
+        }
         let contests = self.policy.contests();
         if !contests {
             while self.bounds.exceeded_by(self.len() as u64 + 1, self.ledger.total() + self.ledger.extra(weight)) {

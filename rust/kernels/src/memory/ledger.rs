@@ -37,6 +37,11 @@ impl Ledger {
         self.total
     }
 
+    /// True if nothing was ever weighed.
+    pub(super) fn is_unused(&self) -> bool {
+        self.weights.is_empty()
+    }
+
     /// What the total would grow by.
     pub(super) fn extra(&self, weight: Weight) -> u64 {
         match weight.owner {

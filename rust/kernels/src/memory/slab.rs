@@ -3,7 +3,9 @@
 /// The index that stands for "none".
 pub(super) const NIL: u32 = u32::MAX;
 
+// One line of the processor's cache for each: a look-up reads the hash, the entry and the links together.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Node<E> {
     hash: u64,
     entry: Option<E>,
@@ -68,6 +70,15 @@ impl<E> Slab<E> {
         node.version = version;
         node.entry = Some(entry);
         slot
+    }
+
+    /// Another entry begins in a slot, which stays where it is in its list.
+    #[inline]
+    pub(super) fn rename(&mut self, slot: u32, hash: u64) {
+        self.insertions = self.insertions.wrapping_add(1);
+        let node = &mut self.nodes[slot as usize];
+        node.hash = hash;
+        node.version = self.insertions;
     }
 
     /// Takes the entry out; the slot must be in no list any more.
@@ -138,6 +149,7 @@ impl List {
         }
     }
 
+    #[inline]
     pub(super) fn renew<E>(&mut self, slab: &mut Slab<E>, slot: u32) {
         if self.head != slot {
             self.remove(slab, slot);

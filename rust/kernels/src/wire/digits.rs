@@ -6,18 +6,64 @@ use half::{bf16, f16};
 
 /// A type whose values can be written as JSON.
 pub trait Digits: Copy {
+    /// Zeros as list elements, each with its comma: results are often sparse, and copying is faster than writing.
+    const ZEROS: &'static [u8];
+    /// Bytes of one zero in [`Digits::ZEROS`].
+    const ZERO_BYTES: usize;
+
+    /// Whether this is the value that [`Digits::ZEROS`] is made of.
+    fn is_zero(self) -> bool;
+
     /// Appends the value. Non-finite numbers are strings: `"NaN"`, `"Infinity"`, `"-Infinity"`.
     fn write(self, out: &mut Vec<u8>);
+}
+
+/// How many zeros are kept ready.
+const ZEROS: usize = 64;
+static FRACTIONS: [[u8; 4]; ZEROS] = [*b"0.0,"; ZEROS];
+static INTEGERS: [[u8; 2]; ZEROS] = [*b"0,"; ZEROS];
+static BOOLEANS: [[u8; 6]; ZEROS] = [*b"false,"; ZEROS];
+
+/// Appends the elements of one list, with commas between them.
+pub fn write_row<T: Digits>(elements: &[T], out: &mut Vec<u8>) {
+    let mut rest = elements;
+    while let Some((&first, others)) = rest.split_first() {
+        if first.is_zero() {
+            let run = rest.iter().take(ZEROS).take_while(|element| element.is_zero()).count();
+            out.extend_from_slice(&T::ZEROS[..run * T::ZERO_BYTES]);
+            rest = &rest[run..];
+        } else {
+            first.write(out);
+            out.push(b',');
+            rest = others;
+        }
+    }
+    if !elements.is_empty() {
+        out.pop();
+    }
+}
+
+macro_rules! zeros {
+    ($zeros:ident, $bytes:literal, |$value:ident| $is_zero:expr) => {
+        const ZEROS: &'static [u8] = $zeros.as_flattened();
+        const ZERO_BYTES: usize = $bytes;
+
+        #[inline]
+        fn is_zero(self) -> bool {
+            let $value = self;
+            $is_zero
+        }
+    };
 }
 
 macro_rules! float {
     ($($T:ty),*) => {$(
         impl Digits for $T {
+            zeros!(FRACTIONS, 4, |value| value.to_bits() == 0);
+
             #[inline]
             fn write(self, out: &mut Vec<u8>) {
-                if self.to_bits() == 0 {
-                    out.extend_from_slice(b"0.0");
-                } else if self.is_finite() {
+                if self.is_finite() {
                     out.extend_from_slice(zmij::Buffer::new().format_finite(self).as_bytes());
                 } else {
                     write_non_finite(f64::from(self), out);
@@ -31,6 +77,8 @@ float!(f32, f64);
 macro_rules! integer {
     ($($T:ty),*) => {$(
         impl Digits for $T {
+            zeros!(INTEGERS, 2, |value| value == 0);
+
             #[inline]
             fn write(self, out: &mut Vec<u8>) {
                 out.extend_from_slice(itoa::Buffer::new().format(self).as_bytes());
@@ -41,12 +89,16 @@ macro_rules! integer {
 integer!(u8, u16, u32, u64, i8, i16, i32, i64);
 
 impl Digits for bool {
+    zeros!(BOOLEANS, 6, |value| !value);
+
     fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(if self { b"true" } else { b"false" });
     }
 }
 
 impl Digits for f16 {
+    zeros!(FRACTIONS, 4, |value| value.to_bits() == 0);
+
     fn write(self, out: &mut Vec<u8>) {
         static TABLE: OnceLock<Table> = OnceLock::new();
         let table = TABLE
@@ -56,6 +108,8 @@ impl Digits for f16 {
 }
 
 impl Digits for bf16 {
+    zeros!(FRACTIONS, 4, |value| value.to_bits() == 0);
+
     fn write(self, out: &mut Vec<u8>) {
         static TABLE: OnceLock<Table> = OnceLock::new();
         let table = TABLE

@@ -104,6 +104,46 @@ impl<'a> Reader<'a> {
         Self { text: &self.text[..span.1], position: span.0, depth: self.depth, max_depth: self.max_depth }
     }
 
+    /// Reads with `read`, which is given the text and the position in it and returns the position after what it took.
+    pub(super) fn take(&mut self, read: impl FnOnce(&'a [u8], usize) -> usize) {
+        self.position = read(self.text.as_bytes(), self.position);
+    }
+
+    /// Reads a comma.
+    pub(super) fn comma(&mut self) -> Result<()> {
+        if self.peek()? != b',' {
+            return Err(self.syntax("',' is needed"));
+        }
+        self.position += 1;
+        Ok(())
+    }
+
+    /// The arrays behind the one that was just read, if there are any in the same array: spans of whole ones with their
+    /// commas, of at least `bytes` each but the last. Nothing inside them is checked.
+    pub(super) fn rows(&self, bytes: usize) -> Option<Vec<(usize, usize)>> {
+        let text = self.text.as_bytes();
+        // Where the array behind a comma begins, None where something else follows.
+        let next = |at: usize| {
+            let (_, comma) = after_space(text, at).filter(|&(byte, _)| byte == b',')?;
+            after_space(text, comma + 1).filter(|&(byte, _)| byte == b'[').map(|(_, start)| start)
+        };
+        let mut spans = Vec::new();
+        let mut start = next(self.position)?;
+        let mut at = start;
+        loop {
+            let end = at + memchr::memchr(b']', &text[at..])? + 1;
+            let following = next(end);
+            if following.is_none() || end - start >= bytes {
+                spans.push((start, end));
+            }
+            match following {
+                Some(following) if end - start >= bytes => (start, at) = (following, following),
+                Some(following) => at = following,
+                None => return Some(spans),
+            }
+        }
+    }
+
     /// Bytes that are still to be read.
     pub fn remaining(&self) -> usize {
         self.text.len() - self.position
@@ -373,6 +413,12 @@ impl<'a> Reader<'a> {
     pub fn syntax(&self, problem: &'static str) -> Error {
         Error::Syntax { problem, offset: self.position }
     }
+}
+
+/// The first byte from `at` that is no white space, and where it is.
+fn after_space(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    let space = text.get(at..)?.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
+    text.get(at + space).map(|&byte| (byte, at + space))
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! Arrays of numbers: from nested JSON lists straight into one vector, and back.
 
+use std::sync::OnceLock;
+
 use half::{bf16, f16};
 
-use super::digits::Digits;
+use crate::parallel;
+
+use super::decimal::{Decimal, nearest, scan};
+use super::digits::{Digits, write_row};
 use super::json::{Error, Number, Reader, Result};
 
 /// An element type of a tensor.
@@ -14,6 +19,11 @@ pub trait Element: Copy + Default + Send + Sync + Digits + 'static {
 
     /// The number, correctly rounded; None if the type cannot hold it.
     fn from_number(number: Number<'_>) -> Option<Self>;
+
+    /// As [`Element::from_number`] for numbers of the usual lengths; None where that must decide.
+    fn from_decimal(_: Decimal) -> Option<Self> {
+        None
+    }
 
     /// `true` or `false` as an element.
     fn from_boolean(_: bool) -> Option<Self> {
@@ -27,7 +37,7 @@ pub trait Element: Copy + Default + Send + Sync + Digits + 'static {
 }
 
 macro_rules! float {
-    ($($T:ty, $name:literal, |$number:ident| $read:expr, |$value:ident| $convert:expr;)*) => {$(
+    ($($T:ty, $name:literal, |$number:ident| $read:expr, |$decimal:ident| $quick:expr, |$value:ident| $convert:expr;)*) => {$(
         impl Element for $T {
             const DATATYPE: &'static str = $name;
             const NEEDED: &'static str = "a number, \"NaN\", \"Infinity\" or \"-Infinity\"";
@@ -38,6 +48,11 @@ macro_rules! float {
                 value.is_finite().then_some(value)
             }
 
+            #[inline]
+            fn from_decimal($decimal: Decimal) -> Option<Self> {
+                $quick
+            }
+
             fn from_float($value: f64) -> Option<Self> {
                 Some($convert)
             }
@@ -46,10 +61,13 @@ macro_rules! float {
 }
 
 float! {
-    f64, "FP64", |number| double(number), |value| value;
-    f32, "FP32", |number| fast_float2::parse(number.text).unwrap_or(f32::INFINITY), |value| value as f32;
-    f16, "FP16", |number| f16::from_f64(double(number)), |value| f16::from_f64(value);
-    bf16, "BF16", |number| bf16::from_f64(double(number)), |value| bf16::from_f64(value);
+    f64, "FP64", |number| double(number), |decimal| nearest(decimal), |value| value;
+    f32, "FP32", |number| fast_float2::parse(number.text).unwrap_or(f32::INFINITY), |decimal| nearest(decimal),
+        |value| value as f32;
+    f16, "FP16", |number| f16::from_f64(double(number)),
+        |decimal| nearest(decimal).map(f16::from_f64).filter(|half| half.is_finite()), |value| f16::from_f64(value);
+    bf16, "BF16", |number| bf16::from_f64(double(number)),
+        |decimal| nearest(decimal).map(bf16::from_f64).filter(|brain| brain.is_finite()), |value| bf16::from_f64(value);
 }
 
 /// The nearest float64; infinite beyond its range.
@@ -74,6 +92,15 @@ macro_rules! integer {
                 let value = double(number);
                 let fits = value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0;
                 (fits && value >= <$T>::MIN as f64 && value <= <$T>::MAX as f64).then_some(value as $T)
+            }
+
+            #[inline]
+            fn from_decimal(decimal: Decimal) -> Option<Self> {
+                if !decimal.is_integer {
+                    return None;
+                }
+                let size = decimal.digits as i64; // eight digits at most
+                <$T>::try_from(if decimal.is_negative { -size } else { size }).ok()
             }
         }
     )*};
@@ -133,6 +160,11 @@ pub fn read_shaped<T: Element>(reader: &mut Reader<'_>, shape: &[usize], max_ele
     Ok(elements)
 }
 
+/// Bytes of rows from which on they are read on several threads.
+const PARALLEL_BYTES: usize = 256 << 10;
+/// Bytes of rows that one thread takes at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+
 struct Lists<T> {
     elements: Vec<T>,
     shape: Vec<usize>,
@@ -154,11 +186,20 @@ impl<T: Element> Lists<T> {
                     return Err(Error::Ragged);
                 }
                 self.level(reader, axis + 1)?;
+                if length == 0 && self.rank == Some(axis + 2) {
+                    length += self.more_rows(reader, self.shape[axis + 1]);
+                }
             } else {
                 if *self.rank.get_or_insert(axis + 1) != axis + 1 {
                     return Err(Error::Ragged);
                 }
-                self.element(reader)?;
+                let before = self.elements.len();
+                self.elements(reader);
+                if self.elements.len() == before {
+                    self.element(reader)?;
+                }
+                length += self.elements.len() - before;
+                return Ok(());
             }
             length += 1;
             // Also where rows are empty: a million empty lists are a million lists.
@@ -184,7 +225,63 @@ impl<T: Element> Lists<T> {
         Ok(())
     }
 
-    #[inline]
+    /// Reads the rows behind the first one on several threads, where they are long together. Returns how many it read.
+    ///
+    /// It reads all of them or, where anything is not as it should be, none: then what is wrong is found one by one.
+    fn more_rows(&mut self, reader: &mut Reader<'_>, length: usize) -> usize {
+        if length == 0 || reader.remaining() < PARALLEL_BYTES || parallel::num_threads() == 1 {
+            return 0;
+        }
+        let Some(chunks) = reader.rows(CHUNK_BYTES) else { return 0 };
+        let bytes = chunks.iter().map(|chunk| chunk.1 - chunk.0).sum::<usize>();
+        if bytes < PARALLEL_BYTES {
+            return 0;
+        }
+        let read: Vec<OnceLock<Vec<T>>> = chunks.iter().map(|_| OnceLock::new()).collect();
+        let (from, max_elements) = (&*reader, self.max_elements);
+        parallel::for_each(chunks.len(), true, |index| {
+            let mut rows = Lists { elements: Vec::new(), shape: Vec::new(), rank: None, max_elements };
+            if rows.rows(&mut from.at(chunks[index]), length).is_ok() {
+                let _ = read[index].set(rows.elements); // set once: every index comes once
+            }
+        });
+        let read: Option<Vec<Vec<T>>> = read.into_iter().map(OnceLock::into_inner).collect();
+        let Some(read) = read else { return 0 };
+        let count = read.iter().map(Vec::len).sum::<usize>();
+        if count > self.max_elements - self.elements.len() {
+            return 0;
+        }
+        self.elements.reserve_exact(count);
+        read.iter().for_each(|elements| self.elements.extend_from_slice(elements));
+        reader.take(|_, start| chunks.last().map_or(start, |chunk| chunk.1));
+        count / length
+    }
+
+    /// Reads rows of one length, with commas between them, to the end of the text.
+    fn rows(&mut self, reader: &mut Reader<'_>, length: usize) -> Result<()> {
+        self.elements.reserve_exact(reader.remaining() / 8);
+        loop {
+            let before = self.elements.len();
+            reader.array(|reader| {
+                let known = self.elements.len();
+                self.elements(reader);
+                if self.elements.len() == known { self.element(reader) } else { Ok(()) }
+            })?;
+            if self.elements.len() - before != length {
+                return Err(Error::Ragged);
+            }
+            if reader.remaining() == 0 {
+                return Ok(());
+            }
+            reader.comma()?;
+        }
+    }
+
+    fn elements(&mut self, reader: &mut Reader<'_>) {
+        let room = self.max_elements - self.elements.len();
+        reader.take(|text, start| read_usual(text, start, room, &mut self.elements));
+    }
+
     fn element(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         if self.elements.len() == self.max_elements {
             return Err(Error::Elements { allowed: self.max_elements });
@@ -217,6 +314,27 @@ impl<T: Element> Lists<T> {
     }
 }
 
+/// Reads numbers of the usual lengths for as long as one comes after the other, `room` at most.
+/// Returns where the last one ends.
+#[inline(never)] // its loop needs every register
+fn read_usual<T: Element>(text: &[u8], start: usize, room: usize, elements: &mut Vec<T>) -> usize {
+    let (mut end, mut next) = (start, start);
+    for _ in 0..room {
+        let Some((decimal, after)) = scan(text, next) else { break };
+        let Some(element) = T::from_decimal(decimal) else { break };
+        elements.push(element);
+        end = after;
+        if text.get(end) != Some(&b',') {
+            break;
+        }
+        next = end + 1;
+        while matches!(text.get(next), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            next += 1;
+        }
+    }
+    end
+}
+
 /// Writes row-major `elements` as lists nested by `shape`; without axes as one number.
 pub fn write<T: Element>(elements: &[T], shape: &[usize], out: &mut Vec<u8>) {
     let Some((&length, inner)) = shape.split_first() else {
@@ -225,12 +343,7 @@ pub fn write<T: Element>(elements: &[T], shape: &[usize], out: &mut Vec<u8>) {
     };
     out.push(b'[');
     if inner.is_empty() {
-        for (index, element) in elements.iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            element.write(out);
-        }
+        write_row(elements, out);
     } else {
         let step = inner.iter().product::<usize>();
         for index in 0..length {

@@ -2,7 +2,6 @@
 //!
 //! `docs/fused.md` says where the time goes and what was tried.
 
-mod buffer;
 mod dots;
 mod item;
 mod pack;

@@ -1,7 +1,7 @@
 //! Packing: a block of keys and values in the layout that the tile product reads, and rows of queries.
 
-use super::buffer::Buffer;
 use crate::arch::{Cpu, Element, Lanes, Real, Vector};
+use crate::buffer::Buffer;
 
 /// Keys of a block. Packed keys and values of 64 columns are 32 KiB each in float32, half of an L2 way.
 pub(super) const KEYS: usize = 128;

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use super::Mask;
-use super::buffer::Buffer;
 use super::dots::Dots;
 use super::item::{Call, Span, finite};
 use super::pack::{Block, KEYS, Rows, gather, padded};
 use super::product::{Onto, Product, ROWS, Scaled, Shape};
 use crate::arch::{Cpu, Element, Lanes, Real, exp_below, tanh};
 use crate::attention::{Cut, Keys as Order, keys};
+use crate::buffer::Buffer;
 
 /// The keys of a block.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Work<'a, T: Element> {
     /// What the mask adds to one row of scores.
     bias: Buffer<T::Real>,
     /// Finds the largest scores of a row.
-    order: Order<<T::Real as Real>::Int>,
+    order: Order<T::Real>,
     /// Which keys take part, `[row of the tile][key]`: known when a block is not finite.
     takes_part: Vec<bool>,
     /// The largest score of each row so far.
@@ -82,7 +82,7 @@ impl<'a, T: Element> Work<'a, T> {
             scores: Buffer::zeroed(0),
             stride: KEYS,
             bias: Buffer::zeroed(if checked.mask.is_some() { KEYS } else { 0 }),
-            order: Order::new::<T::Real>(),
+            order: Order::default(),
             takes_part: Vec::new(),
             tops: vec![T::Real::NEG_INFINITY; rows.len()],
             sums: vec![T::Real::ZERO; rows.len()],
@@ -230,8 +230,7 @@ impl<'a, T: Element> Work<'a, T> {
             }
             let scores = &mut self.scores[index * self.stride..][row.keys.start - first..row.keys.end - first];
             // SAFETY: the row has so many scores.
-            unsafe { self.order.read(lanes, scores.as_ptr(), scores.len()) };
-            let Cut { key, mut ties } = self.order.cut(lanes, keep);
+            let (Cut { key, mut ties }, _) = unsafe { self.order.cut(lanes, scores.as_ptr(), scores.len(), keep) };
             let cut = lanes.int_splat(key);
             for scores in scores.chunks_mut(n) {
                 // SAFETY: the chunk has so many scores, at most a vector's.

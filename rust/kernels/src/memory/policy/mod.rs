@@ -55,6 +55,10 @@ impl Policy {
         }
     }
 
+    pub(super) fn is_lru(&self) -> bool {
+        matches!(self, Self::Lru(_))
+    }
+
     /// True if a new entry must be resident before the victims are chosen, as it may be one of them.
     pub(super) fn contests(&self) -> bool {
         matches!(self, Self::TinyLfu(_))

@@ -1,3 +1,4 @@
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
@@ -47,6 +48,10 @@ struct Case {
 }
 
 fn check<T: Number>(case: Case) {
+    check_at::<T>(Level::current().unwrap(), case);
+}
+
+fn check_at<T: Number>(level: Level, case: Case) {
     let Case { rows, d_in, d_out, layer, transposed, .. } = case;
     let typed = |count, seed| numbers(count, seed).into_iter().map(T::of).collect::<Vec<T>>();
     let wide = |numbers: &[T]| numbers.iter().map(|&number| number.wide()).collect::<Vec<f64>>();
@@ -60,7 +65,8 @@ fn check<T: Number>(case: Case) {
     let (x, w) = unsafe {
         (View::from_raw(tensor.as_ptr(), layout(rows, d_in)), View::from_raw(weight.as_ptr(), layout(d_in, d_out)))
     };
-    layer.run(&x, &w, bias_view.as_ref(), &mut ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap()).unwrap();
+    let mut view = ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap();
+    layer.run_at(level, &x, &w, bias_view.as_ref(), &mut view).unwrap();
 
     let at = |data: &[f64], rows: usize, columns: usize, row: usize, column: usize| {
         let [row_stride, column_stride] = strides(rows, columns);
@@ -98,6 +104,21 @@ fn more_than_one_tile_and_more_than_one_block_of_depth() {
 }
 
 #[test]
+fn few_rows_at_every_level() {
+    // More than one band in both directions, a width that no vector divides, and depths that do not fill a group.
+    for level in Level::available() {
+        for (rows, mode) in [(1, Mode::Column), (1, Mode::Row), (few::ROWS, Mode::Column), (few::ROWS + 1, Mode::Row)] {
+            let layer = ShardedLinear { shards: 3, mode };
+            let case = Case { rows, d_in: 203, d_out: 16999, layer, bias: true, transposed: false };
+            check_at::<f64>(level, case);
+            check_at::<f32>(level, case);
+            check_at::<f16>(level, case);
+            check_at::<bf16>(level, case);
+        }
+    }
+}
+
+#[test]
 fn dot_products_of_contiguous_columns() {
     // The tensor is plain, the weight transposed: blocks of results that do not divide the shape.
     let (rows, d_in, d_out) = (37, 70, 45);
@@ -117,21 +138,23 @@ fn dot_products_of_contiguous_columns() {
 
 #[test]
 fn the_bits_do_not_depend_on_the_number_of_threads() {
-    let (tensor, weight) = (numbers(600 * 300, 1), numbers(300 * 700, 2));
     let layer = ShardedLinear { shards: 3, mode: Mode::Row };
-    let run = |threads| {
-        parallel::set_num_threads(threads).unwrap();
-        let mut out = vec![0.0; 600 * 700];
-        let (x, w) = (View::from_slice("x", &tensor, &[600, 300]), View::from_slice("w", &weight, &[300, 700]));
-        layer
-            .run(&x.unwrap(), &w.unwrap(), None, &mut ViewMut::from_slice("out", &mut out, &[600, 700]).unwrap())
-            .unwrap();
-        out
-    };
-    let before = parallel::num_threads();
-    let (one, three) = (run(1), run(3));
-    parallel::set_num_threads(before).unwrap();
-    assert_eq!(one, three);
+    for (rows, d_in, d_out) in [(600, 300, 700), (2, 3000, 700)] {
+        let (tensor, weight) = (numbers(rows * d_in, 1), numbers(d_in * d_out, 2));
+        let run = |threads| {
+            parallel::set_num_threads(threads).unwrap();
+            let mut out = vec![0.0; rows * d_out];
+            let mut view = ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap();
+            let (x, w) =
+                (View::from_slice("x", &tensor, &[rows, d_in]), View::from_slice("w", &weight, &[d_in, d_out]));
+            layer.run(&x.unwrap(), &w.unwrap(), None, &mut view).unwrap();
+            out
+        };
+        let before = parallel::num_threads();
+        let (one, three) = (run(1), run(3));
+        parallel::set_num_threads(before).unwrap();
+        assert_eq!(one, three);
+    }
 }
 
 #[test]

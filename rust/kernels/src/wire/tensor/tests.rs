@@ -63,6 +63,66 @@ fn given_shapes() {
     assert_eq!(shaped("[]", &[usize::MAX, 2]), Err(Error::Elements { allowed: 100 }));
 }
 
+/// 600 rows of 60 numbers, more than enough to be read on several threads, with `wrong` in place of one number.
+fn long(separator: &str, wrong: Option<(usize, &str)>) -> (String, Vec<f64>) {
+    let values: Vec<f64> = (0..36_000).map(|index| f64::from(index) / 7.0 - 1000.0).collect();
+    let mut texts: Vec<String> = values.iter().map(f64::to_string).collect();
+    if let Some((index, text)) = wrong {
+        texts[index] = text.to_owned();
+    }
+    let rows: Vec<String> = texts.chunks(60).map(|row| format!("[{}]", row.join(separator))).collect();
+    (format!("[{}]", rows.join(separator)), values)
+}
+
+fn read_long(text: &str) -> Result<(Vec<f64>, Vec<usize>)> {
+    let mut reader = Reader::new(text.as_bytes(), 100)?;
+    let read = read::<f64>(&mut reader, 36_000)?;
+    reader.finish()?;
+    Ok(read)
+}
+
+#[test]
+fn long_rows_are_read_as_short_ones() {
+    for separator in [",", ", ", " ,\n\t"] {
+        let (text, values) = long(separator, None);
+        assert!(text.len() > PARALLEL_BYTES);
+        assert_eq!(read_long(&text), Ok((values.clone(), vec![600, 60])));
+        let stacked = format!("[{text}{separator}{text}]");
+        let mut reader = Reader::new(stacked.as_bytes(), 100).unwrap();
+        let (read, shape) = read::<f64>(&mut reader, 72_000).unwrap();
+        assert_eq!(shape, [2, 600, 60]);
+        assert!(read[..36_000] == values && read[36_000..] == values);
+    }
+    for (text, value) in [("\"NaN\"", f64::NAN), ("\"-Infinity\"", f64::NEG_INFINITY), ("1e-300", 1e-300)] {
+        let (read, _) = read_long(&long(", ", Some((20_000, text))).0).unwrap();
+        assert!(read[20_000] == value || (read[20_000].is_nan() && value.is_nan()));
+    }
+}
+
+#[test]
+fn what_is_wrong_in_long_rows_is_what_is_wrong_in_short_ones() {
+    for index in [100, 20_000, 35_999] {
+        let wrong = |text| read_long(&long(", ", Some((index, text))).0);
+        assert_eq!(
+            wrong("1, 2"),
+            Err(if index < 35_999 { Error::Ragged } else { Error::Elements { allowed: 36_000 } })
+        );
+        assert_eq!(wrong("[1]"), Err(Error::Ragged));
+        assert_eq!(wrong("1e400"), Err(Error::Range { datatype: "FP64" }));
+        assert!(matches!(wrong("01"), Err(Error::Syntax { .. })));
+        assert!(matches!(wrong("\"]\""), Err(Error::Element { given: "text", .. })));
+        assert!(matches!(wrong("true"), Err(Error::Element { given: "a boolean", .. })));
+        assert!(matches!(wrong(""), Err(Error::Syntax { .. })));
+        assert!(matches!(wrong("1], [2"), Err(Error::Ragged | Error::Elements { .. })));
+    }
+    let (text, _) = long(", ", None);
+    for end in [text.len() - 1, text.len() - 2, text.len() / 2, text.rfind('[').unwrap()] {
+        assert!(matches!(read_long(&text[..end]), Err(Error::Syntax { .. })));
+    }
+    let mut reader = Reader::new(text.as_bytes(), 100).unwrap();
+    assert_eq!(read::<f64>(&mut reader, 35_999), Err(Error::Elements { allowed: 35_999 }));
+}
+
 fn round_trip<T: Element + std::fmt::Debug>(values: &[T], shape: &[usize]) -> Vec<T> {
     let mut out = Vec::new();
     write(values, shape, &mut out);

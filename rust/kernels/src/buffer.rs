@@ -11,14 +11,14 @@ struct Line([u8; 64]);
 
 /// Floats, aligned to 64 bytes, zero at first.
 #[derive(Debug)]
-pub(super) struct Buffer<R> {
+pub(crate) struct Buffer<R> {
     lines: Vec<Line>,
     len: usize,
     elements: PhantomData<R>,
 }
 
 impl<R: Real> Buffer<R> {
-    pub(super) fn zeroed(len: usize) -> Self {
+    pub(crate) fn zeroed(len: usize) -> Self {
         let lines = (len * size_of::<R>()).div_ceil(size_of::<Line>());
         Self { lines: vec![Line([0; 64]); lines], len, elements: PhantomData }
     }
