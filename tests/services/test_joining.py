@@ -154,6 +154,31 @@ def test_one_request_that_breaks_an_artifact_does_not_break_the_others():
     np.testing.assert_allclose(other["output"]["pooled"], service.forward([1, 9, 9, 2]).pooled, atol=2e-6)
 
 
+def test_texts_join_whoever_else_asks(monkeypatch):
+    monkeypatch.setattr("zerocost.services.model_service.JOIN_SECONDS", 1.0)
+    service = SimplifiedModelService(default_registry())
+    ids = service.tokenizer.encode("a sentence").input_ids
+    passes = []
+    through = service._passes.run
+
+    def counted(sequences, *arguments, **options):
+        passes.append(len(sequences))
+        return through(sequences, *arguments, **options)
+
+    service._passes.run = counted
+
+    async def ask():
+        asked = [service.post_embed({"texts": "one"}), service.post_embed({"texts": ["two", "three"]})]
+        return await asyncio.gather(*asked, service.post_forward({"input_ids": ids}))
+
+    one, several, forward = run(ask())
+    assert passes == [4]
+    np.testing.assert_allclose(one["output"], service.embed("one"), atol=2e-6)
+    np.testing.assert_allclose(several["output"], service.embed(["two", "three"]), atol=2e-6)
+    np.testing.assert_allclose(forward["output"]["pooled"], service.forward(ids).pooled, atol=2e-6)
+    assert run(service.post_embed({"texts": []}))["output"].shape == (0, 64)
+
+
 def test_requests_are_checked_before_they_wait():
     service = SimplifiedModelService(default_registry())
     for data, kind in [

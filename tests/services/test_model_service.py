@@ -287,8 +287,12 @@ def test_layers_in_stages_give_the_same_output(service, stages):
     service.use_artifact("pipeline_parallel", num_stages=stages)
     np.testing.assert_allclose(service.forward(ids).pooled, plain.pooled, atol=5e-6)
     np.testing.assert_allclose(service.forward(ids[0]).pooled, plain.pooled[0], atol=5e-6)
-    with pytest.raises(InvalidInput, match="pipeline"):
-        service.forward(ids, output_attentions=True)
+    staged = service.forward(ids, output_attentions=True).attentions
+    service.stop_artifact("parallel")
+    for got, wanted in zip(staged, service.forward(ids, output_attentions=True).attentions, strict=True):
+        assert len(got) == len(wanted) == service.model.encoder.architecture.layers
+        for layer, wanted_layer in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(layer, wanted_layer, atol=2e-6)
 
 
 def test_results_are_remembered_for_the_same_model_and_artifacts_only(service, registry):

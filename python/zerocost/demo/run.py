@@ -25,6 +25,7 @@ from zerocost.demo.claims import Claim, claims_about_copies, claims_about_equali
 from zerocost.demo.client import ChainClient, connected
 from zerocost.demo.picture import Panel, draw
 from zerocost.demo.real_scores import RealScores, load_scores
+from zerocost.demo.sentences import show_sentences
 
 __all__ = ["run_demo"]
 
@@ -42,10 +43,10 @@ _ROUNDS = 15
 
 
 def run_demo(out: Path, registry: ArtifactRegistry | None = None) -> bool:
-    """Runs the chain both ways, prints what each claim and each way comes to, and draws the picture.
+    """Runs the chain both ways, prints what each claim and each way comes to, embeds sentences, and draws two pictures.
 
     Args:
-        out: the folder for the picture; it is made if it is not there.
+        out: the folder for the pictures; it is made if it is not there.
         registry: by default the built-in artifacts.
 
     Returns:
@@ -99,6 +100,7 @@ def run_demo(out: Path, registry: ArtifactRegistry | None = None) -> bool:
     _draw(picture, real, registry)
     screen.print("\nPicture", style="bold")
     screen.print(f"  {picture}")
+    show_sentences(registry, out / "embedding.png")
     false = [claim for claim in claims if not claim.holds]
     if false:
         screen.print(f"\n{len(false)} of {len(claims)} claims are FALSE", style="bold red")

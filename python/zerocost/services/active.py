@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.errors import InvalidInput, RangeError
 
-__all__ = ["Active", "ActiveArtifacts", "recall", "remember"]
+__all__ = ["Active", "ActiveArtifacts", "own_key", "recall", "remember"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,18 @@ class ActiveArtifacts:
             interface: {"artifact": active.spec.implementation, "name": active.spec.name, "params": dict(active.params)}
             for interface, active in self._active.items()
         }
+
+
+def own_key(kind: str, *content: bytes) -> tuple[str, str]:
+    """A service's own key in a memory artifact: the same in every process, and of any length of content.
+
+    A tuple, which no request over the network can name: keys of requests are text.
+    """
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return f"zerocost.{kind}", digest.hexdigest()
 
 
 def recall(memory: Active, key: Hashable) -> Any:

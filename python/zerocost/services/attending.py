@@ -23,18 +23,18 @@ __all__ = ["attention_of"]
 Floats = npt.NDArray[np.float32]
 
 
-def attention_of(active: Active | None, kept: list[list[Floats]] | None = None) -> Callable[..., object]:
+def attention_of(active: Active | None, kept: dict[tuple[int, int], Floats] | None = None) -> Callable[..., object]:
     """What an encoder calls as its attention.
 
     Args:
         active: the artifact, None for fused dense attention.
-        kept: gets, for each layer, the weights of each sequence, ``[heads, n, n]``, in the packed order; None: they are
-            not computed where attention is fused.
+        kept: gets the weights ``[heads, n, n]`` by layer and packed sequence; None: they are not computed where
+            attention is fused.
     """
     if active is None and kept is None:
-        return lambda layer, query, key, value, out: fused(query, key, value, out=out)
+        return lambda layer, first, query, key, value, out: fused(query, key, value, out=out)
 
-    def attention(layer: int, query: Floats, key: Floats, value: Floats, out: Floats) -> None:
+    def attention(layer: int, first: int, query: Floats, key: Floats, value: Floats, out: Floats) -> None:
         try:
             weights = _apply(active, query, key, value, out, want_weights=kept is not None)
         except ZerocostError as error:
@@ -45,9 +45,7 @@ def attention_of(active: Active | None, kept: list[list[Floats]] | None = None) 
         if active is not None and math.isnan(float(out.sum())) and np.isnan(out).any():
             raise InvalidInput(f"artifact {active.spec.name!r} gave NaN in layer {layer}")
         if kept is not None and weights is not None:
-            while len(kept) <= layer:
-                kept.append([])
-            kept[layer].extend(weights)
+            kept.update(((layer, first + index), weights[index]) for index in range(len(weights)))
 
     return attention
 

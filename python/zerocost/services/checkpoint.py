@@ -108,6 +108,11 @@ class Checkpoint:
         array.flags.writeable = False
         return array
 
+    def release(self) -> None:
+        """Gives the memory of the file's pages back to the system; what is read again comes from its cache."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file, in hexadecimal. Computed when it is first asked for."""

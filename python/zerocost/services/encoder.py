@@ -1,7 +1,8 @@
 """A transformer encoder of the BERT family (Devlin et al. 2018, arXiv:1810.04805) over packed batches, float32.
 
-The embedding tables stay views of the mapped file. The matrices of the layers are laid out once as ``[d_in, d_out]``,
-query, key and value side by side: with few tokens a product takes up to six times as long the other way round.
+The embedding tables stay views of the mapped file. The matrices of the layers are laid out for the kernels once, query,
+key and value side by side: with few tokens a forward pass takes as long as it takes to read them, so they must be read
+from front to back.
 
 All linear layers run over all tokens of the batch at once; attention runs for each sequence.
 """
@@ -11,12 +12,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.artifacts.layers import dense, layer_norm
+from zerocost.artifacts import layers
+from zerocost.artifacts.layers import layer_norm
 from zerocost.services.architecture import Architecture
 from zerocost.services.packing import Packed, Run
 
@@ -34,12 +37,26 @@ class Tensors(Protocol):
     def __contains__(self, name: str) -> bool: ...
 
 
-@dataclass(frozen=True)
 class Linear:
-    """``weight [d_in, d_out]`` and ``bias [d_out]``."""
+    """A linear layer, or several that read the same tensor, side by side.
 
-    weight: Floats
-    bias: Floats
+    Args:
+        take: gives the layers' weights ``[d_out, d_in]`` and biases ``[d_out]``, as the file has them.
+    """
+
+    def __init__(self, take: Callable[[], list[tuple[Floats, Floats]]]) -> None:
+        self._take = take
+        self.bias = np.concatenate([bias for _, bias in take()])
+        self._laid_out = layers.Linear(np.concatenate([weight for weight, _ in take()]).T, self.bias)
+
+    @cached_property
+    def weight(self) -> Floats:
+        """``[d_in, d_out]``, for artifacts that multiply themselves. Laid out when it is first asked for."""
+        return np.ascontiguousarray(np.concatenate([weight for weight, _ in self._take()]).T)
+
+    def __call__(self, tensor: Floats, activation: str, out: Floats) -> None:
+        """Writes ``activation(tensor @ weight + bias)``."""
+        self._laid_out(tensor, activation, out=out)
 
 
 @dataclass(frozen=True)
@@ -65,13 +82,14 @@ class Layer:
 Projection = Callable[[Floats, Linear, str, Floats], object]
 """``(tensor, linear, activation, out)``: writes ``activation(tensor @ weight + bias)``."""
 
-Attention = Callable[[int, Floats, Floats, Floats, Floats], object]
-"""``(layer, query, key, value, out)``, all ``[count, heads, n, head width]``: writes attention to ``out``."""
+Attention = Callable[[int, int, Floats, Floats, Floats, Floats], object]
+"""``(layer, first, query, key, value, out)``: writes attention to ``out``. The arrays are ``[count, heads, n, head
+width]``; ``first`` is the first of these packed sequences."""
 
 
 def plain_projection(tensor: Floats, linear: Linear, activation: str, out: Floats) -> None:
     """The projection as the kernels do it."""
-    dense(tensor, linear.weight, linear.bias, activation, out=out)
+    linear(tensor, activation, out)
 
 
 @dataclass
@@ -108,9 +126,9 @@ class Encoder:
             return tensors.tensor(prefix + name, shape)
 
         def linear(d_in: int, d_out: int, *names: str) -> Linear:
-            weight = np.concatenate([take(f"{name}.weight", d_out, d_in).T for name in names], axis=1)
-            bias = np.concatenate([take(f"{name}.bias", d_out) for name in names])
-            return Linear(np.ascontiguousarray(weight), bias)
+            return Linear(
+                lambda: [(take(f"{name}.weight", d_out, d_in), take(f"{name}.bias", d_out)) for name in names]
+            )
 
         def norm(name: str) -> Norm:
             return Norm(take(f"{name}.weight", width).copy(), take(f"{name}.bias", width).copy())
@@ -178,16 +196,18 @@ class Encoder:
         inner = np.empty((count, self.architecture.inner_width), np.float32)
         # The projections are no longer needed when the result of a block is, so it takes their place.
         result = mixed.reshape(-1)[: count * width].reshape(count, width)
+        heads = []
+        for run in runs:
+            rows = slice(run.start - first, run.stop - first)
+            query, key, value = self._heads(mixed[rows], run)
+            (out,) = self._heads(attended[rows], run)
+            heads.append((run.first, query, key, value, out))
         for index in chosen:
             layer = self._layers[index]
             project(states, layer.projections, "none", mixed)
             start = time.perf_counter()
-            for run in runs:
-                rows = slice(run.start - first, run.stop - first)
-                query, key, value = (
-                    self._heads(mixed[rows, part * width : (part + 1) * width], run) for part in range(3)
-                )
-                attention(index, query, key, value, self._heads(attended[rows], run))
+            for sequence, query, key, value, out in heads:
+                attention(index, sequence, query, key, value, out)
             hidden.attention_seconds += time.perf_counter() - start
             project(attended, layer.attended, "none", result)
             self._add(result, states, layer.attended_norm)
@@ -199,15 +219,10 @@ class Encoder:
         layer_norm(result, states, norm.weight, norm.bias, self.architecture.epsilon, out=states)
 
     def _heads(self, rows: Floats, run: Run) -> Floats:
-        """``[count * length, width]`` as a view ``[count, heads, length, head width]``."""
-        heads = self.architecture.heads
-        shape = (run.count, run.length, heads, self.architecture.width // heads)
-        split: npt.NDArray[Any] = np.lib.stride_tricks.as_strided(
-            rows,
-            (shape[0], shape[2], shape[1], shape[3]),
-            (run.length * rows.strides[0], shape[3] * rows.strides[1], rows.strides[0], rows.strides[1]),
-        )
-        return split
+        """``[count * length, parts * width]``, contiguous, as a view ``[parts, count, heads, length, head width]``."""
+        architecture = self.architecture
+        width = architecture.width // architecture.heads
+        return rows.reshape(run.count, run.length, -1, architecture.heads, width).transpose(2, 0, 3, 1, 4)
 
 
 def mean_of_sequences(packed: Packed, states: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import uuid
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,17 @@ __all__ = ["Fingerprints"]
 
 
 class Fingerprints:
-    """Numbers the implementations that were seen: one that takes another's place under its name has another number."""
+    """Tells implementations apart: one that takes another's place under its name has another fingerprint.
+
+    This package's own artifacts have the same one in every process of one version, so a cache that processes share
+    serves them all. Of anybody else's it is not known what they will be in another process; theirs are this process's.
+    """
 
     def __init__(self) -> None:
         # The implementation is held, so that no other one can get its place in memory.
         self._known: dict[int, tuple[object, int]] = {}
         self._lock = threading.Lock()
+        self._process = uuid.uuid4().hex
 
     def of(self, active: Active) -> str | None:
         """The artifact as text; None if its parameters hold something that may change under the key."""
@@ -27,9 +33,12 @@ class Fingerprints:
         if params is None:
             return None
         implementation = active.spec.implementation
+        kind = type(implementation)
+        if kind.__module__.startswith("zerocost.artifacts."):
+            return f"{kind.__qualname__} {params}"
         with self._lock:
             _, number = self._known.setdefault(id(implementation), (implementation, len(self._known)))
-        return f"{active.spec.name} {number} {params}"
+        return f"{active.spec.name} {self._process} {number} {params}"
 
 
 def _frozen(value: Any) -> str | None:

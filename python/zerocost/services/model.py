@@ -72,10 +72,13 @@ def load_model(folder: str | Path) -> Model:
             limit = min(limit, asked)
     tokenizer = FileTokenizer(path / "tokenizer.json", architecture.vocabulary)
     checkpoint = Checkpoint(path / "model.safetensors")
+    encoder = Encoder(architecture, checkpoint)
+    # The layers' matrices were laid out for the kernels: the file's are not read again.
+    checkpoint.release()
     return Model(
         name=path.resolve().name,
         trained=True,
-        encoder=Encoder(architecture, checkpoint),
+        encoder=encoder,
         tokenizer=tokenizer,
         pooling=pooling,
         max_tokens=limit,

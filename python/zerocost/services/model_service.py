@@ -175,9 +175,11 @@ class SimplifiedModelService:
             data.get("output_attentions", False),
             data.get("artifacts"),
         )
+        return {"output": (await self._joined(request)).to_dict()}
+
+    async def _joined(self, request: _Request) -> ModelOutput:
         parts = [self._passes.fingerprints.of(active) or object() for _, active in sorted(request.active.items())]
-        output = await self._joiner().submit(request, (request.output_attentions, *parts), request.tokens)
-        return {"output": output.to_dict()}
+        return await self._joiner().submit(request, (request.output_attentions, *parts), request.tokens)
 
     def _joiner(self) -> Joiner[_Request, ModelOutput]:
         loop = asyncio.get_running_loop()
@@ -248,13 +250,10 @@ class SimplifiedModelService:
         order = sorted(range(len(encodings)), key=lambda index: -len(encodings[index].input_ids))
         with bar(len(order), progress, "embedding") as advance:
             for batch in _batches(order, encodings):
-                arrays = [np.asarray(encodings[index].input_ids, np.int64) for index in batch]
-                results, _ = self._passes.run([(ids, np.arange(len(ids))) for ids in arrays], active)
+                results, _ = self._passes.run(_sequences([encodings[index] for index in batch]), active)
                 vectors[batch] = [result.pooled for result in results]
                 advance(len(batch))
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors /= np.where(norms > 0, norms, 1)
-        return vectors
+        return _unit(vectors)
 
     def embed_and_count(self, texts: list[str]) -> tuple[Floats, int]:
         """:meth:`embed` without bar and warning: the vectors, and how many texts were truncated."""
@@ -265,7 +264,8 @@ class SimplifiedModelService:
     async def post_embed(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`embed` for requests: ``texts`` and ``artifacts`` in, ``output`` out.
 
-        ``truncated`` holds the indexes of the texts whose end is missing.
+        Joined with other requests, as in :meth:`post_forward`. ``truncated`` holds the indexes of the texts whose end
+        is missing.
         """
         if "texts" not in data:
             raise MissingInput("texts required", "texts")
@@ -273,15 +273,14 @@ class SimplifiedModelService:
         if undeclared:
             raise UndeclaredInput(f"{', '.join(undeclared)}: not an input of embed", undeclared[0])
         active = self._chosen(data.get("artifacts"))
-        texts = read_texts(data["texts"], "texts")
-
-        def compute() -> dict[str, Any]:
-            encodings = self.tokenizer.encode(texts)
-            vectors = self._vectors(encodings, active, progress=False)
-            truncated = [index for index, encoding in enumerate(encodings) if encoding.truncated]
-            return {"output": vectors[0] if isinstance(data["texts"], str) else vectors, "truncated": truncated}
-
-        return await asyncio.to_thread(compute)
+        encodings = await asyncio.to_thread(self.tokenizer.encode, read_texts(data["texts"], "texts"))
+        request = _Request(_sequences(encodings), several=True, output_attentions=False, active=active)
+        if 0 < request.tokens <= JOIN_TOKENS:
+            vectors = _unit((await self._joined(request)).pooled)
+        else:  # enough for a batch of its own, and nobody should wait for it
+            vectors = await asyncio.to_thread(self._vectors, encodings, active, progress=False)
+        truncated = [index for index, encoding in enumerate(encodings) if encoding.truncated]
+        return {"output": vectors[0] if isinstance(data["texts"], str) else vectors, "truncated": truncated}
 
     def _find(self, name: str, params: dict[str, Any]) -> Active:
         active = self._active.find(name, params)
@@ -348,6 +347,19 @@ class SimplifiedModelService:
             states, pooled, weights = results[0].states, results[0].pooled, results[0].weights
         wanted = results[0].weights is not None
         return ModelOutput(states, pooled, weights if wanted else None, timings, self.model.name, self.model.trained)
+
+
+def _sequences(encodings: list[Encoding]) -> Sequences:
+    arrays = [np.asarray(encoding.input_ids, np.int64) for encoding in encodings]
+    return [(ids, np.arange(len(ids))) for ids in arrays]
+
+
+def _unit(vectors: Floats) -> Floats:
+    """Each row divided by its length; zeros stay."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms[norms == 0] = 1
+    unit: Floats = vectors / norms.astype(np.float32)
+    return unit
 
 
 def _batches(order: list[int], encodings: list[Encoding]) -> list[list[int]]:

@@ -19,8 +19,13 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Run:
-    """Sequences of one length: the rows from ``start``, ``count`` times ``length`` of them."""
+    """Sequences of one length: the rows from ``start``, ``count`` times ``length`` of them.
 
+    Attributes:
+        first: which of the packed sequences the first one is.
+    """
+
+    first: int
     start: int
     count: int
     length: int
@@ -70,7 +75,7 @@ class Packed:
         lengths = np.diff(offsets)
         cuts = [0, *(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)]
         for begin, end in itertools.pairwise(cuts):
-            yield Run(int(offsets[begin]), end - begin, int(lengths[begin]))
+            yield Run(first + begin, int(offsets[begin]), end - begin, int(lengths[begin]))
 
 
 def read_sequences(input_ids: Any, attention_mask: Any, vocabulary: int, positions: int) -> list[tuple[Ints, Ints]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
 from collections.abc import Hashable, Mapping
@@ -12,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.artifacts.layers import activate
-from zerocost.errors import InvalidInput, ShapeError
-from zerocost.services.active import Active, recall, remember
+from zerocost.artifacts.layers import VERSION, Awake, activate
+from zerocost.errors import ShapeError
+from zerocost.services.active import Active, own_key, recall, remember
 from zerocost.services.attending import attention_of
 from zerocost.services.encoder import Hidden, Linear, Projection, mean_of_sequences
 from zerocost.services.fingerprint import Fingerprints
@@ -71,7 +70,9 @@ class Passes:
         missing = [index for index, result in enumerate(results) if result is None]
         for chunk in _chunks(missing, sequences):
             packed = Packed.of([sequences[index] for index in chunk])
-            for place, result in self._forward(packed, active, timings, output_attentions=output_attentions):
+            with Awake():
+                forwarded = self._forward(packed, active, timings, output_attentions=output_attentions)
+            for place, result in forwarded:
                 index = chunk[place]
                 results[index] = result
                 if memory is not None and keys[index] is not None:
@@ -85,7 +86,7 @@ class Passes:
         self, packed: Packed, active: Mapping[str, Active], timings: dict[str, float], *, output_attentions: bool
     ) -> list[tuple[int, SequenceResult]]:
         encoder = self._model.encoder
-        weights: list[list[Floats]] | None = [] if output_attentions else None
+        weights: dict[tuple[int, int], Floats] | None = {} if output_attentions else None
         attention = attention_of(active.get("attention"), weights)
         hidden = encoder.embed(packed)
         parallel = active.get("parallel")
@@ -93,8 +94,6 @@ class Passes:
             encoder.run(packed, hidden, attention)
         elif "weight" in parallel.spec.ports.inputs:
             encoder.run(packed, hidden, attention, _sharded(parallel))
-        elif output_attentions:
-            raise InvalidInput("output_attentions: weights are not collected from a pipeline", "output_attentions")
         else:
             self._staged(parallel, packed, hidden, attention)
         timings["attention_seconds"] += hidden.attention_seconds
@@ -106,7 +105,7 @@ class Passes:
                 SequenceResult(
                     states[offsets[row] : offsets[row + 1]],
                     pooled[row],
-                    None if weights is None else [layer[row] for layer in weights],
+                    None if weights is None else [weights[layer, row] for layer in range(encoder.architecture.layers)],
                 ),
             )
             for row, place in enumerate(packed.order)
@@ -132,18 +131,12 @@ class Passes:
         parallel.call(np.arange(len(packed.order)), stages=stages)
 
     def _keys(self, sequences: Sequences, active: Mapping[str, Active]) -> list[Hashable | None]:
-        """The key of each sequence in a memory artifact: a tuple, which no request over the network can name."""
+        """The key of each sequence in a memory artifact; None where an active artifact cannot stand in a key."""
         parts = [self.fingerprints.of(active[name]) for name in ("attention", "parallel") if name in active]
         if any(part is None for part in parts):
             return [None] * len(sequences)
-        prefix = f"{self._model.identity} {parts}".encode()
-        return [
-            (
-                "zerocost.forward",
-                hashlib.sha256(b"\0".join([prefix, ids.tobytes(), positions.tobytes()])).hexdigest(),
-            )
-            for ids, positions in sequences
-        ]
+        prefix = f"{VERSION} {self._model.identity} {parts}".encode()
+        return [own_key("forward", prefix, ids.tobytes(), positions.tobytes()) for ids, positions in sequences]
 
 
 def _sharded(parallel: Active) -> Projection:

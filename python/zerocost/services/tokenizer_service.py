@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError
-from zerocost.services.active import ActiveArtifacts, recall, remember
+from zerocost.services.active import ActiveArtifacts, own_key, recall, remember
 from zerocost.services.tokenizer import ByteTokenizer, Encoding, TextTokenizer
 
 __all__ = ["TokenizerService", "read_texts"]
@@ -72,8 +72,8 @@ class TokenizerService:
         memory = self._active.get("memory")
         if memory is None:
             return self.tokenizer.encode(texts, limit)
-        # A tuple is a key that no request over the network can name.
-        keys = [("zerocost.encoding", self.tokenizer.identity, limit, text) for text in texts]
+        about = f"{self.tokenizer.identity} {limit}".encode()
+        keys = [own_key("encoding", about, text.encode()) for text in texts]
         found = [recall(memory, key) for key in keys]
         missing = [index for index, value in enumerate(found) if value is None]
         fresh = iter(self.tokenizer.encode([texts[index] for index in missing], limit) if missing else [])
@@ -94,7 +94,8 @@ class TokenizerService:
             DatatypeError: something else than whole numbers.
             RangeError: an id that the tokenizer does not have.
         """
-        if isinstance(ids, str) or not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+        is_list = isinstance(ids, Sequence) and not isinstance(ids, str)
+        if not is_list or not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
             raise DatatypeError("ids: a list of whole numbers is needed", "ids")
         return self.tokenizer.decode(ids)
 

@@ -118,20 +118,38 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:
         """The leading axes broadcast, times ``h_q * n_q * d_v``."""
-        shapes: list[tuple[int, ...]] = [np.shape(input_data[name]) for name in ("query", "key", "value")]
-        query, value = shapes[0], shapes[2]
-        try:
-            leading = np.broadcast_shapes(*(shape[:-3] for shape in shapes))
-        except ValueError:
-            return None  # the kernel says what does not fit
-        return math.prod(leading) * math.prod(query[-3:-1]) * value[-1]
+        sizes = _sizes(input_data)
+        return None if sizes is None else sizes[0] * sizes[-1]
+
+    def operations(self, input_data: dict[str, Any]) -> int | None:
+        """Every query with every key: their product, the weight's exponential, and the weight times the value."""
+        sizes = _sizes(input_data)
+        if sizes is None:
+            return None
+        queries, keys, d, d_v = sizes
+        return queries * keys * (d + d_v + _EXPONENTIAL)
 
     def attend(self, query: Any, key: Any, value: Any, **params: Any) -> npt.NDArray[Any]:
         """The same as ``process_attention(query, key, value, **params)``: this artifact is fused to begin with."""
         return self.process_attention(query, key, value, **params)
 
 
+_EXPONENTIAL = 16
+"""Operations that an exponential counts for."""
+
 _COLDEST = 1e-30
+
+
+def _sizes(input_data: dict[str, Any]) -> tuple[int, int, int, int] | None:
+    """All queries, the keys of each, d and d_v; None for shapes that the kernel refuses."""
+    query, key, value = (np.shape(input_data[name]) for name in ("query", "key", "value"))
+    if min(len(query), len(key), len(value)) < 2:
+        return None
+    try:
+        leading = np.broadcast_shapes(query[:-3], key[:-3], value[:-3])
+    except ValueError:
+        return None
+    return math.prod(leading) * math.prod(query[-3:-1]), key[-2], query[-1], value[-1]
 
 
 def attend(

@@ -28,10 +28,14 @@ __all__ = ["RedisCacheArtifact", "decode", "encode"]
 _MAGIC = b"zc1"
 _SCHEMES = ("redis", "rediss", "unix")
 _BATCH = 1000
+_PART = b"\xff"
+"""Begins each part of a tuple. UTF-8 has no such byte, so no str is taken for a tuple."""
 
 
 class RedisCacheArtifact(MemoryArtifact):
-    """Holds arrays, bytes, str and JSON values by str key on a Redis or Valkey server that processes share.
+    """Holds arrays, bytes, str and JSON values by key on a Redis or Valkey server that processes share.
+
+    A key is a str, or a tuple of str: what a service of ours keeps for itself, out of the reach of who sends a str.
 
     ``put`` answers False when the server has no room for the value and may not evict any.
 
@@ -133,16 +137,18 @@ class RedisCacheArtifact(MemoryArtifact):
             counts = dict(self._counts)
         return {**counts, "evictions": evictions, "bytes": size, "entries": entries}
 
-    def keys(self, **kwargs: Any) -> list[str]:
-        """Every key under our prefix, sorted."""
+    def keys(self, **kwargs: Any) -> list[str | tuple[str, ...]]:
+        """Every key under our prefix, sorted, tuples last."""
         with self._talking():
             names = [name for batch in self._batches() for name in batch]
-        return sorted(name[len(self._prefix) :].decode("utf-8", "surrogatepass") for name in names)
+        return [_key(name[len(self._prefix) :]) for name in sorted(names)]
 
     def _name(self, key: Any) -> bytes:
-        if not isinstance(key, str):
-            raise DatatypeError(f"key: {type(key)} was given, a str is needed on a shared server", "key")
-        return self._prefix + key.encode("utf-8", "surrogatepass")
+        if isinstance(key, str):
+            return self._prefix + key.encode("utf-8", "surrogatepass")
+        if isinstance(key, tuple) and key and all(isinstance(part, str) for part in key):
+            return self._prefix + b"".join(_PART + part.encode("utf-8", "surrogatepass") for part in key)
+        raise DatatypeError(f"key: {type(key)} was given, a str or a tuple of str is needed on a shared server", "key")
 
     def _batches(self) -> Iterator[list[bytes]]:
         """Our keys, each once, in batches; the server may show one twice while it grows."""
@@ -176,6 +182,11 @@ class RedisCacheArtifact(MemoryArtifact):
             raise ServiceUnavailable(f"the cache at {self._place} cannot be reached ({error})") from None
         except errors.RedisError as error:
             raise ServiceUnavailable(f"the cache at {self._place} refuses: {error}") from None
+
+
+def _key(name: bytes) -> str | tuple[str, ...]:
+    parts = [part.decode("utf-8", "surrogatepass") for part in name.split(_PART)]
+    return parts[0] if len(parts) == 1 else tuple(parts[1:])
 
 
 def encode(value: Any) -> bytes:

@@ -52,11 +52,11 @@ class PipelineParallelArtifact(ParallelArtifact):
     def process_parallel(  # type: ignore[override]  # the declared parameters, where the base class takes any
         self,
         tensor: Any,
-        num_stages: Annotated[int, {"minimum": 1}] = 4,
+        num_stages: Annotated[int, {"minimum": 1, "x-parts": True}] = 4,
         axis: int = 0,
         costs: Annotated[Any, {"x-tensor": {"datatypes": _COSTS, "shape": ["slices"]}}] = None,
         stages: Any = None,
-        num_microbatches: Annotated[int, {"minimum": 1}] | None = None,
+        num_microbatches: Annotated[int | None, {"minimum": 1}] = None,
         schedule: Literal["gpipe", "1f1b"] = "gpipe",
     ) -> Any:
         """Cuts ``tensor`` along ``axis`` into the views of its stages, or runs it through ``stages``.

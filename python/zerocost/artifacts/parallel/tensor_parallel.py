@@ -35,7 +35,7 @@ class TensorParallelArtifact(ParallelArtifact):
     def process_parallel(  # type: ignore[override]  # the declared parameters, where the base class takes any
         self,
         tensor: Any,
-        num_splits: Annotated[int, {"minimum": 1}] = 2,
+        num_splits: Annotated[int, {"minimum": 1, "x-parts": True}] = 2,
         axis: int = -1,
         weight: Annotated[Any, {"x-tensor": {"datatypes": list(FLOATING), "shape": ["d_in", "d_out"]}}] = None,
         bias: Annotated[Any, {"x-tensor": {"datatypes": list(FLOATING), "shape": ["d_out"]}}] = None,
