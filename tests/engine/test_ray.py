@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -13,55 +12,9 @@ import pytest
 
 import zerocost
 from contract import ArtifactContract, context, same
+from engine.cluster import MARKS, STORE
 
-pytestmark = [
-    # Ray warns about itself and leaves sockets to the garbage collector.
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(sys.platform != "linux", reason="Ray clusters of several nodes on one machine need Linux"),
-]
-STORE = 100 * 2**20
-
-
-def descendants():
-    """The processes below this one, by id, from /proc."""
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] != "Z":
-            parents[int(status.parent.name)] = int(fields[1])
-    found, new = set(), {os.getpid()}
-    while new:
-        new = {child for child, parent in parents.items() if parent in new} - found
-        found |= new
-    return found
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    # Read when Ray is imported: on one machine it otherwise goes by the address of the network card.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'zerocost[ray]' brings it")
-    from ray.cluster_utils import Cluster
-
-    before = descendants()
-    node = {"num_cpus": 2, "object_store_memory": STORE, "node_ip_address": "127.0.0.1"}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    try:
-        cluster.add_node(**node)
-        ray.init(address=cluster.address, log_to_driver=False)
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        yield cluster, node
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    end = time.monotonic() + 20
-    while (left := descendants() - before) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert not left, f"processes {left} were left"
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +124,118 @@ def test_wrong_input_is_refused_as_it_is_here(registries, data, error, message):
             run(registry, "tensor_parallel", tensor=np.zeros((4, 6)), **data)
 
 
+@pytest.mark.parametrize("where", [0, 1])
+@pytest.mark.parametrize("slow", [0, 1, 2])
+def test_1f1b_bounds_what_is_alive_at_every_stage(registries, tmp_path, where, slow):
+    log = tmp_path / "log"
+
+    def stage(number):
+        def work(batch):
+            with log.open("a") as lines:
+                lines.write(f"enter {number}\n")
+            time.sleep(0.05 if number == slow else 0)
+            if number == 2:
+                with log.open("a") as lines:
+                    lines.write("leave\n")
+            return batch
+
+        return work
+
+    run(
+        registries[where],
+        "pipeline_parallel",
+        tensor=np.arange(9),
+        num_stages=3,
+        stages=[stage(number) for number in range(3)],
+        num_microbatches=9,
+        schedule="1f1b",
+    )
+    alive, most = [0, 0, 0], [0, 0, 0]
+    for line in log.read_text().splitlines():
+        if line == "leave":
+            alive = [count - 1 for count in alive]
+        else:
+            # From this stage on: what has entered it and has not left the pipeline.
+            alive[int(line[-1])] += 1
+            most = list(map(max, most, alive))
+    assert alive == [0, 0, 0]
+    assert all(count <= 3 - number for number, count in enumerate(most)), most
+
+
+# What is sent
+
+
+@pytest.fixture
+def puts(executor, monkeypatch):
+    """The shapes of the arrays that were put into the object store."""
+    shapes = []
+    put = executor._ray.put
+
+    def counting(value):
+        shapes.append(value.shape)
+        return put(value)
+
+    monkeypatch.setattr(executor._ray, "put", counting)
+    return shapes
+
+
+def test_an_array_is_put_once_for_a_call_and_a_shared_one_once_for_all(registries, executor, puts):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((3, 8)), rng.standard_normal((8, 6))
+    layer = {"tensor": x, "num_splits": 3}
+    first = run(registries[1], "tensor_parallel", weight=w, **layer)
+    assert sorted(puts) == [(3, 8), (8, 2), (8, 2), (8, 2)], "the tensor once, not once for each shard"
+    puts.clear()
+    shared = executor.share(w)
+    for _ in range(3):
+        assert same(run(registries[1], "tensor_parallel", weight=shared, **layer), first)
+    assert sorted(puts) == [(3, 8), (3, 8), (3, 8), (8, 2), (8, 2), (8, 2)]
+    puts.clear()
+    run(registries[1], "tensor_parallel", weight=shared, tensor=x, num_splits=2, mode="row")
+    assert sorted(puts) == [(3, 4), (3, 4), (4, 6), (4, 6)], "other parts are other arrays"
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_what_somebody_could_write_to_is_never_remembered(executor, freeze):
+    def total(array):
+        return float(array.sum())
+
+    weight = np.ones(1000)
+    for value in (1.0, 2.0):
+        weight.flags.writeable = True
+        weight[:] = value
+        weight.flags.writeable = not freeze
+        assert executor.shards(total, [(weight,), (weight[:500],)]) == [1000 * value, 500 * value]
+
+
+def test_a_shared_array_is_a_copy_that_nobody_can_write_to(executor, puts):
+    import gc
+
+    for array in (np.arange(6.0).reshape(2, 3)[:, ::2], np.ones((0, 3)), np.ones(3, ml_dtypes.bfloat16), 1.0):
+        shared = executor.share(array)
+        assert same(shared, np.ascontiguousarray(array).reshape(np.shape(array)))
+        with pytest.raises(ValueError, match="read-only"):
+            shared[...] = 0
+        with pytest.raises(ValueError, match="cannot set WRITEABLE"):
+            shared.flags.writeable = True
+        assert executor.shards(lambda array: array.shape, [(shared,)]) == [np.shape(array)]
+    del shared
+    gc.collect()
+    assert not executor._store._kept, "forgotten when nobody holds it"
+
+
+def test_large_shards_stay_on_their_nodes(executor):
+    def node(weight):
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
+    weight = executor.share(np.zeros((2, 2**18)))
+    places = [executor.shards(node, [(weight[0],), (weight[1],)]) for _ in range(3)]
+    assert len(set(places[0])) == 2
+    assert places == [places[0]] * 3
+
+
 # What goes wrong
 
 
@@ -258,14 +323,15 @@ def test_a_node_that_is_removed_in_the_middle(cluster, executor):
     extra = nodes.add_node(**{**node, "num_cpus": 4})
     nodes.wait_for_nodes()
 
-    def shard(number):
+    def shard(number, weight):
         time.sleep(2)
-        return number * 10
+        return number * int(weight.sum())
 
+    weight = executor.share(np.full(2**18, 10 / 2**18))  # large: so the shards are spread over the nodes
     timer = threading.Timer(1.0, nodes.remove_node, args=[extra], kwargs={"allow_graceful": False})
     timer.start()
     try:
-        assert executor.shards(shard, [(number,) for number in range(6)]) == [0, 10, 20, 30, 40, 50]
+        assert executor.shards(shard, [(number, weight) for number in range(6)]) == [0, 10, 20, 30, 40, 50]
     finally:
         timer.join()
 

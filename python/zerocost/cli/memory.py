@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import typer
 
 from zerocost.cli.options import AsJson
 from zerocost.core.artifact_base import Artifact, ExecutionContext
-from zerocost.errors import InvalidInput, ServiceUnavailable
+from zerocost.errors import InvalidInput
 
 app = typer.Typer(name="memory", help="Look into a cache: a snapshot file, a served instance, or a Redis server.")
 
@@ -66,7 +66,7 @@ def clear(target: Target) -> None:
 def _run(target: str, operation: str) -> Any:
     scheme = urlsplit(target).scheme
     if scheme in ("http", "https"):
-        return _ask(target, operation)
+        return _served(target, operation)
     if scheme in ("redis", "rediss", "unix"):
         from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact
 
@@ -93,24 +93,15 @@ def _in_file(path: Path, operation: str) -> Any:
     return result
 
 
-def _ask(url: str, operation: str) -> Any:
-    """One call of the artifact over HTTP. A path in the URL names another artifact than the built-in one."""
-    # Only who asks a server pays for the import.
-    from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
+def _served(url: str, operation: str) -> Any:
+    """Asks the artifact of a server; a URL that ends in /artifacts/NAME names another than the built-in one."""
+    from zerocost.client import RemoteArtifact
 
-    address = url.rstrip("/") if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/artifacts/{_NAME}"
-    body = json.dumps({"operation": operation}).encode()
-    request = Request(  # noqa: S310  the scheme is http or https, checked by the caller
-        f"{address}/execute", data=body, headers={"content-type": "application/json", "accept": "application/json"}
+    server, _, name = url.rstrip("/").rpartition("/artifacts/")
+    remote = RemoteArtifact(
+        server or url, unquote(name) if server else _NAME, token=os.environ.get("ZEROCOST_TOKEN"), timeout=_TIMEOUT
     )
     try:
-        with urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310  as above
-            data = json.load(answer)
-    except HTTPError as error:
-        with error:
-            text = error.read().decode(errors="replace")
-        raise InvalidInput(f"{address} answers {error.code}: {text[:500]}", "target") from None
-    except (URLError, OSError) as error:
-        raise ServiceUnavailable(f"{address} cannot be reached ({error})") from None
-    return data.get("data", data)["result"]
+        return _execute(remote, operation)
+    finally:
+        remote.close()

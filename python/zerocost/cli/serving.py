@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import ssl
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zerocost.cli.options import Additions
+from zerocost.cli.options import Additions, open_registry, registry_with_warnings
+
+if TYPE_CHECKING:
+    from zerocost.api.settings import Settings
+    from zerocost.core.artifact_registry import ArtifactRegistry
 
 app = typer.Typer()
+
+_TLS = "TLS"
 
 
 @app.command(
@@ -32,19 +42,61 @@ def serve(
             "RAY_ADDRESS names, or starts one.",
         ),
     ] = "threads",
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="uvicorn|ray",
+            help="What serves: uvicorn in this process, or Ray Serve (extra \\[ray]) on the cluster that RAY_ADDRESS "
+            "names, or on one that is started.",
+        ),
+    ] = "uvicorn",
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --engine ray: how many processes answer. Memory and metrics are each one's own."
+        ),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            envvar="WEB_CONCURRENCY",
+            help="Processes that answer; they share the cores and the metrics, not the memory.",
+        ),
+    ] = 1,
+    ssl_certfile: Annotated[Path | None, typer.Option(help="The certificate (PEM).", rich_help_panel=_TLS)] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="Its key.", rich_help_panel=_TLS)] = None,
+    ssl_keyfile_password: Annotated[
+        str | None,
+        typer.Option(envvar="ZEROCOST_SSL_KEYFILE_PASSWORD", help="The key's password.", rich_help_panel=_TLS),
+    ] = None,
+    ssl_ca_certs: Annotated[
+        Path | None,
+        typer.Option(help="Only clients with a certificate of these authorities are answered.", rich_help_panel=_TLS),
+    ] = None,
+    log_format: Annotated[str, typer.Option(metavar="text|json", help="The log on stderr.")] = "text",
+    log_level: Annotated[str, typer.Option(metavar="debug|info|warning|error", help="What is logged.")] = "info",
+    access_log: Annotated[bool, typer.Option(help="Whether every request is a line of the log.")] = True,
     artifact: Additions = None,
 ) -> None:
     """Serve the artifacts over HTTP until Ctrl-C or SIGTERM; running requests finish first."""
     import dataclasses
 
-    from zerocost.api.artifact_api import create_app
     from zerocost.api.guard import is_loopback
-    from zerocost.api.server import serve as serve_app
+    from zerocost.api.logs import configure_logs
+    from zerocost.api.server import listen, run
     from zerocost.api.settings import Settings
-    from zerocost.cli.options import registry_with_warnings
+    from zerocost.api.supervisor import serve_workers
     from zerocost.errors import RangeError
 
-    settings = Settings.from_environment()
+    if engine not in ("uvicorn", "ray"):
+        raise RangeError(f"--engine: {engine!r} was given, 'uvicorn' or 'ray' is allowed", "engine")
+    if replicas is not None and engine != "ray":
+        raise RangeError("--replicas: replicas are those of --engine ray", "replicas")
+    tls = _tls(ssl_certfile, ssl_keyfile, ssl_keyfile_password, ssl_ca_certs)
+    if engine == "ray" and (workers > 1 or tls):
+        raise RangeError("--engine ray: processes are --replicas there, and TLS is a proxy's", "engine")
+    settings = dataclasses.replace(Settings.from_environment(), processes=workers, access_log=access_log)
     if no_auth:
         settings = dataclasses.replace(settings, auth=False)
     if settings.auth and not settings.has_token and not is_loopback(host):
@@ -53,4 +105,86 @@ def serve(
             "ZEROCOST_TOKEN) or --no-auth",
             "host",
         )
-    serve_app(create_app(registry_with_warnings(artifact, executor), settings), host, port)
+    # Whatever is wrong with the artifacts is said here, once, before a worker starts.
+    registry = registry_with_warnings(artifact, executor)
+    if engine == "ray":
+        _on_ray(artifact, executor, settings, host, port, 1 if replicas is None else replicas)
+        return
+    making = _MakeApp(artifact, executor, log_format, log_level, str(Path.cwd()))
+    with listen(host, port) as listener:
+        configure_logs(log_format, log_level)
+        if workers > 1:
+            serve_workers(making, settings, listener, log_config=None, **tls)
+        else:
+            run(making.of(registry, settings), listener, log_config=None, **tls)
+
+
+def _tls(certificate: Path | None, key: Path | None, password: str | None, authorities: Path | None) -> dict[str, Any]:
+    """The options of uvicorn for TLS; nothing without a certificate.
+
+    Raises:
+        RangeError: a key or authorities without a certificate.
+        OSError: a file that cannot be read, or is no certificate or not its key.
+    """
+    from zerocost.errors import RangeError
+
+    if certificate is None:
+        if key or password or authorities:
+            raise RangeError("--ssl-certfile: a certificate is needed for TLS", "ssl_certfile")
+        return {}
+    ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+        certificate,
+        key,
+        password or "",  # no password is no reason to ask for one
+    )
+    options: dict[str, Any] = {"ssl_certfile": str(certificate), "ssl_keyfile": None if key is None else str(key)}
+    options["ssl_keyfile_password"] = password
+    if authorities is not None:
+        options |= {"ssl_ca_certs": str(authorities), "ssl_cert_reqs": int(ssl.CERT_REQUIRED)}
+    return options
+
+
+@dataclass(frozen=True)
+class _MakeApp:
+    """Makes the app of a worker, in its process."""
+
+    artifact: list[str] | None
+    executor: str
+    log_format: str
+    log_level: str
+    folder: str
+
+    def __call__(self, settings: Settings) -> Any:
+        from zerocost.api.logs import configure_logs
+
+        configure_logs(self.log_format, self.log_level)
+        if self.artifact and self.folder not in sys.path:
+            sys.path.insert(0, self.folder)
+        return self.of(open_registry(self.artifact, self.executor)[0], settings)
+
+    def of(self, registry: ArtifactRegistry, settings: Settings) -> Any:
+        from zerocost.api.artifact_api import create_app
+        from zerocost.api.tracing import configure_export, is_wanted
+
+        if is_wanted(settings):
+            configure_export()
+        return create_app(registry, settings)
+
+
+def _on_ray(artifact: list[str] | None, executor: str, settings: Settings, host: str, port: int, replicas: int) -> None:
+    """Serves on Ray. Every replica makes a registry of its own, as the one here cannot travel."""
+    from zerocost.engine.ray_serve import serve as serve_on_ray
+
+    folder = str(Path.cwd())
+
+    def make_app() -> Any:
+        from zerocost.api.artifact_api import create_app
+
+        if artifact and folder not in sys.path:
+            sys.path.insert(0, folder)
+        return create_app(open_registry(artifact, executor)[0], settings)
+
+    def say(url: str) -> None:
+        typer.echo(f"Serving at {url} with {replicas} replica{'s' * (replicas > 1)} on Ray (Ctrl-C stops)", err=True)
+
+    serve_on_ray(make_app, host, port, replicas, on_ready=say)

@@ -6,6 +6,7 @@ statistics are off unless the environment says otherwise.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -18,21 +19,32 @@ def connect(address: str | None = None) -> Any:
     """The module ``ray``, connected to a cluster.
 
     Args:
-        address: of a running cluster (``"auto"``: the one on this machine); None starts one in this process. Where this
-            process is connected already, that connection is used.
+        address: of a running cluster (``"auto"``: the one on this machine); None: the one that ``RAY_ADDRESS`` names,
+            or one that this process starts, on the loopback address, and that ends with it. Where this process is
+            connected already, that connection is used.
 
     Raises:
         PluginError: Ray is not installed.
         ServiceUnavailable: there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        # Read when Ray is imported. Otherwise it listens on the address of the network card, also for itself alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError as error:
         raise PluginError("Ray is not installed; pip install 'zerocost[ray]' brings it") from error
     if not ray.is_initialized():
         try:
-            ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
+            dashboard = None if address else False
+            ray.init(
+                address or "local",
+                include_dashboard=dashboard,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         except ConnectionError as error:
             raise ServiceUnavailable(f"no Ray cluster answers at {address}: {error}", "address") from error
     return ray

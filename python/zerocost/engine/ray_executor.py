@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,19 +13,19 @@ import numpy.typing as npt
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.executor import PipelineStage
 from zerocost.engine.cluster import connect, failure
-from zerocost.errors import DeadlineExceeded, LimitExceeded
+from zerocost.engine.object_store import ObjectStore
+from zerocost.errors import DeadlineExceeded
 
 __all__ = ["RayExecutor"]
-
-_SMALL = 2**20
-"""Arrays of up to this many bytes fit any object store (Ray's smallest has 75 MiB)."""
 
 
 class RayExecutor:
     """Runs shards and stages on a Ray cluster. It is an :class:`zerocost.core.executor.Executor`.
 
     An array is put into the object store once for each call, from where every node fetches it once; workers read it
-    there without a copy. Lost work is run again; what cannot be run again is an error that names it.
+    there without a copy. What :meth:`share` returned is put there once for all calls, and the shards of large arrays
+    run on the same nodes at every call; so a weight that is shared travels once. Lost work is run again; what cannot be
+    run again is an error that names it.
     """
 
     def __init__(self, address: str | None = None, *, retries: int = 3) -> None:
@@ -39,6 +38,17 @@ class RayExecutor:
         self._ray = connect(address)
         self._retries = retries
         self._tasks: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
+        self._store = ObjectStore(self._ray)
+
+    @staticmethod
+    def share(array: npt.ArrayLike) -> npt.NDArray[Any]:
+        """A copy that nobody can write to, for weights that many calls use: its parts go to their nodes only once.
+
+        An array that somebody could write to is sent anew at every call, as nobody can know whether it was. The parts
+        stay in the object store for as long as the copy, or a view of it, is held.
+        """
+        given = np.asarray(array)
+        return np.ndarray(given.shape, given.dtype, buffer=given.tobytes())
 
     def shards(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """``function(*call)`` of every call as a Ray task; see :class:`zerocost.core.executor.Executor`."""
@@ -46,9 +56,12 @@ class RayExecutor:
         task = self._tasks.get(function)
         if task is None:
             # Ray sends a function to the workers once for each remote function that is made of it.
-            task = self._tasks[function] = ray.remote(function).options(max_retries=self._retries)
-        store = _Store(ray)
-        results = [task.remote(*map(store.put, call)) for call in calls]
+            task = self._tasks[function] = ray.remote(function)
+        put, place = self._store.for_call()
+        sent = [tuple(map(put, call)) for call in calls]
+        results = [
+            task.options(max_retries=self._retries, **place(shard)).remote(*call) for shard, call in enumerate(sent)
+        ]
         gathered: list[Any] = []
         try:
             for shard, result in enumerate(results):
@@ -69,7 +82,8 @@ class RayExecutor:
     ) -> list[Any]:
         """Every micro-batch through every stage, an actor for each stage; micro-batches go from actor to actor.
 
-        Under ``"1f1b"`` at most as many micro-batches are on the way as there are stages.
+        Under ``"1f1b"`` stage s of S starts a micro-batch only when at most S - s - 1 others that it has finished, or
+        stages behind it, have not left the pipeline.
 
         Raises:
             DeadlineExceeded: the context's deadline passed; the stages are stopped.
@@ -80,16 +94,23 @@ class RayExecutor:
         remote = ExecutionContext(context.artifact_name, context.interface, context.mode, metadata)
         kind = ray.remote(_StageActor).options(max_restarts=self._retries, max_task_retries=self._retries)
         actors = [kind.remote(stage) for stage in stages]
-        store = _Store(ray)
+        put, _ = self._store.for_call()
         leaving: list[Any] = []
+        left: list[Any] = []
         try:
             for micro_batch, batch in enumerate(batches):
                 if schedule == "1f1b" and micro_batch >= len(stages):
-                    ray.wait([leaving[micro_batch - len(stages)]], timeout=_left(deadline), fetch_local=False)
-                reference = store.put(batch)
-                for actor in actors:
-                    reference = actor.run.remote(reference, micro_batch, axis, remote)
+                    # Not put before it may start: what waits would fill the object store.
+                    ray.wait([left[micro_batch - len(stages)]], timeout=_left(deadline))
+                reference, gone = put(batch), None
+                for stage, actor in enumerate(actors):
+                    before = micro_batch - (len(stages) - stage)
+                    after = left[before] if schedule == "1f1b" and before >= 0 else None
+                    reference, gone = actor.run.options(num_returns=2).remote(
+                        reference, micro_batch, axis, remote, after
+                    )
                 leaving.append(reference)
+                left.append(gone)
             what = f"a stage of the pipeline ({', '.join(stage.name for stage in stages)}), micro-batch"
             return [_get(ray, result, f"{what} {index}", deadline) for index, result in enumerate(leaving)]
         finally:
@@ -103,36 +124,12 @@ class _StageActor:
     def __init__(self, stage: PipelineStage) -> None:
         self._stage = stage
 
-    def run(self, batch: Any, micro_batch: int, axis: int, context: ExecutionContext) -> Any:
-        return self._stage(batch, micro_batch, axis, context)
+    def run(self, batch: Any, micro_batch: int, axis: int, context: ExecutionContext, after: None) -> tuple[Any, None]:
+        """The stage's result, and a sign that it is there.
 
-
-class _Store:
-    """Puts each array of a call into the object store once."""
-
-    def __init__(self, ray: Any) -> None:
-        self._ray = ray
-        self._references: dict[int, Any] = {}
-
-    @cached_property
-    def _room(self) -> int:
-        """The bytes that the smallest object store of a node holds. Asking costs more than a small task."""
-        sizes = [node["Resources"].get("object_store_memory", 0) for node in self._ray.nodes() if node["Alive"]]
-        return int(min(sizes, default=0))
-
-    def put(self, value: Any) -> Any:
-        """A reference to an array; anything else as it is."""
-        if not isinstance(value, np.ndarray):
-            return value
-        if id(value) not in self._references:
-            if value.nbytes > _SMALL and value.nbytes > self._room:
-                raise LimitExceeded(
-                    f"an array of {value.nbytes:,} bytes was given, the object store of a node holds {self._room:,}; "
-                    "start Ray with more object_store_memory, or cut the array into more parts"
-                )
-            # A strided array would be copied into the message itself instead of the store.
-            self._references[id(value)] = self._ray.put(np.ascontiguousarray(value))
-        return self._references[id(value)]
+        Ray starts no call before its arguments are there: who must wait for a result takes its sign, which is small.
+        """
+        return self._stage(batch, micro_batch, axis, context), None
 
 
 def _get(ray: Any, result: Any, what: str, deadline: float | None = None) -> Any:

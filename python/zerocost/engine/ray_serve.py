@@ -1,0 +1,218 @@
+"""An ASGI app on Ray Serve: the same app as under uvicorn, in one process or more on any node of the cluster.
+
+Ray's proxy takes the requests and hands them, scope and all, to the replicas; so tokens, the loopback rule, limits and
+errors are the app's own, as everywhere. What belongs to a process is each replica's own: metrics, statistics, what
+``lru_cache`` holds, and which artifacts an administrator has unloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from zerocost.engine.cluster import connect
+from zerocost.errors import DatatypeError, PluginError, RangeError, ServiceUnavailable
+
+__all__ = ["deployed", "serve"]
+
+_NAME = "zerocost"
+_ONGOING = 100_000
+"""What Ray lets a replica take at once: everything. How many compute, wait or are sent away is the app's to say."""
+_DRAIN_SECONDS = 120.0
+
+
+def serve(
+    make_app: Callable[[], Any],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    replicas: int = 1,
+    *,
+    address: str | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serves until SIGINT or SIGTERM; running requests finish first. Errors are :func:`deployed`'s.
+
+    Args:
+        make_app: see :func:`deployed`, as for the next four.
+        host: the address.
+        port: the port.
+        replicas: how many processes answer.
+        address: of the cluster.
+        on_ready: is told the URL once the replicas answer.
+    """
+    stop = threading.Event()
+    with _signals(stop) as install, deployed(make_app, host, port, replicas, address=address) as url:
+        install()  # Ray has put handlers of its own where these were
+        if on_ready is not None:
+            on_ready(url)
+        while not stop.wait(1.0):  # in pieces: a wait without an end takes no signals on some systems
+            pass
+
+
+@contextlib.contextmanager
+def deployed(
+    make_app: Callable[[], Any],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    replicas: int = 1,
+    *,
+    address: str | None = None,
+) -> Iterator[str]:
+    """An app on Ray Serve while the block runs; afterwards running requests finish and Serve is shut down.
+
+    A replica reserves no CPUs, so that shards and stages of its requests find some; the replicas of a node share its
+    cores (``ZEROCOST_NUM_THREADS``, where it is set, is passed on instead).
+
+    Args:
+        make_app: makes the app; every replica calls it. It is sent there with cloudpickle.
+        host: the address that Ray's proxy listens on, on the head node of the cluster.
+        port: its port; 0 takes a free one.
+        replicas: how many processes answer, at least 1.
+        address: of the cluster; see :func:`zerocost.engine.cluster.connect`.
+
+    Yields:
+        The URL, once every replica answers.
+
+    Raises:
+        DatatypeError: ``replicas`` is no integer.
+        RangeError: ``replicas`` below 1.
+        PluginError: Ray Serve is not installed.
+        ServiceUnavailable: no cluster at the address, a cluster on which Serve runs already, or the app did not start.
+        OSError: the address is taken, or is not this machine's.
+    """
+    if isinstance(replicas, bool) or not isinstance(replicas, int):
+        raise DatatypeError(f"replicas: {replicas!r} was given, an integer is needed", "replicas")
+    if replicas < 1:
+        raise RangeError(f"replicas: {replicas} was given, at least 1 is needed", "replicas")
+    ray, ours = connect(address), False
+    try:
+        from ray import serve as ray_serve
+    except ImportError as error:
+        raise PluginError("Ray Serve is not installed; pip install 'zerocost[ray]' brings it") from error
+    try:
+        with contextlib.suppress(ValueError):
+            ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+            raise ServiceUnavailable("Ray Serve runs on this cluster already; it has one address and one owner")
+        port = _free(host, port)
+        ours = True
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        ray_serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": host, "port": port},
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # starting has set it again
+        deploy(make_app, replicas)
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        if ours:
+            try:
+                # First the app, which lets running requests finish, then the proxy that they go through.
+                with contextlib.suppress(Exception):
+                    ray_serve.delete(_NAME)
+            finally:
+                ray_serve.shutdown()
+
+
+def deploy(make_app: Callable[[], Any], replicas: int) -> None:
+    """Puts the app where Serve runs, in place of the one that was there.
+
+    Raises:
+        ServiceUnavailable: it did not start.
+    """
+    from ray import serve as ray_serve
+
+    def build() -> Any:
+        return _BehindProxy(make_app())
+
+    deployment = ray_serve.deployment(
+        ray_serve.ingress(build)(type("Zerocost", (), {})),
+        name=_NAME,
+        num_replicas=replicas,
+        max_ongoing_requests=_ONGOING,
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=_DRAIN_SECONDS,
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": _environment(replicas)}},
+    )
+    try:
+        ray_serve.run(deployment.bind(), name=_NAME, route_prefix="/")
+    except RuntimeError as error:
+        raise ServiceUnavailable(f"the app did not start on Ray Serve: {_reason() or error}") from error
+
+
+def _reason() -> str:
+    """What the exception in a replica said: the last line of its traceback, which Serve keeps as the status."""
+    from ray import serve as ray_serve
+
+    found = ray_serve.status().applications.get(_NAME)
+    messages = [] if found is None else [deployment.message for deployment in found.deployments.values()]
+    lines = [line for message in messages for line in message.strip().splitlines()]
+    return lines[-1].strip() if lines else ""
+
+
+class _BehindProxy:
+    """Makes answers that Ray's proxy can take.
+
+    It puts the request's id on the answer itself (having put it into the request), and what it is handed must be
+    bytes: views of arrays cannot travel to another process.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._app, name)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_on(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [pair for pair in message["headers"] if pair[0].lower() != b"x-request-id"]
+            elif not isinstance(message.get("body", b""), bytes):
+                message["body"] = bytes(message["body"])
+            await send(message)
+
+        await self._app(scope, receive, send_on)
+
+
+def _environment(replicas: int) -> dict[str, str]:
+    """The replicas' share of the cores: without it Ray would give each one thread."""
+    import ray
+
+    if os.environ.get("ZEROCOST_NUM_THREADS"):
+        return {"ZEROCOST_NUM_THREADS": os.environ["ZEROCOST_NUM_THREADS"]}
+    cores = [int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"]]
+    on_one_node = -(-replicas // max(1, len(cores)))
+    return {"ZEROCOST_NUM_THREADS": str(max(1, min(cores, default=1) // on_one_node))}
+
+
+def _free(host: str, port: int) -> int:
+    """The port, or a free one for 0: Ray's proxy would fail on a taken one in a log that nobody sees."""
+    with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _signals(stop: threading.Event) -> Iterator[Callable[[], None]]:
+    """SIGINT and SIGTERM set ``stop`` from when what is yielded is called; one more does not wait for requests."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    def install() -> None:
+        for number in before:
+            signal.signal(number, on_signal)
+
+    try:
+        yield install
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

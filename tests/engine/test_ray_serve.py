@@ -1,0 +1,177 @@
+"""The REST tests of ``tests/api`` against the same app on Ray Serve, behind Ray's proxy."""
+
+import sys
+import threading
+from pathlib import Path
+
+import httpx2
+import pytest
+import tritonclient.http as tritonclient
+
+import zerocost
+from api import test_equality, test_native, test_open_inference
+from engine.cluster import MARKS
+
+pytestmark = MARKS
+
+TESTS = str(Path(__file__).resolve().parent.parent)
+
+ELSEWHERE = {
+    "test_the_coroutines_answer_as_the_specification_says": "has no server",
+    "test_settings_from_the_environment": "has no server",
+    "test_the_app_is_made_when_it_is_asked_for": "has no server",
+    "test_other_addresses_are_refused_without_a_token": "calls the rule itself; the proxy's address reaches it (below)",
+    "test_request_ids": "the proxy repeats whatever id it was sent, also one that zerocost would replace (below)",
+    "test_any_other_exception_is_told_in_the_log_only": "reads the log, which is the replica's (the answer: below)",
+}
+"""Shared tests that say nothing about Ray Serve, or cannot hold there as they are written, and why."""
+
+
+def shared(module):
+    """The tests of a module, to stand in a class."""
+    return {
+        name: staticmethod(test)
+        for name, test in vars(module).items()
+        if name.startswith("test_") and name not in ELSEWHERE
+    }
+
+
+class Deployments:
+    """One Ray Serve, whose app is exchanged when a test needs another one."""
+
+    def __init__(self, url):
+        self._url = url
+        self._there = None
+
+    def client(self, kind, replicas=1, **settings):
+        wanted = (kind, replicas, settings)
+        if self._there != wanted:
+            from zerocost.engine.ray_serve import deploy
+
+            deploy(maker(kind, settings), replicas)
+            self._there = wanted
+        return httpx2.Client(base_url=self._url, trust_env=False, timeout=60)
+
+
+def maker(kind, settings):
+    """Makes the app in a replica, which has to find the tests' samples first."""
+    tests = TESTS
+
+    def make_app():
+        if tests not in sys.path:
+            sys.path.insert(0, tests)
+        from api import samples
+        from zerocost import create_app, default_registry
+        from zerocost.api.settings import Settings
+
+        if kind == "both":
+            registry = default_registry()
+            more = samples.sample_registry()
+            for name in more:
+                registry.register_artifact(name, more[name].implementation, more[name].interface)
+        else:
+            registry = {"sample": samples.sample_registry, "echo": samples.echo_registry}[kind]()
+        return create_app(registry, Settings(**settings))
+
+    return make_app
+
+
+@pytest.fixture(scope="module")
+def deployments(cluster):
+    from zerocost.engine.ray_serve import deployed
+
+    with deployed(maker("sample", {}), port=0) as url:
+        yield Deployments(url)
+
+
+@pytest.fixture
+def serve(deployments):
+    """As ``serve`` of ``tests/api``: the registry is made anew in the replica."""
+    clients = []
+
+    def start(registry, **settings):
+        clients.append(deployments.client("echo" if "echo" in registry else "sample", **settings))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        client.close()
+
+
+class TestNative:
+    locals().update(shared(test_native))
+
+    @pytest.fixture
+    def client(self, deployments):
+        with deployments.client("sample", replicas=2) as client:
+            yield client
+
+
+class TestOpenInference:
+    """One replica: statistics and what is loaded are each replica's own."""
+
+    locals().update(shared(test_open_inference))
+
+    @pytest.fixture
+    def server(self, deployments):
+        with deployments.client("echo") as client:
+            yield client
+
+    @pytest.fixture
+    def client(self, server):
+        address = f"{server.base_url.host}:{server.base_url.port}"
+        with tritonclient.InferenceServerClient(address, concurrency=4) as client:
+            yield client
+
+
+class TestEquality:
+    locals().update(shared(test_equality))
+
+    @pytest.fixture
+    def clients(self, deployments):
+        with deployments.client("both", replicas=2) as client:
+            yield {"built-in": client, "sample": client}
+
+
+def test_an_exception_is_told_in_the_log_only(deployments):
+    with deployments.client("sample", replicas=2) as client:
+        for how in ("key", "no dict", "object"):
+            answer = client.post("/artifacts/picky/execute", json={"how": how})
+            document = test_native.problem(answer, 500, "internal")
+            assert "passwd" not in str(document)
+
+
+def test_the_answers_carry_their_stages_and_one_request_id(deployments):
+    with deployments.client("sample", replicas=2) as client:
+        body = {"attention_matrix": [[1.0]]}
+        answer = client.post("/artifacts/scale/execute", json=body, headers={"x-request-id": "abc"})
+        assert answer.headers.get_list("x-request-id") == ["abc"]
+        assert "compute;dur=" in answer.headers["server-timing"]
+
+
+def test_requests_are_shared_between_the_replicas(deployments):
+    with deployments.client("sample", replicas=2) as client:
+        statuses = []
+
+        def call():
+            statuses.append(client.post("/artifacts/picky/execute", json={"how": "sleep"}).status_code)
+
+        threads = [threading.Thread(target=call) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * 16
+        pages = {client.get("/metrics").text for _ in range(40)}
+        # Each replica counts its own: there are as many series of numbers as replicas.
+        counts = {page.partition('zerocost_answers_total{status="200"} ')[2].split("\n")[0] for page in pages}
+        assert len(counts) > 1
+
+
+def test_a_second_serve_on_the_cluster_is_refused(deployments):
+    from zerocost.engine.ray_serve import deployed
+
+    with pytest.raises(zerocost.ServiceUnavailable, match="runs on this cluster already"), deployed(maker("echo", {})):
+        pass
+    with deployments.client("sample", replicas=2) as client:
+        assert client.get("/livez").status_code == 200, "the first one goes on"

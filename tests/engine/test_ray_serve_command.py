@@ -1,0 +1,106 @@
+"""Starting and stopping Ray Serve: ``zerocost serve --engine ray``, and what cannot be served."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+import zerocost
+from api.test_server import free_port
+from engine.cluster import MARKS, descendants, wait_for_the_end
+from zerocost.engine.ray_serve import deployed
+
+pytestmark = MARKS
+
+SAMPLES = Path(__file__).resolve().parent.parent / "api" / "samples.py"
+
+
+def command(*options):
+    """``zerocost serve --engine ray`` in a process of its own, on a cluster of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    arguments = [sys.executable, "-m", "zerocost", "serve", "--engine", "ray", *options]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_loses_nothing_and_leaves_nothing(cluster, tmp_path, monkeypatch, number):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SAMPLES.read_text())
+    before = descendants()
+    server = command("--port", str(free_port()), "--replicas", "2", "--artifact", "picky=mine:Picky")
+    try:
+        line = next(line for line in server.stderr if "Serving at" in line)
+        assert "with 2 replicas on Ray" in line
+        url = line.split()[2]
+        answers = []
+
+        def call():
+            answer = httpx2.post(f"{url}/artifacts/picky/execute", json={"how": "sleep"}, trust_env=False, timeout=30)
+            answers.append(answer.status_code)
+
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        server.send_signal(number)
+        for thread in threads:
+            thread.join()
+        assert answers == [200] * 4
+        server.stderr.read()
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.wait()
+        server.stderr.close()
+    wait_for_the_end(before)
+
+
+# What cannot be served
+
+
+def broken():
+    raise LookupError("no such model")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "error"), [(0, zerocost.RangeError), (True, zerocost.DatatypeError), (1.5, zerocost.DatatypeError)]
+)
+def test_replicas_that_cannot_be_are_refused(replicas, error):
+    with pytest.raises(error, match=f"replicas: {replicas} was given"), deployed(broken, replicas=replicas):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "mpi"], "--engine: 'mpi' was given, 'uvicorn' or 'ray' is allowed"),
+        (["--replicas", "2"], "--replicas: replicas are those of --engine ray"),
+        (["--engine", "ray", "--host", "0.0.0.0"], "--host: 0.0.0.0 can be reached from elsewhere"),
+        (["--engine", "ray", "--artifact", "x=nothing:Nothing"], "nothing"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(capsys, options, message):
+    from zerocost.cli.app import main
+
+    assert main(["serve", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_app_that_cannot_be_made_is_an_error_that_says_why(cluster):
+    with pytest.raises(zerocost.ServiceUnavailable, match="no such model"), deployed(broken, port=0):
+        pass
+
+
+def test_a_port_that_is_taken_is_said(cluster):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(OSError, match="in use"), deployed(broken, port=port):
+            pass
