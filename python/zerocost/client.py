@@ -198,6 +198,7 @@ def _read(response: httpx2.Response) -> dict[str, Any]:
         array = arrays[slot.name] = aligned_empty(slot.shape, slot.dtype)
         if slot.nbytes:
             stream.fill(array.reshape(-1).view(np.uint8).data)
+    stream.finish()
     return {**grouped(arrays), **orjson.loads(text)}
 
 
@@ -225,6 +226,11 @@ class _Stream:
             target[filled : filled + len(taken)] = taken
             filled += len(taken)
             self._pending = self._pending[len(taken) :]
+
+    def finish(self) -> None:
+        """Sees that there is nothing more; a connection whose answer was read to its end can be used again."""
+        if self._pending or any(self._chunks):
+            raise ShapeError("there is more after the last tensor of the answer")
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

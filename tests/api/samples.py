@@ -58,7 +58,7 @@ class Picky(Artifact):
         if how == "no dict":
             return "no dict"
         if how == "metadata":
-            return dict(context.metadata, limits=None)
+            return dict(context.metadata, limits=None, span=None)
         if how == "object":
             return {"value": object()}
         if how == "numbers":
@@ -76,6 +76,17 @@ class Picky(Artifact):
                 ]
             }
         return {"how": how}
+
+
+class Stuck(Artifact):
+    """Does not end while anybody waits."""
+
+    def get_schema(self):
+        return {"type": "object", "properties": {}}
+
+    def execute(self, input_data, context):
+        time.sleep(600)
+        return {}
 
 
 class Huge(Artifact):

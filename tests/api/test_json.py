@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zerocost import DatatypeError, LimitExceeded, MalformedJSON, RangeError, ShapeError
 from zerocost._kernels import json_spans, read_json, write_json
 
+ASCII = st.characters(codec="ascii")
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 
@@ -88,6 +89,68 @@ def test_arrays_are_the_same_doubles(numbers):
     array = read_json(text, {"a": ("FP64", False)})["a"]
     assert array.tobytes() == np.array(numbers, dtype=np.float64).tobytes()
     assert write_json(array) == write_json(numbers)
+
+
+NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?", fullmatch=True, alphabet=ASCII)
+SEPARATORS = st.sampled_from([",", ", ", " ,\n\t", ",  "])
+
+
+def in_the_middle(numbers):
+    """A text with so much in front of the numbers and behind them that they are read the fast way."""
+    return '{"' + "x" * 40 + '": "", "a": [' + numbers + '], "' + "y" * 40 + '": ""}'
+
+
+@settings(max_examples=500)
+@given(st.lists(NUMBERS, min_size=1), SEPARATORS)
+def test_numbers_of_any_spelling_are_the_same_doubles(numbers, separator):
+    text = in_the_middle(separator.join(numbers)).encode()
+    expected = np.array([float(number) for number in numbers])
+    if np.isinf(expected).any():
+        with pytest.raises(RangeError):
+            read_json(text, {"a": ("FP64", False)})
+        return
+    assert read_json(text, {"a": ("FP64", False)})["a"].tobytes() == expected.tobytes()
+
+
+@settings(max_examples=500)
+@given(st.text(alphabet="0123456789.eE+-, ][", max_size=40))
+def test_the_same_lists_of_numbers_are_refused(numbers):
+    text = in_the_middle(numbers)
+    try:
+        expected = np.array(reference(text)["a"], dtype=np.float64)
+    except (ValueError, OverflowError, RecursionError):
+        with pytest.raises((MalformedJSON, ShapeError, RangeError, DatatypeError)):
+            read_json(text.encode(), {"a": ("FP64", False)})
+        return
+    try:
+        array = read_json(text.encode(), {"a": ("FP64", False)})["a"]
+    except RangeError:
+        assert np.isinf(expected).any(), "only numbers beyond float64 are refused beside"
+    else:
+        assert array.shape == expected.shape
+        assert np.array_equal(array, expected)
+
+
+@pytest.mark.parametrize("datatype", ["UINT8", "INT8", "INT32", "UINT64", "INT64"])
+@given(st.data())
+def test_whole_numbers_of_any_length(datatype, data):
+    limits = np.iinfo(datatype.lower())
+    numbers = data.draw(st.lists(st.integers(int(limits.min), int(limits.max)), min_size=1))
+    array = read_json(in_the_middle(", ".join(map(str, numbers))).encode(), {"a": (datatype, False)})["a"]
+    assert array.tolist() == numbers
+    beyond = data.draw(st.sampled_from([int(limits.min) - 1, int(limits.max) + 1]))
+    with pytest.raises(RangeError):
+        read_json(in_the_middle(f"1, {beyond}, 2").encode(), {"a": (datatype, False)})
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int16, np.uint8, np.bool_])
+def test_runs_of_zeros_are_written_in_full(dtype):
+    chosen = np.random.default_rng(0)
+    for length in (0, 1, 2, 63, 64, 65, 127, 128, 129, 1000):
+        for share in (0.0, 0.5, 0.98, 1.0):
+            values = np.where(chosen.random((3, length)) < share, 0, chosen.integers(1, 100, (3, length))).astype(dtype)
+            assert json.loads(write_json(values)) == values.tolist()
+    assert write_json(np.array([0.0, -0.0, 0.0])) == b"[0.0,-0.0,0.0]"
 
 
 @pytest.mark.parametrize("text", [b"\xff", b'"\xc3"', b'"\xed\xa0\x80"', b"\xff\xfe[\x00]\x00"])

@@ -412,6 +412,27 @@ def test_elements_of_inputs_and_outputs(serve):
     problem(chain(client, [step]), 413, "limit")
 
 
+def test_work_that_grows_faster_than_the_arrays(serve):
+    client = serve()
+
+    def attend(queries, keys, d, d_v):
+        shapes = {"query": (queries, d), "key": (keys, d), "value": (keys, d_v)}
+        inputs = {
+            name: {"dtype": "FP32", "shape": shape, "data": [0.0] * (shape[0] * shape[1])}
+            for name, shape in shapes.items()
+        }
+        return execute(client, "scaled_dot_product_attention", **inputs)
+
+    # A small body that asks for 2^48 scores.
+    problem(attend(1 << 24, 1 << 24, 0, 0), 413, "limit")
+    problem(attend(1 << 24, 1 << 13, 0, 1), 413, "limit")
+    assert attend(64, 64, 4, 4).status_code == 200
+    small = serve(max_operations=1000)
+    client = small
+    problem(attend(10, 10, 4, 4), 413, "limit")
+    assert attend(2, 2, 4, 4).status_code == 200
+
+
 def test_steps_and_fan_out(serve):
     client = serve(sample_registry(), max_steps=3, max_fan_out=4)
     step = {"artifact": "picky", "params": {"how": "fine"}}
@@ -434,7 +455,7 @@ def test_deadlines(serve):
 
 
 def test_more_than_can_wait_is_sent_away(serve):
-    client = serve(sample_registry(), workers=1, max_waiting=1)
+    client = serve(sample_registry(), slots=1, max_waiting=1)
     statuses = []
 
     def call():

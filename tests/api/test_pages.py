@@ -1,6 +1,5 @@
 """Metrics, timings, the OpenAPI description and its page."""
 
-import json
 import re
 
 import jsonschema_rs
@@ -50,15 +49,47 @@ def test_the_description_is_made_of_the_artifacts_schemas(make):
             assert validator.is_valid(example), list(validator.iter_errors(example))
             answer = client.post(f"/artifacts/{name}/execute", json=example)
             assert answer.status_code == 200, answer.text
-        chain = description["components"]["schemas"]["Chain"]
-        assert jsonschema_rs.is_valid(chain, {"pipeline": [{"artifact": "scale"}]})
+        execute = description["paths"]["/chains/execute"]["post"]
+        chain = execute["requestBody"]["content"]["application/json"]["schema"]
+        assert jsonschema_rs.is_valid(chain, {"pipeline": [{"artifact": next(iter(registry))}]})
 
 
-def test_the_page_loads_nothing_from_elsewhere(client):
-    page = client.get("/docs")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_load_nothing_from_elsewhere(client, path):
+    page = client.get(path)
     assert page.headers["content-type"].startswith("text/html")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page.text)
-    assert json.dumps(page.text)
+
+
+def test_metrics_of_the_memory_that_is_served():
+    with serving(default_registry()) as client:
+        for key in ("a", "b"):
+            client.post("/artifacts/lru_cache/execute", json={"operation": "put", "key": key, "value": key * 10})
+        client.post("/artifacts/lru_cache/execute", json={"key": "a"})
+        client.post("/artifacts/lru_cache/execute", json={"key": "c"})
+        client.post("/artifacts/lru_cache/execute", json={"operation": "delete", "key": "b"})
+        page = client.get("/metrics").text
+    for line in (
+        'zerocost_memory_hits_total{artifact="lru_cache"} 1.0',
+        'zerocost_memory_misses_total{artifact="lru_cache"} 1.0',
+        'zerocost_memory_entries{artifact="lru_cache"} 1.0',
+        'zerocost_memory_evictions_total{artifact="lru_cache",cause="explicit"} 1.0',
+        'zerocost_stage_seconds_count{artifact="lru_cache",stage="total"} 5.0',
+        "zerocost_workers 1.0",
+        "zerocost_ready 1.0",
+    ):
+        assert line in page, line
+    assert "process_resident_memory_bytes" in page
+
+
+def test_services_are_timed_and_counted():
+    with serving(default_registry()) as client:
+        answer = client.post("/services/tokenizer/count", json={"text": "a"})
+        assert re.fullmatch(r"read;dur=\S+, compute;dur=\S+, write;dur=\S+, copied.*", answer.headers["server-timing"])
+        assert client.get("/services/memory/entries/nothing").status_code == 404
+        page = client.get("/metrics").text
+    assert 'zerocost_stage_seconds_count{artifact="services/tokenizer/count",stage="total"} 1.0' in page
+    assert 'zerocost_failures_total{artifact="services/memory/entries"} 1.0' in page

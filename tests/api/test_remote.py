@@ -10,10 +10,12 @@ import pytest
 import safetensors.numpy
 
 import zerocost
+from api.attack import attacked
 from api.conftest import serving
 from api.samples import echo_registry, sample_registry
 from api.wire import same
 from zerocost import ArtifactCommunicationService, ArtifactRegistry, ExecutionContext, RemoteArtifact
+from zerocost.api.protocol import Protocol
 from zerocost.api.server import background_server
 from zerocost.api.settings import Settings
 
@@ -66,6 +68,18 @@ def test_values_of_every_kind(remote):
         "object": {"a": {"b": [None, True]}},
     }
     assert same({**inputs, "number": 0.5}, remote("echo").execute(inputs, context("echo")))
+
+
+def test_one_connection_is_enough(monkeypatch):
+    opened = []
+    made = Protocol.connection_made
+    monkeypatch.setattr(Protocol, "connection_made", lambda self, transport: (opened.append(1), made(self, transport)))
+    with background_server(zerocost.create_app(sample_registry(), Settings())) as url:
+        artifact = RemoteArtifact(url, "scale")
+        for _ in range(5):
+            artifact.execute({"attention_matrix": MATRIX}, context())
+        artifact.close()
+    assert len(opened) == 1
 
 
 def test_it_describes_itself_and_can_be_registered(remote):
@@ -122,7 +136,7 @@ def test_deadlines_and_tokens(remote, serve):
 
 
 def test_a_busy_server_is_asked_again(serve):
-    url = str(serve(sample_registry(), workers=1, max_waiting=0).base_url)
+    url = str(serve(sample_registry(), slots=1, max_waiting=0).base_url)
     artifact = RemoteArtifact(url, "picky")
     results = []
 
@@ -159,7 +173,55 @@ def test_a_chain_over_two_servers_one_of_which_goes_away(serve):
     far.close()
 
 
+def test_a_server_that_is_killed_in_the_middle_of_a_step(serve):
+    here = ArtifactRegistry()
+    with attacked() as far:
+        url = f"http://127.0.0.1:{far.port}"
+        near = RemoteArtifact(str(serve(sample_registry()).base_url), "scale")
+        here.register_artifact("near", near, "attention")
+        sleeping = RemoteArtifact(url, "picky")
+        here.register_artifact("far", sleeping, "custom")
+        killer = threading.Timer(0.3, far.process.kill)
+        killer.start()
+        pipeline = [{"artifact": "near"}, {"artifact": "far", "params": {"how": "sleep"}}]
+        with pytest.raises(zerocost.ServiceUnavailable, match=url) as raised:
+            ArtifactCommunicationService(here).chain_artifacts(pipeline, {"attention_matrix": MATRIX})
+        killer.join()
+    assert "in step 1 (far) of the chain" in raised.value.__notes__
+    near.close()
+    sleeping.close()
+
+
 # The format, by the library that it comes from
+
+
+def test_chains_as_safetensors(server):
+    pipeline = [{"artifact": "scale", "params": {"factor": 3}}, {"artifact": "pieces", "params": {"num_splits": 2}}]
+
+    def post(tensors, accept=TYPE, **more):
+        body = safetensors.numpy.save(tensors, {"json": json.dumps({"pipeline": pipeline, **more})})
+        return server.post("/chains/execute", content=body, headers={"content-type": TYPE, "accept": accept})
+
+    local = ArtifactCommunicationService(echo_registry())
+    expected = local.chain_artifacts(pipeline, {"attention_matrix": MATRIX})["result"]
+    for answer in (post({"attention_matrix": MATRIX}), post({"attention_matrix": MATRIX}, trace=True)):
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == TYPE
+        found = safetensors.numpy.load(answer.content)
+        assert all(same(found[f"result.{index}"], piece) for index, piece in enumerate(expected))
+    size = int.from_bytes(answer.content[:8], "little")
+    others = json.loads(json.loads(answer.content[8 : 8 + size])["__metadata__"]["json"])
+    assert [step["artifact"] for step in others["trace"]] == ["scale", "pieces"]
+    assert 'copied;desc="48 bytes"' in answer.headers["server-timing"]
+    # Tensors in, JSON out, and the other way round.
+    assert post({"attention_matrix": MATRIX}, "application/json").json()["data"]["result"][0] == expected[0].tolist()
+    request = {"pipeline": pipeline, "initial_input": {"attention_matrix": MATRIX.tolist()}}
+    answer = server.post("/chains/execute", json=request, headers={"accept": TYPE})
+    assert safetensors.numpy.load(answer.content)["result.1"].tolist() == expected[1].tolist()
+    # What cannot be.
+    assert post({"attention_matrix": MATRIX}, initial_input={"attention_matrix": [[1.0]]}).status_code == 422
+    assert post({}).status_code == 422
+    assert server.post("/chains/execute", content=b"1", headers={"content-type": TYPE}).status_code == 422
 
 
 def test_safetensors_by_another_implementation(server):

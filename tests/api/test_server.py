@@ -98,8 +98,14 @@ def test_outputs_that_would_not_fit_are_refused_before_they_are_computed():
     with serving() as client:
         answer = client.post("/artifacts/scaled_dot_product_attention/execute", json=inputs)
         assert answer.status_code == 413, answer.text
-        answer = client.post("/artifacts/tensor_parallel/execute", json={"tensor": [1.0], "num_splits": 10**9})
-        assert answer.status_code == 413, answer.text
+        many = {"tensor": [1.0], "num_splits": 10**9}
+        answer = client.post("/artifacts/tensor_parallel/execute", json=many)
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["errors"][0]["pointer"] == "/num_splits"
+        chain = {"pipeline": [{"artifact": "tensor_parallel"}], "initial_input": many}
+        assert client.post("/chains/execute", json=chain).status_code == 422
+        answer = client.post("/artifacts/tensor_parallel/execute", json={**many, "num_splits": 1000})
+        assert len(answer.json()["data"]["result"]) == 1000
 
 
 def test_slow_senders_are_ended():

@@ -1,9 +1,16 @@
 import concurrent.futures
+import http.client
+import threading
+import time
+from urllib.parse import urlsplit
 
 import numpy as np
+import orjson
 import pytest
 
-from zerocost import AttentionArtifact, MemoryArtifact, SimplifiedModelService, default_registry
+from zerocost import AttentionArtifact, MemoryArtifact, SimplifiedModelService, create_app, default_registry
+from zerocost.api.server import background_server
+from zerocost.api.settings import Settings
 
 
 class FirstOnly(AttentionArtifact):
@@ -93,6 +100,47 @@ def test_concurrent_requests_get_their_own_numbers(serve, registry):
         answers = list(pool.map(lambda ids: ask(client, "model/forward", {"input_ids": ids}).json(), every))
     for ids, answer in zip(every, answers, strict=True):
         np.testing.assert_allclose(answer["output"]["pooled"], service.forward(ids).pooled, atol=2e-6)
+
+
+class Waits(AttentionArtifact):
+    """Waits for a sign, and notes how long the sequences were."""
+
+    def __init__(self):
+        self.lengths, self.go = [], threading.Event()
+
+    def process_attention(self, attention_matrix):
+        self.lengths.append(attention_matrix.shape[-1])
+        assert self.go.wait(20)
+        return attention_matrix
+
+
+def test_whoever_goes_away_is_not_computed(registry):
+    waits = Waits()
+    registry.register_artifact("waits", waits, "attention")
+    chosen = {"attention": {"artifact": "waits"}}
+
+    def body(length):
+        return orjson.dumps({"input_ids": [1] * length, "artifacts": chosen})
+
+    def post(connection, length):
+        connection.request("POST", "/services/model/forward", body(length), {"content-type": "application/json"})
+
+    with background_server(create_app(registry, Settings())) as url:
+        port = urlsplit(url).port
+        first, gone, stays = (http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(3))
+        post(first, 2)
+        while not waits.lengths:
+            time.sleep(0.005)
+        post(gone, 3)
+        post(stays, 4)
+        time.sleep(0.3)
+        gone.close()
+        time.sleep(0.3)
+        waits.go.set()
+        for connection in (first, stays):
+            assert connection.getresponse().status == 200
+            connection.close()
+    assert set(waits.lengths) == {2, 4}
 
 
 def test_embed_says_what_was_truncated(serve, registry):

@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from zerocost.api.answer import Endpoint, Shortcuts
 from zerocost.api.chain_body import is_in_process
 from zerocost.api.front import Front
 from zerocost.api.limiter import Limiter
@@ -19,6 +22,8 @@ from zerocost.api.problems import as_input_error
 from zerocost.api.routes import Routes
 from zerocost.api.service_routes import ServiceRoutes
 from zerocost.api.settings import Settings
+from zerocost.api.tracing import tracing_of
+from zerocost.api.watch import Watch
 from zerocost.artifacts.builtin import default_registry
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
@@ -37,7 +42,12 @@ class ArtifactRESTAPI:
     def __init__(self, registry: ArtifactRegistry, settings: Settings | None = None) -> None:
         self.registry = registry
         self.settings = settings or Settings()
-        self._limits = Limits(elements=self.settings.max_elements, fan_out=self.settings.max_fan_out)
+        self._limits = Limits(
+            elements=self.settings.max_elements,
+            fan_out=self.settings.max_fan_out,
+            parts=self.settings.max_parts,
+            operations=self.settings.max_operations,
+        )
 
     async def execute_artifact(self, artifact_name: str, request_data: dict[str, Any]) -> dict[str, Any]:
         """Execute artifact via REST.
@@ -144,7 +154,7 @@ def refuse_in_process(spec: ArtifactSpec, names: Any) -> None:
 class _App(Starlette):
     """Starlette with one middleware in place of its own two: every exception becomes an answer at the front."""
 
-    front: Front
+    front: ASGIApp
 
     def build_middleware_stack(self) -> ASGIApp:
         """The front, with the routes behind it."""
@@ -168,24 +178,41 @@ def create_app(
     """
     registry = default_registry() if registry is None else registry
     settings = Settings.from_environment() if settings is None else settings
-    limiter = Limiter(settings.workers, settings.max_waiting)
+    limiter = Limiter(settings.slots, settings.max_waiting)
     routes = Routes(ArtifactRESTAPI(registry, settings), limiter)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         routes.is_ready = True
-        yield
+        async with routes.sharing():
+            yield
         routes.is_ready = False
         limiter.close()
 
     services = ServiceRoutes(routes, model or SimplifiedModelService(registry, settings.model))
     app = _App(routes=[*routes.table(), *services.table()], lifespan=lifespan)
-    app.front = Front(app.router, settings, routes.observations)
+    for route in app.routes:
+        if isinstance(route, Route) and isinstance(route.endpoint, Endpoint):
+            route.endpoint.route = route.path
+    shortcuts = Shortcuts(app.router, ("/artifacts/{name}/execute", "/v2/models/{name}/infer"))
+    app.front = Front(shortcuts, settings, routes.observations)
+    if settings.allowed_origins:
+        app.front = CORSMiddleware(
+            app.front,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=("X-Request-Id", "Server-Timing", "ETag", "Retry-After", "Inference-Header-Content-Length"),
+        )
+    tracing = tracing_of(settings)
+    if tracing is not None or settings.access_log:
+        app.front = Watch(app.front, tracing, log=settings.access_log)
     # A redirect would make clients that do not follow it fail, and others send their body twice.
     app.router.redirect_slashes = False
     app.state.registry = registry
     app.state.settings = settings
     app.state.stop_taking = routes.stop_taking
+    app.state.running = lambda: limiter.pending
     return app
 
 

@@ -30,10 +30,12 @@ __all__ = [
 
 Body = TypeVar("Body")
 
+_LARGE = 4096
+"""Bytes from which a chunk is kept as it came."""
+
 MORE = "zerocost.more_body"
 """Where the scope says whether there is more of a body that has been begun."""
 
-_DRAIN_SECONDS = 10.0
 _WINDOWS = {"gzip": 31, "deflate": 15}
 """The window bits by which zlib knows gzip (RFC 1952) and deflate as HTTP means it (RFC 1950)."""
 
@@ -127,7 +129,8 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
     declared = declared_length(scope)
     if declared is not None and declared > settings.max_body:
         raise too_large(settings)
-    body = bytearray()
+    pieces: list[bytes | bytearray] = []
+    length = 0
     more = True
     while more:
         message = await receive()
@@ -136,15 +139,21 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
         chunk = message.get("body", b"")
         more = scope[MORE] = message.get("more_body", False)
         if inflate is not None and chunk:
-            chunk = inflated(inflate, chunk, settings.max_body - len(body))
-        if len(body) + len(chunk) > settings.max_body:
+            chunk = inflated(inflate, chunk, settings.max_body - length)
+        length += len(chunk)
+        if length > settings.max_body:
             raise too_large(settings)
-        if not more and not body and inflate is None:
-            return bytes(chunk)  # one chunk, as the server handed it over
-        body += chunk
+        if len(chunk) >= _LARGE or not more:
+            pieces.append(chunk)
+        elif pieces and isinstance(pieces[-1], bytearray):
+            pieces[-1] += chunk
+        else:
+            # A million small chunks must not become a million objects.
+            pieces.append(bytearray(chunk))
     if inflate is not None and not inflate.eof:
         raise Refused(400, "bad_request", "the compressed body is not complete")
-    return body
+    # One chunk, as the server handed it over, or all of them copied once.
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def inflated(inflate: zlib._Decompress, chunk: bytes, room: int) -> bytes:
@@ -163,8 +172,8 @@ def too_large(settings: Settings) -> Refused:
     return Refused(413, "limit", f"the body is larger than {settings.max_body} bytes")
 
 
-async def drain(scope: Scope, receive: Receive, settings: Settings) -> bool:
-    """Reads and drops what is still sent of a refused body, so that the client sees the answer and not a broken pipe.
+async def drain(scope: Scope, receive: Receive, settings: Settings, seconds: float) -> bool:
+    """Reads and drops what is still sent of a refused body, for so many seconds and bytes at most.
 
     Returns:
         Whether the body came to its end within the bounds in bytes and seconds.
@@ -175,12 +184,13 @@ async def drain(scope: Scope, receive: Receive, settings: Settings) -> bool:
         return False  # the client is still waiting to be asked for it
     left = settings.max_drain
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
+        async with asyncio.timeout(seconds):
             while left > 0:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
-                if not message.get("more_body", False):
+                scope[MORE] = message.get("more_body", False)
+                if not scope[MORE]:
                     return True
                 left -= len(message.get("body", b""))
     return False

@@ -1,4 +1,7 @@
-"""Chains over HTTP: ``{"pipeline": [...], "initial_input": {...}, "trace": true}``, tensors as arrays."""
+"""Chains over HTTP: ``{"pipeline": [...], "initial_input": {...}, "trace": true}``, tensors as arrays.
+
+As safetensors the tensors are members of the initial input, and the JSON in the metadata is the rest of the request.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,15 @@ _MEMBERS = ("pipeline", "initial_input", "initial_input_names", "trace")
 class ChainBody:
     """A chain as a request describes it."""
 
-    def __init__(self, body: bytes | bytearray, registry: ArtifactRegistry, settings: Settings) -> None:
+    def __init__(
+        self,
+        body: bytes | bytearray,
+        registry: ArtifactRegistry,
+        settings: Settings,
+        tensors: dict[str, Any] | None = None,
+    ) -> None:
+        """Takes the JSON, and tensors of the initial input that came beside it."""
+        self._tensors = tensors or {}
         self._registry = registry
         self._settings = settings
         self._members = Members(body, settings, "the body", dict)
@@ -50,6 +61,9 @@ class ChainBody:
                 raise UndeclaredInput(message, errors=[(pointer(name), message)])
         if "pipeline" not in self._members.spans:
             raise MissingInput("pipeline required", "pipeline")
+        self.traced = self._flag("trace")
+        """Whether the answer should say what each step did."""
+        self._names = self._initial_names()
         self.pipeline = self._steps()
 
     def plan(self) -> Plan:
@@ -91,7 +105,7 @@ class ChainBody:
         Raises:
             InvalidInput: it breaks the schema of a step.
         """
-        if "initial_input" not in self._members.spans:
+        if "initial_input" not in self._members.spans and not self._tensors:
             return {}
         table: TensorTable = {}
         for step in plan.steps:
@@ -99,11 +113,17 @@ class ChainBody:
                 is_tensor = step.spec.ports.is_tensor(port) and port != step.each
                 if is_tensor and source.kind == "initial" and source.port is not None:
                     table.setdefault(source.port, list_datatype(step.spec.ports, port))
-        try:
-            initial = self._members.inputs("initial_input", table)
-        except InvalidInput as error:
-            error.errors = [("/initial_input" + where, message) for where, message in error.errors]
-            raise
+        initial: dict[str, Any] = {}
+        if "initial_input" in self._members.spans:
+            try:
+                initial = self._members.inputs("initial_input", table)
+            except InvalidInput as error:
+                error.errors = [("/initial_input" + where, message) for where, message in error.errors]
+                raise
+        for name, tensor in self._tensors.items():
+            if name in initial:
+                raise InvalidInput(f"{name}: given as a tensor and in the JSON", name)
+            initial[name] = tensor
         errors = []
         for step in plan.steps:
             taken = {
@@ -120,18 +140,21 @@ class ChainBody:
             raise InvalidInput("; ".join(message for _, message in errors), errors=errors)
         return initial
 
-    @property
-    def traced(self) -> bool:
-        """Whether the answer should say what each step did."""
-        trace = self._members.value("trace") if "trace" in self._members.spans else False
-        if not isinstance(trace, bool):
-            raise DatatypeError("trace: true or false is needed", "trace")
-        return trace
+    def _flag(self, name: str) -> bool:
+        value = self._members.value(name) if name in self._members.spans else False
+        if not isinstance(value, bool):
+            raise DatatypeError(f"{name}: true or false is needed", name)
+        return value
 
     def _given_names(self) -> Iterable[str] | None:
         if "initial_input" in self._members.spans:
             text = self._members.text("initial_input")
-            return tuple(Members(text, self._settings, "initial_input", dict).spans)
+            return (*Members(text, self._settings, "initial_input", dict).spans, *self._tensors)
+        if self._tensors:
+            return tuple(self._tensors)
+        return self._names
+
+    def _initial_names(self) -> list[str] | None:
         if "initial_input_names" not in self._members.spans:
             return None
         names = self._members.value("initial_input_names")
@@ -162,8 +185,14 @@ class ChainBody:
         return step
 
 
-def chain_result(chain: ChainBody, api: ArtifactRESTAPI, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Runs a chain as :meth:`zerocost.ArtifactCommunicationService.chain_artifacts` does, and returns the answer."""
+def chain_result(
+    chain: ChainBody, api: ArtifactRESTAPI, metadata: dict[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
+    """Runs a chain as :meth:`zerocost.ArtifactCommunicationService.chain_artifacts` does.
+
+    Returns:
+        The result, and where the request asks for it the trace.
+    """
     traced = chain.traced
     plan = chain.plan()
     initial = chain.initial_input(plan)
@@ -177,7 +206,4 @@ def chain_result(chain: ChainBody, api: ArtifactRESTAPI, metadata: dict[str, Any
     except (ValueError, TypeError) as error:
         raise as_input_error(error) from error
     api.check_outputs(run.result)
-    answer: dict[str, Any] = {"status": "success", "data": run.result}
-    if traced:
-        answer["trace"] = [asdict(step) for step in run.trace]
-    return answer
+    return run.result, [asdict(step) for step in run.trace] if traced else None

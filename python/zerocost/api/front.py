@@ -16,10 +16,17 @@ from zerocost.api.guard import OPEN_PATHS, check_caller
 from zerocost.api.observations import Observations
 from zerocost.api.problems import problem_of
 from zerocost.api.settings import Settings
+from zerocost.api.watch import route_of
 
 __all__ = ["Front"]
 
 logger = logging.getLogger("zerocost.api")
+
+_PATIENCE = 0.2
+"""Seconds in which a refused body may come to its end, so that the connection can be used again."""
+
+_DRAIN_SECONDS = 10.0
+"""Seconds in which what comes after that is read and dropped, so that the client sees the answer, no broken pipe."""
 
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -69,13 +76,27 @@ class Front:
                 logger.exception("request %s failed while its answer was being sent", request_id)
                 raise
             answer = _answer_of(error, request_id, scope)
+
+            async def send_and_drain(message: Message) -> None:
+                if message["type"] == "http.response.body":
+                    # The client has all of the answer now; the connection stays until it has sent what it is sending.
+                    await send({**message, "more_body": True})
+                    await drain(scope, receive, self.settings, _DRAIN_SECONDS)
+                    message = {"type": "http.response.body"}
+                await send_with_id(message)
+
             try:
                 # Who was too slow to send it in time is not waited for again.
-                if answer.status == 408 or not await drain(scope, receive, self.settings):
+                if answer.status == 408:
                     answer.headers.append((b"connection", b"close"))
+                    await answer.send(send_with_id)
+                elif await drain(scope, receive, self.settings, _PATIENCE):
+                    await answer.send(send_with_id)
+                else:
+                    answer.headers.append((b"connection", b"close"))
+                    await answer.send(send_and_drain)
             except ClientGone:
                 return
-            await answer.send(send_with_id)
 
 
 def _request_id(scope: Scope) -> str:
@@ -88,7 +109,11 @@ def _request_id(scope: Scope) -> str:
 def _answer_of(error: Exception, request_id: str, scope: Scope) -> Answer:
     status, document, headers = problem_of(error, request_id)
     if status == 500:
-        logger.error("request %s (%s) failed", request_id, scope["path"][:200], exc_info=error)
+        scope["zerocost.error"] = error
+        seen = {"request_id": request_id, "method": scope["method"], "route": route_of(scope), "status": status}
+        logger.error(
+            "request %s (%s %s) failed", request_id, seen["method"], seen["route"], exc_info=error, extra={"seen": seen}
+        )
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     if scope["path"] == "/v2" or scope["path"].startswith("/v2/"):
         status = 400 if status == 422 else status

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hmac
 import ipaddress
+import os
 from collections.abc import Iterable
 
 from starlette.types import Scope
@@ -16,12 +17,15 @@ from starlette.types import Scope
 from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
 
-__all__ = ["OPEN_PATHS", "check_caller", "header", "is_administrator"]
+__all__ = ["OPEN_PATHS", "check_caller", "header", "is_administrator", "is_loopback", "refuse_several_workers"]
 
 _HEADERS = "zerocost.headers"
 """Where the scope keeps the headers by name."""
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
+
+_PAGES = frozenset({"/", "/docs"})
+"""A browser cannot send a token with a page that it opens: the page asks for it, and holds nothing before."""
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -46,6 +50,8 @@ def check_caller(scope: Scope, settings: Settings) -> None:
     if not settings.auth:
         return
     if settings.has_token:
+        if scope["path"] in _PAGES:
+            return
         _check_token(scope, (settings.token, settings.admin_token))
         return
     server = scope.get("server")
@@ -66,6 +72,13 @@ def is_administrator(scope: Scope, settings: Settings) -> bool:
         return True
     given = _bearer(scope)
     return settings.admin_token is not None and given is not None and _equal(given, settings.admin_token)
+
+
+def refuse_several_workers(settings: Settings, instead: str) -> None:
+    """Raises Refused (409) if this process is one of several: what it changes, the others would not know."""
+    told = os.environ.get("WEB_CONCURRENCY", "1")
+    if settings.processes > 1 or (told.isdecimal() and int(told) > 1):
+        raise Refused(409, "several_workers", f"one worker of several would change; {instead}")
 
 
 @functools.lru_cache(maxsize=256)

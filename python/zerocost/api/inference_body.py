@@ -206,7 +206,7 @@ def _tensor(members: Members, ports: Ports, settings: Settings) -> Tensor:
     allowed = ports.datatypes(name) if ports.is_tensor(name) else None
     if allowed is not None and datatype not in allowed:
         raise DatatypeError(f"{name}: datatype {datatype} was given, {', '.join(allowed)} is allowed", name)
-    shape = _shape(members, name, settings)
+    shape = _shape(members, name)
     parameters = _object(members, "parameters")
     if "shared_memory_region" in parameters:
         raise InvalidInput(f"{name}: shared memory is not offered", name)
@@ -215,6 +215,10 @@ def _tensor(members: Members, ports: Ports, settings: Settings) -> Tensor:
     if (size is None) == ("data" not in members.spans):
         raise InvalidInput(f"{name}: Input must set only one of the following fields: 'data', 'binary_data_size'", name)
     if size is None:
+        # An element takes a byte at least: a shape that says more than the data can hold is wrong, not too large.
+        if count > len(members.text("data")):
+            raise ShapeError(f"{name}: the shape asks for {count} elements, which are not there", name)
+        _check_elements(name, shape, settings)
         return Tensor(name, datatype, shape, _json_array(members, name, datatype, shape, settings))
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise DatatypeError(f"{name}: binary_data_size must be a whole number from 0 up", name)
@@ -223,19 +227,23 @@ def _tensor(members: Members, ports: Ports, settings: Settings) -> Tensor:
         raise ShapeError(f"{name}: unexpected size {size}, {expected} bytes are needed", name)
     if datatype == "BYTES" and size < 4 * count:
         raise ShapeError(f"{name}: unexpected size {size} for {count} elements of BYTES", name)
+    _check_elements(name, shape, settings)
     return Tensor(name, datatype, shape, None, size)
 
 
-def _shape(members: Members, name: str, settings: Settings) -> tuple[int, ...]:
+def _shape(members: Members, name: str) -> tuple[int, ...]:
     shape = members.value("shape") if "shape" in members.spans else None
     if not isinstance(shape, list) or len(shape) > 32:
         raise ShapeError(f"{name}: 'shape' must be a list of at most 32 whole numbers", name)
     for axis in shape:
         if isinstance(axis, bool) or not isinstance(axis, int) or axis < 0:
             raise ShapeError(f"{name}: 'shape' must be a list of whole numbers from 0 up", name)
+    return tuple(shape)
+
+
+def _check_elements(name: str, shape: tuple[int, ...], settings: Settings) -> None:
     if math.prod(shape) > settings.max_elements or any(axis > settings.max_elements for axis in shape):
         raise LimitExceeded(f"{name}: more than {settings.max_elements} elements", name)
-    return tuple(shape)
 
 
 def _json_array(

@@ -20,7 +20,7 @@ from zerocost.api.body import ClientGone
 from zerocost.api.problems import Refused
 from zerocost.errors import DeadlineExceeded
 
-__all__ = ["Limiter"]
+__all__ = ["Limiter", "answered"]
 
 Result = TypeVar("Result")
 
@@ -31,13 +31,13 @@ _WEIGHT = 0.2
 class Limiter:
     """Runs jobs on a bounded number of threads, with a bounded queue in front of them."""
 
-    def __init__(self, workers: int, max_waiting: int) -> None:
-        self.workers = workers or os.cpu_count() or 1
+    def __init__(self, slots: int, max_waiting: int) -> None:
+        self.slots = slots or os.cpu_count() or 1
         self.max_waiting = max_waiting
         self.pending = 0
         """Jobs that run or wait."""
         self._average = 0.01
-        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="zerocost-request")
+        self._threads = ThreadPoolExecutor(self.slots, thread_name_prefix="zerocost-request")
 
     async def run(self, job: Callable[[], Result], receive: Receive, deadline: float | None) -> Result:
         """Runs ``job`` when a slot is free.
@@ -49,11 +49,12 @@ class Limiter:
 
         Raises:
             Refused: too many wait already (429 with Retry-After).
-            DeadlineExceeded: the deadline passed; a job that is running then ends on its own.
+            DeadlineExceeded: the deadline passed; a job that is running then ends on its own, and keeps its slot until
+                it has: who comes meanwhile waits, or is told to come back.
             ClientGone: the client went away.
         """
-        if self.pending >= self.workers + self.max_waiting:
-            wait = math.ceil(self.pending * self._average / self.workers)
+        if self.pending >= self.slots + self.max_waiting:
+            wait = math.ceil(self.pending * self._average / self.slots)
             raise Refused(
                 429, "overloaded", "the server has too much to do; try again later", {"retry-after": str(max(1, wait))}
             )
@@ -61,20 +62,7 @@ class Limiter:
         running: Future[Result] = self._threads.submit(self._timed, job)
         loop = asyncio.get_running_loop()
         running.add_done_callback(lambda _: self._done(loop))
-        result = asyncio.wrap_future(running)
-        gone = asyncio.ensure_future(_disconnected(receive))
-        try:
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            done, _ = await asyncio.wait((result, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if result in done:
-                return result.result()
-            if gone in done:
-                raise ClientGone
-            raise DeadlineExceeded("the deadline passed before the request was answered")
-        finally:
-            gone.cancel()
-            if not result.done():
-                result.cancel()
+        return await answered(asyncio.wrap_future(running), receive, deadline)
 
     def close(self) -> None:
         """Ends the threads once their jobs are done."""
@@ -98,6 +86,33 @@ class Limiter:
 
     def _free(self) -> None:
         self.pending -= 1
+
+
+async def answered(result: asyncio.Future[Result], receive: Receive, deadline: float | None) -> Result:
+    """Waits for a result while there is somebody to wait for; then cancels it.
+
+    Args:
+        result: what is waited for.
+        receive: the request's, whose body has been read.
+        deadline: seconds on ``time.monotonic()``.
+
+    Raises:
+        DeadlineExceeded: the deadline passed.
+        ClientGone: the client went away.
+    """
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        done, _ = await asyncio.wait((result, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if result in done:
+            return result.result()
+        if gone in done:
+            raise ClientGone
+        raise DeadlineExceeded("the deadline passed before the request was answered")
+    finally:
+        gone.cancel()
+        if not result.done():
+            result.cancel()
 
 
 async def _disconnected(receive: Receive) -> Any:

@@ -3,52 +3,185 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from zerocost.api.limiter import Limiter
+from zerocost._kernels import __version__
 from zerocost.api.observations import BUCKETS, Observations
+from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
+from zerocost.core.artifact_base import ExecutionContext
+from zerocost.core.artifact_registry import ArtifactRegistry
 
-__all__ = ["CONTENT_TYPE", "render_metrics"]
+__all__ = ["CONTENT_TYPE", "Figures", "memory_stats", "render_metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_COUNTERS = {
+    "hits": "Look-ups that found something.",
+    "misses": "Look-ups that found nothing.",
+    "loads": "Values that were computed because they were missing.",
+    "load_seconds": "Seconds that computing missing values took.",
+    "rejected": "Values that were too large to be stored.",
+}
+_GAUGES = {"entries": "Entries that are stored.", "bytes": "Bytes that are charged for what is stored."}
+
+
+@dataclass
+class Figures:
+    """What one process, or all of them together, have to say.
+
+    Attributes:
+        observations: requests and answers.
+        pending: requests that compute or wait for a slot.
+        ready: whether new requests are taken.
+        memory: the statistics of each memory artifact, by its name.
+        workers: how many processes answer.
+    """
+
+    observations: Observations
+    pending: int
+    ready: bool
+    memory: dict[str, dict[str, Any]] = field(default_factory=dict)
+    workers: int = 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """The figures for other processes."""
+        return {**self.observations.snapshot(), "pending": self.pending, "memory": self.memory}
+
+    def absorb(self, others: Iterable[dict[str, Any]]) -> Figures:
+        """These figures and those of other processes (:meth:`WorkerFolder.others`) together."""
+        together = Figures(Observations(), self.pending, self.ready, dict(self.memory), self.workers)
+        together.observations.absorb(self.observations.snapshot())
+        for other in others:
+            together.observations.absorb(other)
+            if other["alive"]:
+                together.workers += 1
+                together.pending += other["pending"]
+            for name, stats in other["memory"].items():
+                # What is gone with its process is stored no more, but its hits and misses happened.
+                kept = stats if other["alive"] else {key: value for key, value in stats.items() if key not in _GAUGES}
+                together.memory[name] = _sum(together.memory.get(name, {}), kept)
+        return together
+
+
+def memory_stats(registry: ArtifactRegistry, *, of_this_process: bool = False) -> dict[str, dict[str, Any]]:
+    """The statistics of every memory artifact that has some; a Redis server is asked, so it may take a moment.
+
+    Args:
+        registry: the artifacts.
+        of_this_process: only those whose contents live in this process, which can be added up over processes.
+    """
+    found = {}
+    for spec in registry.list_artifacts():
+        artifact = spec.implementation
+        if spec.interface != "memory" or (of_this_process and not isinstance(artifact, LRUCacheArtifact)):
+            continue
+        try:
+            stats = artifact.execute({"operation": "stats"}, ExecutionContext(spec.name, "memory", "zero_cost"))
+        except Exception:  # noqa: S112 - a stranger's, without statistics or out of reach; the others are shown
+            continue
+        if isinstance(stats, dict) and isinstance(stats.get("result"), dict):
+            found[spec.name] = stats["result"]
+    return found
+
+
+def render_metrics(figures: Figures) -> bytes:
+    """The page."""
+    registry = CollectorRegistry()
+    registry.register(_Collected(figures))
+    if figures.workers == 1:
+        ProcessCollector(registry=registry)
+    return generate_latest(registry)
 
 
 class _Collected(Collector):
     """Reads the server's own counters when they are asked for; counting costs a request next to nothing."""
 
-    def __init__(self, observations: Observations, limiter: Limiter) -> None:
-        self._observations = observations
-        self._limiter = limiter
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
 
     def collect(self) -> Iterable[Metric]:
         """Every metric."""
-        answers = CounterMetricFamily("zerocost_answers", "Answers by status.", labels=["status"])
-        for status, count in sorted(self._observations.answers().items()):
-            answers.add_metric([str(status)], count)
-        yield answers
-        stages = HistogramMetricFamily(
-            "zerocost_stage_seconds",
-            "Seconds of each stage of the requests to an artifact.",
-            labels=["artifact", "stage"],
+        figures = self._figures
+        info = GaugeMetricFamily("zerocost_info", "The server.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+        yield GaugeMetricFamily("zerocost_ready", "Whether new requests are taken.", value=figures.ready)
+        yield GaugeMetricFamily(
+            "zerocost_workers", "Processes that answer; every figure is of all of them.", value=figures.workers
         )
-        for artifact, stage, counts, seconds in self._observations.histograms():
-            total = 0
-            buckets = []
-            for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
-                total += count
-                buckets.append((bound, total))
-            stages.add_metric([artifact, stage], buckets, seconds)
-        yield stages
-        pending = GaugeMetricFamily("zerocost_pending_requests", "Requests that compute or wait for a slot.")
-        pending.add_metric([], self._limiter.pending)
-        yield pending
+        yield GaugeMetricFamily(
+            "zerocost_pending_requests", "Requests that compute or wait for a slot.", value=figures.pending
+        )
+        yield from _of_requests(figures.observations)
+        yield from _of_memory(figures.memory)
 
 
-def render_metrics(observations: Observations, limiter: Limiter) -> bytes:
-    """The page."""
-    registry = CollectorRegistry()
-    registry.register(_Collected(observations, limiter))
-    return generate_latest(registry)
+def _of_requests(observations: Observations) -> Iterable[Metric]:
+    answers = CounterMetricFamily("zerocost_answers", "Answers by status.", labels=["status"])
+    for status, count in sorted(observations.answers().items()):
+        answers.add_metric([str(status)], count)
+    yield answers
+    failures = CounterMetricFamily(
+        "zerocost_failures", "Requests to an artifact that were not answered with success.", labels=["artifact"]
+    )
+    for artifact, count in observations.failures().items():
+        failures.add_metric([artifact], count)
+    yield failures
+    stages = HistogramMetricFamily(
+        "zerocost_stage_seconds",
+        "Seconds of each stage of the successful requests to an artifact, a service or a chain.",
+        labels=["artifact", "stage"],
+    )
+    for artifact, stage, counts, seconds in observations.histograms():
+        total = 0
+        buckets = []
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        stages.add_metric([artifact, stage], buckets, seconds)
+    yield stages
+
+
+def _of_memory(memory: dict[str, dict[str, Any]]) -> Iterable[Metric]:
+    families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {
+        **{
+            name: CounterMetricFamily(f"zerocost_memory_{name}", text, labels=["artifact"])
+            for name, text in _COUNTERS.items()
+        },
+        **{
+            name: GaugeMetricFamily(f"zerocost_memory_{name}", text, labels=["artifact"])
+            for name, text in _GAUGES.items()
+        },
+    }
+    evictions = CounterMetricFamily(
+        "zerocost_memory_evictions", "Entries that went, by cause.", labels=["artifact", "cause"]
+    )
+    for artifact, stats in memory.items():
+        for name, family in families.items():
+            if _is_number(stats.get(name)):
+                family.add_metric([artifact], stats[name])
+        causes = stats.get("evictions")
+        for cause, count in causes.items() if isinstance(causes, dict) else ():
+            if _is_number(count):
+                evictions.add_metric([artifact, str(cause)], count)
+    yield from families.values()
+    yield evictions
+
+
+def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    result = dict(one)
+    for name, value in other.items():
+        if isinstance(value, dict):
+            result[name] = _sum(result.get(name, {}), value)
+        elif _is_number(value):
+            result[name] = result.get(name, 0) + value
+    return result
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

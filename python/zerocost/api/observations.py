@@ -56,6 +56,11 @@ class _Histogram:
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
+    def absorb(self, counts: list[int], seconds: float) -> None:
+        """Adds another histogram."""
+        self.counts = [one + other for one, other in zip(self.counts, counts, strict=True)]
+        self.seconds += seconds
+
     def described(self) -> dict[str, int]:
         """As Triton shows a duration."""
         return {"count": sum(self.counts), "ns": int(self.seconds * 1e9)}
@@ -105,6 +110,32 @@ class Observations:
     def answers(self) -> dict[int, int]:
         """Answers by status."""
         return dict(self._answers)
+
+    def failures(self) -> dict[str, int]:
+        """Requests that were not answered with success, by artifact."""
+        return {name: sum(model.fail.counts) for name, model in list(self._models.items())}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that was counted, for :meth:`absorb` in another process."""
+        models = {}
+        for name, model in list(self._models.items()):
+            histograms = {"success": model.success, "fail": model.fail, **model.stages}
+            models[name] = {
+                "last": model.last,
+                "histograms": {key: (one.counts, one.seconds) for key, one in histograms.items()},
+            }
+        return {"answers": {str(status): count for status, count in self._answers.items()}, "models": models}
+
+    def absorb(self, snapshot: dict[str, Any]) -> None:
+        """Adds what another process counted."""
+        for status, count in snapshot["answers"].items():
+            self._answers[int(status)] = self._answers.get(int(status), 0) + count
+        for name, seen in snapshot["models"].items():
+            model = self._models.setdefault(name, _Model())
+            model.last = max(model.last, seen["last"])
+            for key, (counts, seconds) in seen["histograms"].items():
+                own = {"success": model.success, "fail": model.fail}.get(key) or model.stages[key]
+                own.absorb(counts, seconds)
 
     def histograms(self) -> Iterator[tuple[str, str, list[int], float]]:
         """(artifact, stage, counts by bucket, sum of seconds) for everything seen so far."""

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope
 from zerocost._kernels import __version__
 from zerocost.api.answer import Answer, Endpoint, json_answer
 from zerocost.api.chunks import Chunks
-from zerocost.api.guard import header, is_administrator
+from zerocost.api.guard import header, is_administrator, refuse_several_workers
 from zerocost.api.inference_body import InferenceRequest, refuse_length
 from zerocost.api.inference_values import inputs_of, metadata_tensors, render
 from zerocost.api.problems import Refused
@@ -139,15 +139,17 @@ class OpenInference:
     async def statistics(self, scope: Scope, receive: Receive) -> Answer:
         """How often each model, or one, was used, and how long it took."""
         specs = [self._spec(scope)] if "name" in scope["path_params"] else self.registry.list_artifacts()
-        statistics = self.native.observations
-        return json_answer(
-            {"model_stats": [statistics.of_model(spec.name, version_of(spec)) for spec in specs]},
-        )
+        figures = self.native.figures() if self.native.workers else None
+        seen = self.native.observations if figures is None else figures.observations
+        return json_answer({"model_stats": [seen.of_model(spec.name, version_of(spec)) for spec in specs]})
 
     async def index(self, scope: Scope, receive: Receive) -> Answer:
         """Every model with its state."""
         body = await self.native.body(scope, receive)
-        only_ready = b'"ready"' in bytes(body).replace(b" ", b"") and b"true" in body
+        content = self.native.small_json(body) if body else {}
+        only_ready = content.get("ready", False) if isinstance(content, dict) else None
+        if not isinstance(only_ready, bool):
+            raise Refused(400, "invalid_input", "an object is needed, in which 'ready' is true or false")
         loaded = [
             {"name": spec.name, "version": version_of(spec), "state": "READY", "reason": ""}
             for spec in self.registry.list_artifacts()
@@ -285,6 +287,7 @@ class OpenInference:
     def _check_administrator(self, scope: Scope, what: str) -> None:
         if not self.settings.model_control:
             raise Refused(403, "forbidden", f"{what}: loading and unloading models is switched off")
+        refuse_several_workers(self.settings, what)
         if self.settings.has_token and not is_administrator(scope, self.settings):
             raise Refused(403, "forbidden", f"{what}: the administrator's token is needed")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
@@ -18,19 +20,20 @@ from zerocost.api.guard import header
 from zerocost.api.json_body import TensorTable, read_inputs, tensor_table, wants_typed_tensors
 from zerocost.api.limiter import Limiter
 from zerocost.api.metrics import CONTENT_TYPE as METRICS_TYPE
-from zerocost.api.metrics import render_metrics
+from zerocost.api.metrics import Figures, memory_stats, render_metrics
 from zerocost.api.observations import Observations, Stages
 from zerocost.api.open_inference import OpenInference
 from zerocost.api.openapi import describe
-from zerocost.api.pages import PAGE_HEADERS, docs_page
+from zerocost.api.pages import page
 from zerocost.api.problems import Refused
 from zerocost.api.safetensors_body import MEDIA_TYPE as SAFETENSORS
-from zerocost.api.safetensors_body import answer_pieces, read_safetensors, wants_safetensors
+from zerocost.api.safetensors_body import answer_pieces, read_safetensors, read_tensors, wants_safetensors
+from zerocost.api.workers import WorkerFolder
 from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_registry import ArtifactSpec
 from zerocost.core.limits import Limits
 from zerocost.core.ports import Ports
-from zerocost.errors import LimitExceeded
+from zerocost.errors import InvalidInput, LimitExceeded
 
 if TYPE_CHECKING:
     from zerocost.api.artifact_api import ArtifactRESTAPI
@@ -40,10 +43,15 @@ __all__ = ["Routes", "require_json"]
 CHAINS = "(chains)"
 """The name under which chains of requests are observed; no artifact can have it."""
 
+_NOTHING: Mapping[str, Any] = {}
+
 _JSON = (b"content-type", b"application/json")
 
 _INLINE_BYTES = 4096
 """Bodies of built-in artifacts up to this size are computed on the event loop: a thread hop costs more than they do."""
+
+_INLINE_OPERATIONS = 1 << 18
+"""As many operations as a thread hop takes at most, where they do not follow from the size of the body."""
 
 
 class Routes:
@@ -57,6 +65,14 @@ class Routes:
         self.observations = Observations()
         self.overdue = Overdue(self.settings.request_timeout)
         self.is_ready = True
+        folder = self.settings.worker_folder
+        self.workers = None if folder is None else WorkerFolder(folder, self._snapshot)
+        self._inline_limits = Limits(
+            elements=min(_INLINE_BYTES, self.settings.max_elements),
+            fan_out=0,
+            parts=self.settings.max_parts,
+            operations=min(_INLINE_OPERATIONS, self.settings.max_operations),
+        )
         self._tables: dict[str, tuple[Ports, TensorTable]] = {}
 
     def table(self) -> list[Route]:
@@ -67,6 +83,7 @@ class Routes:
             ("/metrics", self.metrics),
             ("/openapi.json", self.openapi),
             ("/docs", self.docs),
+            ("/", self.dashboard),
             ("/artifacts", self.list_artifacts),
             ("/artifacts/{name}", self.describe_artifact),
             ("/artifacts/{name}/schema", self.artifact_schema),
@@ -82,6 +99,25 @@ class Routes:
             *(Route(path, Endpoint(function), methods=["GET"]) for path, function in gets),
             *OpenInference(self).table(),
         ]
+
+    def figures(self, *, of_this_process: bool = False) -> Figures:
+        """What the server saw: this process, and unless asked otherwise its other workers."""
+        alone = of_this_process or self.workers is None
+        memory = memory_stats(self.registry, of_this_process=of_this_process)
+        own = Figures(self.observations, self.limiter.pending, self.is_ready, memory)
+        return own if alone or self.workers is None else own.absorb(self.workers.others())
+
+    @contextlib.asynccontextmanager
+    async def sharing(self) -> AsyncIterator[None]:
+        """While it is entered, other workers see what this one counts."""
+        writing = None if self.workers is None else asyncio.create_task(self.workers.keep_writing())
+        yield
+        if writing is not None:
+            writing.cancel()
+            await asyncio.wait([writing])
+
+    def _snapshot(self) -> dict[str, Any]:
+        return self.figures(of_this_process=True).snapshot()
 
     def stop_taking(self) -> None:
         """Says from now on that new requests should go elsewhere."""
@@ -99,16 +135,20 @@ class Routes:
 
     async def metrics(self, scope: Scope, receive: Receive) -> Answer:
         """What the server saw, for Prometheus."""
-        page = render_metrics(self.observations, self.limiter)
-        return Answer(200, [page], [(b"content-type", METRICS_TYPE.encode())])
+        content = await asyncio.to_thread(lambda: render_metrics(self.figures()))
+        return Answer(200, [content], [(b"content-type", METRICS_TYPE.encode())])
 
     async def openapi(self, scope: Scope, receive: Receive) -> Answer:
         """The description of this API (OpenAPI 3.1), made from the artifacts' own schemas."""
         return json_answer(describe(self.registry, self.settings))
 
     async def docs(self, scope: Scope, receive: Receive) -> Answer:
-        """The description as a page, with a form for every artifact."""
-        return Answer(200, [docs_page()], [(b"content-type", b"text/html; charset=utf-8"), *PAGE_HEADERS])
+        """The description as a page, with a form for every operation."""
+        return page("docs")
+
+    async def dashboard(self, scope: Scope, receive: Receive) -> Answer:
+        """The server's state as a page."""
+        return page("dashboard")
 
     async def list_artifacts(self, scope: Scope, receive: Receive) -> Answer:
         """Every artifact, without its schema."""
@@ -126,9 +166,10 @@ class Routes:
     async def execute_artifact(self, scope: Scope, receive: Receive) -> Answer:
         """The specification's ``execute_artifact``."""
         spec = self._spec(scope)
-        is_binary = media_type(scope) == SAFETENSORS
+        kind = media_type(scope)
+        is_binary = kind == SAFETENSORS
         if not is_binary:
-            require_json(scope)
+            _check_json(kind)
         accept = header(scope, b"accept")
         metadata = self.metadata(scope)
         stages = self.observations.begin(spec.name, scope)
@@ -170,24 +211,33 @@ class Routes:
 
     async def execute_chain(self, scope: Scope, receive: Receive) -> Answer:
         """Runs a chain."""
-        require_json(scope)
-        typed = wants_typed_tensors(header(scope, b"accept"))
+        kind = media_type(scope)
+        if kind != SAFETENSORS:
+            _check_json(kind)
+        accept = header(scope, b"accept")
         metadata = self.metadata(scope)
-        body = await self.body(scope, receive)
-
         stages = self.observations.begin(CHAINS, scope)
+        start = time.perf_counter()
+        tensors: dict[str, Any] | None = None
+        body: bytes | bytearray
+        if kind == SAFETENSORS:
+            reading = read_tensors(Chunks(scope, receive, self.settings), self.settings)
+            tensors, body, stages.copied = await self.overdue.watch(reading)
+        else:
+            body = await self.body(scope, receive)
+        stages.add("read", start)
 
         def execute() -> Answer:
             start = time.perf_counter()
-            chain = ChainBody(body, self.registry, self.settings)
+            chain = ChainBody(body, self.registry, self.settings, tensors)
             start = stages.add("read", start)
             with counting_copies() as copied:
-                answer = chain_result(chain, self.api, metadata)
+                result, trace = chain_result(chain, self.api, metadata)
             stages.copied += copied.bytes
             start = stages.add("compute", start)
-            content = write_json(answer, typed=typed)
+            answer = _answer(result, accept, {} if trace is None else {"trace": trace})
             stages.add("write", start)
-            return Answer(200, [content], [_JSON])
+            return answer
 
         return await self.run(None, execute, len(body), receive, metadata, stages)
 
@@ -196,7 +246,12 @@ class Routes:
     ) -> dict[str, Any]:
         """Runs an artifact and notes what was copied on the way into its kernel."""
         with counting_copies() as copied:
-            outputs = self.api.run(spec.name, inputs, metadata)
+            open_span = metadata.get("span")
+            if open_span is None:
+                outputs = self.api.run(spec.name, inputs, metadata)
+            else:
+                with open_span(f"execute {spec.name}", {"zerocost.artifact": spec.name}) as traceparent:
+                    outputs = self.api.run(spec.name, inputs, {**metadata, "traceparent": traceparent})
         stages.copied += copied.bytes
         return outputs
 
@@ -220,7 +275,7 @@ class Routes:
             stages: where the time in the queue is noted.
         """
         if spec is not None and size <= _INLINE_BYTES and is_built_in(spec):
-            metadata["limits"] = Limits(elements=_INLINE_BYTES, fan_out=0)
+            metadata["limits"] = self._inline_limits
             try:
                 return job()
             except LimitExceeded:
@@ -265,6 +320,9 @@ class Routes:
             timeout = seconds if timeout is None else min(seconds, timeout)
         if timeout is not None:
             metadata["deadline"] = scope["zerocost.began"] + timeout
+        span = scope.get("zerocost.span")
+        if span is not None:
+            metadata["span"] = span
         traceparent = header(scope, b"traceparent")
         if traceparent is not None:
             metadata["traceparent"] = traceparent
@@ -289,16 +347,25 @@ def _summary(spec: ArtifactSpec) -> dict[str, Any]:
     }
 
 
-def _answer(outputs: dict[str, Any], accept: str | None) -> Answer:
+def _answer(outputs: dict[str, Any], accept: str | None, more: Mapping[str, Any] = _NOTHING) -> Answer:
+    """The answer in the form that the client accepts; ``more`` stands beside the outputs."""
     if wants_safetensors(accept):
-        return Answer(200, answer_pieces(outputs), [(b"content-type", SAFETENSORS.encode())])
-    content = write_json({"status": "success", "data": outputs}, typed=wants_typed_tensors(accept))
+        twice = outputs.keys() & more.keys()
+        if twice:
+            raise InvalidInput(
+                f"{', '.join(twice)}: the name of an output; ask for JSON, where it has a place of its own"
+            )
+        return Answer(200, answer_pieces({**outputs, **more}), [(b"content-type", SAFETENSORS.encode())])
+    content = write_json({"status": "success", "data": outputs, **more}, typed=wants_typed_tensors(accept))
     return Answer(200, [content], [_JSON])
 
 
 def require_json(scope: Scope) -> None:
     """Raises Refused (415) unless the body is said to be JSON."""
-    kind = media_type(scope)
+    _check_json(media_type(scope))
+
+
+def _check_json(kind: str) -> None:
     if kind != "application/json" and not kind.endswith("+json"):
         given = repr(kind[:100]) if kind else "none"
         raise Refused(415, "unsupported_media_type", f"Content-Type: {given} was given, application/json is needed")

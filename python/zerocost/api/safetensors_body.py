@@ -12,14 +12,14 @@ from zerocost.api.settings import Settings
 from zerocost.core.safetensors import MEDIA_TYPE, aligned_empty, grouped, parse_header, split_values, to_pieces
 from zerocost.errors import DatatypeError, InvalidInput, ShapeError
 
-__all__ = ["MEDIA_TYPE", "answer_pieces", "read_safetensors", "wants_safetensors"]
+__all__ = ["MEDIA_TYPE", "answer_pieces", "read_safetensors", "read_tensors", "wants_safetensors"]
 
 
-async def read_safetensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, Any], int]:
-    """The inputs in a body, and the bytes of its tensors.
+async def read_tensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, Any], bytes, int]:
+    """The tensors in a body by name, the text of the JSON in its metadata, and the bytes of the tensors.
 
     Raises:
-        MalformedJSON: the header or the JSON in the metadata is no JSON.
+        MalformedJSON: the header is no JSON.
         InvalidInput: the header does not describe the body.
         LimitExceeded: a tensor is beyond a limit.
         Refused: the body is too large, or damaged.
@@ -43,10 +43,21 @@ async def read_safetensors(chunks: Chunks, settings: Settings) -> tuple[dict[str
             raise ShapeError(f"{slot.name}: the body ends early", slot.name)
     if not await chunks.is_at_end():
         raise ShapeError("there is more after the last tensor")
-    others = read_json(json.encode(), None, max_depth=settings.max_depth, max_values=settings.max_values)
+    return grouped(tensors), json.encode(), total
+
+
+async def read_safetensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, Any], int]:
+    """The inputs in a body, and the bytes of its tensors.
+
+    Raises:
+        MalformedJSON: the header or the JSON in the metadata is no JSON.
+        InvalidInput: the header does not describe the body, or an input is there twice.
+        LimitExceeded, Refused: as :func:`read_tensors`.
+    """
+    inputs, text, total = await read_tensors(chunks, settings)
+    others = read_json(text, None, max_depth=settings.max_depth, max_values=settings.max_values)
     if not isinstance(others, dict):
         raise DatatypeError("the JSON in the metadata must be an object")
-    inputs = grouped(tensors)
     for name, value in others.items():
         if name in inputs:
             raise InvalidInput(f"{name}: given as a tensor and in the JSON", name)

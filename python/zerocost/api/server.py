@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import os
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -12,16 +16,24 @@ from typing import Any
 
 import uvicorn
 
+from zerocost.api.protocol import Protocol
+from zerocost.api.settings import Settings
 from zerocost.errors import ServiceUnavailable
 
-__all__ = ["background_server", "serve"]
+__all__ = ["background_server", "listen", "run", "serve"]
+
+logger = logging.getLogger("zerocost.server")
 
 _START_SECONDS = 30.0
 _IDLE_SECONDS = 15
+_GONE_SECONDS = 60
 
 
 class _Server(uvicorn.Server):
     """Ends with exit code 0 after SIGTERM: what was accepted was answered, so the end was as asked for."""
+
+    drain_delay = 0.0
+    _draining = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -31,62 +43,110 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stops: not ready from now on, running requests finish."""
+        """Stops: not ready from now on, after a while no longer listening, running requests finish."""
         stop = getattr(getattr(self.config.app, "state", None), "stop_taking", None)
         if stop is not None:
             stop()
+        if self.drain_delay and not (self._draining and sig == signal.SIGINT):
+            # Who sends requests here learns meanwhile from /readyz to send them elsewhere. A Ctrl-C ends the delay; a
+            # SIGTERM may come twice, from the supervisor and from whoever stops all processes.
+            if not self._draining:
+                self._draining = True
+                self._loop.call_soon_threadsafe(self._loop.call_later, self.drain_delay, self._stop_listening)
+            return
         super().handle_exit(sig, frame)
+
+    def _stop_listening(self) -> None:
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, and says where: uvicorn does not for a socket that it was given."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        for listener in sockets or () if self.started else ():
-            logging.getLogger("uvicorn.error").info("Serving at %s (Ctrl-C stops)", _url(listener))
+        if not self.started:
+            return
+        for listener in sockets or ():
+            logger.info("Serving at %s (Ctrl-C stops)", _url(listener, self.config.is_ssl))
+        told = getattr(getattr(self.config.app, "state", None), "on_serving", None)
+        if told is not None:
+            told()
 
 
-def _config(app: Any, host: str, port: int, **options: Any) -> uvicorn.Config:
+def _config(app: Any, **options: Any) -> uvicorn.Config:
     defaults: dict[str, Any] = {
+        "http": Protocol,
         "timeout_keep_alive": _IDLE_SECONDS,
         "server_header": False,
         "date_header": True,
         "access_log": False,
         "lifespan": "on",
     }
-    return uvicorn.Config(app, host=host, port=port, **{**defaults, **options})
+    return uvicorn.Config(app, **{**defaults, **options})
 
 
-def _run(server: _Server, listener: socket.socket) -> None:
+def _run_quietly(server: _Server, listener: socket.socket) -> None:
     # uvicorn ends a process that cannot start; here it is a thread, and who started it sees that it has ended.
     with contextlib.suppress(SystemExit):
         server.run([listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        OSError: the address is taken, or is not this machine's.
+    """
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     # uvicorn leaves the option to who makes the socket: without it small answers wait for the client's ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # A client whose machine no longer answers is gone; without this the kernel waits a quarter of an hour.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_SECONDS * 1000)
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, is_ssl: bool) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if is_ssl else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def run(app: Any, listener: socket.socket, **options: Any) -> None:
+    """Serves on a socket until SIGINT or SIGTERM; running requests finish first, within the app's ``drain_timeout``.
+
+    Args:
+        app: an ASGI app.
+        listener: a socket that listens.
+        options: further options of ``uvicorn.Config`` (``ssl_certfile``, …).
+    """
+    state = getattr(app, "state", None)
+    settings = getattr(state, "settings", None) or Settings()
+    server = _Server(_config(app, **{"timeout_graceful_shutdown": settings.drain_timeout or None, **options}))
+    server.drain_delay = settings.drain_delay
+    server.run([listener])
+    left = state.running() if state is not None and hasattr(state, "running") else 0
+    if left:
+        # Their threads cannot be stopped, and Python would wait for them.
+        logger.error("%d requests were still running after %g s and are given up", left, settings.drain_timeout)
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def serve(app: Any, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
-    """Serves until SIGINT or SIGTERM; running requests finish first.
+    """Serves until SIGINT or SIGTERM, as :func:`run` does.
 
     Args:
         app: an ASGI app.
         host: the address to listen on.
         port: the port; 0 takes a free one.
-        options: further options of ``uvicorn.Config`` (``ssl_certfile``, ``timeout_graceful_shutdown``, …).
+        options: further options of ``uvicorn.Config``.
 
     Raises:
         OSError: the address is taken, or is not this machine's.
     """
-    with _listen(host, port) as listener:
-        _Server(_config(app, host, port, **options)).run([listener])
+    with listen(host, port) as listener:
+        run(app, listener, **options)
 
 
 @contextlib.contextmanager
@@ -105,9 +165,9 @@ def background_server(app: Any, host: str = "127.0.0.1", port: int = 0, **option
     Raises:
         ServiceUnavailable: it did not start.
     """
-    listener = _listen(host, port)
-    server = _Server(_config(app, host, port, **{"log_level": "warning", **options}))
-    thread = threading.Thread(target=_run, args=(server, listener), name="zerocost-server", daemon=True)
+    listener = listen(host, port)
+    server = _Server(_config(app, **{"log_level": "warning", **options}))
+    thread = threading.Thread(target=_run_quietly, args=(server, listener), name="zerocost-server", daemon=True)
     try:
         thread.start()
         pause = threading.Event()
@@ -117,7 +177,7 @@ def background_server(app: Any, host: str = "127.0.0.1", port: int = 0, **option
                 raise ServiceUnavailable(f"the server on {host} did not start; its log says why")
             pause.wait(0.01)
             waited += 0.01
-        yield _url(listener)
+        yield _url(listener, server.config.is_ssl)
     finally:
         server.should_exit = True
         thread.join()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import orjson
@@ -15,14 +15,14 @@ from zerocost._kernels import write_json
 from zerocost.api.answer import Answer, Endpoint
 from zerocost.api.body import media_type
 from zerocost.api.chain_body import is_in_process
-from zerocost.api.guard import header, is_administrator
+from zerocost.api.guard import header, is_administrator, refuse_several_workers
 from zerocost.api.json_body import wants_typed_tensors
+from zerocost.api.limiter import answered
 from zerocost.api.problems import Refused, as_input_error
 from zerocost.api.routes import Routes, require_json
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.errors import (
     DatatypeError,
-    DeadlineExceeded,
     InvalidInput,
     LimitExceeded,
     MissingInput,
@@ -40,7 +40,7 @@ _LONGEST_KEY = 1000
 _INLINE_BYTES = 1 << 16
 """Bodies up to this size are read on the event loop."""
 
-Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Call = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
 
 
 class ServiceRoutes:
@@ -61,7 +61,7 @@ class ServiceRoutes:
 
     def table(self) -> list[Route]:
         """The list of routes."""
-        posts: dict[str, Call] = {
+        calls: dict[str, Call] = {
             "model/forward": self._forward,
             "model/embed": self._embed,
             "model/active_artifacts": self._active_artifacts,
@@ -77,48 +77,63 @@ class ServiceRoutes:
             "model/stop_artifact": self._stop_artifact,
         }
         entry = "/services/memory/entries/{key:path}"
+        entries = {
+            "GET": self._get_entry,
+            "HEAD": self._get_entry,
+            "PUT": self._put_entry,
+            "DELETE": self._delete_entry,
+        }
         return [
-            *(Route(f"/services/{path}", self._endpoint(call), methods=["POST"]) for path, call in posts.items()),
+            *(Route(f"/services/{path}", self._endpoint(path, call), methods=["POST"]) for path, call in calls.items()),
             *(
-                Route(f"/services/{path}", self._endpoint(call, changes_server=True), methods=["POST"])
+                Route(f"/services/{path}", self._endpoint(path, call, changes_server=True), methods=["POST"])
                 for path, call in changes.items()
             ),
-            Route(entry, Endpoint(self._get_entry), methods=["GET"]),
-            Route(entry, Endpoint(self._put_entry), methods=["PUT"]),
-            Route(entry, Endpoint(self._delete_entry), methods=["DELETE"]),
+            Route(entry, self._entry(entries), methods=list(entries)),
         ]
 
-    def _endpoint(self, call: Call, *, changes_server: bool = False) -> Endpoint:
+    def _endpoint(self, path: str, call: Call, *, changes_server: bool = False) -> Endpoint:
         async def handle(scope: Scope, receive: Receive) -> Answer:
             if changes_server:
                 self._require_administrator(scope)
             require_json(scope)
             typed = wants_typed_tensors(header(scope, b"accept"))
             metadata = self._routes.metadata(scope)
+            stages = self._routes.observations.begin(f"services/{path}", scope)
+            start = time.perf_counter()
             body = await self._routes.body(scope, receive)
             data = await _apart(len(body), self._routes.small_json, body)
             if not isinstance(data, dict):
                 raise DatatypeError("the body: an object is needed")
-            answer = await self._bounded(call(data), metadata.get("deadline"))
+            start = stages.add("read", start)
+            answer = await self._bounded(call(data), receive, metadata.get("deadline"))
+            start = stages.add("compute", start)
             content = await asyncio.to_thread(write_json, answer, typed=typed)
+            stages.add("write", start)
             return Answer(200, [content], [_JSON])
 
         return Endpoint(handle)
 
-    async def _bounded(self, answer: Awaitable[dict[str, Any]], deadline: float | None) -> dict[str, Any]:
-        """Waits for an answer until the deadline; turns requests away while too many wait."""
+    def _entry(self, functions: Mapping[str, Callable[[Scope, Receive], Awaitable[Answer]]]) -> Endpoint:
+        async def handle(scope: Scope, receive: Receive) -> Answer:
+            stages = self._routes.observations.begin("services/memory/entries", scope)
+            start = time.perf_counter()
+            answer = await functions[scope["method"]](scope, receive)
+            stages.add("compute", start)
+            return answer
+
+        return Endpoint(handle)
+
+    async def _bounded(
+        self, answer: Coroutine[Any, Any, dict[str, Any]], receive: Receive, deadline: float | None
+    ) -> dict[str, Any]:
+        """Waits for an answer while the client and the deadline do; turns requests away while too many wait."""
         if self._pending >= self._settings.max_waiting:
-            if asyncio.iscoroutine(answer):
-                answer.close()
+            answer.close()
             raise Refused(429, "overloaded", "the server has too much to do; try again later", {"retry-after": "1"})
         self._pending += 1
-        loop = asyncio.get_running_loop()
         try:
-            # The deadline is on time.monotonic(), as the loop's own clock is.
-            async with asyncio.timeout_at(deadline if deadline is None else max(deadline, loop.time())):
-                return await answer
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the request was answered") from None
+            return await answered(asyncio.ensure_future(answer), receive, deadline)
         except ZerocostError:
             raise
         except (ValueError, TypeError) as error:  # of a third-party artifact
@@ -182,11 +197,7 @@ class ServiceRoutes:
     def _require_administrator(self, scope: Scope) -> None:
         if not is_administrator(scope, self._settings):
             raise Refused(403, "forbidden", "changing what the server uses needs the token of the administrator")
-        workers = os.environ.get("WEB_CONCURRENCY", "1")
-        if workers.isdecimal() and int(workers) > 1:
-            raise Refused(
-                409, "several_workers", "one worker of several would change; send the artifacts with each request"
-            )
+        refuse_several_workers(self._settings, "send the artifacts with each request")
 
     def _of_memory(self, name: str) -> Call:
         async def call(data: dict[str, Any]) -> dict[str, Any]:
@@ -236,6 +247,9 @@ async def _apart(size: int, function: Callable[..., Any], *arguments: Any) -> An
 
 def _key(scope: Scope) -> str:
     key: str = scope["path_params"]["key"]
+    if "\ufffd" in key and b"%ef%bf%bd" not in scope.get("raw_path", b"").lower():
+        # The server decodes what is no UTF-8 to this character: different keys would be one.
+        raise RangeError("key: the path is not UTF-8", "key")
     if not 0 < len(key) <= _LONGEST_KEY:
         raise RangeError(f"key: {len(key)} characters were given, 1 to {_LONGEST_KEY} are allowed", "key")
     return key

@@ -27,12 +27,20 @@ class Settings:
         max_depth: arrays and objects of JSON inside each other.
         max_values: JSON values outside of arrays of numbers.
         max_elements: elements of one tensor, of all outputs together, and the size of each axis.
-        max_parts: separate tensors of a binary body.
+        max_operations: multiplications and additions of one artifact, where they are more than its arrays are large.
+        max_parts: separate tensors of a binary body, and arrays that an artifact cuts its output into.
         max_steps: steps of a chain.
         max_fan_out: elements that one ``each`` of a chain runs through.
-        workers: requests that compute at the same time; 0 for the number of cores.
+        slots: requests that compute at the same time; 0 for the number of cores.
         max_waiting: requests that wait for their turn before others are sent away with 429.
         request_timeout: seconds that a request may take; 0 for no limit.
+        drain_delay: seconds between SIGTERM, from which on the server is not ready, and the end of its listening.
+        drain_timeout: seconds that running requests then have; 0 for no limit.
+        access_log: whether every request is logged (logger ``zerocost.access``).
+        tracing: whether requests become OpenTelemetry spans (extra ``otel``); None: where the environment says where
+            spans go (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_EXPORTER``) or a tracer provider is set.
+        processes: how many worker processes there are; with several, nothing that one of them alone would know changes.
+        worker_folder: where worker processes leave their counters for each other.
         model: the folder of the model that is served; without one the built-in untrained model is.
     """
 
@@ -46,12 +54,19 @@ class Settings:
     max_depth: int = 100
     max_values: int = 1_000_000
     max_elements: int = 1 << 24
+    max_operations: int = 1 << 40
     max_parts: int = 1000
     max_steps: int = 100
     max_fan_out: int = 1024
-    workers: int = 0
+    slots: int = 0
     max_waiting: int = 256
     request_timeout: float = 60.0
+    drain_delay: float = 0.0
+    drain_timeout: float = 60.0
+    access_log: bool = False
+    tracing: bool | None = None
+    processes: int = 1
+    worker_folder: str | None = None
     model: str | None = None
 
     def __post_init__(self) -> None:
@@ -90,11 +105,12 @@ class Settings:
         return cls(**values)
 
 
-_NUMBERS = ("workers", "request_timeout", *(field.name for field in fields(Settings) if field.name[:4] == "max_"))
+_SECONDS = ("request_timeout", "drain_delay", "drain_timeout")
+_NUMBERS = ("slots", "processes", *_SECONDS, *(field.name for field in fields(Settings) if field.name[:4] == "max_"))
 
 
 def _read(name: str, text: str) -> Any:
-    if name in ("auth", "model_control"):
+    if name in ("auth", "model_control", "access_log", "tracing"):
         words = {
             "1": True,
             "true": True,
@@ -111,6 +127,6 @@ def _read(name: str, text: str) -> Any:
             raise ValueError(text) from None
     if name == "allowed_origins":
         return tuple(origin.strip() for origin in text.split(",") if origin.strip())
-    if name == "request_timeout":
+    if name in _SECONDS:
         return float(text)
     return int(text) if name in _NUMBERS else text

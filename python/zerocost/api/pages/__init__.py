@@ -1,4 +1,4 @@
-"""Pages for people. They load nothing from elsewhere."""
+"""Pages for people. They load nothing from elsewhere, and hold nothing that a token protects: that they ask for."""
 
 from __future__ import annotations
 
@@ -8,23 +8,34 @@ import re
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["PAGE_HEADERS", "docs_page"]
+from zerocost.api.answer import Answer
+
+__all__ = ["page"]
 
 
 @cache
-def docs_page() -> bytes:
-    """The API's description with a form for every artifact."""
-    return files(__name__).joinpath("docs.html").read_bytes()
+def page(name: str) -> Answer:
+    """``"dashboard"`` (the server's state) or ``"docs"`` (the API's description, with a form for every operation)."""
+    content = files(__name__).joinpath(f"{name}.html").read_bytes()
+    headers = [
+        (b"content-type", b"text/html; charset=utf-8"),
+        (b"content-security-policy", _policy(content)),
+        (b"referrer-policy", b"no-referrer"),
+    ]
+    return Answer(200, [content], headers)
 
 
-def _policy() -> bytes:
+def _policy(content: bytes) -> bytes:
     """Only the scripts and styles that stand in the page run, and nothing but this server is asked."""
-    sources = ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"]
+    sources = [
+        "default-src 'none'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
     for tag in ("script", "style"):
-        match = re.search(rb"<%b>(.*?)</%b>" % (tag.encode(), tag.encode()), docs_page(), re.DOTALL)
+        match = re.search(rb"<%b>(.*?)</%b>" % (tag.encode(), tag.encode()), content, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(match[1] if match else b"").digest())
         sources.append(f"{tag}-src 'sha256-{digest.decode()}'")
     return "; ".join(sources).encode()
-
-
-PAGE_HEADERS = [(b"content-security-policy", _policy()), (b"referrer-policy", b"no-referrer")]

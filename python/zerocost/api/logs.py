@@ -1,0 +1,65 @@
+"""The log of a server: lines of text, or of JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from zerocost.errors import RangeError
+
+__all__ = ["configure_logs"]
+
+FORMATS = ("text", "json")
+
+
+def configure_logs(form: str = "text", level: str = "info") -> None:
+    """Sends the log to stderr; for programs, not for libraries.
+
+    Args:
+        form: ``"text"``, or ``"json"``: one object a line, with ``time``, ``level``, ``logger``, ``message``, for
+            requests ``request_id``, ``method``, ``route``, ``artifact``, ``status``, ``duration_ms``, and
+            ``exception``.
+        level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
+
+    Raises:
+        RangeError: another form or level.
+    """
+    if form not in FORMATS:
+        raise RangeError(f"log format: {form!r} was given, 'text' or 'json' is allowed")
+    if level not in ("debug", "info", "warning", "error"):
+        raise RangeError(f"log level: {level!r} was given, 'debug', 'info', 'warning' or 'error' is allowed")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("zerocost", "uvicorn"):
+        logging.getLogger(name).setLevel(level.upper())
+    logging.captureWarnings(True)
+
+
+class _Json(logging.Formatter):
+    """One JSON object for each record, on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        seen = getattr(record, "seen", None)
+        if seen is not None:
+            line |= {key: value for key, value in seen.items() if value is not None}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:  # half a character, which orjson does not write
+            return json.dumps(line, default=str)

@@ -1,0 +1,164 @@
+"""The Open Inference Protocol: the routes that its clients call, with one operation for each model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+
+from zerocost._kernels import write_json
+from zerocost.api.inference_values import metadata_tensors
+from zerocost.api.openapi.artifacts import example_of, first_line
+from zerocost.api.openapi.parts import TEXT, Schema, get, post
+from zerocost.core.arrays import DATATYPES, datatype_of
+from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.core.artifact_validation import ArtifactValidator
+from zerocost.errors import ZerocostError
+
+__all__ = ["paths"]
+
+_TENSOR: Schema = {
+    "type": "object",
+    "properties": {
+        "name": TEXT,
+        "datatype": TEXT,
+        "shape": {"type": "array", "items": {"type": "integer"}},
+    },
+    "required": ["name", "datatype", "shape"],
+}
+_RESPONSE: Schema = {
+    "type": "object",
+    "properties": {
+        "id": TEXT,
+        "model_name": TEXT,
+        "model_version": TEXT,
+        "outputs": {
+            "type": "array",
+            "items": {**_TENSOR, "properties": {**_TENSOR["properties"], "data": {"type": "array"}}},
+        },
+    },
+    "required": ["model_name", "outputs"],
+}
+
+
+def paths(registry: ArtifactRegistry) -> dict[str, Any]:
+    """The paths under ``/v2``."""
+    live: Schema = {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]}
+    ready: Schema = {"type": "object", "properties": {"ready": {"const": True}}, "required": ["ready"]}
+    server: Schema = {
+        "type": "object",
+        "properties": {"name": TEXT, "version": TEXT, "extensions": {"type": "array", "items": TEXT}},
+        "required": ["name", "version", "extensions"],
+    }
+    statistics: Schema = {
+        "type": "object",
+        "properties": {"model_stats": {"type": "array", "items": {"type": "object"}}},
+        "required": ["model_stats"],
+    }
+    described: dict[str, Any] = {
+        "/v2": _get("v2_server", "Server metadata.", server),
+        "/v2/health/live": _get("v2_live", "Whether the server answers.", live),
+        "/v2/health/ready": _get("v2_ready", "Whether the server takes requests.", ready, "503"),
+        "/v2/models/stats": _get("v2_statistics", "How often each model was used, and how long it took.", statistics),
+    }
+    index = {"type": "array", "items": {"type": "object", "required": ["name", "state"]}}
+    asked: Schema = {"type": "object", "properties": {"ready": {"type": "boolean"}}}
+    described["/v2/repository/index"] = _post("v2_index", "Every model with its state.", asked, index, {"ready": True})
+    for spec in registry.list_artifacts():
+        name, path = spec.name, f"/v2/models/{spec.name}"
+        tensors: Schema = {"type": "array", "items": _TENSOR}
+        model: Schema = {
+            "type": "object",
+            "properties": {"name": {"const": name}, "inputs": tensors, "outputs": tensors},
+            "required": ["name", "platform", "inputs", "outputs"],
+        }
+        config: Schema = {"type": "object", "required": ["name", "input", "output"]}
+        described[path] = _get(f"v2_model_{name}", f"{name} as a model.", model)
+        described[f"{path}/ready"] = _get(f"v2_ready_{name}", f"Whether {name} takes requests.", ready, "503")
+        described[f"{path}/config"] = _get(f"v2_config_{name}", f"The configuration of {name}.", config)
+        described[f"{path}/stats"] = _get(f"v2_statistics_{name}", f"How often {name} was used.", statistics)
+        described[f"{path}/infer"] = _post(
+            f"v2_infer_{name}", first_line(spec), _request(spec), _RESPONSE, _example(spec)
+        )
+    return described
+
+
+def _get(operation: str, summary: str, schema: Schema, *statuses: str) -> dict[str, Any]:
+    described = get(operation, summary, schema, *statuses)
+    for status, answer in described["get"]["responses"].items():
+        if status != "200":
+            answer["content"] = _ERROR
+    return described
+
+
+_ERROR: Schema = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
+
+
+def _post(operation: str, summary: str, inputs: Schema, answer: Schema, example: Any) -> dict[str, Any]:
+    described = post(operation, summary, inputs, answer, example=example, error="InferenceError")
+    # A broken input is 400 here, and the body is JSON whatever Content-Type says.
+    del described["post"]["responses"]["422"]
+    if operation == "v2_index":
+        del described["post"]["responses"]["200"]["headers"]["Server-Timing"]
+        described["post"]["requestBody"]["required"] = False
+    return described
+
+
+def _request(spec: ArtifactSpec) -> Schema:
+    inputs, outputs = metadata_tensors(spec.ports)
+    names = [tensor["name"] for tensor in inputs]
+    name: Schema = {"enum": names} if names and not spec.ports.is_open else TEXT
+    scalars: Schema = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+    tensor: Schema = {
+        "type": "object",
+        "properties": {
+            "name": name,
+            "datatype": {"enum": list(DATATYPES)},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+            "data": {"type": "array"},
+            "parameters": {"type": "object"},
+        },
+        "required": ["name", "datatype", "shape"],
+    }
+    output: Schema = {"type": "object", "properties": {"name": TEXT}, "required": ["name"]}
+    return {
+        "type": "object",
+        "properties": {
+            "id": TEXT,
+            "parameters": scalars,
+            "inputs": {"type": "array", "minItems": 1, "items": tensor},
+            "outputs": {"type": "array", "items": output},
+        },
+        "required": ["inputs"],
+        "description": f"Outputs: {', '.join(tensor['name'] for tensor in outputs)}.",
+    }
+
+
+def _example(spec: ArtifactSpec) -> Any:
+    """The artifact's example as tensors; what is no tensor travels as a parameter, or as JSON in BYTES."""
+    example = example_of(spec) or _one_input(spec)
+    inputs, parameters = [], {}
+    for name, value in example.items():
+        datatype = datatype_of(value.dtype) if isinstance(value, np.ndarray) else None
+        if isinstance(value, np.ndarray) and datatype not in (None, "FP16", "BF16"):
+            data = orjson.loads(write_json(value.reshape(-1)))
+            inputs.append({"name": name, "datatype": datatype, "shape": list(value.shape), "data": data})
+        elif isinstance(value, str | bool | int | float) and len(inputs):
+            parameters[name] = value
+        else:
+            text = value if isinstance(value, str) else write_json(value).decode()
+            inputs.append({"name": name, "datatype": "BYTES", "shape": [1], "data": [text]})
+    if not inputs:
+        return None
+    return {"inputs": inputs, **({"parameters": parameters} if parameters else {})}
+
+
+def _one_input(spec: ArtifactSpec) -> dict[str, Any]:
+    """A value for the first input, where none is required: a request has at least one."""
+    for name in spec.ports.inputs:
+        try:
+            return ArtifactValidator().generate_test_input({**spec.ports.schema, "required": [name]})
+        except ZerocostError:
+            continue
+    return {}

@@ -1,0 +1,157 @@
+"""What operations are made of: answers, errors, and the schemas that they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Schema", "data_of", "get", "plain", "post", "reference", "responses", "schemas"]
+
+Schema = dict[str, Any]
+
+_PROBLEMS = {
+    "400": "The request is malformed.",
+    "401": "A token is needed.",
+    "403": "The caller may not do this.",
+    "404": "There is nothing of that name.",
+    "405": "Another method is needed; Allow says which.",
+    "408": "The body did not arrive in time.",
+    "409": "Several worker processes: one alone would change.",
+    "413": "The input or the output is beyond a limit.",
+    "415": "The media type or the encoding is not known.",
+    "422": "The input breaks the schema.",
+    "429": "The server has too much to do; Retry-After says when to come back.",
+    "500": "The server failed; its log says why, under the request id.",
+    "503": "The server does not take requests; Retry-After says when to come back.",
+    "504": "The deadline passed.",
+}
+_OF_CALLS = ("400", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504")
+_HEADERS = {"X-Request-Id": {"description": "The id under which the log knows the request.", "required": True,
+                             "schema": {"type": "string"}}}  # fmt: skip
+_TIMED = {
+    **_HEADERS,
+    "Server-Timing": {
+        "description": "Milliseconds of each stage, and the bytes that were copied.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
+
+TEXT: Schema = {"type": "string"}
+
+
+def reference(name: str) -> Schema:
+    """One of :func:`schemas`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def get(operation: str, summary: str, schema: Schema, *statuses: str, is_open: bool = False) -> dict[str, Any]:
+    """A path that is read as JSON; ``is_open`` if it needs no token."""
+    described = {"operationId": operation, "summary": summary, "responses": responses(schema, "401", "403", *statuses)}
+    return {"get": {**described, "security": []} if is_open else described}
+
+
+def plain(operation: str, summary: str, media_type: str, *, is_open: bool = False) -> dict[str, Any]:
+    """A path that is read as text."""
+    described = get(operation, summary, TEXT, is_open=is_open)
+    described["get"]["responses"]["200"]["content"] = {media_type: {"schema": TEXT}}
+    return described
+
+
+def post(
+    operation: str,
+    summary: str,
+    inputs: Schema,
+    answer: Schema,
+    *statuses: str,
+    example: Any = None,
+    error: str = "Problem",
+) -> dict[str, Any]:
+    """A path that is called with a JSON body."""
+    body: dict[str, Any] = {"schema": inputs}
+    if example is not None:
+        body["example"] = example
+    described = responses(answer, *_OF_CALLS, *statuses, error=error)
+    described["200"]["headers"] = dict(_TIMED)
+    return {
+        "post": {
+            "operationId": operation,
+            "summary": summary,
+            "requestBody": {"required": True, "content": {"application/json": body}},
+            "responses": described,
+        }
+    }
+
+
+def responses(schema: Schema, *statuses: str, error: str = "Problem") -> dict[str, Any]:
+    """200 with ``schema``, and what may go wrong."""
+    media_type = "application/problem+json" if error == "Problem" else "application/json"
+    problem = {media_type: {"schema": reference(error)}}
+    return {
+        "200": {
+            "description": "Done.",
+            "headers": _HEADERS,
+            "content": {"application/json": {"schema": schema}},
+        },
+        **{status: {"description": _PROBLEMS[status], "content": problem} for status in sorted(set(statuses))},
+    }
+
+
+def data_of(schema: Schema, name: str = "output") -> Schema:
+    """An object with one member."""
+    return {"type": "object", "properties": {name: schema}, "required": [name]}
+
+
+def schemas() -> dict[str, Schema]:
+    """What operations refer to."""
+    number: Schema = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}, {"type": "boolean"}]}
+    nested = [number, reference("NestedList")]
+    return {
+        "NestedList": {
+            "description": "Nested lists of numbers of one length on each level; they become float64.",
+            "type": "array",
+            "items": {"anyOf": nested},
+        },
+        "TypedTensor": {
+            "type": "object",
+            "properties": {
+                "dtype": {"description": "FP32, INT64, … or float32, int64, …", **TEXT},
+                "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                "data": reference("NestedList"),
+            },
+            "required": ["dtype", "shape", "data"],
+            "additionalProperties": False,
+        },
+        "Tensor": {
+            "description": "A tensor in an answer: a number if it has no axes, otherwise nested lists, or typed.",
+            "anyOf": [*nested, reference("TypedTensor")],
+        },
+        "Problem": {
+            "description": "RFC 9457",
+            "type": "object",
+            "properties": {
+                "type": TEXT,
+                "title": TEXT,
+                "status": {"type": "integer"},
+                "detail": TEXT,
+                "error": TEXT,
+                "code": TEXT,
+                "request_id": TEXT,
+                "errors": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"pointer": TEXT, "message": TEXT},
+                        "required": ["pointer", "message"],
+                    },
+                },
+            },
+            "required": ["title", "status", "detail", "error", "code", "request_id"],
+        },
+        "InferenceError": {
+            "description": "Errors of the Open Inference Protocol.",
+            "type": "object",
+            "properties": {"error": TEXT},
+            "required": ["error"],
+            "additionalProperties": False,
+        },
+    }

@@ -1,0 +1,113 @@
+"""What holds a slot, and for how long; pages of other origins."""
+
+import asyncio
+import threading
+import time
+
+import httpx2
+import pytest
+
+from api.samples import Picky, sample_registry
+from zerocost import default_registry
+from zerocost.api.limiter import answered
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_what_runs_keeps_its_slot_after_a_504(serve):
+    client = serve(sample_registry(), slots=1, max_waiting=0)
+    slow = client.post("/artifacts/picky/execute", json={"how": "sleep"}, headers={"request-timeout": "0.2"})
+    assert slow.status_code == 504
+    turned_away = client.post("/artifacts/picky/execute", json={"how": "fine"})
+    assert turned_away.status_code == 429
+    assert int(turned_away.headers["retry-after"]) >= 1
+    assert "zerocost_pending_requests 1.0" in client.get("/metrics").text
+    time.sleep(1.2)
+    assert client.post("/artifacts/picky/execute", json={"how": "fine"}).status_code == 200
+    assert "zerocost_pending_requests 0.0" in client.get("/metrics").text
+
+
+class Counting(Picky):
+    """Counts its calls."""
+
+    calls = 0
+
+    def execute(self, input_data, context):
+        Counting.calls += 1
+        return super().execute(input_data, context)
+
+
+def test_a_client_that_goes_away_cancels_what_waits(serve, registry):
+    registry.register_artifact("counting", Counting(), "custom")
+    client = serve(registry, slots=1)
+    path = "/artifacts/counting/execute"
+    began = threading.Thread(target=lambda: client.post(path, json={"how": "sleep"}))
+    began.start()
+    time.sleep(0.3)
+    for _ in range(3):
+        with pytest.raises(httpx2.TimeoutException):
+            client.post(path, json={"how": "sleep"}, timeout=0.1)
+    began.join()
+    assert client.post(path, json={"how": "fine"}).status_code == 200
+    assert Counting.calls == 2, "the three that went away were computed"
+
+
+def test_services_do_not_wait_for_clients_that_went_away():
+    async def run():
+        ended = asyncio.Event()
+
+        async def work():
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+        async def receive():
+            await asyncio.sleep(0.05)
+            return {"type": "http.disconnect"}
+
+        from zerocost.api.body import ClientGone
+
+        with pytest.raises(ClientGone):
+            await answered(asyncio.ensure_future(work()), receive, None)
+        await asyncio.wait_for(ended.wait(), 5)
+
+    asyncio.run(run())
+
+
+def test_services_have_deadlines(serve):
+    client = serve(default_registry())
+    texts = {"texts": ["a long text of many words " * 20] * 500}
+    answer = client.post("/services/model/embed", json=texts, headers={"request-timeout": "0.02"})
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
+
+
+def test_keys_that_are_no_utf8_are_refused(serve):
+    client = serve(default_registry())
+    json = {"content-type": "application/json"}
+    assert client.put("/services/memory/entries/%ff", content=b"1", headers=json).status_code == 422
+    assert client.put("/services/memory/entries/%ef%bf%bd", content=b"1", headers=json).status_code == 204
+
+
+def test_other_origins_are_answered_only_if_they_are_named(serve):
+    ours, theirs = "https://pages.example", "https://evil.example"
+    preflight = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    path, body = "/artifacts/scale/execute", {"attention_matrix": [[1.0]]}
+
+    closed = serve(sample_registry())
+    assert closed.options(path, headers={"origin": ours, **preflight}).status_code in (403, 405)
+    assert closed.post(path, json=body, headers={"origin": ours}).status_code == 403
+
+    client = serve(sample_registry(), allowed_origins=(ours,))
+    allowed = client.options(path, headers={"origin": ours, **preflight})
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == ours
+    answer = client.post(path, json=body, headers={"origin": ours})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == ours
+    refused = client.options(path, headers={"origin": theirs, **preflight})
+    assert refused.status_code == 400
+    assert "access-control-allow-origin" not in refused.headers
+    answer = client.post(path, json=body, headers={"origin": theirs})
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
