@@ -1,8 +1,6 @@
 """The cache on a real server, which the tests start, kill and slow down."""
 
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,48 +12,14 @@ import pytest
 
 import zerocost
 from contract import ArtifactContract, context, same
+from redis_server import SERVER, Server
 from zerocost.artifacts.memory.lru_cache import cache_from_environment
 from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact, decode, encode
 
-SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 pytestmark = [
     pytest.mark.skipif(SERVER is None, reason="redis-server is not installed (apt-get install redis-server)"),
     pytest.mark.timeout(60),
 ]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    def __init__(self, folder, *options):
-        self.port = free_port()
-        self.command = [SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-        self.command += ["--enable-debug-command", "local", *options]
-        self.process = None
-        self.start()
-
-    @property
-    def url(self):
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self):
-        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return
-        raise AssertionError("the server did not start")
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -307,3 +271,43 @@ artifact._client.close()
     artifact.store("from parent", np.array([1.0, 2.0]))
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
     assert artifact.retrieve("from child").tolist() == [0, 1, 2]
+
+
+def test_tuples_are_keys_that_no_str_reaches(artifact):
+    keys = [("a", "b"), ("a",), ("ab",), "ab", "a", ("", ""), ("",), "", ("ä", "")]
+    for number, key in enumerate(keys):
+        assert artifact.store(key, number)
+    assert [artifact.retrieve(key) for key in keys] == list(range(len(keys)))
+    assert sorted(artifact.keys(), key=repr) == sorted(keys, key=repr)
+    assert artifact.delete(("a", "b"))
+    assert [artifact.contains(key) for key in [("a", "b"), "ab"]] == [False, True]
+    for key in [(), ("a", 1), ("a", ("b",)), b"a", ["a"]]:
+        with pytest.raises(zerocost.DatatypeError, match="a str or a tuple of str is needed"):
+            artifact.store(key, 1)
+
+
+def test_services_of_two_processes_share_what_they_computed(artifact, shared_server):
+    def service():
+        registry = zerocost.default_registry()
+        registry.register_artifact("shared", RedisCacheArtifact(shared_server.url), "memory")
+        service = zerocost.SimplifiedModelService(registry)
+        service.use_artifact("shared")
+        service.tokenizer.use_artifact("shared")
+        return service
+
+    ids = service().tokenizer.encode("the same text").input_ids
+    first = service().forward(ids)
+    assert (first.timings["remembered"], len(artifact.keys())) == (0, 2)
+    code = (
+        "import sys, zerocost; from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact;"
+        "registry = zerocost.default_registry();"
+        "registry.register_artifact('shared', RedisCacheArtifact(sys.argv[1]), 'memory');"
+        "service = zerocost.SimplifiedModelService(registry); service.use_artifact('shared');"
+        f"output = service.forward({ids}); print(output.timings['remembered'], output.pooled.tobytes().hex())"
+    )
+    run = subprocess.run([sys.executable, "-c", code, shared_server.url], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["1", first.pooled.tobytes().hex()]
+    other = service()
+    other.use_artifact("sliding_window_attention", window_size=1)
+    assert other.forward(ids).timings["remembered"] == 0
+    assert {type(key) for key in artifact.keys()} == {tuple}  # noqa: SIM118 - it is no dict

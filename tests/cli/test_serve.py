@@ -1,0 +1,82 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from command_line import SCALE
+
+
+@pytest.fixture
+def server(tmp_path):
+    """``server(*options)`` starts ``zerocost serve`` on a free port: the process and the URL that it says."""
+    processes = []
+
+    def start(*options, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "zerocost", "serve", "--port", "0", *options],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+        )
+        processes.append(process)
+        for line in process.stderr:
+            if "Serving at" in line:
+                return process, line.split("Serving at ")[1].split()[0]
+        raise AssertionError("it ended before it served")
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def ask(url, body=None, **headers):
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+        return json.load(response)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_serves_built_in_and_own_artifacts_until_it_is_stopped(server, kind):
+    process, url = server(*SCALE)
+    names = [artifact["name"] for artifact in ask(f"{url}/artifacts")["artifacts"]]
+    assert {"scale", "tensor_parallel"} <= set(names)
+    answer = ask(f"{url}/artifacts/scale/execute", b'{"attention_matrix": [[1, 2]], "factor": 3}')
+    assert answer["data"]["processed_attention"] == [[3, 6]]
+    process.send_signal(kind)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_server_reads_its_token_from_the_environment(server):
+    _, url = server(ZEROCOST_TOKEN="secret")
+    assert ask(f"{url}/artifacts", Authorization="Bearer secret")["artifacts"]
+    with pytest.raises(urllib.error.HTTPError, match="401") as refusal:
+        ask(f"{url}/artifacts")
+    refusal.value.close()
+
+
+def test_server_without_authentication(server):
+    _, url = server("--host", "0.0.0.0", "--no-auth")
+    assert ask(f"http://127.0.0.1:{url.rpartition(':')[2]}/artifacts", Host="anywhere.example")["artifacts"]
+
+
+def test_address_that_cannot_be_served_is_refused(refused, monkeypatch):
+    assert "0.0.0.0 can be reached from elsewhere, which needs a token" in refused("serve", "--host", "0.0.0.0")
+    assert "Cannot assign requested address" in refused("serve", "--host", "192.0.2.1", "--no-auth")
+    assert "65535" in refused("serve", "--port", "65536")
+    assert "no_such_module" in refused("serve", "--artifact", "x=no_such_module:X")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "Address already in use" in refused("serve", "--port", taken.getsockname()[1])
+    monkeypatch.setenv("ZEROCOST_MAX_BODY", "much")
+    assert "ZEROCOST_MAX_BODY: 'much' cannot be read" in refused("serve")
