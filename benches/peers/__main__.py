@@ -21,12 +21,24 @@ import zerocost
 from benches.peers.measure import Row
 from zerocost._kernels import cpu_level
 
-PEERS = ["numpy", "numba", "onnxruntime", "jax", "torch", "cachebox", "cachetools", "lru-dict", "moka-py", "theine"]
+PEERS = [
+    "numpy",
+    "numba",
+    "onnxruntime",
+    "jax",
+    "torch",
+    "transformers",
+    "cachebox",
+    "cachetools",
+    "lru-dict",
+    "moka-py",
+    "theine",
+]
 
 
 def main() -> int:
     """Runs the comparisons and prints one table."""
-    modules = [info.name for info in pkgutil.iter_modules(benches.peers.__path__)]
+    modules = [info.name for info in pkgutil.iter_modules(benches.peers.__path__) if not info.ispkg]
     names = sorted(name for name in modules if name not in ("__main__", "measure"))
     parser = argparse.ArgumentParser(prog="python -m benches.peers", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(names)}; all by default")
@@ -70,24 +82,28 @@ def _version(name: str) -> str:
 
 
 def _print(rows: list[Row], machine: dict[str, object]) -> None:
-    table = Table("work", "ours", "peer", "its time", "ratio", "limit", "share of it")
+    table = Table("work", "ours", "peer", "its own", "ratio", "limit", "share of it")
     for row in rows:
         table.add_row(
             row.work,
-            _seconds(row.ours),
+            _amount(row.ours, row.unit),
             row.peer,
-            _seconds(row.theirs) if row.theirs is not None else "not installed" if row.peer else "",
+            _amount(row.theirs, row.unit) if row.theirs is not None else "not installed" if row.peer else "",
             "" if row.ratio is None else f"{row.ratio:.2f} ×",
             row.limit,
             "" if row.share is None else f"{row.share:.0%}",
         )
+        if row.notes:
+            table.add_row(f"  {row.notes}")
     # Piped into a file the table keeps its width.
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(", ".join(f"{key} {value}" for key, value in machine.items()))
 
 
-def _seconds(value: float) -> str:
+def _amount(value: float, unit: str) -> str:
+    if unit == "B":
+        return f"{value / 2**20:.0f} MiB"
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
         if value * factor >= 1:
             return f"{value * factor:.3g} {unit}"

@@ -23,11 +23,13 @@ class Row:
 
     Attributes:
         work: what is done, with shape and dtype.
-        ours: seconds.
+        ours: seconds, or what ``unit`` says.
         peer: the name of the peer.
-        theirs: seconds; None where the peer is not installed, or where there is none to name (``peer`` is empty).
+        theirs: the same; None where the peer is not installed, or where there is none to name (``peer`` is empty).
         limit: what the machine could do, in words.
         share: how much of the limit ours reaches, 0 to 1; None where there is none.
+        notes: what else was measured, ours before theirs.
+        unit: ``"s"`` or ``"B"``.
     """
 
     work: str
@@ -36,10 +38,12 @@ class Row:
     theirs: float | None
     limit: str = ""
     share: float | None = None
+    notes: str = ""
+    unit: str = "s"
 
     @property
     def ratio(self) -> float | None:
-        """How many times faster ours is."""
+        """How many times faster, or smaller, ours is."""
         return None if self.theirs is None else self.theirs / self.ours
 
     def to_dict(self) -> dict[str, object]:

@@ -80,7 +80,8 @@ def _product(shape: tuple[int, int, int], dtype: type, options: dict[str, object
 def _pipeline(stages: int = 2, micro_batches: int = 16) -> Row:
     """Equal stages that release the GIL, one thread each, against running them one after another."""
     rng = np.random.default_rng(0)
-    tensor = rng.standard_normal((micro_batches * 64, 768), dtype=np.float32)
+    # A stage takes some milliseconds, as a layer does: in shorter ones the waking of threads is what is measured.
+    tensor = rng.standard_normal((micro_batches * 256, 768), dtype=np.float32)
     weight = rng.standard_normal((768, 768), dtype=np.float32) / 28
     stage = partial(_kernels.sharded_linear, weight=weight, num_splits=1, axis=-1, bias=None, mode="column")
     run = PipelineParallelArtifact().process_parallel

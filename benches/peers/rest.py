@@ -1,12 +1,16 @@
-"""Requests against a bare Starlette app with orjson and NumPy, both as servers of one process, driven in turn by wrk.
+"""Requests against other servers of NumPy work, driven in turn by wrk, against MLServer by tritonclient.
 
-The work is top-k on a small and on a large matrix as JSON, and 4 MiB of binary tensor in and out against the bytes
-alone through a loopback socket. Times are seconds for each request: the wall clock of wrk's run over its answers.
+The work is top-k on a small and on a large matrix as JSON, and 4 MiB of binary tensor in and out. Each server is one
+process (BentoML, LitServe and Ray Serve bring theirs) with what its documentation shows: `servers/`. They run with the
+interpreter that ``ZEROCOST_PEERS_PYTHON`` names, by default with this one; what is not installed there is named.
+
+Times are seconds for each request: the wall clock of a run of wrk over its answers.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -16,8 +20,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2
 import numpy as np
@@ -25,75 +31,213 @@ import numpy as np
 from benches.peers.measure import Row
 from zerocost import ExecutionContext, RemoteArtifact
 
-ROUNDS = 7
+ROUNDS = 5
 SECONDS = 2
+CONNECTIONS = 8
 
-_OURS = """
+SERVERS = Path(__file__).parent / "servers"
+PYTHON = os.environ.get("ZEROCOST_PEERS_PYTHON", sys.executable)
+
+OURS = """
+import sys
 from zerocost import create_app, default_registry
 from zerocost.api.server import serve
 from zerocost.api.settings import Settings
-serve(create_app(default_registry(), Settings()), port={port}, log_level="warning")
+serve(create_app(default_registry(), Settings()), port=int(sys.argv[1]), log_level="warning")
 """
 
-_BARE = """
-import numpy as np, orjson, uvicorn
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Route
 
-async def execute(request):
-    data = orjson.loads(await request.body())
-    matrix = np.asarray(data["attention_matrix"])
-    kept = matrix.shape[-1] - int(matrix.shape[-1] * data["sparsity_ratio"])
-    least = np.partition(matrix, -kept, axis=-1)[..., -kept, None]
-    result = np.where(matrix >= least, matrix, 0)
-    answer = {{"status": "success", "data": {{"processed_attention": result}}}}
-    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+@dataclass(frozen=True)
+class Peer:
+    """Another server: the name of its file, what to import to see whether it is installed, and what it takes."""
 
-app = Starlette(routes=[Route("/artifacts/sparse_attention/execute", execute, methods=["POST"])])
-uvicorn.run(app, port={port}, access_log=False, log_level="warning")
-"""
+    name: str
+    program: str
+    module: str
+    takes_binary: bool = True
+    ready: str | None = None
+    """What answers with 200 once it is ready; None: it is once it answers at all."""
+
+
+PEERS = [
+    Peer("starlette + orjson", "starlette_orjson", "starlette"),
+    Peer("FastAPI", "fastapi_pydantic", "fastapi"),
+    Peer("BentoML", "bentoml_service", "bentoml"),
+    Peer("LitServe", "litserve_api", "litserve", takes_binary=False),
+    Peer("Ray Serve", "ray_serve", "ray.serve", ready="/readyz"),
+]
+MLSERVER = Peer("MLServer", "mlserver_runtime", "mlserver", ready="/v2/health/ready")
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def peak_mib(self) -> int:
+        """The most memory that its processes have had, in MiB, one beside the other."""
+        return sum(_peak(process) for process in _family(self.process.pid)) >> 20
+
+
+@dataclass
+class Load:
+    """What wrk sends, and where."""
+
+    name: str
+    ours: str
+    theirs: str
+    ours_request: tuple[bytes, dict[str, str]]
+    request: tuple[bytes, dict[str, str]]
+    check: Callable[[httpx2.Response, httpx2.Response], None]
+
+
+@dataclass
+class Run:
+    """One run of wrk: seconds for each request, and latencies in milliseconds."""
+
+    seconds: float
+    p50: float
+    p99: float
 
 
 def rows() -> list[Row]:
     """Every comparison of this part."""
-    with ExitStack() as stack:
-        ours, bare = (stack.enter_context(_serving(program)) for program in (_OURS, _BARE))
-        found = [_json(ours, bare, size) for size in (3, 256)] if shutil.which("wrk") else []
-        return [*found, _binary(ours)]
+    names = os.environ.get("ZEROCOST_PEERS", "").split(",")
+    chosen = [peer for peer in [*PEERS, MLSERVER] if names == [""] or peer.program in names]
+    with _serving([sys.executable, "-c", OURS], "/readyz") as ours:
+        found = [row for peer in chosen for row in _against(ours, peer)]
+        return [*found, _against_the_socket(ours)]
 
 
-def _json(ours: str, bare: str, size: int) -> Row:
+def _against(ours: Server, peer: Peer) -> list[Row]:
+    if subprocess.run([PYTHON, "-c", f"import {peer.module}"], capture_output=True, check=False).returncode != 0:
+        return [Row("REST", 0.0, peer.name, None)]
+    with _serving([PYTHON, str(SERVERS / f"{peer.program}.py")], peer.ready) as other:
+        if peer is MLSERVER:
+            return _tritonclient(ours, other)
+        if shutil.which("wrk") is None:
+            return []
+        loads = [_json(3), _json(256), *([_binary()] if peer.takes_binary else [])]
+        return [_driven(ours, other, peer, load) for load in loads]
+
+
+def _json(size: int) -> Load:
     matrix = np.random.default_rng(size).standard_normal((size, size))
-    body = json.dumps({"attention_matrix": matrix.tolist(), "sparsity_ratio": 0.8})
+    body = json.dumps({"attention_matrix": matrix.tolist(), "sparsity_ratio": 0.8}).encode()
+    request = (body, {"content-type": "application/json"})
+
+    def check(ours: httpx2.Response, theirs: httpx2.Response) -> None:
+        found = theirs.json()
+        found = found["data"]["processed_attention"] if isinstance(found, dict) else found
+        kept = np.array(ours.json()["data"]["processed_attention"])
+        assert np.array_equal(kept, np.array(found)), "both must keep the same"
+
     path = "/artifacts/sparse_attention/execute"
-    headers = {"content-type": "application/json"}
-    answers = [httpx2.post(f"{url}{path}", content=body, headers=headers).json() for url in (ours, bare)]
-    kept = [np.array(answer["data"]["processed_attention"]) for answer in answers]
-    assert np.array_equal(*kept), "both must keep the same"
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(f'wrk.method="POST"\nwrk.headers["Content-Type"]="application/json"\nwrk.body=[==[{body}]==]\n')
-        script.flush()
-        times: list[list[float]] = [[], []]
+    return Load(f"REST top-k {size} x {size} as JSON", path, "/top_k", request, request, check)
+
+
+def _binary() -> Load:
+    matrix = np.random.default_rng(0).standard_normal((1024, 1024), dtype=np.float32)
+    sized = {"datatype": "FP32", "shape": [1024, 1024], "parameters": {"binary_data_size": matrix.nbytes}}
+    text = {"inputs": [{"name": "tensor", **sized}], "parameters": {"binary_data_output": True, "num_splits": 1}}
+    head = json.dumps(text).encode()
+    headers = {"inference-header-content-length": str(len(head))}
+
+    def check(ours: httpx2.Response, theirs: httpx2.Response) -> None:
+        size = int(ours.headers["inference-header-content-length"])
+        assert ours.content[size : size + matrix.nbytes] == theirs.content, "both must send the same back"
+
+    return Load(
+        "REST 1024 x 1024 FP32 binary, there and back",
+        "/v2/models/tensor_parallel/infer",
+        "/binary",
+        (head + matrix.tobytes(), headers),
+        (matrix.tobytes(), {"content-type": "application/octet-stream"}),
+        check,
+    )
+
+
+def _driven(ours: Server, other: Server, peer: Peer, load: Load) -> Row:
+    sides = ((f"{ours.url}{load.ours}", *load.ours_request), (f"{other.url}{load.theirs}", *load.request))
+    load.check(*(httpx2.post(url, content=body, headers=headers, timeout=60) for url, body, headers in sides))
+    runs: tuple[list[Run], list[Run]] = ([], [])
+    with tempfile.TemporaryDirectory() as folder:
+        scripts = [_script(Path(folder) / f"{index}", body, headers) for index, (_, body, headers) in enumerate(sides)]
         for _ in range(ROUNDS):
-            for url, series in zip((ours, bare), times, strict=True):
-                series.append(_wrk(f"{url}{path}", script.name))
-    medians = [statistics.median(series) for series in times]
-    return Row(f"REST top-k {size} x {size} as JSON, 8 connections", medians[0], "starlette + orjson", medians[1])
+            for (url, *_), script, series in zip(sides, scripts, runs, strict=True):
+                series.append(_wrk(url, script))
+    (first, p50, p99), (second, p50_other, p99_other) = map(_medians, runs)
+    notes = (
+        f"p50 {p50:.3g} / {p50_other:.3g} ms, p99 {p99:.3g} / {p99_other:.3g} ms, "
+        f"peak {ours.peak_mib} / {other.peak_mib} MiB"
+    )
+    return Row(f"{load.name}, {CONNECTIONS} connections", first, peer.name, second, notes=notes)
 
 
-def _wrk(url: str, script: str) -> float:
-    command = ["wrk", "-t1", "-c8", f"-d{SECONDS}s", "-s", script, url]
+def _medians(runs: list[Run]) -> tuple[float, float, float]:
+    return tuple(statistics.median(getattr(run, name) for run in runs) for name in ("seconds", "p50", "p99"))
+
+
+def _script(path: Path, body: bytes, headers: dict[str, str]) -> Path:
+    path.with_suffix(".body").write_bytes(body)
+    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
+    read = f'local file = io.open("{path.with_suffix(".body")}", "rb")\nwrk.body = file:read("*a")\nfile:close()'
+    script = path.with_suffix(".lua")
+    script.write_text("\n".join(['wrk.method = "POST"', *lines, read]) + "\n")
+    return script
+
+
+def _wrk(url: str, script: Path) -> Run:
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency", "-s", str(script), url]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in report, report
     rate = re.search(r"Requests/sec:\s+([0-9.]+)", report)
     assert rate is not None, report
-    return 1 / float(rate[1])
+    return Run(1 / float(rate[1]), _latency(report, 50), _latency(report, 99))
 
 
-def _binary(url: str) -> Row:
+def _latency(report: str, percent: int) -> float:
+    found = re.search(rf"^\s+{percent}%\s+([0-9.]+)(us|ms|s)$", report, re.MULTILINE)
+    assert found is not None, report
+    return float(found[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[found[2]]
+
+
+def _tritonclient(ours: Server, other: Server) -> list[Row]:
+    from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+
+    scores = np.random.default_rng(256).standard_normal((256, 256))
+    tensor = np.random.default_rng(0).standard_normal((1024, 1024), dtype=np.float32)
+    found = []
+    for work, model, name, output, array, binary in (
+        ("top-k 256 x 256 as JSON", "sparse_attention", "attention_matrix", "processed_attention", scores, False),
+        ("1024 x 1024 FP32 binary, there and back", "tensor_parallel", "tensor", "result.0", tensor, True),
+    ):
+        calls = []
+        theirs = "top_k" if model == "sparse_attention" else "binary"
+        for url, called, given, wanted in ((ours.url, model, name, output), (other.url, theirs, "x", "result")):
+            client = InferenceServerClient(url.removeprefix("http://"))
+            tensor_in = InferInput(given, list(array.shape), "FP64" if array.itemsize == 8 else "FP32")
+            tensor_in.set_data_from_numpy(array, binary_data=binary)
+            asked = [InferRequestedOutput(wanted, binary_data=binary)]
+            parameters = {"sparsity_ratio": 0.8} if called == "sparse_attention" else {}
+            parameters |= {"num_splits": 1} if called == "tensor_parallel" else {}
+
+            def call(client=client, called=called, sent=tensor_in, asked=asked, more=parameters, wanted=wanted):
+                return client.infer(called, [sent], outputs=asked, parameters=more).as_numpy(wanted)
+
+            calls.append(call)
+        assert np.array_equal(*(np.reshape(call(), array.shape) for call in calls)), "both must answer the same"
+        first, second = _in_turn(calls)
+        found.append(Row(f"tritonclient {work}", first, MLSERVER.name, second))
+    return found
+
+
+def _against_the_socket(ours: Server) -> Row:
     matrix = np.random.default_rng(0).standard_normal((1024, 1024), dtype=np.float32)
-    artifact = RemoteArtifact(url, "tensor_parallel")
+    artifact = RemoteArtifact(ours.url, "tensor_parallel")
     context = ExecutionContext("tensor_parallel", "parallel", "restful")
 
     def call() -> None:
@@ -101,22 +245,25 @@ def _binary(url: str) -> Row:
         assert result.shape == matrix.shape
 
     with _echo(matrix.nbytes) as through_the_socket:
-        times: list[list[float]] = [[], []]
-        for index in range(2 + ROUNDS):
-            for run, series in zip((call, through_the_socket), times, strict=True):
-                start = time.perf_counter()
-                run()
-                if index >= 2:
-                    series.append(time.perf_counter() - start)
+        first, limit = _in_turn([call, through_the_socket], rounds=41)
     artifact.close()
-    ours, limit = (statistics.median(series) for series in times)
-    return Row(
-        "REST 1024 x 1024 FP32 binary, there and back", ours, "bytes alone", limit, "loopback socket", limit / ours
-    )
+    name = "RemoteArtifact 1024 x 1024 FP32, there and back"
+    return Row(name, first, "bytes alone", limit, "loopback socket", limit / first)
+
+
+def _in_turn(calls: list[Callable[[], object]], rounds: int = 15) -> list[float]:
+    times: list[list[float]] = [[] for _ in calls]
+    for index in range(2 + rounds):
+        for call, series in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            if index >= 2:
+                series.append(time.perf_counter() - start)
+    return [statistics.median(series) for series in times]
 
 
 @contextmanager
-def _echo(nbytes: int) -> Iterator[object]:
+def _echo(nbytes: int) -> Iterator[Callable[[], object]]:
     """A call that sends ``nbytes`` through a loopback socket and reads as many back."""
     data = bytes(nbytes)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -152,17 +299,54 @@ def _fill(source: socket.socket, target: bytearray) -> bool:
 
 
 @contextmanager
-def _serving(program: str) -> Iterator[str]:
+def _serving(command: list[str], ready: str | None) -> Iterator[Server]:
+    """A server on a free port, once it answers ``ready`` with 200, or answers at all where that is None."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-c", program.format(port=port)])
+    process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+        for _ in range(600):
+            assert process.poll() is None, f"{command[-1]} has ended with {process.returncode}"
+            try:
+                if httpx2.get(f"{url}{ready or '/'}", timeout=5).status_code == 200 or ready is None:
                     break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.1)
+        else:
+            raise TimeoutError(f"{command[-1]} does not answer")
+        yield Server(url, process)
     finally:
-        server.terminate()
-        server.wait()
+        family = _family(process.pid)
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for left in family[1:]:
+            if Path(f"/proc/{left}").exists():
+                os.kill(left, 9)
+
+
+def _family(process: int) -> list[int]:
+    """The process and all that come from it."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has ended meanwhile
+    family = [process]
+    for parent in family:
+        family += [child for child, of in parents.items() if of == parent]
+    return family
+
+
+def _peak(process: int) -> int:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
