@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,9 +124,20 @@ def own_key(kind: str, *content: bytes) -> tuple[str, str]:
 
 def recall(memory: Active, key: Hashable) -> Any:
     """What a memory artifact has under ``key``; None if there is nothing."""
-    return memory.execute({"operation": "get", "key": key}).get("result")
+    with _blamed(memory):
+        return memory.execute({"operation": "get", "key": key}).get("result")
 
 
 def remember(memory: Active, key: Hashable, value: Any) -> None:
     """Puts a value into a memory artifact, which may refuse it (it may be too large)."""
-    memory.execute({"operation": "put", "key": key, "value": value})
+    with _blamed(memory):
+        memory.execute({"operation": "put", "key": key, "value": value})
+
+
+@contextmanager
+def _blamed(memory: Active) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in the memory artifact {memory.spec.name!r}")
+        raise

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from zerocost.artifacts.attention.scaled_dot_product_attention import attend as fused
-from zerocost.errors import InvalidInput, ShapeError, ZerocostError
+from zerocost.errors import InvalidInput, ShapeError
 from zerocost.services.active import Active
+from zerocost.services.results import as_numbers, blamed, is_finite
 
 __all__ = ["attention_of"]
 
@@ -35,15 +37,9 @@ def attention_of(active: Active | None, kept: dict[tuple[int, int], Floats] | No
         return lambda layer, first, query, key, value, out: fused(query, key, value, out=out)
 
     def attention(layer: int, first: int, query: Floats, key: Floats, value: Floats, out: Floats) -> None:
-        try:
+        blame = nullcontext() if active is None else blamed(active, f"layer {layer}")
+        with blame:
             weights = _apply(active, query, key, value, out, want_weights=kept is not None)
-        except ZerocostError as error:
-            if active is not None:
-                error.add_note(f"in layer {layer}, through the attention artifact {active.spec.name!r}")
-            raise
-        # A NaN anywhere makes the sum one; the search for it is for the message only.
-        if active is not None and math.isnan(float(out.sum())) and np.isnan(out).any():
-            raise InvalidInput(f"artifact {active.spec.name!r} gave NaN in layer {layer}")
         if kept is not None and weights is not None:
             kept.update(((layer, first + index), weights[index]) for index in range(len(weights)))
 
@@ -59,10 +55,12 @@ def _apply(
         if want_weights:
             # Attending over the unit vectors gives the weights themselves.
             unit = np.broadcast_to(np.eye(key.shape[-2], dtype=np.float32), (*key.shape[:-1], key.shape[-2]))
-            weights = _checked(active, attend(query, key, unit, **params), (*query.shape[:-1], key.shape[-2]))
+            weights = _checked(
+                active, attend(query, key, unit, **params), (*query.shape[:-1], key.shape[-2]), query, key
+            )
             np.matmul(weights, value, out=out)
             return weights
-        out[...] = _checked(active, attend(query, key, value, **params), out.shape)
+        out[...] = _checked(active, attend(query, key, value, **params), out.shape, query, key, value)
         return None
     assert active is not None  # noqa: S101 - without one attention is fused
     scores = query @ key.swapaxes(-1, -2)
@@ -74,17 +72,23 @@ def _apply(
             weights = active.call(scores[sequence], normalization="softmax")
         else:
             weights = active.call(_softmax(scores[sequence]))
-        every.append(_checked(active, weights, scores[sequence].shape))
+        every.append(_checked(active, weights, scores[sequence].shape, scores[sequence]))
         np.matmul(every[-1], value[sequence], out=out[sequence])
     return every
 
 
-def _checked(active: Active | None, result: Any, shape: tuple[int, ...]) -> Floats:
-    array = np.asarray(result, dtype=np.float32)
+def _checked(active: Active | None, result: Any, shape: tuple[int, ...], *inputs: Floats) -> Floats:
+    if active is None:
+        fused_result: Floats = result
+        return fused_result
+    # A mask of weights may be of whole numbers or booleans.
+    array = as_numbers(active, result, "fiub")
     if array.shape != shape:
-        name = "attention" if active is None else f"artifact {active.spec.name!r}"
-        raise ShapeError(f"{name} returned shape {list(array.shape)}, {list(shape)} is needed")
-    return array
+        raise ShapeError(f"artifact {active.spec.name!r} returned shape {list(array.shape)}, {list(shape)} is needed")
+    numbers = array.astype(np.float32, copy=False)
+    if not is_finite(numbers) and is_finite(*inputs):
+        raise InvalidInput(f"artifact {active.spec.name!r} gave NaN or infinity for finite numbers")
+    return numbers
 
 
 def _softmax(scores: Floats) -> Floats:

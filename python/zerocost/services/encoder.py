@@ -41,10 +41,12 @@ class Linear:
     """A linear layer, or several that read the same tensor, side by side.
 
     Args:
+        where: which layers these are, for messages.
         take: gives the layers' weights ``[d_out, d_in]`` and biases ``[d_out]``, as the file has them.
     """
 
-    def __init__(self, take: Callable[[], list[tuple[Floats, Floats]]]) -> None:
+    def __init__(self, where: str, take: Callable[[], list[tuple[Floats, Floats]]]) -> None:
+        self.where = where
         self._take = take
         self.bias = np.concatenate([bias for _, bias in take()])
         self._laid_out = layers.Linear(np.concatenate([weight for weight, _ in take()]).T, self.bias)
@@ -125,9 +127,13 @@ class Encoder:
         def take(name: str, *shape: int) -> Floats:
             return tensors.tensor(prefix + name, shape)
 
-        def linear(d_in: int, d_out: int, *names: str) -> Linear:
+        def linear(layer: int, d_in: int, d_out: int, *names: str) -> Linear:
+            at = f"encoder.layer.{layer}"
             return Linear(
-                lambda: [(take(f"{name}.weight", d_out, d_in), take(f"{name}.bias", d_out)) for name in names]
+                f"layer {layer} ({', '.join(names)})",
+                lambda: [
+                    (take(f"{at}.{name}.weight", d_out, d_in), take(f"{at}.{name}.bias", d_out)) for name in names
+                ],
             )
 
         def norm(name: str) -> Norm:
@@ -143,14 +149,14 @@ class Encoder:
         self._layers = []
         for index in range(architecture.layers):
             at = f"encoder.layer.{index}"
-            names = [f"{at}.attention.self.{part}" for part in ("query", "key", "value")]
+            names = [f"attention.self.{part}" for part in ("query", "key", "value")]
             self._layers.append(
                 Layer(
-                    projections=linear(width, width, *names),
-                    attended=linear(width, width, f"{at}.attention.output.dense"),
+                    projections=linear(index, width, width, *names),
+                    attended=linear(index, width, width, "attention.output.dense"),
                     attended_norm=norm(f"{at}.attention.output.LayerNorm"),
-                    inner=linear(width, inner, f"{at}.intermediate.dense"),
-                    outer=linear(inner, width, f"{at}.output.dense"),
+                    inner=linear(index, width, inner, "intermediate.dense"),
+                    outer=linear(index, inner, width, "output.dense"),
                     outer_norm=norm(f"{at}.output.LayerNorm"),
                 )
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -11,14 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.artifacts.layers import VERSION, Awake, activate
-from zerocost.errors import ShapeError
+from zerocost.artifacts.layers import VERSION, Awake
+from zerocost.errors import InvalidInput
 from zerocost.services.active import Active, own_key, recall, remember
 from zerocost.services.attending import attention_of
-from zerocost.services.encoder import Hidden, Linear, Projection, mean_of_sequences
+from zerocost.services.encoder import mean_of_sequences
 from zerocost.services.fingerprint import Fingerprints
 from zerocost.services.model import Model
 from zerocost.services.packing import Packed
+from zerocost.services.results import is_finite
+from zerocost.services.splitting import run_in_stages, sharded
 
 __all__ = ["BATCH_TOKENS", "Passes", "SequenceResult", "Sequences"]
 
@@ -65,7 +66,7 @@ class Passes:
             for index, key in enumerate(keys):
                 stored = None if key is None else recall(memory, key)
                 if stored is not None:
-                    results[index] = SequenceResult(stored[:-1], stored[-1])
+                    results[index] = self._recalled(memory, stored, len(sequences[index][0]))
                     timings["remembered"] += 1
         missing = [index for index, result in enumerate(results) if result is None]
         for chunk in _chunks(missing, sequences):
@@ -78,7 +79,8 @@ class Passes:
                 if memory is not None and keys[index] is not None:
                     row = np.concatenate([result.states, result.pooled[None]])
                     row.flags.writeable = False
-                    remember(memory, keys[index], row)
+                    if is_finite(row):
+                        remember(memory, keys[index], row)
         timings["seconds"] = time.perf_counter() - start
         return [result for result in results if result is not None], timings
 
@@ -93,9 +95,9 @@ class Passes:
         if parallel is None:
             encoder.run(packed, hidden, attention)
         elif "weight" in parallel.spec.ports.inputs:
-            encoder.run(packed, hidden, attention, _sharded(parallel))
+            encoder.run(packed, hidden, attention, sharded(parallel))
         else:
-            self._staged(parallel, packed, hidden, attention)
+            run_in_stages(parallel, encoder, packed, hidden, attention)
         timings["attention_seconds"] += hidden.attention_seconds
         states, offsets = hidden.states, packed.offsets
         pooled = mean_of_sequences(packed, states) if self._model.pooling == "mean" else states[offsets[:-1]].copy()
@@ -111,24 +113,16 @@ class Passes:
             for row, place in enumerate(packed.order)
         ]
 
-    def _staged(self, parallel: Active, packed: Packed, hidden: Hidden, attention: Any) -> None:
-        """The layers as stages, the sequences as what is cut into micro-batches. States are changed where they are."""
-        encoder = self._model.encoder
-        declared = parallel.spec.ports.inputs.get("num_stages", {})
-        count = int(parallel.params.get("num_stages") or declared.get("default") or 1)
-        cuts = [index * encoder.architecture.layers // count for index in range(count + 1)]
-
-        def stage(layers: range) -> Any:
-            def run(sequences: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-                if len(sequences):
-                    among = range(int(sequences[0]), int(sequences[-1]) + 1)
-                    encoder.run(packed, hidden, attention, layers=layers, sequences=among)
-                return sequences
-
-            return run
-
-        stages = [stage(range(first, last)) for first, last in itertools.pairwise(cuts)]
-        parallel.call(np.arange(len(packed.order)), stages=stages)
+    def _recalled(self, memory: Active, stored: Any, tokens: int) -> SequenceResult:
+        """What a memory artifact had: the states of a sequence, and below them its pooled vector."""
+        shape = (tokens + 1, self._model.encoder.architecture.width)
+        fits = isinstance(stored, np.ndarray) and stored.dtype == np.float32 and stored.shape == shape
+        if not fits or not is_finite(stored):
+            raise InvalidInput(
+                f"artifact {memory.spec.name!r} remembered something else than the finite float32 {list(shape)} that "
+                "was put"
+            )
+        return SequenceResult(stored[:-1], stored[-1])
 
     def _keys(self, sequences: Sequences, active: Mapping[str, Active]) -> list[Hashable | None]:
         """The key of each sequence in a memory artifact; None where an active artifact cannot stand in a key."""
@@ -137,23 +131,6 @@ class Passes:
             return [None] * len(sequences)
         prefix = f"{VERSION} {self._model.identity} {parts}".encode()
         return [own_key("forward", prefix, ids.tobytes(), positions.tobytes()) for ids, positions in sequences]
-
-
-def _sharded(parallel: Active) -> Projection:
-    """The linear layers through a parallel artifact that takes a weight; bias and activation come after."""
-
-    def project(tensor: Floats, linear: Linear, activation: str, out: Floats) -> None:
-        product = parallel.call(tensor, weight=linear.weight)
-        if isinstance(product, list | tuple):  # shards that were left apart
-            product = np.concatenate(product, axis=-1)
-        if np.shape(product) != out.shape:
-            raise ShapeError(
-                f"artifact {parallel.spec.name!r} returned shape {list(np.shape(product))}, {list(out.shape)} is needed"
-            )
-        out[...] = product
-        activate(out, linear.bias, activation)
-
-    return project
 
 
 def _chunks(indexes: list[int], sequences: Sequences) -> list[list[int]]:

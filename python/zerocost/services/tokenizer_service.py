@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError
-from zerocost.services.active import ActiveArtifacts, own_key, recall, remember
+from zerocost.services.active import Active, ActiveArtifacts, own_key, recall, remember
 from zerocost.services.tokenizer import ByteTokenizer, Encoding, TextTokenizer
 
 __all__ = ["TokenizerService", "read_texts"]
@@ -83,7 +83,7 @@ class TokenizerService:
                 encoding = next(fresh)
                 remember(memory, key, [encoding.tokens, *encoding.input_ids])
             else:
-                encoding = Encoding(value[1:], value[0])
+                encoding = _remembered(memory, value)
             encodings.append(encoding)
         return encodings
 
@@ -144,6 +144,14 @@ def read_texts(text: Any, argument: str) -> list[str]:
                 argument,
             ) from error
     return list(texts)
+
+
+def _remembered(memory: Active, value: Any) -> Encoding:
+    """What a memory artifact had: how many tokens there were before truncation, and the ids."""
+    fits = isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    if not fits or not 0 < len(value) <= value[0] + 1:
+        raise InvalidInput(f"artifact {memory.spec.name!r} remembered something else than the token ids that were put")
+    return Encoding(value[1:], value[0])
 
 
 def _required(data: dict[str, Any], name: str) -> Any:
