@@ -55,6 +55,28 @@ class Dict(MemoryArtifact):
         return {"entries": len(self.entries)}
 
 
+class Changes(AttentionArtifact):
+    """Returns what its parameter says."""
+
+    def process_attention(self, attention_matrix, how: str = "nothing"):
+        if how == "raise":
+            raise ValueError("not today")
+        return attention_matrix[..., :-1] if how == "crop" else np.full_like(attention_matrix, np.nan)
+
+
+class Forgets(MemoryArtifact):
+    """Breaks on every call."""
+
+    def retrieve(self, key):
+        raise ValueError("forgotten")
+
+    def store(self, key, value):
+        return True
+
+    def clear(self):
+        return True
+
+
 @pytest.fixture
 def registry():
     registry = default_registry()
@@ -184,6 +206,25 @@ def test_the_tokenizer(serve, registry):
 def test_mistakes_are_the_client_s(serve, registry, path, body, status):
     answer = ask(serve(registry), path, body)
     assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(("how", "told"), [("raise", "not today"), ("crop", "shape"), ("nan", "NaN")])
+def test_an_artifact_that_breaks_in_a_layer_is_named(serve, registry, how, told):
+    registry.register_artifact("changes", Changes(), "attention")
+    chosen = {"attention": {"artifact": "changes", "params": {"how": how}}}
+    answer = ask(serve(registry), "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen})
+    assert answer.status_code == 422, answer.text
+    detail = answer.json()["detail"]
+    assert told in detail
+    assert "(in layer 0, through the attention artifact 'changes')" in detail
+
+
+def test_a_memory_artifact_that_breaks_is_named(serve, registry):
+    registry.register_artifact("forgets", Forgets(), "memory")
+    chosen = {"memory": {"artifact": "forgets"}}
+    answer = ask(serve(registry), "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"] == "forgotten (in the memory artifact 'forgets')"
 
 
 def test_an_output_beyond_the_limit_is_not_computed(serve, registry):

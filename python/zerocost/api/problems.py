@@ -36,6 +36,9 @@ _STATUSES: tuple[tuple[type[ZerocostError], int], ...] = (
     (ServiceUnavailable, 503),
 )
 
+_TOLD = ("in step ", "in layer ", "in stages, ", "in the memory artifact ")
+"""How the notes begin that say where in a chain or in a model it happened."""
+
 _GENERIC = "The server failed while it answered this request; its log says why, under the request id."
 
 
@@ -67,7 +70,7 @@ def problem_of(error: BaseException, request_id: str) -> tuple[int, dict[str, An
         code, detail = HTTPStatus(status).phrase.lower().replace(" ", "_"), error.detail
     elif isinstance(error, ZerocostError) and status != 500:
         code, detail = error.code, str(error)
-        notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("in step ")]
+        notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_TOLD)]
         detail = " ".join([detail, *(f"({note})" for note in notes)])
     else:
         code, detail = error.code if isinstance(error, KernelPanic) else "internal", _GENERIC
