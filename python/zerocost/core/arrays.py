@@ -27,6 +27,7 @@ __all__ = [
     "counting_copies",
     "datatype_of",
     "dtype_of",
+    "is_finite",
     "is_tensor_like",
 ]
 
@@ -257,3 +258,10 @@ def _refusal(dtype: np.dtype[Any], argument: str, datatypes: Sequence[str]) -> s
     else:
         advice = ""
     return f"{argument}: dtype {dtype} was given, {allowed} is allowed{advice}"
+
+
+def is_finite(*arrays: npt.NDArray[Any]) -> bool:
+    """Whether all numbers are finite."""
+    # A NaN or an infinity anywhere makes the sum one; it may also overflow, so the search decides.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return all(bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all()) for array in arrays)

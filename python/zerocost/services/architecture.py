@@ -1,4 +1,4 @@
-"""What a Hugging Face folder says about its model: ``config.json`` of the BERT family, and how to pool."""
+"""What a Hugging Face folder says about its model: ``config.json`` of the BERT family."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import orjson
 
 from zerocost.errors import InvalidModel
 
-__all__ = ["Architecture", "pooling_of", "read_json"]
+__all__ = ["Architecture", "read_json", "read_json_file"]
 
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -36,7 +36,8 @@ class Architecture:
         heads: attention heads in each layer.
         inner_width: width between the two linear layers of a block.
         positions: how many tokens a sequence may have.
-        first_position: the row of the position table that the first token gets (RoBERTa starts after the padding's).
+        padding: the id whose tokens have no position of their own but the table's row of that number, after which the
+            other tokens' rows begin (RoBERTa); None: every token has the row of its place (BERT).
         types: number of token types; every token is of the first.
         activation: what stands between the two linear layers: ``"gelu"``, ``"gelu_tanh"`` or ``"relu"``.
         epsilon: of the layer norms.
@@ -49,7 +50,7 @@ class Architecture:
     heads: int
     inner_width: int
     positions: int
-    first_position: int
+    padding: int | None
     types: int
     activation: str
     epsilon: float
@@ -74,7 +75,9 @@ class Architecture:
         activation = config.get("hidden_act", "gelu")
         if activation not in _ACTIVATIONS:
             raise InvalidModel(f"{path}: hidden_act {activation!r} is not supported; {', '.join(_ACTIVATIONS)} are")
-        first = 0 if family == "bert" else _whole(path, config, "pad_token_id", least=0) + 1
+        # Hugging Face leaves out what is its default.
+        padding = None if family == "bert" else _whole(path, {"pad_token_id": 1, **config}, "pad_token_id", least=0)
+        first = 0 if padding is None else padding + 1
         width, heads = _whole(path, config, "hidden_size"), _whole(path, config, "num_attention_heads")
         if width % heads:
             raise InvalidModel(f"{path}: hidden_size {width} is not a multiple of num_attention_heads {heads}")
@@ -92,31 +95,11 @@ class Architecture:
             heads=heads,
             inner_width=_whole(path, config, "intermediate_size"),
             positions=table - first,
-            first_position=first,
+            padding=padding,
             types=_whole(path, config, "type_vocab_size"),
             activation=_ACTIVATIONS[activation],
             epsilon=float(epsilon),
         )
-
-
-def pooling_of(folder: Path) -> str:
-    """``"mean"`` or ``"first"``: how tokens become one vector, from sentence-transformers' ``1_Pooling/config.json``.
-
-    Folders without that file are pooled by the mean.
-
-    Raises:
-        InvalidModel: the file asks for something else.
-    """
-    path = folder / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return "mean"
-    asked = {key for key, value in read_json(path).items() if key.startswith("pooling_mode_") and value is True}
-    if asked == {"pooling_mode_mean_tokens"}:
-        return "mean"
-    if asked == {"pooling_mode_cls_token"}:
-        return "first"
-    names = ", ".join(sorted(asked)) or "no mode"
-    raise InvalidModel(f"{path}: {names} is not supported; pooling_mode_mean_tokens and pooling_mode_cls_token are")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -125,15 +108,24 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InvalidModel: the file is missing, or holds something else.
     """
+    content = read_json_file(path)
+    if not isinstance(content, dict):
+        raise InvalidModel(f"{path}: a JSON object is needed")
+    return content
+
+
+def read_json_file(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InvalidModel: the file is missing, or is not JSON.
+    """
     try:
-        content = orjson.loads(path.read_bytes())
+        return orjson.loads(path.read_bytes())
     except OSError as error:
         raise InvalidModel(f"{path}: cannot be read ({error.strerror or error})") from error
     except orjson.JSONDecodeError as error:
         raise InvalidModel(f"{path}: is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InvalidModel(f"{path}: a JSON object is needed")
-    return content
 
 
 def _whole(path: Path, config: dict[str, Any], key: str, least: int = 1) -> int:

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.artifacts.attention.scaled_dot_product_attention import attend as fused
+from zerocost.core.arrays import is_finite
 from zerocost.errors import InvalidInput, ShapeError
 from zerocost.services.active import Active
-from zerocost.services.results import as_numbers, blamed, is_finite
+from zerocost.services.results import as_numbers, blamed
 
 __all__ = ["attention_of"]
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from zerocost.core.arrays import count_copy
+from zerocost.core.arrays import count_copy, is_finite
 from zerocost.errors import InvalidModel
 
 __all__ = ["Checkpoint"]
@@ -24,6 +26,8 @@ __all__ = ["Checkpoint"]
 _LONGEST_HEADER = 100_000_000
 """What the format's own library accepts, in bytes."""
 _ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_PIECE = 1 << 20
+"""Numbers that are looked at at a time."""
 _WIDENED = ("F16", "BF16")
 
 
@@ -41,11 +45,17 @@ class Checkpoint:
         self.path = path
         try:
             with path.open("rb") as file:
+                self._written = _written(os.fstat(file.fileno()))
                 size = file.seek(0, 2)
                 if size < 8:
                     raise InvalidModel(f"{path}: {size} bytes are no safetensors file; is it truncated?")
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
+            parts = path.with_name(f"{path.name}.index.json")
+            if parts.is_file() and not path.exists():
+                raise InvalidModel(
+                    f"{parts}: a checkpoint in several files is not supported; one {path.name} is"
+                ) from None
             raise InvalidModel(f"{path}: cannot be read ({error.strerror or error})") from error
         length = int.from_bytes(self._map[:8], "little")
         if length > _LONGEST_HEADER or length > size - 8:
@@ -92,10 +102,10 @@ class Checkpoint:
         float32 is a view of the file; float16 and bfloat16 are converted.
 
         Raises:
-            InvalidModel: there is no such tensor, or it has another shape or dtype.
+            InvalidModel: there is no such tensor, it has another shape or dtype, or a number that is not finite.
         """
         if name not in self._tensors:
-            raise InvalidModel(f"{self.path}: there is no tensor {name!r}")
+            raise InvalidModel(f"{self.path}: there is no tensor {name!r}; {self._instead(name)}")
         dtype, given, begin, end = self._tensors[name]
         if given != shape:
             raise InvalidModel(
@@ -105,6 +115,12 @@ class Checkpoint:
             raise InvalidModel(f"{self.path}: tensor {name!r} is {dtype}; F32, F16 and BF16 are supported")
         raw = np.frombuffer(self._map, np.uint8, end - begin, self._start + begin)
         array = _converted(raw, dtype).reshape(shape)
+        numbers = array.reshape(-1)
+        for start in range(0, numbers.size, _PIECE):
+            if not is_finite(numbers[start : start + _PIECE]):
+                raise InvalidModel(f"{self.path}: tensor {name!r} has numbers that are not finite")
+            if numbers.size > _PIECE:
+                self.release()  # of an embedding table a request reads a few rows: the others need no memory
         array.flags.writeable = False
         return array
 
@@ -113,10 +129,32 @@ class Checkpoint:
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """SHA-256 of the file, in hexadecimal. Computed when it is first asked for."""
+        """SHA-256 of the file, in hexadecimal. Computed when it is first asked for.
+
+        Raises:
+            InvalidModel: the file was written to after it was opened. One that took its name is another file, and does
+                not count.
+        """
+        with suppress(OSError):  # it is gone from its folder; the mapping holds it
+            now = _written(self.path.stat())
+            if now[0] == self._written[0] and now != self._written:
+                raise InvalidModel(f"{self.path}: was written to after it was loaded; load it again")
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return hashlib.sha256(self._map).hexdigest()
+
+    def _instead(self, name: str) -> str:
+        similar = [known for known in self._tensors if known.endswith(name)] or list(self._tensors)
+        return f"{similar[0]!r} is there" if similar else "there is none at all"
+
+
+def _written(status: os.stat_result) -> tuple[tuple[int, int], int, int]:
+    """Which file it is, and what changes when it is written to."""
+    return (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns
 
 
 def _converted(raw: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[np.float32]:

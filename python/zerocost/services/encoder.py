@@ -137,14 +137,17 @@ class Encoder:
             )
 
         def norm(name: str) -> Norm:
-            return Norm(take(f"{name}.weight", width).copy(), take(f"{name}.bias", width).copy())
+            # Files that were converted from TensorFlow's have the names of its layer norms.
+            is_old = f"{prefix}{name}.weight" not in tensors and f"{prefix}{name}.gamma" in tensors
+            weight, bias = ("gamma", "beta") if is_old else ("weight", "bias")
+            return Norm(take(f"{name}.{weight}", width).copy(), take(f"{name}.{bias}", width).copy())
 
         self._words = take(word, architecture.vocabulary, width)
-        table = architecture.positions + architecture.first_position
+        table = architecture.positions + (0 if architecture.padding is None else architecture.padding + 1)
         positions = take("embeddings.position_embeddings.weight", table, width)
         types = take("embeddings.token_type_embeddings.weight", architecture.types, width)
         # Every token is of the first type.
-        self._places = positions[architecture.first_position :] + types[0]
+        self._places = positions + types[0]
         self._embedding_norm = norm("embeddings.LayerNorm")
         self._layers = []
         for index in range(architecture.layers):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from zerocost.errors import InvalidModel
-from zerocost.services.architecture import Architecture, pooling_of, read_json
+from zerocost.services.architecture import Architecture
 from zerocost.services.checkpoint import Checkpoint
 from zerocost.services.encoder import Encoder
+from zerocost.services.sentence_files import SentenceFiles
 from zerocost.services.tokenizer import ByteTokenizer, FileTokenizer, TextTokenizer
 
 __all__ = ["Model", "load_model", "untrained_model"]
@@ -44,17 +44,24 @@ class Model:
     max_tokens: int
     _identity: Callable[[], str]
 
-    @cached_property
+    @property
     def identity(self) -> str:
-        """What tells this model from every other: a digest of its weights and its configuration."""
+        """What tells this model from every other: a digest of its weights and its configuration.
+
+        Raises:
+            InvalidModel: its file was written to after it was loaded, so nobody knows what the weights are.
+        """
         return self._identity()
 
 
 def load_model(folder: str | Path) -> Model:
     """Loads ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
 
-    sentence-transformers' files are honoured where they are there: ``1_Pooling/config.json``, and ``max_seq_length`` of
+    sentence-transformers' files are honoured where they are there: ``modules.json``, ``1_Pooling/config.json`` and
     ``sentence_bert_config.json``.
+
+    The file is mapped, and only its embedding tables stay so: the layers' matrices are laid out for the kernels in
+    memory of their own. Who replaces the file should put another one under its name and not write over it.
 
     Raises:
         InvalidModel: a file is missing or damaged, or the model is of a kind that is not supported.
@@ -63,14 +70,9 @@ def load_model(folder: str | Path) -> Model:
     if not path.is_dir():
         raise InvalidModel(f"{path}: there is no such folder")
     architecture = Architecture.of_folder(path)
-    pooling = pooling_of(path)
-    limit = architecture.positions
-    sentences = path / "sentence_bert_config.json"
-    if sentences.is_file():
-        asked = read_json(sentences).get("max_seq_length")
-        if isinstance(asked, int) and asked > 0:
-            limit = min(limit, asked)
-    tokenizer = FileTokenizer(path / "tokenizer.json", architecture.vocabulary)
+    sentences = SentenceFiles.of_folder(path, architecture.family)
+    pooling = sentences.pooling
+    tokenizer = FileTokenizer(path / "tokenizer.json", architecture.vocabulary, lower=sentences.lower)
     checkpoint = Checkpoint(path / "model.safetensors")
     encoder = Encoder(architecture, checkpoint)
     # The layers' matrices were laid out for the kernels: the file's are not read again.
@@ -81,7 +83,7 @@ def load_model(folder: str | Path) -> Model:
         encoder=encoder,
         tokenizer=tokenizer,
         pooling=pooling,
-        max_tokens=limit,
+        max_tokens=min(architecture.positions, sentences.max_tokens or architecture.positions),
         _identity=lambda: hashlib.sha256(f"{checkpoint.digest} {architecture} {pooling}".encode()).hexdigest(),
     )
 
@@ -96,7 +98,7 @@ def untrained_model(seed: int = 0) -> Model:
         heads=4,
         inner_width=256,
         positions=512,
-        first_position=0,
+        padding=None,
         types=1,
         activation="gelu",
         epsilon=1e-12,

@@ -28,7 +28,7 @@ from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeErro
 from zerocost.services.active import Active, ActiveArtifacts
 from zerocost.services.joining import Joiner
 from zerocost.services.model import Model, load_model, untrained_model
-from zerocost.services.packing import is_batch, read_sequences
+from zerocost.services.packing import is_batch, positions_of, read_sequences
 from zerocost.services.passes import BATCH_TOKENS, Passes, SequenceResult, Sequences
 from zerocost.services.progress import bar
 from zerocost.services.tokenizer import Encoding
@@ -250,7 +250,7 @@ class SimplifiedModelService:
         order = sorted(range(len(encodings)), key=lambda index: -len(encodings[index].input_ids))
         with bar(len(order), progress, "embedding") as advance:
             for batch in _batches(order, encodings):
-                results, _ = self._passes.run(_sequences([encodings[index] for index in batch]), active)
+                results, _ = self._passes.run(self._sequences([encodings[index] for index in batch]), active)
                 vectors[batch] = [result.pooled for result in results]
                 advance(len(batch))
         return _unit(vectors)
@@ -274,7 +274,7 @@ class SimplifiedModelService:
             raise UndeclaredInput(f"{', '.join(undeclared)}: not an input of embed", undeclared[0])
         active = self._chosen(data.get("artifacts"))
         encodings = await asyncio.to_thread(self.tokenizer.encode, read_texts(data["texts"], "texts"))
-        request = _Request(_sequences(encodings), several=True, output_attentions=False, active=active)
+        request = _Request(self._sequences(encodings), several=True, output_attentions=False, active=active)
         if 0 < request.tokens <= JOIN_TOKENS:
             vectors = _unit((await self._joined(request)).pooled)
         else:  # enough for a batch of its own, and nobody should wait for it
@@ -328,8 +328,12 @@ class SimplifiedModelService:
         return chosen
 
     def _read(self, input_ids: Any, attention_mask: Any) -> Sequences:
-        architecture = self.model.encoder.architecture
-        return read_sequences(input_ids, attention_mask, architecture.vocabulary, architecture.positions)
+        return read_sequences(input_ids, attention_mask, self.model.encoder.architecture)
+
+    def _sequences(self, encodings: list[Encoding]) -> Sequences:
+        padding = self.model.encoder.architecture.padding
+        arrays = [np.asarray(encoding.input_ids, np.int64) for encoding in encodings]
+        return [(ids, positions_of(ids, padding)) for ids in arrays]
 
     def _encode(self, texts: list[str]) -> list[Encoding]:
         encodings = self.tokenizer.encode(texts)
@@ -347,11 +351,6 @@ class SimplifiedModelService:
             states, pooled, weights = results[0].states, results[0].pooled, results[0].weights
         wanted = results[0].weights is not None
         return ModelOutput(states, pooled, weights if wanted else None, timings, self.model.name, self.model.trained)
-
-
-def _sequences(encodings: list[Encoding]) -> Sequences:
-    arrays = [np.asarray(encoding.input_ids, np.int64) for encoding in encodings]
-    return [(ids, np.arange(len(ids))) for ids in arrays]
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.errors import DatatypeError, InvalidInput, RangeError, ShapeError
+from zerocost.services.architecture import Architecture
 
-__all__ = ["Packed", "Run", "is_batch", "read_sequences"]
+__all__ = ["Packed", "Run", "is_batch", "positions_of", "read_sequences"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -42,7 +43,7 @@ class Packed:
 
     Attributes:
         ids: the token ids, one row of the packed batch each.
-        positions: where each token stood in its sequence.
+        positions: the row of the position table of each token.
         order: which of the given sequences comes first, second and so on.
         offsets: where each of them begins; one more for the end.
     """
@@ -78,14 +79,13 @@ class Packed:
             yield Run(first + begin, int(offsets[begin]), end - begin, int(lengths[begin]))
 
 
-def read_sequences(input_ids: Any, attention_mask: Any, vocabulary: int, positions: int) -> list[tuple[Ints, Ints]]:
+def read_sequences(input_ids: Any, attention_mask: Any, architecture: Architecture) -> list[tuple[Ints, Ints]]:
     """Token ids as the caller gives them (one list or several, or an array), each with the positions of its tokens.
 
     Args:
         input_ids: whole numbers, ``[n]`` or lists of different lengths or ``[batch, n]``.
         attention_mask: 0 or 1 for each token, or None; a token with 0 takes no part.
-        vocabulary: ids are below it.
-        positions: how many tokens a sequence may have.
+        architecture: which ids there are, how many tokens a sequence may have, and how their positions are counted.
 
     Raises:
         DatatypeError: something else than whole numbers.
@@ -101,9 +101,23 @@ def read_sequences(input_ids: Any, attention_mask: Any, vocabulary: int, positio
                 f"attention_mask: {len(masks)} masks were given for {len(sequences)} sequences", "attention_mask"
             )
     return [
-        _sequence(ids, mask, index, vocabulary, positions)
+        _sequence(ids, mask, index, architecture)
         for index, (ids, mask) in enumerate(zip(sequences, masks, strict=True))
     ]
+
+
+def positions_of(ids: Ints, padding: int | None) -> Ints:
+    """The row of the position table of each token of a sequence, as Hugging Face counts.
+
+    Args:
+        ids: ``[n]``, padding and masked tokens included.
+        padding: as in :class:`Architecture`.
+    """
+    if padding is None:
+        return np.arange(len(ids), dtype=np.int64)
+    others = ids != padding
+    rows: Ints = np.cumsum(others) * others + padding
+    return rows
 
 
 def is_batch(input_ids: Any) -> bool:
@@ -126,9 +140,9 @@ def _nested(values: Any, argument: str) -> list[Any]:
     return list(values) if is_batch(values) else [values]
 
 
-def _sequence(ids: Any, mask: Any, index: int, vocabulary: int, positions: int) -> tuple[Ints, Ints]:
+def _sequence(ids: Any, mask: Any, index: int, architecture: Architecture) -> tuple[Ints, Ints]:
     tokens = _whole_numbers(ids, "input_ids", index)
-    kept = np.arange(len(tokens), dtype=np.int64)
+    rows = positions_of(tokens, architecture.padding)
     if mask is not None:
         flags = _whole_numbers(mask, "attention_mask", index)
         if flags.shape != tokens.shape:
@@ -139,20 +153,24 @@ def _sequence(ids: Any, mask: Any, index: int, vocabulary: int, positions: int) 
         if not np.isin(flags, (0, 1)).all():
             raise RangeError(f"attention_mask: sequence {index} has numbers other than 0 and 1", "attention_mask")
         kept = np.flatnonzero(flags)
-        tokens = tokens[kept]
+        tokens, rows = tokens[kept], rows[kept]
     if not len(tokens):
         raise RangeError(f"input_ids: sequence {index} is empty, at least one token is needed", "input_ids")
-    if kept[-1] >= positions:
+    first = 0 if architecture.padding is None else architecture.padding + 1
+    last = int(rows.max()) - first
+    if last >= architecture.positions:
         raise RangeError(
-            f"input_ids: sequence {index} has {kept[-1] + 1} tokens, the model has {positions} positions", "input_ids"
+            f"input_ids: sequence {index} has {last + 1} tokens, the model has {architecture.positions} positions",
+            "input_ids",
         )
     low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= vocabulary:
+    if low < 0 or high >= architecture.vocabulary:
         wrong = low if low < 0 else high
         raise RangeError(
-            f"input_ids: sequence {index} has the id {wrong}, ids from 0 to {vocabulary - 1} are allowed", "input_ids"
+            f"input_ids: sequence {index} has the id {wrong}, ids from 0 to {architecture.vocabulary - 1} are allowed",
+            "input_ids",
         )
-    return tokens, kept
+    return tokens, rows
 
 
 def _whole_numbers(values: Any, argument: str, index: int) -> Ints:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.artifacts.layers import VERSION, Awake
+from zerocost.core.arrays import is_finite
 from zerocost.errors import InvalidInput
 from zerocost.services.active import Active, own_key, recall, remember
 from zerocost.services.attending import attention_of
@@ -18,7 +19,6 @@ from zerocost.services.encoder import mean_of_sequences
 from zerocost.services.fingerprint import Fingerprints
 from zerocost.services.model import Model
 from zerocost.services.packing import Packed
-from zerocost.services.results import is_finite
 from zerocost.services.splitting import run_in_stages, sharded
 
 __all__ = ["BATCH_TOKENS", "Passes", "SequenceResult", "Sequences"]

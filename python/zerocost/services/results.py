@@ -12,9 +12,7 @@ import numpy.typing as npt
 from zerocost.errors import DatatypeError, InvalidInput
 from zerocost.services.active import Active
 
-__all__ = ["as_numbers", "blamed", "is_finite"]
-
-Floats = npt.NDArray[np.float32]
+__all__ = ["as_numbers", "blamed"]
 
 
 @contextmanager
@@ -48,10 +46,3 @@ def as_numbers(active: Active, result: Any, kinds: str) -> npt.NDArray[Any]:
     if array.dtype.kind not in kinds:
         raise DatatypeError(f"artifact {name!r} returned {array.dtype}, floating-point numbers are needed")
     return array
-
-
-def is_finite(*arrays: Floats) -> bool:
-    """Whether all numbers are finite."""
-    # A NaN or an infinity anywhere makes the sum one; it may also overflow, so the search decides.
-    with np.errstate(invalid="ignore", over="ignore"):
-        return all(bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all()) for array in arrays)

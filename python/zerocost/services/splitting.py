@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.artifacts.layers import activate
+from zerocost.core.arrays import is_finite
 from zerocost.errors import InvalidInput, ShapeError
 from zerocost.services.active import Active
 from zerocost.services.encoder import Attention, Encoder, Hidden, Linear, Projection
 from zerocost.services.packing import Packed
-from zerocost.services.results import as_numbers, blamed, is_finite
+from zerocost.services.results import as_numbers, blamed
 
 __all__ = ["run_in_stages", "sharded"]
 

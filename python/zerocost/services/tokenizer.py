@@ -49,12 +49,13 @@ class FileTokenizer:
     Args:
         path: the ``tokenizer.json``.
         vocabulary: how many ids the model has; None where there is no model.
+        lower: whether text is put in small letters first, as sentence-transformers' ``do_lower_case`` asks.
 
     Raises:
         InvalidModel: the file is missing or damaged, or it has more ids than the model.
     """
 
-    def __init__(self, path: Path, vocabulary: int | None = None) -> None:
+    def __init__(self, path: Path, vocabulary: int | None = None, *, lower: bool = False) -> None:
         import hashlib
 
         from tokenizers import Tokenizer  # a second of nothing for who only calls artifacts
@@ -73,12 +74,14 @@ class FileTokenizer:
         if vocabulary is not None and size > vocabulary:
             raise InvalidModel(f"{path}: has {size} ids, the model has {vocabulary}")
         self._size = size
-        self.identity = hashlib.sha256(content).hexdigest()
+        self._lower = lower
+        self.identity = hashlib.sha256(content).hexdigest() + (" lower" if lower else "")
 
     def encode(self, texts: Sequence[str], limit: int | None) -> list[Encoding]:
         """The ids of each text; the special tokens at the end survive truncation."""
+        given = [text.lower() for text in texts] if self._lower else list(texts)
         encodings = []
-        for encoded in self._tokenizer.encode_batch_fast(list(texts)):
+        for encoded in self._tokenizer.encode_batch_fast(given):
             ids = encoded.ids
             total = len(ids)
             if limit is not None and total > limit:
