@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import threading
 import uuid
+from collections.abc import Hashable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from zerocost.services.active import Active
 
-__all__ = ["Fingerprints"]
+__all__ = ["Fingerprints", "joining_key"]
 
 
 class Fingerprints:
-    """Tells implementations apart: one that takes another's place under its name has another fingerprint.
+    """Tells artifacts apart: one that takes another's place under its name, or was changed, has another fingerprint.
 
     This package's own artifacts have the same one in every process of one version, so a cache that processes share
-    serves them all. Of anybody else's it is not known what they will be in another process; theirs are this process's.
+    serves them all. Of anybody else's it is not known what they will be in another process; theirs are this process's,
+    and hold the attributes of the instance. What an artifact keeps elsewhere (in its class, its module, a file, a
+    server) is not looked at.
     """
 
     def __init__(self) -> None:
@@ -28,24 +32,52 @@ class Fingerprints:
         self._process = uuid.uuid4().hex
 
     def of(self, active: Active) -> str | None:
-        """The artifact as text; None if its parameters hold something that may change under the key."""
-        params = _frozen(active.params)
-        if params is None:
-            return None
+        """The artifact as text; None if its parameters or its attributes hold something that no text stands for."""
+        params = _text(active.params)
         implementation = active.spec.implementation
         kind = type(implementation)
-        if kind.__module__.startswith("zerocost.artifacts."):
-            return f"{kind.__qualname__} {params}"
+        if params is None or kind.__module__.startswith("zerocost.artifacts."):
+            return None if params is None else f"{kind.__qualname__} {params}"
+        attributes = _attributes(implementation)
+        if attributes is None:
+            return None
         with self._lock:
             _, number = self._known.setdefault(id(implementation), (implementation, len(self._known)))
-        return f"{active.spec.name} {self._process} {number} {params}"
+        return f"{active.spec.name} {self._process} {number} {params} {attributes}"
+
+
+def joining_key(active: Active) -> Hashable:
+    """What two requests must have in common to be computed together: the object itself and its parameters.
+
+    Whoever holds the key must hold the artifact as well.
+    """
+    return active.spec.name, id(active.spec.implementation), _text(active.params) or object()
+
+
+def _attributes(implementation: object) -> str | None:
+    kind = type(implementation)
+    if any(getattr(parent, "__slots__", ()) for parent in kind.__mro__):
+        return None
+    own = {
+        name: value
+        for name, value in vars(implementation).items()
+        if not isinstance(getattr(kind, name, None), cached_property)  # follows from the others
+    }
+    return _text(own)
+
+
+def _text(value: Any) -> str | None:
+    try:
+        return _frozen(value)
+    except (TypeError, RecursionError):  # keys that cannot be sorted, a list that holds itself
+        return None
 
 
 def _frozen(value: Any) -> str | None:
     """The content of plain values and arrays as text; None for any other object."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float | str | bytes):
         return repr(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
         content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return f"{value.dtype}{value.shape}{content}"
     if isinstance(value, list | tuple):

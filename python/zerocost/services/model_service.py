@@ -6,7 +6,9 @@ What an active artifact does in a forward pass:
 - ``parallel``: one that takes a ``weight`` computes every linear layer in shards; one that takes ``stages`` gets the
   layers as its stages and the sequences as what is cut into micro-batches.
 - ``memory``: remembers the result of each sequence. The key holds the token ids, a digest of the model, and the other
-  active artifacts with their parameters, so what was computed in another way is never the answer.
+  active artifacts with their parameters and attributes, so what was computed in another way is never the answer. With
+  an artifact whose attributes no key can stand for (locks, functions, objects) nothing is remembered, nor is what was
+  computed while they changed.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import numpy.typing as npt
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError, UndeclaredInput
 from zerocost.services.active import Active, ActiveArtifacts
+from zerocost.services.fingerprint import joining_key
 from zerocost.services.joining import Joiner
 from zerocost.services.model import Model, load_model, untrained_model
 from zerocost.services.packing import is_batch, positions_of, read_sequences
@@ -178,7 +181,7 @@ class SimplifiedModelService:
         return {"output": (await self._joined(request)).to_dict()}
 
     async def _joined(self, request: _Request) -> ModelOutput:
-        parts = [self._passes.fingerprints.of(active) or object() for _, active in sorted(request.active.items())]
+        parts = [joining_key(active) for _, active in sorted(request.active.items())]
         return await self._joiner().submit(request, (request.output_attentions, *parts), request.tokens)
 
     def _joiner(self) -> Joiner[_Request, ModelOutput]:

@@ -24,7 +24,8 @@ from zerocost.services.splitting import run_in_stages, sharded
 __all__ = ["BATCH_TOKENS", "Passes", "SequenceResult", "Sequences"]
 
 Floats = npt.NDArray[np.float32]
-Sequences = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+Ints = npt.NDArray[np.int64]
+Sequences = list[tuple[Ints, Ints]]
 """The ids and the positions of each sequence."""
 
 BATCH_TOKENS = 2048
@@ -49,7 +50,7 @@ class Passes:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self.fingerprints = Fingerprints()
+        self._fingerprints = Fingerprints()
 
     def run(
         self, sequences: Sequences, active: Mapping[str, Active], *, output_attentions: bool = False
@@ -59,12 +60,13 @@ class Passes:
         timings = {"seconds": 0.0, "attention_seconds": 0.0, "tokens": 0, "remembered": 0}
         timings["tokens"] = sum(len(ids) for ids, _ in sequences)
         memory = None if output_attentions else active.get("memory")
-        keys: list[Hashable | None] = [None] * len(sequences)
+        keys: list[Hashable] = []
         results: list[SequenceResult | None] = [None] * len(sequences)
-        if memory is not None:
-            keys = self._keys(sequences, active)
+        prefix = None if memory is None else self._prefix(active)
+        if memory is not None and prefix is not None:
+            keys = [_key(prefix, sequence) for sequence in sequences]
             for index, key in enumerate(keys):
-                stored = None if key is None else recall(memory, key)
+                stored = recall(memory, key)
                 if stored is not None:
                     results[index] = self._recalled(memory, stored, len(sequences[index][0]))
                     timings["remembered"] += 1
@@ -73,10 +75,12 @@ class Passes:
             packed = Packed.of([sequences[index] for index in chunk])
             with Awake():
                 forwarded = self._forward(packed, active, timings, output_attentions=output_attentions)
+            # What an artifact gave while its attributes changed has no key.
+            has_key = memory is not None and prefix is not None and self._prefix(active) == prefix
             for place, result in forwarded:
                 index = chunk[place]
                 results[index] = result
-                if memory is not None and keys[index] is not None:
+                if memory is not None and has_key:
                     row = np.concatenate([result.states, result.pooled[None]])
                     row.flags.writeable = False
                     if is_finite(row):
@@ -124,13 +128,15 @@ class Passes:
             )
         return SequenceResult(stored[:-1], stored[-1])
 
-    def _keys(self, sequences: Sequences, active: Mapping[str, Active]) -> list[Hashable | None]:
-        """The key of each sequence in a memory artifact; None where an active artifact cannot stand in a key."""
-        parts = [self.fingerprints.of(active[name]) for name in ("attention", "parallel") if name in active]
-        if any(part is None for part in parts):
-            return [None] * len(sequences)
-        prefix = f"{VERSION} {self._model.identity} {parts}".encode()
-        return [own_key("forward", prefix, ids.tobytes(), positions.tobytes()) for ids, positions in sequences]
+    def _prefix(self, active: Mapping[str, Active]) -> bytes | None:
+        """What the keys of all sequences begin with; None where an active artifact cannot stand in a key."""
+        parts = [self._fingerprints.of(active[name]) for name in ("attention", "parallel") if name in active]
+        return None if None in parts else f"{VERSION} {self._model.identity} {parts}".encode()
+
+
+def _key(prefix: bytes, sequence: tuple[Ints, Ints]) -> Hashable:
+    ids, positions = sequence
+    return own_key("forward", prefix, ids.tobytes(), positions.tobytes())
 
 
 def _chunks(indexes: list[int], sequences: Sequences) -> list[list[int]]:

@@ -1,0 +1,176 @@
+"""What a model remembers, and in which memory: never what was computed in another way."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from zerocost import AttentionArtifact, MemoryArtifact, SimplifiedModelService, default_registry
+from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
+
+IDS = [[1, 70, 2], [1, 71, 72, 2]]
+
+
+class Dict(MemoryArtifact):
+    """A dict."""
+
+    def __init__(self):
+        self.entries = {}
+
+    def retrieve(self, key):
+        return self.entries.get(key)
+
+    def store(self, key, value):
+        self.entries[key] = value
+        return True
+
+    def clear(self):
+        self.entries.clear()
+        return True
+
+
+class Scaled(AttentionArtifact):
+    """Has what it does in attributes."""
+
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+        self.factor = 1.0
+
+    def process_attention(self, attention_matrix):
+        return attention_matrix * np.float32(self.factor)
+
+
+class Counts(AttentionArtifact):
+    """Does something else at every call."""
+
+    calls = 0
+
+    def process_attention(self, attention_matrix):
+        self.calls += 1
+        return attention_matrix * np.float32(self.calls)
+
+
+class Slots(AttentionArtifact):
+    """Has its state where nobody looks."""
+
+    __slots__ = ("factor",)
+
+    def process_attention(self, attention_matrix):
+        return attention_matrix * np.float32(self.factor)
+
+
+@pytest.fixture
+def registry():
+    registry = default_registry()
+    registry.register_artifact("dict", Dict(), "memory")
+    return registry
+
+
+def service_with(registry, artifact):
+    registry.register_artifact("mine", artifact, "attention")
+    service = SimplifiedModelService(registry)
+    service.use_artifact("dict")
+    service.use_artifact("mine")
+    return service
+
+
+@pytest.mark.parametrize("attributes", [{}, {"table": np.arange(3)}, {"bag": {"a": [1, (2, None)]}, "mode": b"x"}])
+def test_an_artifact_that_was_changed_is_not_answered_for(registry, attributes):
+    artifact = Scaled(**attributes)
+    service = service_with(registry, artifact)
+    first = service.forward(IDS)
+    assert service.forward(IDS).timings["remembered"] == 2
+    artifact.factor = 2.0
+    changed = service.forward(IDS)
+    assert changed.timings["remembered"] == 0
+    assert not np.allclose(changed.pooled, first.pooled)
+    artifact.factor = 1.0
+    again = service.forward(IDS)
+    assert again.timings["remembered"] == 2
+    np.testing.assert_array_equal(again.pooled, first.pooled)
+    for name in attributes:
+        setattr(artifact, name, "other")
+        assert service.forward(IDS).timings["remembered"] == 0
+
+
+def cycle():
+    value = []
+    value.append(value)
+    return value
+
+
+def made_with(factor):
+    artifact = Slots()
+    artifact.factor = factor
+    return artifact
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [
+        Scaled(lock=threading.Lock()),
+        Scaled(function=abs),
+        Scaled(several={1, 2}),
+        Scaled(mixed={1: 2, "a": 3}),
+        Scaled(cycle=cycle()),
+        Scaled(objects=np.array([object()])),
+        made_with(1.0),
+        Counts(),
+    ],
+    ids=["lock", "function", "set", "mixed", "cycle", "objects", "slots", "counts"],
+)
+def test_what_an_artifact_with_state_that_no_key_can_hold_gave_is_not_remembered(registry, artifact):
+    service = service_with(registry, artifact)
+    service.forward(IDS)
+    assert service.forward(IDS).timings["remembered"] == 0
+    assert registry["dict"].implementation.entries == {}
+
+
+def test_two_memories_of_one_class_are_not_mixed():
+    registry = default_registry()
+    caches = {name: LRUCacheArtifact() for name in "ab"}
+    for name, cache in caches.items():
+        registry.register_artifact(name, cache, "memory")
+    service = SimplifiedModelService(registry)
+
+    async def ask():
+        asked = [
+            {"input_ids": ids, "artifacts": {"memory": {"artifact": name}}} for name, ids in zip("ab", IDS, strict=True)
+        ]
+        return await asyncio.gather(*map(service.post_forward, asked))
+
+    answers = asyncio.run(ask())
+    assert [cache.stats()["entries"] for cache in caches.values()] == [1, 1]
+    assert [answer["output"]["timings"]["tokens"] for answer in answers] == [3, 4]
+
+
+def test_requests_of_one_artifact_are_joined_whatever_its_state(registry):
+    registry.register_artifact("counts", Scaled(lock=threading.Lock()), "attention")
+    service = SimplifiedModelService(registry)
+    chosen = {"attention": {"artifact": "counts"}}
+
+    async def ask():
+        return await asyncio.gather(*(service.post_forward({"input_ids": ids, "artifacts": chosen}) for ids in IDS))
+
+    assert [answer["output"]["timings"]["tokens"] for answer in asyncio.run(ask())] == [7, 7]
+
+
+def test_requests_with_other_artifacts_or_parameters_are_not_joined(registry):
+    service = SimplifiedModelService(registry)
+    window = "sliding_window_attention"
+    choices = [
+        None,
+        {"attention": {"artifact": window, "params": {"window_size": 3}}},
+        {"attention": {"artifact": window, "params": {"window_size": 5}}},
+        {"parallel": {"artifact": "tensor_parallel"}},
+        {"memory": {"artifact": "dict"}},
+    ]
+
+    async def ask():
+        asked = [{"input_ids": [1] * (index + 2), "artifacts": chosen} for index, chosen in enumerate(choices)]
+        several = [service.post_forward(data) for data in asked]
+        return await asyncio.gather(*several, service.post_forward({"input_ids": [1] * 9, "output_attentions": True}))
+
+    answers = asyncio.run(ask())
+    assert [answer["output"]["timings"]["tokens"] for answer in answers] == [2, 3, 4, 5, 6, 9]
