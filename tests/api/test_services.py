@@ -232,6 +232,31 @@ def test_an_output_beyond_the_limit_is_not_computed(serve, registry):
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "settings", "status"),
+    [
+        ("model/embed", {"texts": ["a"] * 20}, {"max_elements": 64 * 20}, 200),
+        ("model/embed", {"texts": ["a"] * 21}, {"max_elements": 64 * 20}, 413),
+        ("model/embed", {"texts": ["a"] * 20}, {"max_operations": 12_000_000}, 200),
+        ("model/embed", {"texts": ["a" * 100] * 20}, {"max_operations": 12_000_000}, 413),
+        ("model/forward", {"input_ids": [1] * 50}, {"max_operations": 15_000_000}, 200),
+        ("model/forward", {"input_ids": [1] * 100}, {"max_operations": 15_000_000}, 413),
+        ("model/forward", {"input_ids": [[1] * 50] * 2}, {"max_operations": 23_000_000}, 200),
+        ("model/forward", {"input_ids": [1] * 500}, {"max_operations": 110_000_000}, 413),
+        *(
+            ("model/forward", {"input_ids": [1] * 3, "artifacts": {"parallel": chosen}}, {"max_parts": 10}, 422)
+            for chosen in (
+                {"artifact": "tensor_parallel", "params": {"num_splits": 11}},
+                {"artifact": "pipeline_parallel", "params": {"num_stages": 11}},
+            )
+        ),
+    ],
+)
+def test_the_limits_of_the_server_hold_for_the_model(serve, registry, path, body, settings, status):
+    answer = ask(serve(registry, **settings), path, body)
+    assert answer.status_code == status, answer.text
+
+
 def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatch):
     client = serve(registry, token="use", admin_token="admin")
     use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
@@ -247,6 +272,67 @@ def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatc
     assert ask(client, "model/stop_artifact", {"interface": "attention"}, **admin).json() == {"output": {}}
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     assert ask(client, "model/use_artifact", change, **admin).status_code == 409
+
+
+@pytest.mark.parametrize("service", ["tokenizer", "memory"])
+def test_the_other_services_change_by_the_same_rules(serve, registry, service, monkeypatch):
+    registry.register_artifact("dict", Dict(), "memory")
+    client = serve(registry, token="use", admin_token="admin")
+    use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
+    at_first = {} if service == "tokenizer" else {"memory": {"artifact": "lru_cache", "params": {}}}
+    assert ask(client, f"{service}/active_artifacts", {}, **use).json() == {"output": at_first}
+    change = {"artifact_name": "dict"}
+    assert ask(client, f"{service}/use_artifact", change, **use).status_code == 403
+    active = {"memory": {"artifact": "dict", "params": {}}}
+    assert ask(client, f"{service}/use_artifact", change, **admin).json() == {"output": active}
+    if service == "tokenizer":
+        ask(client, "tokenizer/encode", {"text": "a"}, **use)
+    else:
+        ask(client, "memory/put", {"key": "a", "value": 1}, **use)
+    assert len(registry["dict"].implementation.entries) == 1
+    assert ask(client, f"{service}/active_artifacts", {}, **use).json() == {"output": active}
+    assert ask(client, f"{service}/use_artifact", {"artifact_name": "first"}, **admin).status_code == 422
+    stop = {"interface": "memory"}
+    assert ask(client, f"{service}/stop_artifact", stop, **use).status_code == 403
+    assert ask(client, f"{service}/stop_artifact", {"interface": "attention"}, **admin).status_code == 422
+    assert ask(client, f"{service}/stop_artifact", stop, **admin).json() == {"output": at_first}
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    for path, body in [("use_artifact", change), ("stop_artifact", stop)]:
+        assert ask(client, f"{service}/{path}", body, **admin).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("model/forward", {"input_ids": [1]}),
+        ("model/embed", {"texts": "a"}),
+        *((f"{service}/active_artifacts", {}) for service in ("model", "tokenizer", "memory")),
+        *((f"{service}/use_artifact", {"artifact_name": "lru_cache"}) for service in ("model", "tokenizer", "memory")),
+        *((f"{service}/stop_artifact", {"interface": "memory"}) for service in ("model", "tokenizer", "memory")),
+        ("tokenizer/encode", {"text": "a"}),
+        ("tokenizer/decode", {"ids": [1]}),
+        ("tokenizer/count", {"text": "a"}),
+        ("memory/put", {"key": "a", "value": 1}),
+        ("memory/get", {"key": "a"}),
+        ("memory/delete", {"key": "a"}),
+        ("memory/clear", {}),
+        ("memory/stats", {}),
+    ],
+)
+def test_unknown_fields_are_refused(serve, registry, path, body):
+    registry["lru_cache"].implementation.entries["a"] = 1
+    client = serve(registry, admin_token="a")
+    client.headers["authorization"] = "Bearer a"
+    answer = ask(client, path, {**body, "tll": 1})
+    assert answer.status_code == 422, answer.text
+    assert "tll" in answer.json()["detail"]
+    assert answer.json()["errors"][0]["pointer"] == "/tll"
+    for name in body:
+        left = {key: value for key, value in body.items() if key != name}
+        answer = ask(client, path, left)
+        assert answer.status_code == 422
+        assert name in answer.json()["detail"]
+    assert ask(client, path, body).status_code == 200
 
 
 def test_memory_by_method(serve, registry):

@@ -179,6 +179,36 @@ def test_texts_join_whoever_else_asks(monkeypatch):
     assert run(service.post_embed({"texts": []}))["output"].shape == (0, 64)
 
 
+def test_a_large_embedding_ends_when_nobody_waits_for_it(monkeypatch):
+    monkeypatch.setattr("zerocost.services.model_service.JOIN_TOKENS", 20)
+    service = SimplifiedModelService(default_registry())
+    passes, reached, go = [], threading.Event(), threading.Event()
+    through = service._passes.run
+
+    def counted(sequences, *arguments, **options):
+        passes.append(sum(len(ids) for ids, _ in sequences))
+        reached.set()
+        assert go.wait(20)
+        return through(sequences, *arguments, **options)
+
+    service._passes.run = counted
+
+    async def leave():
+        gone = asyncio.create_task(service.post_embed({"texts": ["a longer text"] * 50}))
+        await asyncio.to_thread(reached.wait, 20)
+        gone.cancel()
+        go.set()
+        await asyncio.wait([gone])
+        # The joiner answers this one after whatever was before it.
+        return await service.post_embed({"texts": "ab"})
+
+    answer = run(leave())
+    assert passes == [15, 4]
+    np.testing.assert_allclose(answer["output"], service.embed("ab"), atol=2e-6)
+    texts = ["one", "a much longer text than the others", "", "two"] * 10
+    np.testing.assert_allclose(run(service.post_embed({"texts": texts}))["output"], service.embed(texts), atol=2e-6)
+
+
 def test_requests_are_checked_before_they_wait():
     service = SimplifiedModelService(default_registry())
     for data, kind in [

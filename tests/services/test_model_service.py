@@ -409,6 +409,19 @@ def test_active_artifacts_are_the_specification_s(service, registry):
         service.stop_artifact("parallels")
 
 
+def test_what_the_model_gives_cannot_be_a_parameter(service, registry):
+    class Out(AttentionArtifact):
+        """Writes where it is told."""
+
+        def process_attention(self, attention_matrix, out=None):
+            return attention_matrix
+
+    registry.register_artifact("out", Out(), "attention")
+    for name, taken in [("out", "out"), ("scaled_dot_product_attention", "out"), ("tensor_parallel", "weight")]:
+        with pytest.raises(InvalidInput, match=f"{taken} comes from the model"):
+            service.use_artifact(name, **{taken: np.zeros((3, 3), np.float32)})
+
+
 def test_a_parallel_artifact_that_cannot_run_a_model_is_refused(service, registry):
     class Splits(ParallelArtifact):
         """Takes a tensor alone."""

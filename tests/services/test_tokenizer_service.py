@@ -1,5 +1,6 @@
 import asyncio
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +67,10 @@ def test_what_is_no_text_is_refused(service):
     with pytest.raises(InvalidInput, match="UTF-8"):
         service.count("\udc80")
     for wrong in ("12", [1.0], [True]):
+        with pytest.raises(DatatypeError, match="whole numbers"):
+            service.decode(wrong)
+    assert service.decode(np.array([1, 100, 2])) == service.decode([np.int32(1), 100, 2]) == "a"
+    for wrong in (np.array([1.0]), np.array([[1]]), np.array([True])):
         with pytest.raises(DatatypeError, match="whole numbers"):
             service.decode(wrong)
     with pytest.raises(RangeError, match="259"):

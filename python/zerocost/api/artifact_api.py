@@ -42,7 +42,7 @@ class ArtifactRESTAPI:
     def __init__(self, registry: ArtifactRegistry, settings: Settings | None = None) -> None:
         self.registry = registry
         self.settings = settings or Settings()
-        self._limits = Limits(
+        self.limits = Limits(
             elements=self.settings.max_elements,
             fan_out=self.settings.max_fan_out,
             parts=self.settings.max_parts,
@@ -110,7 +110,7 @@ class ArtifactRESTAPI:
 
     def context(self, name: str, interface: str, metadata: dict[str, Any] | None = None) -> ExecutionContext:
         """The context of one request, with this server's limits."""
-        complete: dict[str, Any] = {"limits": self._limits, **(metadata or {})}
+        complete: dict[str, Any] = {"limits": self.limits, **(metadata or {})}
         if "request_id" not in complete:
             complete["request_id"] = str(uuid.uuid4())
         return ExecutionContext(name, interface, "restful", complete)

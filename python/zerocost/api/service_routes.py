@@ -25,12 +25,12 @@ from zerocost.errors import (
     DatatypeError,
     InvalidInput,
     LimitExceeded,
-    MissingInput,
     RangeError,
     ZerocostError,
 )
 from zerocost.services.memory_service import Entry, MemoryService
 from zerocost.services.model_service import SimplifiedModelService
+from zerocost.services.service import Service
 
 __all__ = ["ServiceRoutes"]
 
@@ -61,21 +61,26 @@ class ServiceRoutes:
 
     def table(self) -> list[Route]:
         """The list of routes."""
+        tokenizer = self._model.tokenizer
         calls: dict[str, Call] = {
             "model/forward": self._forward,
             "model/embed": self._embed,
-            "model/active_artifacts": self._active_artifacts,
-            "tokenizer/encode": self._model.tokenizer.post_encode,
-            "tokenizer/decode": self._model.tokenizer.post_decode,
-            "tokenizer/count": self._model.tokenizer.post_count,
+            "tokenizer/encode": tokenizer.post_encode,
+            "tokenizer/decode": tokenizer.post_decode,
+            "tokenizer/count": tokenizer.post_count,
             **{
-                f"memory/{name}": self._of_memory(f"post_{name}") for name in ("get", "put", "delete", "clear", "stats")
+                f"memory/{name}": self._of_memory(f"post_{name}")
+                for name in ("get", "put", "delete", "clear", "stats", "active_artifacts")
             },
         }
         changes: dict[str, Call] = {
-            "model/use_artifact": self._use_artifact,
-            "model/stop_artifact": self._stop_artifact,
+            "memory/use_artifact": self._use(None),
+            "memory/stop_artifact": self._of_memory("post_stop_artifact"),
         }
+        for name, service in (("model", self._model), ("tokenizer", tokenizer)):
+            calls[f"{name}/active_artifacts"] = service.post_active_artifacts
+            changes[f"{name}/use_artifact"] = self._use(service)
+            changes[f"{name}/stop_artifact"] = service.post_stop_artifact
         entry = "/services/memory/entries/{key:path}"
         entries = {
             "GET": self._get_entry,
@@ -143,14 +148,11 @@ class ServiceRoutes:
 
     async def _forward(self, data: dict[str, Any]) -> dict[str, Any]:
         self._check_artifacts(data)
-        elements = await asyncio.to_thread(self._model.output_elements, data)
-        if elements > self._settings.max_elements:
-            raise LimitExceeded(f"the output would have {elements} elements, {self._settings.max_elements} are allowed")
-        return await self._model.post_forward(data)
+        return await self._model.post_forward(data, self._routes.api.limits)
 
     async def _embed(self, data: dict[str, Any]) -> dict[str, Any]:
         self._check_artifacts(data)
-        return await self._model.post_embed(data)
+        return await self._model.post_embed(data, self._routes.api.limits)
 
     def _check_artifacts(self, data: dict[str, Any]) -> None:
         """Refuses parameters that have no meaning over a network; the service checks everything else."""
@@ -168,31 +170,16 @@ class ServiceRoutes:
                     f"artifacts: {', '.join(hidden)} is for callers in the same process only", "artifacts"
                 )
 
-    async def _active_artifacts(self, data: dict[str, Any]) -> dict[str, Any]:
-        active = self._model.active_artifacts
-        return {
-            "output": {
-                interface: {"artifact": choice["name"], "params": choice["params"]}
-                for interface, choice in active.items()
-            }
-        }
+    def _use(self, service: Service | None) -> Call:
+        """``use_artifact`` of a service; None: of the memory."""
 
-    async def _use_artifact(self, data: dict[str, Any]) -> dict[str, Any]:
-        name, params = data.get("artifact_name"), data.get("params", {})
-        if not isinstance(name, str):
-            raise MissingInput("artifact_name required", "artifact_name")
-        if not isinstance(params, dict):
-            raise InvalidInput("params: an object is needed", "params")
-        self._refuse_in_process(name, params)
-        self._model.use_artifact(name, **params)
-        return await self._active_artifacts({})
+        async def call(data: dict[str, Any]) -> dict[str, Any]:
+            name = data.get("artifact_name")
+            if isinstance(name, str):
+                self._refuse_in_process(name, data.get("params"))
+            return await (service or self._memory_service()).post_use_artifact(data)
 
-    async def _stop_artifact(self, data: dict[str, Any]) -> dict[str, Any]:
-        interface = data.get("interface")
-        if not isinstance(interface, str):
-            raise MissingInput("interface required", "interface")
-        self._model.stop_artifact(interface)
-        return await self._active_artifacts({})
+        return call
 
     def _require_administrator(self, scope: Scope) -> None:
         if not is_administrator(scope, self._settings):

@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError, UnknownKey
-from zerocost.services.active import Active, ActiveArtifacts
+from zerocost.errors import DatatypeError, InvalidInput, RangeError, UnknownKey
+from zerocost.services.active import Active
+from zerocost.services.service import Service, check_fields
 
 __all__ = ["Entry", "MemoryService"]
 
@@ -48,7 +49,7 @@ class Entry:
         return cls(media_type.decode(), body)
 
 
-class MemoryService:
+class MemoryService(Service):
     """Objects by key, in the memory artifact in use.
 
     Keys are text. What other services remember in the same artifact has keys of another kind, so nothing that comes in
@@ -64,17 +65,18 @@ class MemoryService:
     """
 
     def __init__(self, artifact_registry: ArtifactRegistry, memory: str = "lru_cache") -> None:
-        self._active = ActiveArtifacts(artifact_registry, ("memory",))
-        self._active.use(memory, {})
+        super().__init__(artifact_registry, ("memory",))
+        self._first = self._find(memory, {})
+        self._active.put(self._first)
 
-    def use_artifact(self, artifact_name: str, **params: Any) -> None:
-        """Uses another memory artifact from now on; nothing is carried over."""
-        self._active.use(artifact_name, params)
+    def stop_artifact(self, interface: str) -> None:
+        """Goes back to the artifact that the service began with; nothing is carried over.
 
-    @property
-    def active_artifacts(self) -> dict[str, dict[str, Any]]:
-        """The artifact in use, by interface."""
-        return self._active.to_dict()
+        Raises:
+            RangeError: an interface other than ``"memory"``.
+        """
+        super().stop_artifact(interface)
+        self._active.put(self._first)
 
     def get(self, key: str) -> Any:
         """What is stored under ``key``: the object that was put.
@@ -124,26 +126,30 @@ class MemoryService:
 
     async def post_get(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`get` for requests: ``key`` in, ``output`` out."""
-        value = await asyncio.to_thread(self.get, _required(data, "key"))
+        check_fields(data, "get", "key")
+        value = await asyncio.to_thread(self.get, data["key"])
         if isinstance(value, Entry):
             raise InvalidInput(f"key: {data['key']!r} holds {value.media_type}; get it from /services/memory/entries/")
         return {"output": value}
 
     async def post_put(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`put` for requests: ``key``, ``value`` and ``ttl`` in, ``output`` out."""
-        key, value = _required(data, "key"), _required(data, "value")
-        return {"output": await asyncio.to_thread(self.put, key, value, ttl=data.get("ttl"))}
+        check_fields(data, "put", "key", "value", optional=("ttl",))
+        return {"output": await asyncio.to_thread(self.put, data["key"], data["value"], ttl=data.get("ttl"))}
 
     async def post_delete(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`delete` for requests: ``key`` in, ``output`` out."""
-        return {"output": await asyncio.to_thread(self.delete, _required(data, "key"))}
+        check_fields(data, "delete", "key")
+        return {"output": await asyncio.to_thread(self.delete, data["key"])}
 
     async def post_clear(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`clear` for requests: ``output`` out."""
+        check_fields(data, "clear")
         return {"output": await asyncio.to_thread(self.clear)}
 
     async def post_stats(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`stats` for requests: ``output`` out."""
+        check_fields(data, "stats")
         return {"output": await asyncio.to_thread(self.stats)}
 
     @property
@@ -160,9 +166,3 @@ def _checked(key: Any) -> str:
     if not isinstance(key, str):
         raise DatatypeError(f"key: {type(key).__name__} was given, text is needed", "key")
     return key
-
-
-def _required(data: dict[str, Any], name: str) -> Any:
-    if name not in data:
-        raise MissingInput(f"{name} required", name)
-    return data[name]

@@ -26,14 +26,18 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError, UndeclaredInput
-from zerocost.services.active import Active, ActiveArtifacts
+from zerocost.core.limits import Limits
+from zerocost.errors import DatatypeError, InvalidInput, RangeError
+from zerocost.services.active import Active
+from zerocost.services.architecture import Architecture
+from zerocost.services.bounds import check_elements, check_work
 from zerocost.services.fingerprint import joining_key
 from zerocost.services.joining import Joiner
 from zerocost.services.model import Model, load_model, untrained_model
 from zerocost.services.packing import is_batch, positions_of, read_sequences
 from zerocost.services.passes import BATCH_TOKENS, Passes, SequenceResult, Sequences
 from zerocost.services.progress import bar
+from zerocost.services.service import Service, check_fields
 from zerocost.services.tokenizer import Encoding
 from zerocost.services.tokenizer_service import TokenizerService, read_texts
 
@@ -47,7 +51,7 @@ JOIN_SECONDS = 0.002
 JOIN_TOKENS = 8192
 """The tokens of requests that are computed together, at most."""
 RESERVED = frozenset(
-    {"attention_matrix", "query", "key", "value", "normalization", "tensor", "weight", "bias", "stages"}
+    {"attention_matrix", "query", "key", "value", "normalization", "out", "tensor", "weight", "bias", "stages"}
 )
 """Inputs that the service itself gives to artifacts."""
 
@@ -93,8 +97,15 @@ class _Request:
     def tokens(self) -> int:
         return sum(len(ids) for ids, _ in self.sequences)
 
+    def check(self, limits: Limits, model: Architecture) -> None:
+        """Raises unless the work, what comes out of it, and the parts that artifacts are told to make are allowed."""
+        lengths = [len(ids) for ids, _ in self.sequences]
+        weights = model.layers * model.heads * sum(n * n for n in lengths) if self.output_attentions else 0
+        check_elements(model.width * (self.tokens + len(lengths)) + weights, limits)
+        check_work(lengths, self.active, limits, model)
 
-class SimplifiedModelService:
+
+class SimplifiedModelService(Service):
     """Runs a sentence encoder on the artifacts of a registry.
 
     Args:
@@ -106,35 +117,15 @@ class SimplifiedModelService:
     """
 
     def __init__(self, artifact_registry: ArtifactRegistry, model: str | Path | Model | None = None) -> None:
-        self.registry = artifact_registry
+        super().__init__(artifact_registry, INTERFACES)
         if model is None:
             self.model = untrained_model()
         else:
             self.model = model if isinstance(model, Model) else load_model(model)
         self.tokenizer = TokenizerService(artifact_registry, self.model.tokenizer, self.model.max_tokens)
-        self._active = ActiveArtifacts(artifact_registry, INTERFACES)
         self._passes = Passes(self.model)
         # A joiner belongs to one event loop and goes with it.
         self._joiners: WeakKeyDictionary[asyncio.AbstractEventLoop, Joiner[_Request, ModelOutput]] = WeakKeyDictionary()
-
-    def use_artifact(self, artifact_name: str, **params: Any) -> None:
-        """Uses an artifact for its interface from now on, in place of the one that was used before.
-
-        Raises:
-            UnknownArtifact: there is none of that name.
-            RangeError: it is neither an attention nor a parallel nor a memory artifact.
-            InvalidInput: parameters that it does not take, or a parallel artifact that cannot run a model.
-        """
-        self._active.put(self._find(artifact_name, params))
-
-    def stop_artifact(self, interface: str) -> None:
-        """Uses no artifact for ``interface`` from now on."""
-        self._active.stop(interface)
-
-    @property
-    def active_artifacts(self) -> dict[str, dict[str, Any]]:
-        """The artifacts in use by interface: ``artifact``, ``name`` and ``params``."""
-        return self._active.to_dict()
 
     def forward(
         self,
@@ -163,21 +154,25 @@ class SimplifiedModelService:
         results, timings = self._passes.run(request.sequences, request.active, output_attentions=output_attentions)
         return self._output(results, timings, several=request.several)
 
-    async def post_forward(self, data: dict[str, Any]) -> dict[str, Any]:
+    async def post_forward(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """The twin of :meth:`forward` for requests: its arguments by name, ``output`` out.
 
         Requests that come while others are computed, or shortly after each other, run as one batch if they ask for the
         same artifacts. Each gets the numbers that it would have got alone, up to rounding; its timings are the batch's.
+
+        Raises:
+            LimitExceeded: more elements or operations than ``limits`` allows; nothing is computed.
         """
-        undeclared = sorted(set(data) - {"input_ids", "attention_mask", "output_attentions", "artifacts"})
-        if undeclared:
-            raise UndeclaredInput(f"{', '.join(undeclared)}: not an input of forward", undeclared[0])
-        request = self._request(
-            data.get("input_ids", []),
+        check_fields(data, "forward", "input_ids", optional=("attention_mask", "output_attentions", "artifacts"))
+        request = await asyncio.to_thread(
+            self._request,
+            data["input_ids"],
             data.get("attention_mask"),
             data.get("output_attentions", False),
             data.get("artifacts"),
         )
+        if limits is not None:
+            request.check(limits, self.model.encoder.architecture)
         return {"output": (await self._joined(request)).to_dict()}
 
     async def _joined(self, request: _Request) -> ModelOutput:
@@ -214,14 +209,6 @@ class SimplifiedModelService:
         sequences = self._read(input_ids, attention_mask)
         return _Request(sequences, is_batch(input_ids), output_attentions, active)
 
-    def output_elements(self, data: Mapping[str, Any]) -> int:
-        """How many numbers the output of :meth:`post_forward` will have, without computing it."""
-        shape = self.model.encoder.architecture
-        sequences = self._read(data.get("input_ids", []), data.get("attention_mask"))
-        lengths = [len(ids) for ids, _ in sequences]
-        weights = shape.layers * shape.heads * sum(n * n for n in lengths) if data.get("output_attentions") else 0
-        return shape.width * (sum(lengths) + len(lengths)) + weights
-
     def embed(
         self,
         texts: str | list[str] | tuple[str, ...],
@@ -249,10 +236,8 @@ class SimplifiedModelService:
     def _vectors(self, encodings: list[Encoding], active: Mapping[str, Active], *, progress: bool | None) -> Floats:
         """One row of length 1 for each encoding."""
         vectors = np.empty((len(encodings), self.model.encoder.architecture.width), np.float32)
-        # The longest first: an estimate of the time left then only gets better.
-        order = sorted(range(len(encodings)), key=lambda index: -len(encodings[index].input_ids))
-        with bar(len(order), progress, "embedding") as advance:
-            for batch in _batches(order, encodings):
+        with bar(len(encodings), progress, "embedding") as advance:
+            for batch in _batches(encodings, 16 * BATCH_TOKENS):
                 results, _ = self._passes.run(self._sequences([encodings[index] for index in batch]), active)
                 vectors[batch] = [result.pooled for result in results]
                 advance(len(batch))
@@ -264,24 +249,30 @@ class SimplifiedModelService:
         vectors = self._vectors(encodings, self._active.snapshot(), progress=False)
         return vectors, sum(encoding.truncated for encoding in encodings)
 
-    async def post_embed(self, data: dict[str, Any]) -> dict[str, Any]:
+    async def post_embed(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """The twin of :meth:`embed` for requests: ``texts`` and ``artifacts`` in, ``output`` out.
 
         Joined with other requests, as in :meth:`post_forward`. ``truncated`` holds the indexes of the texts whose end
         is missing.
+
+        Raises:
+            LimitExceeded: more elements or operations than ``limits`` allows; nothing is computed.
         """
-        if "texts" not in data:
-            raise MissingInput("texts required", "texts")
-        undeclared = sorted(set(data) - {"texts", "artifacts"})
-        if undeclared:
-            raise UndeclaredInput(f"{', '.join(undeclared)}: not an input of embed", undeclared[0])
+        check_fields(data, "embed", "texts", optional=("artifacts",))
+        texts, model = read_texts(data["texts"], "texts"), self.model.encoder.architecture
         active = self._chosen(data.get("artifacts"))
-        encodings = await asyncio.to_thread(self.tokenizer.encode, read_texts(data["texts"], "texts"))
-        request = _Request(self._sequences(encodings), several=True, output_attentions=False, active=active)
-        if 0 < request.tokens <= JOIN_TOKENS:
-            vectors = _unit((await self._joined(request)).pooled)
-        else:  # enough for a batch of its own, and nobody should wait for it
-            vectors = await asyncio.to_thread(self._vectors, encodings, active, progress=False)
+        if limits is not None:
+            check_elements(len(texts) * model.width, limits)
+        encodings = await asyncio.to_thread(self.tokenizer.encode, texts)
+        if limits is not None:
+            check_work([len(encoding.input_ids) for encoding in encodings], active, limits, model)
+        vectors = np.empty((len(texts), model.width), np.float32)
+        # Large ones take turns with other requests, and end when nobody waits for them any more.
+        for batch in _batches(encodings, JOIN_TOKENS):
+            sequences = self._sequences([encodings[index] for index in batch])
+            request = _Request(sequences, several=True, output_attentions=False, active=active)
+            vectors[batch] = (await self._joined(request)).pooled
+        vectors = _unit(vectors)
         truncated = [index for index, encoding in enumerate(encodings) if encoding.truncated]
         return {"output": vectors[0] if isinstance(data["texts"], str) else vectors, "truncated": truncated}
 
@@ -364,15 +355,15 @@ def _unit(vectors: Floats) -> Floats:
     return unit
 
 
-def _batches(order: list[int], encodings: list[Encoding]) -> list[list[int]]:
-    """Texts in the given order in groups of at most sixteen times :data:`BATCH_TOKENS` tokens: what a bar counts."""
+def _batches(encodings: list[Encoding], most: int) -> list[list[int]]:
+    """Texts in groups of at most ``most`` tokens, the longest first: the time that is left then only gets shorter."""
     batches: list[list[int]] = []
     room = 0
-    for index in order:
+    for index in sorted(range(len(encodings)), key=lambda index: -len(encodings[index].input_ids)):
         length = len(encodings[index].input_ids)
         if length > room:
             batches.append([])
-            room = 16 * BATCH_TOKENS
+            room = most
         batches[-1].append(index)
         room -= length
     return batches

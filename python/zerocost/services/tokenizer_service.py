@@ -6,15 +6,19 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError
-from zerocost.services.active import Active, ActiveArtifacts, own_key, recall, remember
+from zerocost.errors import DatatypeError, InvalidInput, RangeError
+from zerocost.services.active import Active, own_key, recall, remember
+from zerocost.services.service import Service, check_fields
 from zerocost.services.tokenizer import ByteTokenizer, Encoding, TextTokenizer
 
 __all__ = ["TokenizerService", "read_texts"]
 
 
-class TokenizerService:
+class TokenizerService(Service):
     """Text to token ids and back.
 
     Args:
@@ -26,22 +30,9 @@ class TokenizerService:
     def __init__(
         self, artifact_registry: ArtifactRegistry, tokenizer: TextTokenizer | None = None, max_tokens: int | None = None
     ) -> None:
+        super().__init__(artifact_registry, ("memory",))
         self.tokenizer = tokenizer if tokenizer is not None else ByteTokenizer()
         self.max_tokens = max_tokens
-        self._active = ActiveArtifacts(artifact_registry, ("memory",))
-
-    def use_artifact(self, artifact_name: str, **params: Any) -> None:
-        """Remembers encodings in a memory artifact from now on."""
-        self._active.use(artifact_name, params)
-
-    def stop_artifact(self, interface: str) -> None:
-        """Stops using the artifact of an interface."""
-        self._active.stop(interface)
-
-    @property
-    def active_artifacts(self) -> dict[str, dict[str, Any]]:
-        """The artifact in use and its parameters, by interface."""
-        return self._active.to_dict()
 
     @overload
     def encode(self, text: str, *, max_tokens: int | None = None) -> Encoding: ...
@@ -87,17 +78,21 @@ class TokenizerService:
             encodings.append(encoding)
         return encodings
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | npt.NDArray[np.integer[Any]]) -> str:
         """The text of the ids, special tokens left out.
+
+        Args:
+            ids: a list of whole numbers, or an array ``[n]``.
 
         Raises:
             DatatypeError: something else than whole numbers.
             RangeError: an id that the tokenizer does not have.
         """
         is_list = isinstance(ids, Sequence) and not isinstance(ids, str)
-        if not is_list or not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+        given: list[Any] = list(ids) if is_list or (isinstance(ids, np.ndarray) and ids.ndim == 1) else [None]
+        if not all(isinstance(token, int | np.integer) and not isinstance(token, bool) for token in given):
             raise DatatypeError("ids: a list of whole numbers is needed", "ids")
-        return self.tokenizer.decode(ids)
+        return self.tokenizer.decode([int(token) for token in given])
 
     @overload
     def count(self, text: str) -> int: ...
@@ -110,16 +105,19 @@ class TokenizerService:
 
     async def post_encode(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`encode` for requests: ``text`` and ``max_tokens`` in, ``output`` out."""
-        encoded = await asyncio.to_thread(self.encode, _required(data, "text"), max_tokens=data.get("max_tokens"))
+        check_fields(data, "encode", "text", optional=("max_tokens",))
+        encoded = await asyncio.to_thread(self.encode, data["text"], max_tokens=data.get("max_tokens"))
         return {"output": _plain(encoded) if isinstance(encoded, Encoding) else [_plain(item) for item in encoded]}
 
     async def post_decode(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`decode` for requests: ``ids`` in, ``output`` out."""
-        return {"output": self.decode(_required(data, "ids"))}
+        check_fields(data, "decode", "ids")
+        return {"output": await asyncio.to_thread(self.decode, data["ids"])}
 
     async def post_count(self, data: dict[str, Any]) -> dict[str, Any]:
         """The twin of :meth:`count` for requests: ``text`` in, ``output`` out."""
-        return {"output": await asyncio.to_thread(self.count, _required(data, "text"))}
+        check_fields(data, "count", "text")
+        return {"output": await asyncio.to_thread(self.count, data["text"])}
 
 
 def read_texts(text: Any, argument: str) -> list[str]:
@@ -152,12 +150,6 @@ def _remembered(memory: Active, value: Any) -> Encoding:
     if not fits or not 0 < len(value) <= value[0] + 1:
         raise InvalidInput(f"artifact {memory.spec.name!r} remembered something else than the token ids that were put")
     return Encoding(value[1:], value[0])
-
-
-def _required(data: dict[str, Any], name: str) -> Any:
-    if name not in data:
-        raise MissingInput(f"{name} required", name)
-    return data[name]
 
 
 def _plain(encoding: Encoding) -> dict[str, Any]:

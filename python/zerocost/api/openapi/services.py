@@ -45,7 +45,6 @@ def paths(registry: ArtifactRegistry) -> dict[str, Any]:
     choice = _object({"artifact": name, "params": {"type": "object"}}, "artifact")
     interfaces = ("attention", "parallel", "memory")
     artifacts = _object({interface: {"anyOf": [choice, {"type": "null"}]} for interface in interfaces})
-    active = data_of({"type": "object", "additionalProperties": choice})
     window = "sliding_window_attention"
     used = {"artifacts": {"attention": {"artifact": window, "params": {"window_size": 9}}}} if window in names else {}
     return {
@@ -71,31 +70,11 @@ def paths(registry: ArtifactRegistry) -> dict[str, Any]:
             data_of(_TENSOR),
             example={"texts": ["a window costs what the window costs"], **used},
         ),
-        "/services/model/active_artifacts": post(
-            "model_active_artifacts", "The artifacts that the model uses.", {"type": "object"}, active, example={}
-        ),
-        "/services/model/use_artifact": post(
-            "model_use_artifact",
-            "The model uses another artifact from now on; for the administrator.",
-            {**_object({"artifact_name": name, "params": {"type": "object"}}, "artifact_name"), **_OPEN},
-            active,
-            "409",
-            example={"artifact_name": window, "params": {"window_size": 9}} if used else None,
-        ),
-        "/services/model/stop_artifact": post(
-            "model_stop_artifact",
-            "The model stops using the artifact of an interface; for the administrator.",
-            {**_object({"interface": {"enum": list(interfaces)}}, "interface"), **_OPEN},
-            active,
-            "409",
-            example={"interface": "attention"},
-        ),
+        **_artifacts("model", interfaces, names, {"artifact_name": window, "params": {"window_size": 9}}),
+        **_artifacts("tokenizer", ("memory",), names, {"artifact_name": "lru_cache"}),
         **_tokenizer(),
-        **(_memory() if "lru_cache" in names else {}),
+        **(_memory(names) if "lru_cache" in names else {}),
     }
-
-
-_OPEN: Schema = {"additionalProperties": True}
 
 
 def post(operation: str, summary: str, inputs: Schema, answer: Schema, *statuses: str, example: Any) -> dict[str, Any]:
@@ -112,8 +91,39 @@ def _object(properties: dict[str, Schema], *required: str) -> Schema:
     }
 
 
+def _artifacts(
+    service: str, interfaces: tuple[str, ...], names: list[str], example: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What every service has."""
+    name: Schema = {"enum": names} if names else TEXT
+    choice = _object({"artifact": name, "params": {"type": "object"}}, "artifact")
+    active = data_of({"type": "object", "additionalProperties": choice})
+    at = f"/services/{service}"
+    return {
+        f"{at}/active_artifacts": post(
+            f"{service}_active_artifacts", f"The artifacts that the {service} uses.", _object({}), active, example={}
+        ),
+        f"{at}/use_artifact": post(
+            f"{service}_use_artifact",
+            f"The {service} uses another artifact from now on; for the administrator.",
+            _object({"artifact_name": name, "params": {"type": "object"}}, "artifact_name"),
+            active,
+            "409",
+            example=example if example["artifact_name"] in names else None,
+        ),
+        f"{at}/stop_artifact": post(
+            f"{service}_stop_artifact",
+            f"The {service} stops using the artifact of an interface; for the administrator.",
+            _object({"interface": {"enum": list(interfaces)}}, "interface"),
+            active,
+            "409",
+            example={"interface": interfaces[0]},
+        ),
+    }
+
+
 def _tokenizer() -> dict[str, Any]:
-    text = {**_object({"text": _TEXTS}, "text"), **_OPEN}
+    text = _object({"text": _TEXTS}, "text")
     limited = {"text": _TEXTS, "max_tokens": {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 1}]}}
     several: Schema = {"anyOf": [_ENCODING, {"type": "array", "items": _ENCODING}]}
     counts: Schema = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]}
@@ -122,14 +132,14 @@ def _tokenizer() -> dict[str, Any]:
         "/services/tokenizer/encode": post(
             "tokenizer_encode",
             "The token ids of one text, or of several.",
-            {**_object(limited, "text"), **_OPEN},
+            _object(limited, "text"),
             data_of(several),
             example={"text": ["attention", "a longer text"], "max_tokens": 16},
         ),
         "/services/tokenizer/decode": post(
             "tokenizer_decode",
             "The text of token ids.",
-            {**_object({"ids": numbers}, "ids"), **_OPEN},
+            _object({"ids": numbers}, "ids"),
             data_of(TEXT),
             example={"ids": [1, 70, 2]},
         ),
@@ -139,9 +149,9 @@ def _tokenizer() -> dict[str, Any]:
     }
 
 
-def _memory() -> dict[str, Any]:
+def _memory(names: list[str]) -> dict[str, Any]:
     key: Schema = {"type": "string"}
-    by_key = {**_object({"key": key}, "key"), **_OPEN}
+    by_key = _object({"key": key}, "key")
     put = {"key": key, "value": {}, "ttl": {"anyOf": [{"type": "null"}, {"type": "number", "exclusiveMinimum": 0}]}}
     whether = data_of({"type": "boolean"})
     return {
@@ -151,17 +161,18 @@ def _memory() -> dict[str, Any]:
         "/services/memory/put": post(
             "memory_put",
             "Stores a value; whether it was stored.",
-            {**_object(put, "key", "value"), **_OPEN},
+            _object(put, "key", "value"),
             whether,
             example={"key": _KEY, "value": {"any": "JSON"}, "ttl": 60},
         ),
         "/services/memory/delete": post(
             "memory_delete", "Removes a key; whether it was there.", by_key, whether, example={"key": _KEY}
         ),
-        "/services/memory/clear": post("memory_clear", "Removes everything.", {"type": "object"}, whether, example={}),
+        "/services/memory/clear": post("memory_clear", "Removes everything.", _object({}), whether, example={}),
+        **_artifacts("memory", ("memory",), names, {"artifact_name": "lru_cache"}),
         "/services/memory/entries/{key}": _entries(),
         "/services/memory/stats": post(
-            "memory_stats", "The memory's counters.", {"type": "object"}, data_of({"type": "object"}), example={}
+            "memory_stats", "The memory's counters.", _object({}), data_of({"type": "object"}), example={}
         ),
     }
 
