@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_STEP = 1024
+_STEP = 256
 """Lines that are computed and kept at a time: what an interrupt costs."""
 
 
@@ -52,6 +52,8 @@ def embed(
     kept = work.kept()
     if kept:
         typer.echo(f"going on after line {kept} of {len(texts)}", err=True)
+    elif work.state.is_file():
+        typer.echo("starting over: what an earlier run has left is of another text, model or tokenizer", err=True)
     truncated = work.run(kept)
     if truncated:
         warn(f"{truncated} lines were truncated to {service.model.max_tokens} tokens")
@@ -99,6 +101,7 @@ class _Work:
         return {
             "text": self.digest,
             "model": self.service.model.identity,
+            "tokenizer": self.service.model.tokenizer.identity,
             "lines": len(self.texts),
             "kept": kept,
             "truncated": truncated,
@@ -125,23 +128,28 @@ class _Work:
         shape = (len(self.texts), width)
         open_memmap: Any = np.lib.format.open_memmap
         if kept:
-            rows = open_memmap(self.vectors, mode="r+")
-            if rows.shape != shape or rows.dtype != np.float32:
+            try:
+                # Opened for reading first: for writing, what is missing at the end would become zeros.
+                rows = np.load(self.vectors, mmap_mode="r")
+                fits = rows.shape == shape and rows.dtype == np.float32
+            except ValueError:
+                fits = False
+            if not fits:
                 raise InvalidInput(f"{self.vectors}: is not what {self.state} describes; remove both to start over")
+            rows = open_memmap(self.vectors, mode="r+")
         else:
             with suppress(FileNotFoundError):
                 self.state.unlink()
             rows = open_memmap(self.vectors, mode="w+", dtype=np.float32, shape=shape)
-        with bar(len(self.texts), None, "embedding") as advance:
+        with bar(len(self.texts), None, "embedding", long=1) as advance:
             advance(kept)
             for start in range(kept, len(self.texts), _STEP):
                 part = self.texts[start : start + _STEP]
-                vectors, cut = self.service.embed_and_count(part)
+                vectors, cut = self.service.embed_and_count(part, advance)
                 rows[start : start + len(part)] = vectors
                 rows.flush()
                 truncated += cut
                 self._note(start + len(part), truncated)
-                advance(len(part))
         if self.target.suffix == ".npy":
             self.vectors.replace(self.target)
         else:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -230,23 +230,28 @@ class SimplifiedModelService(Service):
         """
         active = self._chosen(artifacts)
         encodings = self._encode(read_texts(texts, "texts"))
-        vectors = self._vectors(encodings, active, progress=progress)
+        with bar(len(encodings), progress, "embedding") as advance:
+            vectors = self._vectors(encodings, active, advance)
         return vectors[0] if isinstance(texts, str) else vectors
 
-    def _vectors(self, encodings: list[Encoding], active: Mapping[str, Active], *, progress: bool | None) -> Floats:
+    def _vectors(
+        self, encodings: list[Encoding], active: Mapping[str, Active], advance: Callable[[int], object]
+    ) -> Floats:
         """One row of length 1 for each encoding."""
         vectors = np.empty((len(encodings), self.model.encoder.architecture.width), np.float32)
-        with bar(len(encodings), progress, "embedding") as advance:
-            for batch in _batches(encodings, 16 * BATCH_TOKENS):
-                results, _ = self._passes.run(self._sequences([encodings[index] for index in batch]), active)
-                vectors[batch] = [result.pooled for result in results]
-                advance(len(batch))
+        for batch in _batches(encodings, BATCH_TOKENS):
+            results, _ = self._passes.run(self._sequences([encodings[index] for index in batch]), active)
+            vectors[batch] = [result.pooled for result in results]
+            advance(len(batch))
         return _unit(vectors)
 
-    def embed_and_count(self, texts: list[str]) -> tuple[Floats, int]:
-        """:meth:`embed` without bar and warning: the vectors, and how many texts were truncated."""
+    def embed_and_count(self, texts: list[str], advance: Callable[[int], object]) -> tuple[Floats, int]:
+        """:meth:`embed` without bar and warning: the vectors, and how many texts were truncated.
+
+        ``advance`` is told after every batch how many texts it had.
+        """
         encodings = self.tokenizer.encode(texts)
-        vectors = self._vectors(encodings, self._active.snapshot(), progress=False)
+        vectors = self._vectors(encodings, self._active.snapshot(), advance)
         return vectors, sum(encoding.truncated for encoding in encodings)
 
     async def post_embed(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:

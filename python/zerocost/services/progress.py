@@ -12,15 +12,16 @@ LONG = 512
 
 
 @contextmanager
-def bar(total: int, wanted: bool | None, what: str) -> Iterator[Callable[[int], None]]:
+def bar(total: int, wanted: bool | None, what: str, long: int = LONG) -> Iterator[Callable[[int], None]]:
     """Gives a function that counts items.
 
     Args:
         total: how many items there are.
-        wanted: whether to show a bar; None: for :data:`LONG` items and more, on a terminal.
+        wanted: whether to show a bar; None: for ``long`` items and more, on a terminal.
         what: what is being done.
+        long: see there.
     """
-    if wanted is False or (wanted is None and total < LONG):
+    if wanted is False or (wanted is None and total < long):
         yield lambda count: None
         return
     from rich.console import Console
