@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import minilm
+from services.folder import make_folder
 from zerocost import ArtifactRegistry, AttentionArtifact, ParallelArtifact, default_registry
 from zerocost.demo.claims import claims_about_equality
 from zerocost.demo.picture import Panel, draw
@@ -136,6 +137,16 @@ def test_another_model_in_the_package_is_not_taken_for_the_published_one(tmp_pat
     folder, reason = find_model()
     assert folder is None
     assert "holds another model" in reason
+
+
+@pytest.mark.filterwarnings("ignore:.*texts were truncated")
+def test_a_model_with_fewer_heads_and_layers_has_a_picture_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(
+        "ZEROCOST_MODEL_DIR", str(make_folder(tmp_path, num_hidden_layers=1))
+    )
+    show_sentences(default_registry(), tmp_path / "embedding.png")
+    assert "head 1 of layer 0" in capsys.readouterr().out
+    assert (tmp_path / "embedding.png").is_file()
 
 
 def test_the_published_model_ranks_what_is_about_plants_first(tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import httpx2
 import numpy as np
 import orjson
 import pytest
@@ -122,6 +123,29 @@ def test_concurrent_requests_get_their_own_numbers(serve, registry):
         answers = list(pool.map(lambda ids: ask(client, "model/forward", {"input_ids": ids}).json(), every))
     for ids, answer in zip(every, answers, strict=True):
         np.testing.assert_allclose(answer["output"]["pooled"], service.forward(ids).pooled, atol=2e-6)
+
+
+def test_concurrent_requests_are_computed_together(registry):
+    waits = Waits()
+    registry.register_artifact("waits", waits, "attention")
+
+    def answer(url, ids, artifacts):
+        body = {"input_ids": ids, "artifacts": artifacts}
+        return httpx2.post(f"{url}/services/model/forward", json=body, timeout=30).json()["output"]["timings"]
+
+    with background_server(create_app(registry, Settings())) as url, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        first = pool.submit(answer, url, [1, 2], {"attention": {"artifact": "waits"}})
+        while not waits.lengths:
+            time.sleep(0.005)
+        # These come while that one is computed: one batch with artifacts, and one without.
+        chosen = {"attention": {"artifact": "first"}}
+        others = [pool.submit(answer, url, [1] * length, chosen) for length in (3, 4)]
+        plain = [pool.submit(answer, url, [1] * length, None) for length in (5, 6, 7)]
+        time.sleep(0.5)
+        waits.go.set()
+        assert first.result()["tokens"] == 2
+        assert [timings.result()["tokens"] for timings in others] == [7, 7]
+        assert [timings.result()["tokens"] for timings in plain] == [18, 18, 18]
 
 
 class Waits(AttentionArtifact):

@@ -20,11 +20,11 @@ CONFIG = {
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "sat", "on", "a", "mat", "."]
 
 
-def shapes(prefix=""):
-    width, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
-    yield f"{prefix}embeddings.word_embeddings.weight", (CONFIG["vocab_size"], width)
-    yield f"{prefix}embeddings.position_embeddings.weight", (CONFIG["max_position_embeddings"], width)
-    yield f"{prefix}embeddings.token_type_embeddings.weight", (CONFIG["type_vocab_size"], width)
+def shapes(prefix="", config=CONFIG):
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    yield f"{prefix}embeddings.word_embeddings.weight", (config["vocab_size"], width)
+    yield f"{prefix}embeddings.position_embeddings.weight", (config["max_position_embeddings"], width)
+    yield f"{prefix}embeddings.token_type_embeddings.weight", (config["type_vocab_size"], width)
     linear = {
         "attention.self.query": (width, width),
         "attention.self.key": (width, width),
@@ -34,7 +34,7 @@ def shapes(prefix=""):
         "output.dense": (width, inner),
     }
     norms = ["attention.output.LayerNorm", "output.LayerNorm"]
-    for layer in range(CONFIG["num_hidden_layers"]):
+    for layer in range(config["num_hidden_layers"]):
         for name, shape in linear.items():
             yield f"{prefix}encoder.layer.{layer}.{name}.weight", shape
             yield f"{prefix}encoder.layer.{layer}.{name}.bias", shape[:1]
@@ -45,9 +45,9 @@ def shapes(prefix=""):
     yield f"{prefix}embeddings.LayerNorm.bias", (width,)
 
 
-def weights(prefix="", dtype=np.float32):
+def weights(prefix="", dtype=np.float32, config=CONFIG):
     generator = np.random.default_rng(0)
-    return {name: generator.standard_normal(shape).astype(dtype) for name, shape in shapes(prefix)}
+    return {name: generator.standard_normal(shape).astype(dtype) for name, shape in shapes(prefix, config)}
 
 
 def write(path, tensors, dtypes=None, pad=0):
@@ -66,15 +66,15 @@ def write(path, tensors, dtypes=None, pad=0):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def make_folder(tmp_path):
+def make_folder(tmp_path, **changes):
     """Writes the folder; its tokenizer truncates and pads, as a published file may, and the service must not."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
     from tokenizers.processors import TemplateProcessing
 
-    write(tmp_path / "model.safetensors", weights())
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    write(tmp_path / "model.safetensors", weights(config={**CONFIG, **changes}))
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, **changes}))
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.add_special_tokens(WORDS[:4])

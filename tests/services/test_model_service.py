@@ -18,8 +18,10 @@ from zerocost import (
     UnknownArtifact,
     default_registry,
 )
+from zerocost.artifacts.layers import Awake
 from zerocost.services.model import untrained_model
 from zerocost.services.model_service import SimplifiedModelService
+from zerocost.services.passes import awake_for
 
 SENTENCES = ["The cat sits on the mat.", "Über die Brücke.", "図書館", "x", "The cat sits on the mat!"]
 
@@ -420,6 +422,42 @@ def test_what_the_model_gives_cannot_be_a_parameter(service, registry):
     for name, taken in [("out", "out"), ("scaled_dot_product_attention", "out"), ("tensor_parallel", "weight")]:
         with pytest.raises(InvalidInput, match=f"{taken} comes from the model"):
             service.use_artifact(name, **{taken: np.zeros((3, 3), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "awake"),
+    [
+        ({}, True),
+        ({"attention": "sparse_attention", "parallel": "tensor_parallel", "memory": "dict"}, True),
+        ({"attention": "mine"}, False),
+        ({"parallel": "halves", "attention": "sparse_attention"}, False),
+    ],
+)
+def test_the_kernels_threads_sleep_while_a_stranger_s_artifact_computes(service, registry, artifacts, awake):
+    registry.register_artifact("mine", Probabilities(), "attention")
+    registry.register_artifact("halves", Halves(), "parallel")
+    registry.register_artifact("dict", Dict(), "memory")
+    active = service._chosen({interface: {"artifact": name} for interface, name in artifacts.items()})
+    assert isinstance(awake_for(active), Awake) is awake
+
+
+def test_attention_parallel_and_memory_together_give_the_same_output(service, registry):
+    registry.register_artifact("mine", Probabilities(), "attention")
+    registry.register_artifact("halves", Halves(), "parallel")
+    ids = ids_of(service)
+    plain = service.forward(ids)
+    service.use_artifact("lru_cache")
+    for attention in ("mine", "scaled_dot_product_attention"):
+        for parallel in ("halves", "tensor_parallel", "pipeline_parallel"):
+            service.use_artifact(attention)
+            service.use_artifact(parallel)
+            for _ in range(2):
+                output = service.forward(ids)
+                np.testing.assert_allclose(output.pooled, plain.pooled, atol=5e-6)
+                for states, wanted in zip(output.last_hidden_state, plain.last_hidden_state, strict=True):
+                    np.testing.assert_allclose(states, wanted, atol=1e-5)
+    service.use_artifact("scaled_dot_product_attention")
+    assert service.forward(ids).timings["remembered"] == len(ids)
 
 
 def test_a_parallel_artifact_that_cannot_run_a_model_is_refused(service, registry):

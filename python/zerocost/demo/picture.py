@@ -133,7 +133,7 @@ def _scale(image: Image.Image, canvas: ImageDraw.ImageDraw, corner: tuple[int, i
     caption = "attention weight (colours by square root)"
     font = _font(20)
     start = left + int(canvas.textlength(caption, font=font)) + 24
-    length = min(width - (start - left) - 190, 900)
+    length = max(100, min(width - (start - left) - 190, 900))
     canvas.text((left, y), caption, fill=_FAINT, font=font)
     ramp = np.square(np.linspace(1e-4, 1, length, dtype=np.float32))[np.newaxis]
     image.paste(Image.fromarray(_colours(ramp)).resize((length, 24)), (start, y))

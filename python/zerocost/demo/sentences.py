@@ -50,6 +50,7 @@ ARTIFACTS: dict[str, dict[str, Any]] = {
     "sparse_attention": {"sparsity_ratio": 0.8},
 }
 LAYER, HEAD = 1, 2
+"""What the picture shows, where the model has as many."""
 
 
 def find_model() -> tuple[Path | None, str]:
@@ -108,17 +109,19 @@ def show_sentences(registry: ArtifactRegistry, picture: Path) -> None:
         screen.print(
             f"  {artifact} {params}: cosine with the dense vector {stays.min():.3f} to {stays.max():.3f}, {same} order"
         )
-    _draw(service, name, picture)
-    screen.print(f"  {picture}: head {HEAD} of layer {LAYER} on a longer text, under each")
+    shape = service.model.encoder.architecture
+    layer, head = min(LAYER, shape.layers - 1), min(HEAD, shape.heads - 1)
+    _draw(service, layer, head, name, picture)
+    screen.print(f"  {picture}: head {head} of layer {layer} on a longer text, under each")
 
 
-def _draw(service: SimplifiedModelService, name: str, path: Path) -> None:
+def _draw(service: SimplifiedModelService, layer: int, head: int, name: str, path: Path) -> None:
     ids = service.tokenizer.encode(TEXT).input_ids
     ids = ids[:128]
 
     def run(artifacts: dict[str, Any] | None) -> tuple[Floats, Floats]:
         output = service.forward(ids, output_attentions=True, artifacts=artifacts)
-        return output.attentions[LAYER][HEAD], output.pooled
+        return output.attentions[layer][head], output.pooled
 
     dense, pooled = run(None)
     panels = [Panel("dense", "every token to every token", dense)]
@@ -128,4 +131,4 @@ def _draw(service: SimplifiedModelService, name: str, path: Path) -> None:
         # Short: a panel of this text is some 30 letters wide.
         panels.append(Panel(artifact, f"{(weights != 0).mean():.0%} kept, vector's cosine {stays:.2f}", weights))
     tokens = [service.tokenizer.decode([token]) or "·" for token in ids]
-    draw(path, f"Attention in layer {LAYER}, head {HEAD} of {name}", panels, tokens, len(ids) // 2)
+    draw(path, f"Attention in layer {layer}, head {head} of {name}", panels, tokens, len(ids) // 2)

@@ -22,6 +22,11 @@ class Active:
     spec: ArtifactSpec
     params: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the artifact comes with this package."""
+        return type(self.spec.implementation).__module__.startswith("zerocost.artifacts.")
+
     def execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Executes the artifact on ``inputs`` and its parameters."""
         context = ExecutionContext(self.spec.name, self.spec.interface, "zero_cost")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -100,11 +100,12 @@ class Hidden:
 
     Attributes:
         states: ``[tokens, width]``; every layer leaves its result here.
-        attention_seconds: how long attention took, all layers together.
+        attention_seconds: how long attention took, one number for each layer and part of the batch. A list, because
+            stages add to it from several threads.
     """
 
     states: Floats
-    attention_seconds: float = 0.0
+    attention_seconds: list[float] = field(default_factory=list)
 
 
 class Encoder:
@@ -217,7 +218,7 @@ class Encoder:
             start = time.perf_counter()
             for sequence, query, key, value, out in heads:
                 attention(index, sequence, query, key, value, out)
-            hidden.attention_seconds += time.perf_counter() - start
+            hidden.attention_seconds.append(time.perf_counter() - start)
             project(attended, layer.attended, "none", result)
             self._add(result, states, layer.attended_norm)
             project(states, layer.inner, self.architecture.activation, inner)

@@ -36,7 +36,7 @@ class Fingerprints:
         params = _text(active.params)
         implementation = active.spec.implementation
         kind = type(implementation)
-        if params is None or kind.__module__.startswith("zerocost.artifacts."):
+        if params is None or active.is_built_in:
             return None if params is None else f"{kind.__qualname__} {params}"
         attributes = _attributes(implementation)
         if attributes is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from zerocost.services.model import Model
 from zerocost.services.packing import Packed
 from zerocost.services.splitting import run_in_stages, sharded
 
-__all__ = ["BATCH_TOKENS", "Passes", "SequenceResult", "Sequences"]
+__all__ = ["BATCH_TOKENS", "Passes", "SequenceResult", "Sequences", "awake_for"]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -73,7 +74,7 @@ class Passes:
         missing = [index for index, result in enumerate(results) if result is None]
         for chunk in _chunks(missing, sequences):
             packed = Packed.of([sequences[index] for index in chunk])
-            with Awake():
+            with awake_for(active):
                 forwarded = self._forward(packed, active, timings, output_attentions=output_attentions)
             # What an artifact gave while its attributes changed has no key.
             has_key = memory is not None and prefix is not None and self._prefix(active) == prefix
@@ -102,7 +103,7 @@ class Passes:
             encoder.run(packed, hidden, attention, sharded(parallel))
         else:
             run_in_stages(parallel, encoder, packed, hidden, attention)
-        timings["attention_seconds"] += hidden.attention_seconds
+        timings["attention_seconds"] += sum(hidden.attention_seconds)
         states, offsets = hidden.states, packed.offsets
         pooled = mean_of_sequences(packed, states) if self._model.pooling == "mean" else states[offsets[:-1]].copy()
         return [
@@ -132,6 +133,15 @@ class Passes:
         """What the keys of all sequences begin with; None where an active artifact cannot stand in a key."""
         parts = [self._fingerprints.of(active[name]) for name in ("attention", "parallel") if name in active]
         return None if None in parts else f"{VERSION} {self._model.identity} {parts}".encode()
+
+
+def awake_for(active: Mapping[str, Active]) -> AbstractContextManager[None]:
+    """Keeps the kernels' threads awake during a pass, unless somebody else's artifact computes in it.
+
+    That one has threads of its own (NumPy's products have), which would share the cores with threads that only wait.
+    """
+    ours = all(active[name].is_built_in for name in ("attention", "parallel") if name in active)
+    return Awake() if ours else nullcontext()
 
 
 def _key(prefix: bytes, sequence: tuple[Ints, Ints]) -> Hashable:
