@@ -141,9 +141,7 @@ def test_another_model_in_the_package_is_not_taken_for_the_published_one(tmp_pat
 
 @pytest.mark.filterwarnings("ignore:.*texts were truncated")
 def test_a_model_with_fewer_heads_and_layers_has_a_picture_too(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv(
-        "ZEROCOST_MODEL_DIR", str(make_folder(tmp_path, num_hidden_layers=1))
-    )
+    monkeypatch.setenv("ZEROCOST_MODEL_DIR", str(make_folder(tmp_path, num_hidden_layers=1)))
     show_sentences(default_registry(), tmp_path / "embedding.png")
     assert "head 1 of layer 0" in capsys.readouterr().out
     assert (tmp_path / "embedding.png").is_file()

@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import io
+import itertools
 import os
 import re
 import shlex
@@ -15,6 +16,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from services.folder import make_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -51,7 +54,7 @@ def wait_for(port, process):
     raise AssertionError("the server did not start")
 
 
-def run_console(block, folder, port, background):
+def run_console(block, folder, ports, background):
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -59,17 +62,20 @@ def run_console(block, folder, port, background):
         "COLUMNS": "200",
     }
     for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
-        command = command.replace("8000", str(port))
+        for shown, port in ports.items():
+            command = command.replace(shown, str(port))
         if command.endswith("&"):
+            words = shlex.split(command[:-1])
+            variables = list(itertools.takewhile(lambda word: re.match(r"[A-Z_]+=", word), words))
             process = subprocess.Popen(
-                shlex.split(command[:-1]),
+                words[len(variables) :],
                 cwd=folder,
-                env=environment,
+                env={**environment, **dict(variable.split("=", 1) for variable in variables)},
                 start_new_session=True,
                 stderr=subprocess.DEVNULL,
             )
             background.append(process)
-            wait_for(port, process)
+            wait_for(int(words[words.index("--port") + 1]), process)
             continue
         done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
@@ -82,7 +88,10 @@ def test_readme(tmp_path, monkeypatch, background):
     assert [kind for kind, _ in blocks].count("python") >= 4
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    names, printed, port = {"__name__": "readme"}, None, free_port()
+    names, printed = {"__name__": "readme"}, None
+    ports = {"8000": free_port(), "8001": free_port()}
+    (tmp_path / "all-MiniLM-L6-v2").mkdir()
+    make_folder(tmp_path / "all-MiniLM-L6-v2")  # any model of the family answers alike
     for kind, block in blocks:
         if kind == "python" and (title := re.match(r"# (\w+\.py)\n", block)):
             (tmp_path / title[1]).write_text(block)
@@ -94,5 +103,5 @@ def test_readme(tmp_path, monkeypatch, background):
         elif kind == "text":
             check(block, printed, "a python block")
         elif kind == "console":
-            run_console(block, tmp_path, port, background)
+            run_console(block, tmp_path, ports, background)
     sys.modules.pop("stranger", None)
