@@ -14,7 +14,7 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 def folder():
     """The model's folder: ``ZEROCOST_MODEL_DIR``, or the package's, from the registry. Skips where neither is there."""
-    found, reason = _find()
+    found, reason = find()
     if found is None:
         import pytest
 
@@ -23,7 +23,8 @@ def folder():
 
 
 @functools.cache
-def _find():
+def find():
+    """The model's folder, or None and why there is none."""
     given = os.environ.get("ZEROCOST_MODEL_DIR")
     if given:
         return Path(given), ""
