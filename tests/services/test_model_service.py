@@ -7,43 +7,17 @@ import numpy as np
 import pytest
 
 import minilm
+from services.artifacts import SENTENCES, FirstOnly, Probabilities, ids_of
 from zerocost import (
     AttentionArtifact,
     DatatypeError,
     InvalidInput,
-    MemoryArtifact,
-    ParallelArtifact,
     RangeError,
     ShapeError,
     UnknownArtifact,
     default_registry,
 )
-from zerocost.artifacts.layers import Awake
-from zerocost.services.model import untrained_model
 from zerocost.services.model_service import SimplifiedModelService
-from zerocost.services.passes import awake_for
-
-SENTENCES = ["The cat sits on the mat.", "Über die Brücke.", "図書館", "x", "The cat sits on the mat!"]
-
-
-class Probabilities(AttentionArtifact):
-    """Knows nothing but one method: gets the weights, and hands them back as they are."""
-
-    def __init__(self):
-        self.seen = []
-
-    def process_attention(self, attention_matrix):
-        self.seen.append(attention_matrix.copy())
-        return attention_matrix
-
-
-class FirstOnly(AttentionArtifact):
-    """Every token attends to the first one alone."""
-
-    def process_attention(self, attention_matrix, strength: float = 1.0):
-        weights = np.zeros_like(attention_matrix)
-        weights[..., 0] = strength
-        return weights
 
 
 class Scores(AttentionArtifact):
@@ -69,35 +43,6 @@ class NaNs(AttentionArtifact):
         return np.full_like(attention_matrix, np.nan)
 
 
-class Halves(ParallelArtifact):
-    """A third party's sharded linear layer: two column shards, left apart."""
-
-    calls = 0
-
-    def process_parallel(self, tensor, weight=None):
-        self.calls += 1
-        middle = weight.shape[1] // 2
-        return [tensor @ weight[:, :middle], tensor @ weight[:, middle:]]
-
-
-class Dict(MemoryArtifact):
-    """A dict."""
-
-    def __init__(self):
-        self.entries = {}
-
-    def retrieve(self, key):
-        return self.entries.get(key)
-
-    def store(self, key, value):
-        self.entries[key] = value
-        return True
-
-    def clear(self):
-        self.entries.clear()
-        return True
-
-
 @pytest.fixture
 def registry():
     return default_registry()
@@ -106,10 +51,6 @@ def registry():
 @pytest.fixture
 def service(registry):
     return SimplifiedModelService(registry)
-
-
-def ids_of(service, texts=SENTENCES):
-    return [encoding.input_ids for encoding in service.tokenizer.encode(texts)]
 
 
 def reference(service, ids):
@@ -265,80 +206,6 @@ def test_a_bad_attention_artifact_is_named_with_the_layer(service, registry, art
     assert text in told
 
 
-@pytest.mark.parametrize("params", [{"num_splits": 3}, {"num_splits": 2, "mode": "row"}, {"gather": False}])
-def test_sharded_layers_give_the_same_output(service, params):
-    ids = ids_of(service)
-    plain = service.forward(ids)
-    service.use_artifact("tensor_parallel", **params)
-    np.testing.assert_allclose(service.forward(ids).pooled, plain.pooled, atol=5e-6)
-
-
-def test_a_stranger_s_parallel_artifact_computes_every_linear_layer(service, registry):
-    halves = Halves()
-    registry.register_artifact("halves", halves, "parallel")
-    plain = service.forward(ids_of(service))
-    service.use_artifact("halves")
-    np.testing.assert_allclose(service.forward(ids_of(service)).pooled, plain.pooled, atol=5e-6)
-    assert halves.calls == 4 * service.model.encoder.architecture.layers
-
-
-@pytest.mark.parametrize("stages", [1, 2, 3])
-def test_layers_in_stages_give_the_same_output(service, stages):
-    ids = ids_of(service)
-    plain = service.forward(ids)
-    service.use_artifact("pipeline_parallel", num_stages=stages)
-    np.testing.assert_allclose(service.forward(ids).pooled, plain.pooled, atol=5e-6)
-    np.testing.assert_allclose(service.forward(ids[0]).pooled, plain.pooled[0], atol=5e-6)
-    staged = service.forward(ids, output_attentions=True).attentions
-    service.stop_artifact("parallel")
-    for got, wanted in zip(staged, service.forward(ids, output_attentions=True).attentions, strict=True):
-        assert len(got) == len(wanted) == service.model.encoder.architecture.layers
-        for layer, wanted_layer in zip(got, wanted, strict=True):
-            np.testing.assert_allclose(layer, wanted_layer, atol=2e-6)
-
-
-def test_results_are_remembered_for_the_same_model_and_artifacts_only(service, registry):
-    memory = Dict()
-    registry.register_artifact("dict", memory, "memory")
-    registry.register_artifact("first", FirstOnly(), "attention")
-    service.use_artifact("dict")
-    ids = ids_of(service)
-    plain = service.forward(ids)
-    again = service.forward([*ids, [1, 2]])
-    assert (plain.timings["remembered"], again.timings["remembered"]) == (0, len(ids))
-    np.testing.assert_array_equal(again.pooled[:-1], plain.pooled)
-    for one, other in zip(again.last_hidden_state, plain.last_hidden_state, strict=False):
-        np.testing.assert_array_equal(one, other)
-    assert not any(isinstance(key, str) for key in memory.entries)
-
-    service.use_artifact("first")
-    assert service.forward(ids).timings["remembered"] == 0
-    assert service.forward(ids).timings["remembered"] == len(ids)
-    service.use_artifact("first", strength=0.5)
-    changed = service.forward(ids)
-    assert changed.timings["remembered"] == 0
-    registry.register_artifact("first", FirstOnly(), "attention", replace=True)
-    service.use_artifact("first", strength=0.5)
-    assert service.forward(ids).timings["remembered"] == 0
-    service.stop_artifact("attention")
-    assert service.forward(ids).timings["remembered"] == len(ids)
-
-    other = SimplifiedModelService(registry, untrained_model(seed=1))
-    other.use_artifact("dict")
-    assert other.forward(ids).timings["remembered"] == 0
-
-
-def test_the_built_in_cache_remembers(service):
-    service.use_artifact("lru_cache")
-    ids = ids_of(service)
-    plain = service.forward(ids)
-    again = service.forward(ids)
-    assert again.timings["remembered"] == len(ids)
-    np.testing.assert_array_equal(again.pooled, plain.pooled)
-    service.use_artifact("sliding_window_attention", window_size=3)
-    assert service.forward(ids).timings["remembered"] == 0
-
-
 @pytest.mark.parametrize(
     ("name", "params"),
     [("sparse_attention", {"sparsity_ratio": 0.5}), ("sliding_window_attention", {"window_size": 4})],
@@ -362,17 +229,6 @@ def test_the_built_in_matrix_artifacts_attend_as_on_the_matrix(service, registry
     matrix = service.forward(ids)
     np.testing.assert_allclose(fused.pooled, matrix.pooled, atol=1e-5)
     assert not np.allclose(fused.pooled, plain.pooled, atol=1e-3)
-
-
-def test_a_mask_is_part_of_what_is_remembered(service, registry):
-    registry.register_artifact("dict", Dict(), "memory")
-    service.use_artifact("dict")
-    whole = service.forward([1, 70, 71, 2])
-    hole = service.forward([1, 70, 71, 2], [1, 0, 1, 1])
-    assert hole.timings["remembered"] == 0
-    assert len(hole.last_hidden_state) == 3
-    assert not np.allclose(hole.pooled, whole.pooled)
-    assert service.forward([1, 71, 2]).timings["remembered"] == 0  # the same tokens at other positions
 
 
 def test_artifacts_of_one_call_leave_the_others_alone(service, registry):
@@ -422,54 +278,6 @@ def test_what_the_model_gives_cannot_be_a_parameter(service, registry):
     for name, taken in [("out", "out"), ("scaled_dot_product_attention", "out"), ("tensor_parallel", "weight")]:
         with pytest.raises(InvalidInput, match=f"{taken} comes from the model"):
             service.use_artifact(name, **{taken: np.zeros((3, 3), np.float32)})
-
-
-@pytest.mark.parametrize(
-    ("artifacts", "awake"),
-    [
-        ({}, True),
-        ({"attention": "sparse_attention", "parallel": "tensor_parallel", "memory": "dict"}, True),
-        ({"attention": "mine"}, False),
-        ({"parallel": "halves", "attention": "sparse_attention"}, False),
-    ],
-)
-def test_the_kernels_threads_sleep_while_a_stranger_s_artifact_computes(service, registry, artifacts, awake):
-    registry.register_artifact("mine", Probabilities(), "attention")
-    registry.register_artifact("halves", Halves(), "parallel")
-    registry.register_artifact("dict", Dict(), "memory")
-    active = service._chosen({interface: {"artifact": name} for interface, name in artifacts.items()})
-    assert isinstance(awake_for(active), Awake) is awake
-
-
-def test_attention_parallel_and_memory_together_give_the_same_output(service, registry):
-    registry.register_artifact("mine", Probabilities(), "attention")
-    registry.register_artifact("halves", Halves(), "parallel")
-    ids = ids_of(service)
-    plain = service.forward(ids)
-    service.use_artifact("lru_cache")
-    for attention in ("mine", "scaled_dot_product_attention"):
-        for parallel in ("halves", "tensor_parallel", "pipeline_parallel"):
-            service.use_artifact(attention)
-            service.use_artifact(parallel)
-            for _ in range(2):
-                output = service.forward(ids)
-                np.testing.assert_allclose(output.pooled, plain.pooled, atol=5e-6)
-                for states, wanted in zip(output.last_hidden_state, plain.last_hidden_state, strict=True):
-                    np.testing.assert_allclose(states, wanted, atol=1e-5)
-    service.use_artifact("scaled_dot_product_attention")
-    assert service.forward(ids).timings["remembered"] == len(ids)
-
-
-def test_a_parallel_artifact_that_cannot_run_a_model_is_refused(service, registry):
-    class Splits(ParallelArtifact):
-        """Takes a tensor alone."""
-
-        def process_parallel(self, tensor):
-            return [tensor]
-
-    registry.register_artifact("splits", Splits(), "parallel")
-    with pytest.raises(InvalidInput, match="cannot run a model"):
-        service.use_artifact("splits")
 
 
 @pytest.mark.parametrize(

@@ -6,28 +6,12 @@ import threading
 import numpy as np
 import pytest
 
-from zerocost import AttentionArtifact, MemoryArtifact, SimplifiedModelService, default_registry
+from services.artifacts import Dict, FirstOnly, ids_of
+from zerocost import AttentionArtifact, SimplifiedModelService, default_registry
 from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
+from zerocost.services.model import untrained_model
 
 IDS = [[1, 70, 2], [1, 71, 72, 2]]
-
-
-class Dict(MemoryArtifact):
-    """A dict."""
-
-    def __init__(self):
-        self.entries = {}
-
-    def retrieve(self, key):
-        return self.entries.get(key)
-
-    def store(self, key, value):
-        self.entries[key] = value
-        return True
-
-    def clear(self):
-        self.entries.clear()
-        return True
 
 
 class Scaled(AttentionArtifact):
@@ -65,6 +49,60 @@ def registry():
     registry = default_registry()
     registry.register_artifact("dict", Dict(), "memory")
     return registry
+
+
+def test_results_are_remembered_for_the_same_model_and_artifacts_only(registry):
+    service = SimplifiedModelService(registry)
+    memory = registry["dict"].implementation
+    registry.register_artifact("first", FirstOnly(), "attention")
+    service.use_artifact("dict")
+    ids = ids_of(service)
+    plain = service.forward(ids)
+    again = service.forward([*ids, [1, 2]])
+    assert (plain.timings["remembered"], again.timings["remembered"]) == (0, len(ids))
+    np.testing.assert_array_equal(again.pooled[:-1], plain.pooled)
+    for one, other in zip(again.last_hidden_state, plain.last_hidden_state, strict=False):
+        np.testing.assert_array_equal(one, other)
+    assert not any(isinstance(key, str) for key in memory.entries)
+
+    service.use_artifact("first")
+    assert service.forward(ids).timings["remembered"] == 0
+    assert service.forward(ids).timings["remembered"] == len(ids)
+    service.use_artifact("first", strength=0.5)
+    changed = service.forward(ids)
+    assert changed.timings["remembered"] == 0
+    registry.register_artifact("first", FirstOnly(), "attention", replace=True)
+    service.use_artifact("first", strength=0.5)
+    assert service.forward(ids).timings["remembered"] == 0
+    service.stop_artifact("attention")
+    assert service.forward(ids).timings["remembered"] == len(ids)
+
+    other = SimplifiedModelService(registry, untrained_model(seed=1))
+    other.use_artifact("dict")
+    assert other.forward(ids).timings["remembered"] == 0
+
+
+def test_the_built_in_cache_remembers(registry):
+    service = SimplifiedModelService(registry)
+    service.use_artifact("lru_cache")
+    ids = ids_of(service)
+    plain = service.forward(ids)
+    again = service.forward(ids)
+    assert again.timings["remembered"] == len(ids)
+    np.testing.assert_array_equal(again.pooled, plain.pooled)
+    service.use_artifact("sliding_window_attention", window_size=3)
+    assert service.forward(ids).timings["remembered"] == 0
+
+
+def test_a_mask_is_part_of_what_is_remembered(registry):
+    service = SimplifiedModelService(registry)
+    service.use_artifact("dict")
+    whole = service.forward([1, 70, 71, 2])
+    hole = service.forward([1, 70, 71, 2], [1, 0, 1, 1])
+    assert hole.timings["remembered"] == 0
+    assert len(hole.last_hidden_state) == 3
+    assert not np.allclose(hole.pooled, whole.pooled)
+    assert service.forward([1, 71, 2]).timings["remembered"] == 0  # the same tokens at other positions
 
 
 def service_with(registry, artifact):

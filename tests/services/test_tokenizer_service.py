@@ -5,25 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zerocost import DatatypeError, InvalidInput, MemoryArtifact, RangeError, TokenizerService, default_registry
-
-
-class Dict(MemoryArtifact):
-    """A dict."""
-
-    def __init__(self):
-        self.entries = {}
-
-    def retrieve(self, key):
-        return self.entries.get(key)
-
-    def store(self, key, value):
-        self.entries[key] = value
-        return True
-
-    def clear(self):
-        self.entries.clear()
-        return True
+from services.artifacts import Dict
+from zerocost import DatatypeError, InvalidInput, RangeError, TokenizerService, default_registry
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ from zerocost.services.active import Active, ActiveArtifacts
 
 __all__ = ["Service", "check_fields"]
 
+_NAMED = 20
+"""Unknown fields that are named; a request may have a million."""
+
 
 class Service:
     """Uses artifacts of a registry, one for each interface.
@@ -101,4 +104,4 @@ def check_fields(data: Mapping[str, Any], call: str, *required: str, optional: t
             raise MissingInput(f"{name} required", name)
     undeclared = sorted(data.keys() - {*required, *optional})
     if undeclared:
-        raise merged([UndeclaredInput(f"{name}: not an input of {call}", name) for name in undeclared])
+        raise merged([UndeclaredInput(f"{name}: not an input of {call}", name) for name in undeclared[:_NAMED]])
