@@ -27,8 +27,8 @@ class Settings:
         max_depth: arrays and objects of JSON inside each other.
         max_values: JSON values outside of arrays of numbers.
         max_elements: elements of one tensor, of all outputs together, and the size of each axis.
-        max_operations: multiplications and additions of one artifact, where they are more than its arrays are large, and
-            of one request to the model service.
+        max_operations: multiplications and additions of one artifact, where they are more than its arrays are large,
+            and of one request to the model service.
         max_parts: separate tensors of a binary body, and arrays that an artifact cuts its output into.
         max_steps: steps of a chain.
         max_fan_out: elements that one ``each`` of a chain runs through.
