@@ -286,6 +286,20 @@ def test_an_exception_stops_the_pipeline(schedule, num_microbatches):
     assert not threads()
 
 
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, BaseException])
+def test_what_is_no_exception_stops_the_pipeline_too(schedule, error):
+    def fail(batch):
+        if batch[0] == 1:
+            raise error("stop")
+        return batch
+
+    with pytest.raises(error, match="stop") as caught:
+        pipeline(np.arange(8), num_stages=3, num_microbatches=8, stages=[add_one, fail, add_one], schedule=schedule)
+    assert caught.value.__notes__ == ["in stage 1 (fail) of the pipeline, micro-batch 0"]
+    assert not threads()
+
+
 def test_a_later_micro_batch_is_named():
     def fail_on_four(batch):
         if 4 in batch:
