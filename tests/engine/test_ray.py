@@ -205,7 +205,7 @@ def test_what_somebody_could_write_to_is_never_remembered(executor, freeze):
         weight.flags.writeable = True
         weight[:] = value
         weight.flags.writeable = not freeze
-        assert executor.shards(total, [(weight,), (weight[:500],)]) == [1000 * value, 500 * value]
+        assert executor.shards(total, [(weight,), (weight[:500],)], context()) == [1000 * value, 500 * value]
 
 
 def test_a_shared_array_is_a_copy_that_nobody_can_write_to(executor, puts):
@@ -218,7 +218,7 @@ def test_a_shared_array_is_a_copy_that_nobody_can_write_to(executor, puts):
             shared[...] = 0
         with pytest.raises(ValueError, match="cannot set WRITEABLE"):
             shared.flags.writeable = True
-        assert executor.shards(lambda array: array.shape, [(shared,)]) == [np.shape(array)]
+        assert executor.shards(lambda array: array.shape, [(shared,)], context()) == [np.shape(array)]
     del shared
     gc.collect()
     assert not executor._store._kept, "forgotten when nobody holds it"
@@ -231,7 +231,7 @@ def test_large_shards_stay_on_their_nodes(executor):
         return ray.get_runtime_context().get_node_id()
 
     weight = executor.share(np.zeros((2, 2**18)))
-    places = [executor.shards(node, [(weight[0],), (weight[1],)]) for _ in range(3)]
+    places = [executor.shards(node, [(weight[0],), (weight[1],)], context()) for _ in range(3)]
     assert len(set(places[0])) == 2
     assert places == [places[0]] * 3
 
@@ -270,7 +270,7 @@ def test_an_exception_in_a_shard_says_which(executor):
         return number
 
     with pytest.raises(ValueError, match="two") as caught:
-        executor.shards(fail, [(1,), (2,), (3,)])
+        executor.shards(fail, [(1,), (2,), (3,)], context())
     assert caught.value.__notes__ == ["in shard 1, on Ray"]
 
 
@@ -282,7 +282,7 @@ def test_a_shard_whose_worker_is_killed_is_run_again(executor, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return number * 10
 
-    assert executor.shards(shard, [(0,), (1,), (2,)]) == [0, 10, 20]
+    assert executor.shards(shard, [(0,), (1,), (2,)], context()) == [0, 10, 20]
     assert (tmp_path / "killed").exists()
 
 
@@ -315,7 +315,7 @@ def test_a_shard_that_always_kills_its_worker_is_an_error_that_names_it(cluster)
         return number
 
     with pytest.raises(zerocost.ServiceUnavailable, match="shard 1 was lost and could not be run again"):
-        RayExecutor(retries=1).shards(shard, [(0,), (1,)])
+        RayExecutor(retries=1).shards(shard, [(0,), (1,)], context())
 
 
 def test_a_node_that_is_removed_in_the_middle(cluster, executor):
@@ -331,7 +331,7 @@ def test_a_node_that_is_removed_in_the_middle(cluster, executor):
     timer = threading.Timer(1.0, nodes.remove_node, args=[extra], kwargs={"allow_graceful": False})
     timer.start()
     try:
-        assert executor.shards(shard, [(number, weight) for number in range(6)]) == [0, 10, 20, 30, 40, 50]
+        assert executor.shards(shard, [(number, weight) for number in range(6)], context()) == [0, 10, 20, 30, 40, 50]
     finally:
         timer.join()
 

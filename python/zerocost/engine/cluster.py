@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from zerocost.errors import LimitExceeded, PluginError, ServiceUnavailable
@@ -50,12 +51,12 @@ def connect(address: str | None = None) -> Any:
     return ray
 
 
-def failure(error: Exception, what: str) -> Exception:
+def failure(error: Exception, what: Callable[[], str]) -> Exception:
     """What a failure of Ray is to the caller: the exception that the code raised, or that the work was lost.
 
     Args:
         error: what Ray raised.
-        what: the shard, stage or replica, as errors name it.
+        what: names the shard, stage or replica.
     """
     from ray import exceptions
 
@@ -63,11 +64,11 @@ def failure(error: Exception, what: str) -> Exception:
     while isinstance(cause, exceptions.RayTaskError) and isinstance(cause.cause, Exception):
         cause = cause.cause
     if isinstance(cause, exceptions.ObjectStoreFullError):
-        return LimitExceeded(f"{what}: the object store of a node is full; start Ray with more object_store_memory")
+        return LimitExceeded(f"{what()}: the object store of a node is full; start Ray with more object_store_memory")
     if isinstance(cause, exceptions.RayTaskError):
-        return ServiceUnavailable(f"{what} failed in a way that cannot be sent here: {_first_line(cause)}")
+        return ServiceUnavailable(f"{what()} failed in a way that cannot be sent here: {_first_line(cause)}")
     if isinstance(cause, exceptions.RayError):
-        return ServiceUnavailable(f"{what} was lost and could not be run again ({type(cause).__name__})")
+        return ServiceUnavailable(f"{what()} was lost and could not be run again ({type(cause).__name__})")
     return cause if isinstance(cause, Exception) else error
 
 
