@@ -425,5 +425,5 @@ def test_the_example_of_a_chain_over_shards(capsys):
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out.splitlines() == [
         "softcap: 4,194,304 bytes copied, to join the shards' results",
-        "clip: 0 bytes copied, the result is the tensor itself",
+        "latest: 0 bytes copied, the result is a view of the tensor",
     ]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zerocost.engine.cluster import connect
+from zerocost.engine.placement import Nodes, threads_for
 from zerocost.errors import DatatypeError, PluginError, RangeError, ServiceUnavailable
 
 __all__ = ["deployed", "serve"]
@@ -181,14 +182,14 @@ class _BehindProxy:
 
 
 def _environment(replicas: int) -> dict[str, str]:
-    """The replicas' share of the cores: without it Ray would give each one thread."""
+    """The replicas' share of the cores, and where traces go: a cluster that runs already knows neither."""
     import ray
 
-    if os.environ.get("ZEROCOST_NUM_THREADS"):
-        return {"ZEROCOST_NUM_THREADS": os.environ["ZEROCOST_NUM_THREADS"]}
-    cores = [int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"]]
-    on_one_node = -(-replicas // max(1, len(cores)))
-    return {"ZEROCOST_NUM_THREADS": str(max(1, min(cores, default=1) // on_one_node))}
+    nodes = Nodes(ray).now()
+    on_one_node = -(-replicas // max(1, len(nodes)))
+    threads = threads_for(min((node.cpus for node in nodes), default=1), on_one_node)
+    traces = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+    return {"ZEROCOST_NUM_THREADS": str(threads), **traces}
 
 
 def _free(host: str, port: int) -> int:
