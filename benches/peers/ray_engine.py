@@ -121,9 +121,7 @@ def _costs(times: dict[int, tuple[float, float]]) -> Costs:
     return Costs(call, mebibyte, join / 64, product / (2 * 1024**3))
 
 
-def predicted(
-    costs: Costs, nodes: int, rows: int, width: int, *, shared: bool = True
-) -> tuple[float, float, float]:
+def predicted(costs: Costs, nodes: int, rows: int, width: int, *, shared: bool = True) -> tuple[float, float, float]:
     """Seconds of `[rows, width] @ [width, width]` in float32 column shards: on one node, on ``nodes``, and their ratio.
 
     The driver starts one task for each node, one after another; every node fetches the tensor over the driver's link,
