@@ -75,6 +75,21 @@ def test_a_replica_that_is_killed_comes_back(cluster, tmp_path):
     assert (tmp_path / "killed").exists()
 
 
+def test_a_replica_that_is_lost_for_good_is_named_and_replaced(cluster):
+    class Dying(Scale):
+        """Dies when asked to."""
+
+        def process_parallel(self, tensor, factor: float = 2.0):
+            if factor == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return tensor * factor
+
+    artifact = zerocost.RayArtifact(Dying(), 1)
+    with pytest.raises(zerocost.ServiceUnavailable, match="replica 0 of 'under_test' was lost and could not be run"):
+        artifact.execute({"tensor": np.ones(1), "factor": 0.0}, context())
+    assert artifact.execute({"tensor": np.ones(1)}, context())["result"].tolist() == [2.0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -107,10 +107,12 @@ def test_a_stage_that_is_lost_for_good_is_an_error_that_names_it_and_the_micro_b
             os.kill(os.getpid(), signal.SIGKILL)
         return batch
 
+    # Micro-batch 0 may be lost with the process that was just about to hand it on.
     artifact = zerocost.PipelineParallelArtifact(executor=RayExecutor(retries=1))
     stages = {"num_stages": 3, "stages": [np.negative, fatal, np.negative], "num_microbatches": 4}
     with pytest.raises(
-        zerocost.ServiceUnavailable, match=r"^micro-batch 1 in stage 1 \(fatal\) of the pipeline was lost and could not"
+        zerocost.ServiceUnavailable,
+        match=r"^micro-batch [01] in stage 1 \(fatal\) of the pipeline was lost and could not",
     ):
         artifact.execute({"tensor": np.array([1, 2, 3, 4]), "schedule": schedule, **stages}, context())
 
@@ -136,7 +138,7 @@ def test_a_deadline_holds_for_shards_that_are_stuck_and_for_those_that_wait(exec
 
     late = zerocost.ExecutionContext("t", "parallel", "zero_cost", {"deadline": time.monotonic() + 3})
     began = time.monotonic()
-    with pytest.raises(zerocost.DeadlineExceeded, match="the deadline passed before shard 1 was there"):
+    with pytest.raises(zerocost.DeadlineExceeded, match=r"the deadline passed before shard [01] was there"):
         executor.shards(stuck, [(number,) for number in range(7)], late)  # on four CPUs
     # All of them were stopped: nothing holds a CPU.
     assert executor.shards(abs, [(-number,) for number in range(8)], context()) == list(range(8))
@@ -245,10 +247,16 @@ def test_ray_that_is_not_installed_says_what_to_install(monkeypatch):
 
 
 def test_usage_statistics_are_off():
-    ask = "from ray._private.usage import usage_lib; print(usage_lib.usage_stats_enabled())"
+    ask = """
+try:
+    from ray._common.usage import usage_lib
+except ImportError:  # up to Ray 2.50
+    from ray._private.usage import usage_lib
+print(usage_lib.usage_stats_enabled())
+"""
     assert python(ask) == "True", "Ray's own default, without which this test could not fail"
-    connect = "from zerocost.engine.cluster import connect; ray = connect()"
-    assert python(f"{connect}; {ask}; ray.shutdown()").splitlines()[-1] == "False"
+    connect = "from zerocost.engine.cluster import connect\nray = connect()"
+    assert python(f"{connect}\n{ask}\nray.shutdown()").splitlines()[-1] == "False"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:99999", "host:", "http://127.0.0.1:1"])

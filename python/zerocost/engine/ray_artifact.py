@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from zerocost._kernels import set_num_threads
@@ -13,7 +14,13 @@ from zerocost.engine.cluster import connect, failure
 from zerocost.engine.journey import arrived, packed, result
 from zerocost.engine.object_store import SMALL, ObjectStore
 from zerocost.engine.placement import Nodes, places
-from zerocost.errors import DatatypeError, InvalidInput, RangeError, UndeclaredInput
+from zerocost.errors import (
+    DatatypeError,
+    DeadlineExceeded,
+    InvalidInput,
+    RangeError,
+    UndeclaredInput,
+)
 
 __all__ = ["RayArtifact"]
 
@@ -64,14 +71,15 @@ class RayArtifact(Artifact):
         self._store = ObjectStore(ray, nodes)
         # A replica with a state that died comes back empty: that is not the same artifact, so it does not come back.
         retries = 0 if stateful else _RETRIES
+        # Restarts bound the retries. Counted by themselves they are used up while nobody knows yet that a node is gone.
+        options = {"max_restarts": retries, "max_task_retries": -1 if retries else 0}
         kind = ray.remote(_Replica)
+        self._starts = [
+            partial(kind.options(**options, **home.options).remote, implementation, home.threads)
+            for home in places(nodes.now(), num_replicas)
+        ]
         try:
-            self._replicas = [
-                kind.options(max_restarts=retries, max_task_retries=retries, **home.options).remote(
-                    implementation, home.threads
-                )
-                for home in places(nodes.now(), num_replicas)
-            ]
+            self._replicas = [start() for start in self._starts]
         except ray.exceptions.RayError as error:
             raise failure(error, f"a replica of {type(local).__name__}".__str__) from error
         except Exception as error:  # whatever its own objects raise when they are asked to be pickled
@@ -80,6 +88,8 @@ class RayArtifact(Artifact):
                 f"implementation: {type(local).__name__} cannot be sent to another process ({reason}); give its class"
             ) from error
         self._calls = [0] * num_replicas
+        self._lost: set[int] = set()
+        self._comes_back = not stateful
         self._lock = threading.Lock()
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
@@ -101,27 +111,52 @@ class RayArtifact(Artifact):
         remote, seconds = packed(context)
         put, _ = self._store.for_call()
         values = [put(value) if getattr(value, "nbytes", 0) > SMALL else value for value in input_data.values()]
+        chosen = self._choose()
+        done = self._done
+        try:
+            reference = self._send(chosen, list(input_data), values, remote, seconds)
+            try:
+                outputs: dict[str, Any] = result(
+                    self._ray,
+                    reference,
+                    f"replica {chosen} of {context.artifact_name!r}".__str__,
+                    context.metadata.get("deadline"),
+                )
+            except BaseException as error:
+                self._ray.cancel(reference)
+                if isinstance(error.__context__, self._ray.exceptions.ActorDiedError):
+                    done = self._is_lost
+                elif isinstance(error, DeadlineExceeded) or not isinstance(error, Exception):
+                    done = self._done_when_free
+                raise
+        finally:
+            done(chosen)
+        return outputs
+
+    def _choose(self) -> int:
+        """The replica with the fewest calls under way, which has one more from now on."""
+        with self._lock:
+            lost, self._lost = self._lost, set()
+        for replica in lost:  # without the lock, which threads of Ray wait for
+            self._replicas[replica] = self._starts[replica]()
         with self._lock:
             chosen = min(range(len(self._calls)), key=self._calls.__getitem__)
             self._calls[chosen] += 1
-        try:
-            reference = self._send(chosen, list(input_data), values, remote, seconds)
-        except BaseException:
-            self._done(chosen)
-            raise
-        # When it is really done: after a deadline the replica may be busy for longer than anybody waits for it.
-        reference.future().add_done_callback(lambda _: self._done(chosen))
-        try:
-            outputs: dict[str, Any] = result(
-                self._ray,
-                reference,
-                f"replica {chosen} of {context.artifact_name!r}".__str__,
-                context.metadata.get("deadline"),
-            )
-        except BaseException:
-            self._ray.cancel(reference)
-            raise
-        return outputs
+        return chosen
+
+    def _done(self, replica: int) -> None:
+        with self._lock:
+            self._calls[replica] -= 1
+
+    def _is_lost(self, replica: int) -> None:
+        with self._lock:
+            self._calls[replica] -= 1
+            if self._comes_back:
+                self._lost.add(replica)
+
+    def _done_when_free(self, replica: int) -> None:
+        """Counts a call until its replica answers again: it may be busy for longer than anybody waits for it."""
+        self._replicas[replica].is_free.remote().future().add_done_callback(lambda _: self._done(replica))
 
     def _send(self, chosen: int, names: list[str], values: list[Any], context: ExecutionContext, seconds: Any) -> Any:
         try:
@@ -131,10 +166,6 @@ class RayArtifact(Artifact):
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DatatypeError(f"an input cannot be sent to another process ({reason})") from error
-
-    def _done(self, replica: int) -> None:
-        with self._lock:
-            self._calls[replica] -= 1
 
     def input_problems(self, input_data: dict[str, Any]) -> list[InvalidInput]:
         """The artifact's own, and one for each input that only means something in the same process."""
@@ -187,3 +218,7 @@ class _Replica:
     ) -> dict[str, Any]:
         """The inputs come one by one, as Ray resolves references only where they stand alone."""
         return self._artifact.execute(dict(zip(names, values, strict=True)), arrived(context, seconds))
+
+    def is_free(self) -> bool:
+        """Answers after the calls before it."""
+        return True

@@ -139,9 +139,8 @@ class RayExecutor:
 
     def _actor(self, stage: PipelineStage, home: Place) -> Any:
         ray = self._ray
-        kind = ray.remote(_StageActor).options(
-            max_restarts=self._retries, max_task_retries=self._retries, **home.options
-        )
+        # Restarts bound the retries. Counted by themselves they are used up while nobody knows yet that a node is gone.
+        kind = ray.remote(_StageActor).options(max_restarts=self._retries, max_task_retries=-1, **home.options)
         try:
             return kind.remote(stage, home.threads)
         except ray.exceptions.RayError as error:
