@@ -112,7 +112,7 @@ def test_a_stage_that_is_lost_for_good_is_an_error_that_names_it_and_the_micro_b
     stages = {"num_stages": 3, "stages": [np.negative, fatal, np.negative], "num_microbatches": 4}
     with pytest.raises(
         zerocost.ServiceUnavailable,
-        match=r"^micro-batch [01] in stage 1 \(fatal\) of the pipeline was lost and could not",
+        match=r"^micro-batch [01] in stage 1 \(fatal\) of the pipeline was lost and could",
     ):
         artifact.execute({"tensor": np.array([1, 2, 3, 4]), "schedule": schedule, **stages}, context())
 

@@ -99,8 +99,9 @@ def serve(deployments):
     """As ``serve`` of ``tests/api``: the registry is made anew in the replica."""
     clients = []
 
-    def start(registry, **settings):
-        kind = "services" if "first" in registry else "echo" if "echo" in registry else "sample"
+    def start(registry=(), **settings):
+        kinds = {"first": "services", "echo": "echo", "scale": "sample"}
+        kind = next((kind for name, kind in kinds.items() if name in registry), "both")
         clients.append(deployments.client(kind, **settings))
         return clients[-1]
 
@@ -152,7 +153,10 @@ class TestRemote:
         with deployments.client("echo") as client:
             yield client
 
-    remote = staticmethod(test_remote.remote)
+    @pytest.fixture
+    def remote(self, server):
+        with test_remote.remotes(server) as make:
+            yield make
 
 
 class TestServices:
