@@ -26,6 +26,8 @@ _NAME = "zerocost"
 _ONGOING = 100_000
 """What Ray lets a replica take at once: everything. How many compute, wait or are sent away is the app's to say."""
 _DRAIN_SECONDS = 120.0
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Ray's own log; requests are in the app's."""
 
 
 def serve(
@@ -106,7 +108,7 @@ def deployed(
         ray_serve.start(
             proxy_location="HeadOnly",
             http_options={"host": host, "port": port},
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
+            logging_config=_QUIET,
         )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # starting has set it again
         deploy(make_app, replicas)
@@ -137,6 +139,7 @@ def deploy(make_app: Callable[[], Any], replicas: int) -> None:
         name=_NAME,
         num_replicas=replicas,
         max_ongoing_requests=_ONGOING,
+        logging_config=_QUIET,
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=_DRAIN_SECONDS,
         ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": _environment(replicas)}},
