@@ -202,6 +202,13 @@ def test_requests_are_shared_between_the_replicas(deployments):
         assert len(counts) > 1
 
 
+@pytest.mark.parametrize(("replicas", "threads"), [(2, 2), (3, 1)])
+def test_the_replicas_of_a_node_share_its_cores(deployments, replicas, threads):
+    with deployments.client("sample", replicas=replicas) as client:
+        answers = [client.post("/artifacts/picky/execute", json={"how": "threads"}).json() for _ in range(4)]
+    assert [answer["data"] for answer in answers] == [{"threads": threads}] * 4
+
+
 def test_a_second_serve_on_the_cluster_is_refused(deployments):
     from zerocost.engine.ray_serve import deployed
 

@@ -10,7 +10,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Node", "Nodes", "Place", "places", "threads_for"]
+from zerocost._kernels import set_num_threads
+
+__all__ = ["Node", "Nodes", "Place", "places", "set_num_threads", "threads_for"]
 
 _FRESH = 10.0
 """Seconds for which work that is not sent to a certain node goes by what the nodes were."""

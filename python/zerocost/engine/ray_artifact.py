@@ -7,13 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-from zerocost._kernels import set_num_threads
 from zerocost.core.artifact_base import Artifact, ExecutionContext, MemoryArtifact
 from zerocost.core.ports import Ports
 from zerocost.engine.cluster import connect, failure
 from zerocost.engine.journey import arrived, packed, result
 from zerocost.engine.object_store import SMALL, ObjectStore
-from zerocost.engine.placement import Nodes, places
+from zerocost.engine.placement import Nodes, places, set_num_threads
 from zerocost.errors import (
     DatatypeError,
     DeadlineExceeded,

@@ -9,13 +9,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from zerocost._kernels import set_num_threads
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.executor import PipelineStage
 from zerocost.engine.cluster import connect, failure
 from zerocost.engine.journey import arrived, packed, result
 from zerocost.engine.object_store import ObjectStore
-from zerocost.engine.placement import Nodes, Place, places, threads_for
+from zerocost.engine.placement import Nodes, Place, places, set_num_threads, threads_for
 from zerocost.errors import DatatypeError, DeadlineExceeded
 
 __all__ = ["RayExecutor"]

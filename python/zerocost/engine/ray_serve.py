@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zerocost.engine.cluster import connect
-from zerocost.engine.placement import Nodes, threads_for
+from zerocost.engine.placement import Nodes, set_num_threads, threads_for
 from zerocost.errors import DatatypeError, PluginError, RangeError, ServiceUnavailable
 
 __all__ = ["deployed", "serve"]
@@ -131,7 +131,10 @@ def deploy(make_app: Callable[[], Any], replicas: int) -> None:
     """
     from ray import serve as ray_serve
 
+    threads = _threads(replicas)
+
     def build() -> Any:
+        set_num_threads(threads)  # not by the environment: shards on other nodes are not to have as few or as many
         return _BehindProxy(make_app())
 
     deployment = ray_serve.deployment(
@@ -142,7 +145,7 @@ def deploy(make_app: Callable[[], Any], replicas: int) -> None:
         logging_config=_QUIET,
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=_DRAIN_SECONDS,
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": _environment(replicas)}},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": _environment()}},
     )
     try:
         ray_serve.run(deployment.bind(), name=_NAME, route_prefix="/")
@@ -184,15 +187,22 @@ class _BehindProxy:
         await self._app(scope, receive, send_on)
 
 
-def _environment(replicas: int) -> dict[str, str]:
-    """The replicas' share of the cores, and where traces go: a cluster that runs already knows neither."""
+def _threads(replicas: int) -> int:
+    """A replica's share of the cores of its node: Ray would give each one thread."""
     import ray
 
     nodes = Nodes(ray).now()
     on_one_node = -(-replicas // max(1, len(nodes)))
-    threads = threads_for(min((node.cpus for node in nodes), default=1), on_one_node)
-    traces = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
-    return {"ZEROCOST_NUM_THREADS": str(threads), **traces}
+    return threads_for(min((node.cpus for node in nodes), default=1), on_one_node)
+
+
+def _environment() -> dict[str, str]:
+    """What the replicas must know from here: a cluster that runs already has another environment."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("OTEL_") or (name == "ZEROCOST_NUM_THREADS" and value)
+    }
 
 
 def _free(host: str, port: int) -> int:
