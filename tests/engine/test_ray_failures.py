@@ -154,6 +154,7 @@ def test_the_deadline_of_a_call_reaches_its_shards(executor):
     assert artifact.execute(layer, context())["result"].tolist() == [[2.0, 2.0]]
 
 
+@pytest.mark.timeout(240)
 def test_a_node_that_is_removed_in_the_middle(cluster, executor, tmp_path):
     """Of shards, of a pipeline, and of an artifact's calls: all of them go on elsewhere."""
     nodes, node = cluster
