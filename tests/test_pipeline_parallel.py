@@ -75,6 +75,8 @@ def test_costs_of_any_number_type_and_layout(dtype):
         ({"num_stages": -1}, zerocost.RangeError, "num_stages: -1 was given"),
         ({"num_stages": 1.5}, zerocost.DatatypeError, "num_stages: float 1.5 was given"),
         ({"num_stages": False}, zerocost.DatatypeError, "num_stages: bool False was given"),
+        ({"num_stages": 10**13}, zerocost.RangeError, "num_stages: 10000000000000 was given, at most 16777216"),
+        ({"num_stages": 10**13, "costs": [1.0, 2, 3]}, zerocost.RangeError, "num_stages: 10000000000000 was given"),
         ({"axis": 1}, zerocost.RangeError, "axis: 1 was given"),
         ({"costs": [1.0, 2.0]}, zerocost.ShapeError, r"costs: shape \[2\] was given, \[3\] \(one for each slice\)"),
         ({"costs": []}, zerocost.ShapeError, r"costs: shape \[0\] was given"),
@@ -286,6 +288,20 @@ def test_an_exception_stops_the_pipeline(schedule, num_microbatches):
     assert not threads()
 
 
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, BaseException])
+def test_what_is_no_exception_stops_the_pipeline_too(schedule, error):
+    def fail(batch):
+        if batch[0] == 1:
+            raise error("stop")
+        return batch
+
+    with pytest.raises(error, match="stop") as caught:
+        pipeline(np.arange(8), num_stages=3, num_microbatches=8, stages=[add_one, fail, add_one], schedule=schedule)
+    assert caught.value.__notes__ == ["in stage 1 (fail) of the pipeline, micro-batch 0"]
+    assert not threads()
+
+
 def test_a_later_micro_batch_is_named():
     def fail_on_four(batch):
         if 4 in batch:
@@ -312,33 +328,34 @@ def test_a_deadline_holds_for_every_stage():
     assert not threads()
 
 
-@pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({"stages": [add_one]}, zerocost.RangeError, r"stages: 1 were given, 2 \(num_stages\) are needed"),
-        ({"stages": []}, zerocost.RangeError, "stages: 0 were given"),
-        ({"stages": "scale"}, zerocost.DatatypeError, "stages: str was given, a list is needed"),
-        ({"stages": [add_one, 7]}, zerocost.DatatypeError, r"stages\[1\]: int was given"),
-        ({"stages": [add_one, Scale]}, zerocost.DatatypeError, r"stages\[1\]: Scale was given"),
-        ({"stages": ["scale", "scal"]}, zerocost.UnknownArtifact, "Artifact scal not found; did you mean 'scale'"),
-        ({"stages": ["scale", {"artifact": "scale", "inputs": {}}]}, zerocost.InvalidInput, "unknown key 'inputs'"),
-        ({"stages": ["scale", {"params": {}}]}, zerocost.DatatypeError, "a step has an 'artifact'"),
-        ({"stages": ["scale", {"artifact": "scale", "params": {"facto": 1}}]}, zerocost.InvalidInput, "'factor'"),
-        ({"stages": ["scale", {"artifact": "scale", "params": {"factor": "x"}}]}, zerocost.InvalidInput, "factor: "),
-        ({"stages": ["scale", {"artifact": "scale", "params": {"tensor": [1.0]}}]}, zerocost.InvalidInput, "bound to"),
-        ({"stages": ["scale", "keyed"]}, zerocost.MissingInput, r"stages\[1\] \(keyed\): key required"),
-        ({"stages": [add_one, add_one], "num_microbatches": 0}, zerocost.RangeError, "num_microbatches: 0 was given"),
-        ({"stages": [add_one, add_one], "num_microbatches": 1.0}, zerocost.DatatypeError, "float 1.0 was given"),
-        ({"stages": [add_one, add_one], "schedule": "zigzag"}, zerocost.RangeError, "schedule: 'zigzag' was given"),
-        ({"stages": [add_one, add_one], "axis": 3}, zerocost.RangeError, "axis: 3 was given"),
-        ({"stages": [add_one, add_one], "costs": [1, 1, 1]}, zerocost.RangeError, "costs: given together with stages"),
-        ({"stages": [add_one, lambda batch: batch[:0]]}, zerocost.ShapeError, "a stage must keep the 2 slices along"),
-        ({"stages": [add_one, np.sum]}, zerocost.DatatypeError, "result: float64 was given"),
-        ({"stages": [add_one, lambda batch: None]}, zerocost.DatatypeError, "result: NoneType was given"),
-        ({"schedule": "2f2b"}, zerocost.RangeError, "schedule: '2f2b' was given"),
-        ({"num_microbatches": 2}, zerocost.RangeError, "num_microbatches: given without stages"),
-    ],
-)
+REFUSED_STAGES = [
+    ({"stages": [add_one]}, zerocost.RangeError, r"stages: 1 were given, 2 \(num_stages\) are needed"),
+    ({"stages": []}, zerocost.RangeError, "stages: 0 were given"),
+    ({"stages": "scale"}, zerocost.DatatypeError, "stages: str was given, a list is needed"),
+    ({"stages": [add_one, 7]}, zerocost.DatatypeError, r"stages\[1\]: int was given"),
+    ({"stages": [add_one, Scale]}, zerocost.DatatypeError, r"stages\[1\]: Scale was given"),
+    ({"stages": ["scale", "scal"]}, zerocost.UnknownArtifact, "Artifact scal not found; did you mean 'scale'"),
+    ({"stages": ["scale", {"artifact": "scale", "inputs": {}}]}, zerocost.InvalidInput, "unknown key 'inputs'"),
+    ({"stages": ["scale", {"params": {}}]}, zerocost.DatatypeError, "a step has an 'artifact'"),
+    ({"stages": ["scale", {"artifact": "scale", "params": {"facto": 1}}]}, zerocost.InvalidInput, "'factor'"),
+    ({"stages": ["scale", {"artifact": "scale", "params": {"factor": "x"}}]}, zerocost.InvalidInput, "factor: "),
+    ({"stages": ["scale", {"artifact": "scale", "params": {"tensor": [1.0]}}]}, zerocost.InvalidInput, "bound to"),
+    ({"stages": ["scale", "keyed"]}, zerocost.MissingInput, r"stages\[1\] \(keyed\): key required"),
+    ({"stages": [add_one, add_one], "num_microbatches": 0}, zerocost.RangeError, "num_microbatches: 0 was given"),
+    ({"stages": [add_one, add_one], "num_microbatches": 1.0}, zerocost.DatatypeError, "float 1.0 was given"),
+    ({"stages": [add_one, add_one], "schedule": "zigzag"}, zerocost.RangeError, "schedule: 'zigzag' was given"),
+    ({"stages": [add_one, add_one], "axis": 3}, zerocost.RangeError, "axis: 3 was given"),
+    ({"stages": [add_one, add_one], "costs": [1, 1, 1]}, zerocost.RangeError, "costs: given together with stages"),
+    ({"stages": [add_one, lambda batch: batch[:0]]}, zerocost.ShapeError, "a stage must keep the 2 slices along"),
+    ({"stages": [add_one, np.sum]}, zerocost.DatatypeError, "result: float64 was given"),
+    ({"stages": [add_one, lambda batch: None]}, zerocost.DatatypeError, "result: NoneType was given"),
+    ({"schedule": 3}, zerocost.DatatypeError, "schedule: int was given, 'gpipe' or '1f1b' is needed"),
+    ({"schedule": "2f2b"}, zerocost.RangeError, "schedule: '2f2b' was given"),
+    ({"num_microbatches": 2}, zerocost.RangeError, "num_microbatches: given without stages"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "error", "message"), REFUSED_STAGES)
 def test_stages_that_cannot_run_are_refused(registry, parameters, error, message):
     with pytest.raises(error, match=message):
         pipeline(np.arange(3.0), registry, num_stages=2, **parameters)

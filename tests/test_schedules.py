@@ -13,21 +13,20 @@ KINDS = ("gpipe", "1f1b")
 
 
 def check(schedule, forward, backward):
-    """Everything once, one thing at a time on a stage, nothing before what it needs."""
+    """Everything once, one thing at a time on a stage, each as soon as its stage and what it needs are ready."""
     stages, micro_batches = schedule.num_stages, schedule.num_microbatches
     ends = {(work.direction, work.stage, work.micro_batch): work.start + work.duration for work in schedule.items}
     assert len(ends) == len(schedule.items) == 2 * stages * micro_batches
-    busy = [0.0] * stages
+    free = [0.0] * stages
     for work in schedule.items:
-        assert work.start >= busy[work.stage]
-        busy[work.stage] = work.start + work.duration
-        assert work.duration == (forward if work.direction == "F" else backward)[work.stage]
         if work.direction == "F":
             needed = ("F", work.stage - 1) if work.stage else None
         else:
             needed = ("B", work.stage + 1) if work.stage + 1 < stages else ("F", work.stage)
-        if needed is not None:
-            assert ends[(*needed, work.micro_batch)] <= work.start
+        ready = 0.0 if needed is None else ends[(*needed, work.micro_batch)]
+        assert work.start == max(ready, free[work.stage])
+        assert work.duration == (forward if work.direction == "F" else backward)[work.stage]
+        free[work.stage] = work.start + work.duration
     assert schedule.makespan == max(ends.values())
 
 
@@ -52,6 +51,17 @@ def test_unequal_stages(kind):
     # The slowest stage does 5 × 7 and can start only when the first micro-batch has come through 1 + 4.
     assert schedule.makespan >= 35 + 5
     assert schedule.idle[2] == schedule.makespan - 35
+
+
+@pytest.mark.parametrize(("kind", "makespan"), [("gpipe", 17.0), ("1f1b", 15.0)])
+def test_unequal_stages_by_hand(kind, makespan):
+    # Stage 0: F 1, B 2. Stage 1: F 3, B 1. Three micro-batches.
+    # gpipe: stage 0 F at 0 1 2; stage 1 F at 1 4 7, then B2 at 10, B1 at 11, B0 at 12;
+    #        stage 0 B2 at 11, B1 at 13, B0 at 15: ends at 17.
+    # 1f1b:  stage 0 F0 at 0, F1 at 1; stage 1 F0 at 1, B0 at 4, F1 at 5, B1 at 8, F2 at 9, B2 at 12;
+    #        stage 0 B0 at 5, F2 at 7, B1 at 9, B2 at 13: ends at 15.
+    schedule = pipeline_schedule(2, 3, kind, forward=[1, 3], backward=[2, 1])
+    assert schedule.makespan == makespan
 
 
 def test_forward_only_is_what_a_pipeline_of_stages_runs():
@@ -80,11 +90,21 @@ def test_a_known_schedule():
         ((1, 0), {}, zerocost.RangeError, "num_microbatches: 0 was given"),
         ((1.0, 1), {}, zerocost.DatatypeError, "num_stages: float 1.0 was given"),
         ((1, True), {}, zerocost.DatatypeError, "num_microbatches: bool True was given"),
-        ((1, 1, "zigzag"), {}, zerocost.RangeError, 'schedule: "zigzag" was given, "gpipe" or "1f1b"'),
+        ((1, 1, "zigzag"), {}, zerocost.RangeError, "schedule: 'zigzag' was given, 'gpipe' or '1f1b'"),
+        ((2, 2, 3), {}, zerocost.DatatypeError, "schedule: int was given, 'gpipe' or '1f1b' is needed"),
+        ((1, 1, None), {}, zerocost.DatatypeError, "schedule: NoneType was given"),
         ((2, 1), {"forward": [1.0]}, zerocost.ShapeError, "forward: 1 durations were given, 2"),
         ((2, 1), {"backward": -1}, zerocost.RangeError, "backward: -1 was given"),
         ((2, 1), {"backward": float("nan")}, zerocost.RangeError, "backward: NaN was given"),
         ((2, 1), {"forward": "long"}, zerocost.DatatypeError, "forward: 'long' was given"),
+        ((2, 1), {"forward": 10**400}, zerocost.DatatypeError, "forward: 1000"),
+        ((2, 2), {"forward": 1e308}, zerocost.RangeError, "forward: 1e308 was given, a duration with which the time"),
+        ((2, 2), {"backward": [1.0, 1e308]}, zerocost.RangeError, "backward: 1e308 was given"),
+        ((1, 10**12), {}, zerocost.RangeError, "num_microbatches: 1 stages × 1000000000000 micro-batches was given"),
+        ((4, 2**62), {}, zerocost.RangeError, "a product of at most 2097152 is allowed"),
+        ((10**12, 1), {}, zerocost.RangeError, "num_stages: 1000000000000 stages × 1 micro-batches was given"),
+        ((2**33, 2**33), {}, zerocost.RangeError, "a product of at most 2097152 is allowed"),
+        ((10**30, 1), {}, zerocost.RangeError, "num_stages: 1" + 30 * "0"),
     ],
 )
 def test_what_cannot_be_scheduled_is_refused(arguments, options, error, message):
@@ -118,6 +138,8 @@ def test_the_command_draws_it(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--stages", "0"], "num_stages: 0 was given"),
+        (["--microbatches", "1000000000000"], "num_microbatches: 4 stages × 1000000000000 micro-batches was given"),
+        (["--forward", "1e308"], "forward: 1e308 was given"),
         (["--kind", "zigzag"], "zigzag"),
         (["--forward", "1,x"], "--forward: '1,x' was given"),
         (["--plot", "gantt.png"], "ends in .svg"),

@@ -295,6 +295,21 @@ def test_lists_are_multiplied_too():
 
 
 @pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"mode": "both"}, zerocost.RangeError, "mode: 'both' was given"),
+        ({"mode": 3}, zerocost.DatatypeError, "mode: int was given"),
+        ({"mode": np.zeros(2)}, zerocost.DatatypeError, "mode: ndarray was given"),
+        ({"gather": "no"}, zerocost.DatatypeError, "gather: str was given"),
+        ({"num_splits": 10**13}, zerocost.RangeError, "num_splits: 10000000000000 was given, at most 16777216"),
+    ],
+)
+def test_options_are_looked_at_also_where_they_are_not_needed(options, error, message):
+    with pytest.raises(error, match=message):
+        split(np.zeros(4), **options)
+
+
+@pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"weight": np.zeros((3, 4))}, zerocost.ShapeError, r"weight: shape \[3, 4\] was given, \[6, d_out\]"),
@@ -304,7 +319,10 @@ def test_lists_are_multiplied_too():
         ({"weight": np.zeros((6, 3), np.float32)}, zerocost.DatatypeError, "weight: dtype float32 was given"),
         ({"bias": np.zeros(3, np.float16)}, zerocost.DatatypeError, "bias: dtype float16 was given"),
         ({"tensor": np.zeros((4, 6), int)}, zerocost.DatatypeError, "tensor: dtype int64 was given"),
-        ({"mode": "both"}, zerocost.RangeError, 'mode: "both" was given, "column" or "row" is allowed'),
+        ({"mode": "both"}, zerocost.RangeError, "mode: 'both' was given, 'column' or 'row' is allowed"),
+        ({"mode": 3}, zerocost.DatatypeError, "mode: int was given, 'column' or 'row' is needed"),
+        ({"gather": "no"}, zerocost.DatatypeError, "gather: str was given, True or False is needed"),
+        ({"num_splits": 10**13}, zerocost.RangeError, "num_splits: 10000000000000 was given, at most 16777216"),
         ({"mode": "row", "gather": False}, zerocost.RangeError, "gather: False was given"),
         ({"axis": 0}, zerocost.RangeError, "axis: 0 was given, with a weight -1"),
         ({"num_splits": 0}, zerocost.RangeError, "num_splits: 0 was given"),
@@ -407,5 +425,5 @@ def test_the_example_of_a_chain_over_shards(capsys):
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out.splitlines() == [
         "softcap: 4,194,304 bytes copied, to join the shards' results",
-        "clip: 0 bytes copied, the result is the tensor itself",
+        "latest: 0 bytes copied, the result is a view of the tensor",
     ]

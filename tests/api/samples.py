@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from zerocost import Artifact, ArtifactRegistry, AttentionArtifact, ChainArtifact, ParallelArtifact
+from zerocost import Artifact, ArtifactRegistry, AttentionArtifact, ChainArtifact, ParallelArtifact, num_threads
 from zerocost.core.arrays import DATATYPES
 
 
@@ -61,6 +61,8 @@ class Picky(Artifact):
             return dict(context.metadata, limits=None, span=None)
         if how == "object":
             return {"value": object()}
+        if how == "threads":
+            return {"threads": num_threads()}
         if how == "numbers":
             return {
                 "values": [

@@ -5,10 +5,11 @@ import threading
 import time
 
 import httpx2
+import numpy as np
 import pytest
 
 from api.samples import Picky, sample_registry
-from zerocost import default_registry
+from zerocost import ParallelArtifact, default_registry
 from zerocost.api.limiter import answered
 
 pytestmark = pytest.mark.timeout(60)
@@ -111,3 +112,31 @@ def test_other_origins_are_answered_only_if_they_are_named(serve):
     answer = client.post(path, json=body, headers={"origin": theirs})
     assert answer.status_code == 403
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_stages_are_named_over_rest_and_bounded_in_number(serve):
+    registry = default_registry()
+    registry.register_artifact("halve", Halve(), "parallel")
+    client = serve(registry, max_fan_out=3)
+
+    def post(stages, **more):
+        body = {"tensor": [[8.0], [16.0], [24.0]], "num_stages": len(stages), "stages": stages, **more}
+        return client.post("/artifacts/pipeline_parallel/execute", json=body)
+
+    answer = post(["halve", {"artifact": "halve", "params": {"by": 4}}], num_microbatches=3, schedule="1f1b")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"]["result"] == [[1.0], [2.0], [3.0]]
+    assert post(["halve"] * 3).status_code == 200
+    too_many = post(["halve"] * 4)
+    assert (too_many.status_code, too_many.json()["code"]) == (413, "limit")
+    assert "stages: 4 elements were given" in too_many.json()["detail"]
+    assert post(["halve", "nothing"]).status_code == 404
+    assert post(["halve", {"artifact": "halve", "params": {"by": "x"}}]).status_code == 422
+    assert post([1]).status_code == 422
+
+
+class Halve(ParallelArtifact):
+    """Divides."""
+
+    def process_parallel(self, tensor, by: float = 2.0):
+        return np.asarray(tensor) / by

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import contextmanager
 
 import ml_dtypes
 import numpy as np
@@ -29,8 +30,9 @@ def server():
         yield client
 
 
-@pytest.fixture
-def remote(server):
+@contextmanager
+def remotes(server):
+    """``make(name)`` gives an artifact of the server; all are closed at the end."""
     made = []
 
     def make(name, **options):
@@ -40,6 +42,12 @@ def remote(server):
     yield make
     for artifact in made:
         artifact.close()
+
+
+@pytest.fixture
+def remote(server):
+    with remotes(server) as make:
+        yield make
 
 
 def context(name="scale", **metadata):

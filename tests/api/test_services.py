@@ -78,13 +78,17 @@ class Forgets(MemoryArtifact):
         return True
 
 
-@pytest.fixture
-def registry():
+def services_registry():
     registry = default_registry()
     registry.register_artifact("first", FirstOnly(), "attention")
     registry.register_artifact("breaks", Breaks(), "attention")
     registry.register_artifact("lru_cache", Dict(), "memory", replace=True)
     return registry
+
+
+@pytest.fixture
+def registry():
+    return services_registry()
 
 
 def ask(client, path, body, **headers):

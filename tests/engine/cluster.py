@@ -1,6 +1,8 @@
 """A Ray cluster of two nodes on the loopback address, and the processes that it leaves."""
 
+import ctypes
 import os
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -15,10 +17,16 @@ MARKS = [
 ]
 STORE = 100 * 2**20
 _STARTS = 3
+_SET_CHILD_SUBREAPER = 36
 
 
 def descendants():
-    """The processes below this one, by id, from /proc."""
+    """The processes below this one, by id, from /proc.
+
+    From the first call on, also those whose parent has ended: the kernel gives such orphans to this process and not to
+    the first one of the machine.
+    """
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     parents = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -78,3 +86,13 @@ def _started(node):
         else:
             return cluster
     raise AssertionError
+
+
+def python(code, **environment):
+    """Runs code in a process of its own, away from the cluster of this one, and returns what it prints."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**kept, **environment}, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -1,14 +1,41 @@
-"""One Ray cluster for the tests of a module: starting one takes ten seconds."""
+"""One Ray cluster for all of these tests: starting one takes ten seconds."""
 
 import pytest
 
+import zerocost
+from engine import ray_samples
 from engine.cluster import two_nodes
 
 
-@pytest.fixture(scope="module")
-def cluster(request):
+@pytest.fixture(scope="package")
+def whole_cluster():
     with two_nodes() as made:
         import ray
 
-        ray.cloudpickle.register_pickle_by_value(request.module)  # workers do not find it
+        ray.cloudpickle.register_pickle_by_value(ray_samples)  # workers do not find it
         yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(whole_cluster, request):
+    """A cluster of two nodes, and what another node of it is made of."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(request.module)
+    return whole_cluster
+
+
+@pytest.fixture(scope="module")
+def executor(cluster):
+    from zerocost.engine import executor
+
+    return executor("ray")
+
+
+@pytest.fixture(scope="module")
+def registries(executor):
+    """The same artifacts here and on Ray."""
+    here, there = zerocost.default_registry(), zerocost.default_registry(executor)
+    for registry in (here, there):
+        registry.register_artifact("scale", ray_samples.Scale(), "parallel")
+    return here, there

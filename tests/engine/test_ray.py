@@ -1,9 +1,7 @@
-"""Shards, stages and whole artifacts on a Ray cluster of two nodes on the loopback address."""
+"""Shards and stages on a Ray cluster of two nodes: equal to those on threads, and sent no more than once."""
 
+import itertools
 import os
-import signal
-import sys
-import threading
 import time
 
 import ml_dtypes
@@ -11,43 +9,11 @@ import numpy as np
 import pytest
 
 import zerocost
-from contract import ArtifactContract, context, same
-from engine.cluster import MARKS, STORE
+from contract import context, same
+from engine.cluster import MARKS
+from engine.ray_samples import run
 
 pytestmark = MARKS
-
-
-@pytest.fixture(scope="module")
-def executor(cluster):
-    from zerocost.engine import executor
-
-    return executor("ray")
-
-
-@pytest.fixture(scope="module")
-def registries(executor):
-    """The same artifacts here and on Ray."""
-    here, there = zerocost.default_registry(), zerocost.default_registry(executor)
-    for registry in (here, there):
-        registry.register_artifact("scale", Scale(), "parallel")
-    return here, there
-
-
-class Scale(zerocost.ParallelArtifact):
-    """Multiplies."""
-
-    def process_parallel(self, tensor, factor: float = 2.0):
-        """Multiplies.
-
-        Args:
-            tensor: any.
-            factor: by what.
-        """
-        return np.asarray(tensor) * factor
-
-
-def run(registry, name, **data):
-    return registry[name].implementation.execute(data, context(name))["result"]
 
 
 # Equality with threads
@@ -205,7 +171,7 @@ def test_what_somebody_could_write_to_is_never_remembered(executor, freeze):
         weight.flags.writeable = True
         weight[:] = value
         weight.flags.writeable = not freeze
-        assert executor.shards(total, [(weight,), (weight[:500],)]) == [1000 * value, 500 * value]
+        assert executor.shards(total, [(weight,), (weight[:500],)], context()) == [1000 * value, 500 * value]
 
 
 def test_a_shared_array_is_a_copy_that_nobody_can_write_to(executor, puts):
@@ -218,7 +184,7 @@ def test_a_shared_array_is_a_copy_that_nobody_can_write_to(executor, puts):
             shared[...] = 0
         with pytest.raises(ValueError, match="cannot set WRITEABLE"):
             shared.flags.writeable = True
-        assert executor.shards(lambda array: array.shape, [(shared,)]) == [np.shape(array)]
+        assert executor.shards(lambda array: array.shape, [(shared,)], context()) == [np.shape(array)]
     del shared
     gc.collect()
     assert not executor._store._kept, "forgotten when nobody holds it"
@@ -231,225 +197,57 @@ def test_large_shards_stay_on_their_nodes(executor):
         return ray.get_runtime_context().get_node_id()
 
     weight = executor.share(np.zeros((2, 2**18)))
-    places = [executor.shards(node, [(weight[0],), (weight[1],)]) for _ in range(3)]
+    places = [executor.shards(node, [(weight[0],), (weight[1],)], context()) for _ in range(3)]
     assert len(set(places[0])) == 2
     assert places == [places[0]] * 3
 
 
-# What goes wrong
+# Threads
 
 
-def test_an_exception_in_a_stage_keeps_its_class_and_says_where(registries):
-    def fail(batch):
-        if 3 in batch:
-            raise LookupError("broken")
-        return batch
+def threads_and_node(*_):
+    import ray
 
-    for registry in registries:
-        with pytest.raises(LookupError, match="broken") as caught:
-            run(
-                registry,
-                "pipeline_parallel",
-                tensor=np.arange(4),
-                num_stages=2,
-                stages=[np.negative, lambda b: fail(-b)],
-            )
-        assert any("in stage 1" in note and "micro-batch 1" in note for note in caught.value.__notes__)
+    return zerocost.num_threads(), ray.get_runtime_context().get_node_id()
 
 
-def test_a_stage_that_returns_the_wrong_batch(registries):
-    for registry in registries:
-        with pytest.raises(zerocost.ShapeError, match="a stage must keep the 2 slices"):
-            run(registry, "pipeline_parallel", tensor=np.arange(4), num_stages=2, stages=[np.negative, lambda b: b[:1]])
+def test_shards_share_the_cpus_of_their_node(executor, monkeypatch):
+    large, small = executor.share(np.zeros(2**18)), np.zeros(1)
+    for count, expected in ((2, 2), (3, 1), (4, 1), (9, 1)):
+        found = executor.shards(threads_and_node, [(large,)] * count, context())
+        nodes = [node for _, node in found]
+        assert len(set(nodes)) == 2
+        alone = [threads for threads, node in found if nodes.count(node) == 1]
+        assert alone in ([], [2], [2, 2]), "a node has 2 CPUs"
+        assert all(threads == expected for threads, node in found if nodes.count(node) > 1 or count == 2)
+    # Where Ray chooses the nodes, all may be on one.
+    assert [threads for threads, _ in executor.shards(threads_and_node, [(small,)], context())] == [2]
+    assert [threads for threads, _ in executor.shards(threads_and_node, [(small,)] * 2, context())] == [1, 1]
+    monkeypatch.setenv("ZEROCOST_NUM_THREADS", "3")
+    for array in (large, small):
+        assert [threads for threads, _ in executor.shards(threads_and_node, [(array,)] * 4, context())] == [3] * 4
 
 
-def test_an_exception_in_a_shard_says_which(executor):
-    def fail(number):
-        if number == 2:
-            raise ValueError("two")
-        return number
+@pytest.mark.parametrize(("num_stages", "expected"), [(1, [2]), (2, [2, 2]), (3, [1, 1, 2]), (4, [1, 1, 1, 1])])
+def test_stages_share_the_cpus_of_their_node_with_their_neighbours(executor, num_stages, expected):
+    def note(stage):
+        def run(batch):
+            threads, node = threads_and_node()
+            batch = batch.copy()
+            batch[0, stage] = f"{threads} {node}"
+            return batch
 
-    with pytest.raises(ValueError, match="two") as caught:
-        executor.shards(fail, [(1,), (2,), (3,)])
-    assert caught.value.__notes__ == ["in shard 1, on Ray"]
+        return run
 
-
-def test_a_shard_whose_worker_is_killed_is_run_again(executor, tmp_path):
-    def shard(number):
-        marker = tmp_path / "killed"
-        if number == 1 and not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return number * 10
-
-    assert executor.shards(shard, [(0,), (1,), (2,)]) == [0, 10, 20]
-    assert (tmp_path / "killed").exists()
-
-
-def test_a_stage_whose_worker_is_killed_is_run_again(registries, tmp_path):
-    def stage(batch):
-        marker = tmp_path / "killed"
-        if batch[0] == 2 and not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return batch * 10
-
-    result = run(
-        registries[1],
-        "pipeline_parallel",
-        tensor=np.arange(4),
-        num_stages=2,
-        stages=[stage, np.negative],
-        num_microbatches=4,
-    )
-    assert result.tolist() == [0, -10, -20, -30]
-    assert (tmp_path / "killed").exists()
-
-
-def test_a_shard_that_always_kills_its_worker_is_an_error_that_names_it(cluster):
-    from zerocost.engine.ray_executor import RayExecutor
-
-    def shard(number):
-        if number == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return number
-
-    with pytest.raises(zerocost.ServiceUnavailable, match="shard 1 was lost and could not be run again"):
-        RayExecutor(retries=1).shards(shard, [(0,), (1,)])
-
-
-def test_a_node_that_is_removed_in_the_middle(cluster, executor):
-    nodes, node = cluster
-    extra = nodes.add_node(**{**node, "num_cpus": 4})
-    nodes.wait_for_nodes()
-
-    def shard(number, weight):
-        time.sleep(2)
-        return number * int(weight.sum())
-
-    weight = executor.share(np.full(2**18, 10 / 2**18))  # large: so the shards are spread over the nodes
-    timer = threading.Timer(1.0, nodes.remove_node, args=[extra], kwargs={"allow_graceful": False})
-    timer.start()
-    try:
-        assert executor.shards(shard, [(number, weight) for number in range(6)]) == [0, 10, 20, 30, 40, 50]
-    finally:
-        timer.join()
-
-
-def test_an_array_larger_than_the_object_store(registries):
-    tensor = np.zeros((STORE // 8 + 1, 1))
-    with pytest.raises(zerocost.LimitExceeded, match="start Ray with more object_store_memory"):
-        run(registries[1], "tensor_parallel", tensor=tensor, weight=np.zeros((1, 2)))
-
-
-def test_a_deadline_stops_a_pipeline(executor):
-    artifact = zerocost.PipelineParallelArtifact(executor=executor)
-    late = zerocost.ExecutionContext("p", "parallel", "zero_cost", {"deadline": time.monotonic() + 2})
-    began = time.monotonic()
-    with pytest.raises(zerocost.DeadlineExceeded):
-        artifact.execute({"tensor": np.arange(2), "num_stages": 1, "stages": [lambda b: time.sleep(60)]}, late)
-    assert time.monotonic() - began < 30
-
-
-# Whole artifacts
-
-
-class TestContract(ArtifactContract):
-    @pytest.fixture(autouse=True, scope="class")
-    def _cluster(self, cluster):
-        """Every test of the contract needs the cluster."""
-
-    def make(self):
-        return zerocost.RayArtifact(Scale())
-
-    def example(self, artifact):
-        return {"tensor": np.arange(4.0)}
-
-
-def test_an_artifact_on_ray_takes_the_old_name(cluster):
-    registry = zerocost.default_registry()
-    registry.register_artifact("scale", Scale(), "parallel")
-    service = zerocost.ArtifactCommunicationService(registry)
-    steps = [{"artifact": "scale", "params": {"factor": 5.0}}, {"artifact": "tensor_parallel"}]
-    here = service.chain_artifacts(steps, {"tensor": np.arange(5.0)})
-    registry.register_artifact("scale", zerocost.RayArtifact(Scale(), 2), "parallel", replace=True)
-    assert same(service.chain_artifacts(steps, {"tensor": np.arange(5.0)}), here)
-
-
-def test_an_artifact_with_a_state_has_one_replica(cluster):
-    from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
-
-    with pytest.raises(zerocost.RangeError, match="LRUCacheArtifact has a state, so it has 1 replica"):
-        zerocost.RayArtifact(LRUCacheArtifact)
-    memory = zerocost.RayArtifact(LRUCacheArtifact, num_replicas=1)
-    assert memory.execute({"operation": "put", "key": "a", "value": 7}, context())["result"] is True
-    assert memory.execute({"operation": "get", "key": "a"}, context())["result"] == 7
-
-
-def test_the_exceptions_of_an_artifact_come_through(cluster):
-    artifact = zerocost.RayArtifact(Scale(), 1)
-    with pytest.raises(zerocost.MissingInput, match="tensor required"):
-        artifact.execute({}, context())
-    with pytest.raises(zerocost.UndeclaredInput, match="'facto' is not an input"):
-        artifact.execute({"tensor": np.ones(1), "facto": 1}, context())
-
-
-def test_a_replica_that_is_killed_comes_back(cluster, tmp_path):
-    class Dying(Scale):
-        """Dies once."""
-
-        def process_parallel(self, tensor, factor: float = 2.0):
-            marker = tmp_path / "killed"
-            if not marker.exists():
-                marker.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return tensor * factor
-
-    artifact = zerocost.RayArtifact(Dying(), 1)
-    assert artifact.execute({"tensor": np.ones(2)}, context())["result"].tolist() == [2.0, 2.0]
-    assert (tmp_path / "killed").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ((Scale, 0), zerocost.RangeError, "num_replicas: 0 was given"),
-        ((Scale, True), zerocost.DatatypeError, "num_replicas: True was given"),
-        ((Scale, 1.5), zerocost.DatatypeError, "num_replicas: 1.5 was given"),
-        ((dict, 1), zerocost.DatatypeError, "implementation: dict was given"),
-    ],
-)
-def test_replicas_that_cannot_be_are_refused(cluster, arguments, error, message):
-    with pytest.raises(error, match=message):
-        zerocost.RayArtifact(*arguments)
-
-
-# Without a cluster
-
-
-def test_an_unknown_executor():
-    from zerocost.engine import executor
-
-    assert executor("threads") is None
-    with pytest.raises(zerocost.RangeError, match="executor: 'mpi' was given, 'threads' or 'ray' is allowed"):
-        executor("mpi")
-
-
-def test_the_command_line_refuses_an_unknown_executor(capsys):
-    from zerocost.cli.app import main
-
-    assert main(["serve", "--executor", "mpi"]) == 2
-    assert capsys.readouterr().err == "error: executor: 'mpi' was given, 'threads' or 'ray' is allowed\n"
-
-
-def test_ray_that_is_not_installed_says_what_to_install(monkeypatch):
-    from zerocost.engine import executor
-
-    monkeypatch.setitem(sys.modules, "ray", None)
-    for ask in (lambda: executor("ray"), lambda: zerocost.RayArtifact(Scale())):
-        with pytest.raises(zerocost.PluginError, match=r"pip install 'zerocost\[ray\]'"):
-            ask()
-
-
-def test_usage_statistics_are_off(cluster):
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    table = zerocost.PipelineParallelArtifact(executor=executor).execute(
+        {
+            "tensor": np.full((1, num_stages), "", "U80"),
+            "num_stages": num_stages,
+            "stages": [note(stage) for stage in range(num_stages)],
+        },
+        context(),
+    )["result"]
+    threads, nodes = zip(*(entry.split() for entry in table[0]), strict=True)
+    assert list(map(int, threads)) == expected
+    assert len(set(nodes)) == min(num_stages, 2)
+    assert sum(a != b for a, b in itertools.pairwise(nodes)) <= 1, "neighbours share a node"

@@ -9,7 +9,7 @@ import pytest
 import tritonclient.http as tritonclient
 
 import zerocost
-from api import test_equality, test_native, test_open_inference
+from api import test_equality, test_native, test_open_inference, test_remote, test_services
 from engine.cluster import MARKS
 
 pytestmark = MARKS
@@ -23,6 +23,12 @@ ELSEWHERE = {
     "test_other_addresses_are_refused_without_a_token": "calls the rule itself; the proxy's address reaches it (below)",
     "test_request_ids": "the proxy repeats whatever id it was sent, also one that zerocost would replace (below)",
     "test_any_other_exception_is_told_in_the_log_only": "reads the log, which is the replica's (the answer: below)",
+    "test_one_connection_is_enough": "counts in the server's process",
+    "test_a_server_that_is_killed_in_the_middle_of_a_step": "has a server of its own",
+    "test_whoever_goes_away_is_not_computed": "has a server of its own",
+    "test_changing_the_server_needs_the_administrator": "changes the environment of the server's process",
+    "test_entries_come_back_as_they_were_put": "looks into the server's registry",
+    "test_bodies_that_are_no_safetensors": "the codec's, whatever serves",
 }
 """Shared tests that say nothing about Ray Serve, or cannot hold there as they are written, and why."""
 
@@ -64,7 +70,11 @@ def maker(kind, settings):
         from zerocost import create_app, default_registry
         from zerocost.api.settings import Settings
 
-        if kind == "both":
+        if kind == "services":
+            from api.test_services import services_registry
+
+            registry = services_registry()
+        elif kind == "both":
             registry = default_registry()
             more = samples.sample_registry()
             for name in more:
@@ -89,8 +99,10 @@ def serve(deployments):
     """As ``serve`` of ``tests/api``: the registry is made anew in the replica."""
     clients = []
 
-    def start(registry, **settings):
-        clients.append(deployments.client("echo" if "echo" in registry else "sample", **settings))
+    def start(registry=(), **settings):
+        kinds = {"first": "services", "echo": "echo", "scale": "sample"}
+        kind = next((kind for name, kind in kinds.items() if name in registry), "both")
+        clients.append(deployments.client(kind, **settings))
         return clients[-1]
 
     yield start
@@ -133,6 +145,28 @@ class TestEquality:
             yield {"built-in": client, "sample": client}
 
 
+class TestRemote:
+    locals().update(shared(test_remote))
+
+    @pytest.fixture
+    def server(self, deployments):
+        with deployments.client("echo") as client:
+            yield client
+
+    @pytest.fixture
+    def remote(self, server):
+        with test_remote.remotes(server) as make:
+            yield make
+
+
+class TestServices:
+    locals().update(shared(test_services))
+
+    @pytest.fixture
+    def registry(self):
+        return test_services.services_registry()
+
+
 def test_an_exception_is_told_in_the_log_only(deployments):
     with deployments.client("sample", replicas=2) as client:
         for how in ("key", "no dict", "object"):
@@ -166,6 +200,13 @@ def test_requests_are_shared_between_the_replicas(deployments):
         # Each replica counts its own: there are as many series of numbers as replicas.
         counts = {page.partition('zerocost_answers_total{status="200"} ')[2].split("\n")[0] for page in pages}
         assert len(counts) > 1
+
+
+@pytest.mark.parametrize(("replicas", "threads"), [(2, 2), (3, 1)])
+def test_the_replicas_of_a_node_share_its_cores(deployments, replicas, threads):
+    with deployments.client("sample", replicas=replicas) as client:
+        answers = [client.post("/artifacts/picky/execute", json={"how": "threads"}).json() for _ in range(4)]
+    assert [answer["data"] for answer in answers] == [{"threads": threads}] * 4
 
 
 def test_a_second_serve_on_the_cluster_is_refused(deployments):

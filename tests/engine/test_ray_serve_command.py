@@ -1,10 +1,13 @@
 """Starting and stopping Ray Serve: ``zerocost serve --engine ray``, and what cannot be served."""
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,20 +25,33 @@ pytestmark = MARKS
 SAMPLES = Path(__file__).resolve().parent.parent / "api" / "samples.py"
 
 
-def command(*options):
-    """``zerocost serve --engine ray`` in a process of its own, on a cluster of its own."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    arguments = [sys.executable, "-m", "zerocost", "serve", "--engine", "ray", *options]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment)
+def command(*options, **more):
+    """``zerocost serve`` in a process of its own, on a cluster of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    arguments = [sys.executable, "-m", "zerocost", "serve", *options]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env={**environment, **more})
+
+
+@pytest.fixture
+def ray_folder():
+    """Where a cluster keeps its logs; the path of a socket in it must be short."""
+    with tempfile.TemporaryDirectory(prefix="z", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_loses_nothing_and_leaves_nothing(cluster, tmp_path, monkeypatch, number):
+def test_a_signal_loses_nothing_and_leaves_nothing(ray_folder, tmp_path, monkeypatch, number):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(SAMPLES.read_text())
     before = descendants()
-    server = command("--port", str(free_port()), "--replicas", "2", "--artifact", "picky=mine:Picky")
+    server = command(
+        *("--engine", "ray", "--port", str(free_port()), "--replicas", "2", "--artifact", "picky=mine:Picky"),
+        *("--log-format", "json"),
+        RAY_TMPDIR=str(ray_folder),
+        OTEL_TRACES_EXPORTER="console",
+        OTEL_BSP_SCHEDULE_DELAY="50",
+    )
     try:
         line = next(line for line in server.stderr if "Serving at" in line)
         assert "with 2 replicas on Ray" in line
@@ -54,6 +70,54 @@ def test_a_signal_loses_nothing_and_leaves_nothing(cluster, tmp_path, monkeypatc
         for thread in threads:
             thread.join()
         assert answers == [200] * 4
+        server.stderr.read()
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.wait()
+        server.stderr.close()
+    wait_for_the_end(before)
+    lines = [line for file in ray_folder.rglob("worker-*.err") for line in file.read_text().splitlines()]
+    requests = [json.loads(line) for line in lines if line.startswith('{"') and '"duration_ms"' in line]
+    assert [request["status"] for request in requests if request["artifact"] == "picky"] == [200] * 4
+    assert '"http.route": "/artifacts/{name}/execute"' in "".join(lines), "a span, on stderr too"
+    assert not [line for line in lines if line.startswith("INFO ")], "Ray's own log of requests is not among them"
+
+
+WHERE = """
+import os
+import ray
+from zerocost import Artifact
+
+
+class Where(Artifact):
+    def get_schema(self):
+        return {"type": "object", "properties": {}}
+
+    def execute(self, input_data, context):
+        return {"process": os.getpid(), "cluster": ray.get_runtime_context().gcs_address}
+"""
+
+
+@pytest.mark.timeout(240)
+def test_workers_share_one_cluster(ray_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(WHERE)
+    before = descendants()
+    port = free_port()
+    options = ("--executor", "ray", "--workers", "2", "--port", str(port), "--artifact", "where=mine:Where")
+    server = command(*options, RAY_TMPDIR=str(ray_folder))
+    try:
+        clusters, end = {}, time.monotonic() + 120
+        while len(clusters) < 2 and time.monotonic() < end:
+            with contextlib.suppress(httpx2.TransportError):
+                answer = httpx2.post(f"http://127.0.0.1:{port}/artifacts/where/execute", json={}, trust_env=False)
+                facts = answer.json()["data"]
+                clusters[facts["process"]] = facts["cluster"]
+            time.sleep(0.1)
+        assert len(clusters) == 2, "both workers answer"
+        assert len(set(clusters.values())) == 1
+        server.send_signal(signal.SIGTERM)
         server.stderr.read()
         assert server.wait(60) == 0
     finally:
@@ -85,6 +149,8 @@ def test_replicas_that_cannot_be_are_refused(replicas, error):
         (["--replicas", "2"], "--replicas: replicas are those of --engine ray"),
         (["--engine", "ray", "--host", "0.0.0.0"], "--host: 0.0.0.0 can be reached from elsewhere"),
         (["--engine", "ray", "--artifact", "x=nothing:Nothing"], "nothing"),
+        (["--engine", "ray", "--log-format", "xml"], "log format: 'xml' was given"),
+        (["--engine", "ray", "--log-level", "loud"], "log level: 'loud' was given"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(capsys, options, message):

@@ -12,7 +12,7 @@ import orjson
 
 from zerocost.errors import RangeError
 
-__all__ = ["configure_logs"]
+__all__ = ["check_logs", "configure_logs"]
 
 FORMATS = ("text", "json")
 
@@ -29,10 +29,7 @@ def configure_logs(form: str = "text", level: str = "info") -> None:
     Raises:
         RangeError: another form or level.
     """
-    if form not in FORMATS:
-        raise RangeError(f"log format: {form!r} was given, 'text' or 'json' is allowed")
-    if level not in ("debug", "info", "warning", "error"):
-        raise RangeError(f"log level: {level!r} was given, 'debug', 'info', 'warning' or 'error' is allowed")
+    check_logs(form, level)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
@@ -41,6 +38,14 @@ def configure_logs(form: str = "text", level: str = "info") -> None:
     for name in ("zerocost", "uvicorn"):
         logging.getLogger(name).setLevel(level.upper())
     logging.captureWarnings(True)
+
+
+def check_logs(form: str, level: str) -> None:
+    """Raises RangeError for another form or level than :func:`configure_logs` takes."""
+    if form not in FORMATS:
+        raise RangeError(f"log format: {form!r} was given, 'text' or 'json' is allowed")
+    if level not in ("debug", "info", "warning", "error"):
+        raise RangeError(f"log level: {level!r} was given, 'debug', 'info', 'warning' or 'error' is allowed")
 
 
 class _Json(logging.Formatter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,7 +75,13 @@ def serve(
         Path | None,
         typer.Option(help="Only clients with a certificate of these authorities are answered.", rich_help_panel=_TLS),
     ] = None,
-    log_format: Annotated[str, typer.Option(metavar="text|json", help="The log on stderr.")] = "text",
+    log_format: Annotated[
+        str,
+        typer.Option(
+            metavar="text|json",
+            help="The log on stderr; with --engine ray on that of each replica, which Ray keeps in a file on its node.",
+        ),
+    ] = "text",
     log_level: Annotated[str, typer.Option(metavar="debug|info|warning|error", help="What is logged.")] = "info",
     access_log: Annotated[bool, typer.Option(help="Whether every request is a line of the log.")] = True,
     artifact: Additions = None,
@@ -107,10 +114,14 @@ def serve(
         )
     # Whatever is wrong with the artifacts is said here, once, before a worker starts.
     registry = registry_with_warnings(artifact, executor)
-    if engine == "ray":
-        _on_ray(artifact, executor, settings, host, port, 1 if replicas is None else replicas)
-        return
     making = _MakeApp(artifact, executor, log_format, log_level, str(Path.cwd()))
+    if engine == "ray":
+        _on_ray(making, settings, host, port, 1 if replicas is None else replicas)
+        return
+    if executor == "ray" and workers > 1:
+        from zerocost.engine.cluster import share
+
+        share()  # each worker would start a cluster of its own
     with listen(host, port) as listener:
         configure_logs(log_format, log_level)
         if workers > 1:
@@ -171,20 +182,14 @@ class _MakeApp:
         return create_app(registry, settings)
 
 
-def _on_ray(artifact: list[str] | None, executor: str, settings: Settings, host: str, port: int, replicas: int) -> None:
+def _on_ray(making: _MakeApp, settings: Settings, host: str, port: int, replicas: int) -> None:
     """Serves on Ray. Every replica makes a registry of its own, as the one here cannot travel."""
+    from zerocost.api.logs import check_logs
     from zerocost.engine.ray_serve import serve as serve_on_ray
 
-    folder = str(Path.cwd())
-
-    def make_app() -> Any:
-        from zerocost.api.artifact_api import create_app
-
-        if artifact and folder not in sys.path:
-            sys.path.insert(0, folder)
-        return create_app(open_registry(artifact, executor)[0], settings)
+    check_logs(making.log_format, making.log_level)
 
     def say(url: str) -> None:
         typer.echo(f"Serving at {url} with {replicas} replica{'s' * (replicas > 1)} on Ray (Ctrl-C stops)", err=True)
 
-    serve_on_ray(make_app, host, port, replicas, on_ready=say)
+    serve_on_ray(partial(making, settings), host, port, replicas, on_ready=say)

@@ -33,12 +33,20 @@ class PipelineStage(Protocol):
 class Executor(Protocol):
     """Runs shards and stages somewhere."""
 
-    def shards(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def shards(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], context: ExecutionContext
+    ) -> list[Any]:
         """``function(*call)`` of every call, at the same time, in order.
 
         An array that stands in several calls travels once to each machine.
 
+        Args:
+            function: of one shard.
+            calls: its arguments, for each shard.
+            context: of the call; its deadline holds for all shards.
+
         Raises:
+            DeadlineExceeded: the deadline passed before all were done; what still runs is stopped.
             ServiceUnavailable: a shard was lost and could not be run again; the message names it.
             LimitExceeded: an array that does not fit.
             Exception: whatever the function raises, with a note that names the shard.

@@ -13,7 +13,7 @@ def executor(name: str, address: str | None = None) -> Executor | None:
 
     Args:
         name: ``"threads"`` (None, the threads of this process) or ``"ray"``.
-        address: of the Ray cluster; None starts one in this process.
+        address: of the Ray cluster; None: the one that ``RAY_ADDRESS`` names, or one that this process starts.
 
     Raises:
         RangeError: another name.

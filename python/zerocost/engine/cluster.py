@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from zerocost.errors import LimitExceeded, PluginError, ServiceUnavailable
 
-__all__ = ["connect", "failure"]
+__all__ = ["connect", "failure", "share"]
+
+_KNOCK_SECONDS = 10.0
 
 
 def connect(address: str | None = None) -> Any:
@@ -25,7 +30,7 @@ def connect(address: str | None = None) -> Any:
 
     Raises:
         PluginError: Ray is not installed.
-        ServiceUnavailable: there is no cluster at the address.
+        ServiceUnavailable: there is no cluster at the address, or it is no address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS")
@@ -39,23 +44,47 @@ def connect(address: str | None = None) -> Any:
     if not ray.is_initialized():
         try:
             dashboard = None if address else False
+            if address:
+                _knock(address)
             ray.init(
                 address or "local",
                 include_dashboard=dashboard,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except ConnectionError as error:
+        except (OSError, ValueError) as error:
             raise ServiceUnavailable(f"no Ray cluster answers at {address}: {error}", "address") from error
     return ray
 
 
-def failure(error: Exception, what: str) -> Exception:
+def share() -> None:
+    """Lets the processes that this one starts join its cluster: ``RAY_ADDRESS`` names it from now on."""
+    import ray
+
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+
+
+def _knock(address: str) -> None:
+    """Raises at once where nobody listens: Ray would try again for minutes.
+
+    Raises:
+        OSError: nobody listens there.
+        ValueError: the port is none.
+    """
+    if address in ("auto", "local") or "://" in address:
+        return  # found, started, or known by a rule of its own
+    parts = urlsplit(f"//{address}")
+    if not parts.hostname or parts.port is None:
+        raise ValueError("it is not of the form host:port")
+    socket.create_connection((parts.hostname, parts.port), _KNOCK_SECONDS).close()
+
+
+def failure(error: Exception, what: Callable[[], str]) -> Exception:
     """What a failure of Ray is to the caller: the exception that the code raised, or that the work was lost.
 
     Args:
         error: what Ray raised.
-        what: the shard, stage or replica, as errors name it.
+        what: names the shard, stage or replica.
     """
     from ray import exceptions
 
@@ -63,11 +92,11 @@ def failure(error: Exception, what: str) -> Exception:
     while isinstance(cause, exceptions.RayTaskError) and isinstance(cause.cause, Exception):
         cause = cause.cause
     if isinstance(cause, exceptions.ObjectStoreFullError):
-        return LimitExceeded(f"{what}: the object store of a node is full; start Ray with more object_store_memory")
+        return LimitExceeded(f"{what()}: the object store of a node is full; start Ray with more object_store_memory")
     if isinstance(cause, exceptions.RayTaskError):
-        return ServiceUnavailable(f"{what} failed in a way that cannot be sent here: {_first_line(cause)}")
+        return ServiceUnavailable(f"{what()} failed in a way that cannot be sent here: {_first_line(cause)}")
     if isinstance(cause, exceptions.RayError):
-        return ServiceUnavailable(f"{what} was lost and could not be run again ({type(cause).__name__})")
+        return ServiceUnavailable(f"{what()} was lost and could not be run again ({type(cause).__name__})")
     return cause if isinstance(cause, Exception) else error
 
 

@@ -9,61 +9,48 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zerocost.engine.placement import Node, Nodes
 from zerocost.errors import LimitExceeded
 
-__all__ = ["ObjectStore"]
+__all__ = ["SMALL", "ObjectStore"]
 
-_SMALL = 2**20
+SMALL = 2**20
 """Bytes. Arrays up to here fit any object store (Ray's smallest has 75 MiB), and are sent rather than waited for."""
-
-_Put = Callable[[Any], Any]
-_Place = Callable[[int], dict[str, Any]]
 
 
 class ObjectStore:
-    """Puts arrays into the object store, and tasks on the nodes."""
+    """Puts arrays into the object store: each once for a call, and what can never change once for all calls."""
 
-    def __init__(self, ray: Any) -> None:
+    def __init__(self, ray: Any, nodes: Nodes) -> None:
         self._ray = ray
+        self._nodes = nodes
         self._kept: dict[int, dict[tuple[Any, ...], Any]] = {}
 
-    def for_call(self) -> tuple[_Put, _Place]:
+    def for_call(self) -> tuple[Callable[[Any], Any], list[Node]]:
         """What one call needs.
 
         Returns:
-            ``put(value)``: a reference to an array, anything else as it is. And ``place(number)``: the options of a
-            task that put it on its node; to be asked after all arrays were put.
+            ``put(value)``: a reference to an array, anything else as it is. And the nodes of the cluster, once a large
+            array was put; until then none: it is not worth asking.
 
         Raises:
             LimitExceeded: from ``put``: an array larger than the object store of a node.
         """
         references: dict[int, Any] = {}
-        nodes: list[Any] = []
+        nodes: list[Node] = []
 
         def put(value: Any) -> Any:
             if not isinstance(value, np.ndarray):
                 return value
-            if value.nbytes > _SMALL and not nodes:
-                # Asking costs a quarter of a small task.
-                alive = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-                nodes.extend(sorted(alive, key=lambda node: node["NodeID"]))
+            if value.nbytes > SMALL and not nodes:
+                nodes.extend(self._nodes.now())
             if id(value) not in references:
                 references[id(value)] = self._reference(value, nodes)
             return references[id(value)]
 
-        def place(number: int) -> dict[str, Any]:
-            if len(nodes) < 2:
-                return {}
-            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        return put, nodes
 
-            # The same number on the same node at every call: what it was sent is there already. Softly: a node that is
-            # gone is no reason to fail.
-            node = nodes[number % len(nodes)]["NodeID"]
-            return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
-
-        return put, place
-
-    def _reference(self, array: npt.NDArray[Any], nodes: list[Any]) -> Any:
+    def _reference(self, array: npt.NDArray[Any], nodes: list[Node]) -> Any:
         root = _unchangeable_root(array)
         if root is None:
             return self._put(array, nodes)
@@ -76,12 +63,12 @@ class ObjectStore:
             kept[part] = self._put(array, nodes)
         return kept[part]
 
-    def _put(self, array: npt.NDArray[Any], nodes: list[Any]) -> Any:
-        sizes = [int(node["Resources"].get("object_store_memory", 0)) for node in nodes]
-        if array.nbytes > _SMALL and array.nbytes > min(sizes, default=0):
+    def _put(self, array: npt.NDArray[Any], nodes: list[Node]) -> Any:
+        holds = min((node.store for node in nodes), default=0)
+        if array.nbytes > SMALL and array.nbytes > holds:
             raise LimitExceeded(
-                f"an array of {array.nbytes:,} bytes was given, the object store of a node holds "
-                f"{min(sizes, default=0):,}; start Ray with more object_store_memory, or cut the array into more parts"
+                f"an array of {array.nbytes:,} bytes was given, the object store of a node holds {holds:,}; start "
+                "Ray with more object_store_memory, or cut the array into more parts"
             )
         # A strided array would be copied into the message itself instead of the store.
         return self._ray.put(np.asarray(array, order="C"))

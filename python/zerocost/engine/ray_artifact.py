@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from zerocost.core.artifact_base import Artifact, ExecutionContext, MemoryArtifact
 from zerocost.core.ports import Ports
 from zerocost.engine.cluster import connect, failure
-from zerocost.errors import DatatypeError, RangeError, UndeclaredInput
+from zerocost.engine.journey import arrived, packed, result
+from zerocost.engine.object_store import SMALL, ObjectStore
+from zerocost.engine.placement import Nodes, places, set_num_threads
+from zerocost.errors import (
+    DatatypeError,
+    DeadlineExceeded,
+    InvalidInput,
+    RangeError,
+    UndeclaredInput,
+)
 
 __all__ = ["RayArtifact"]
 
@@ -50,22 +60,35 @@ class RayArtifact(Artifact):
                 f"num_replicas: {num_replicas} was given; {type(local).__name__} has a state, so it has 1 replica",
                 "num_replicas",
             )
+        self._local = local  # answers what must be known before anything is sent
+        self.uses = local.uses
         ports = Ports(local.get_schema())
         self._inner_schema = ports.published
         self._private = frozenset(name for name, schema in ports.inputs.items() if schema.get("x-in-process"))
-        self._description = local.get_description()
         self._ray = ray = connect(address)
+        nodes = Nodes(ray)
+        self._store = ObjectStore(ray, nodes)
         # A replica with a state that died comes back empty: that is not the same artifact, so it does not come back.
         retries = 0 if stateful else _RETRIES
-        kind = ray.remote(_Replica).options(max_restarts=retries, max_task_retries=retries)
+        # Restarts bound the retries. Counted by themselves they are used up while nobody knows yet that a node is gone.
+        options = {"max_restarts": retries, "max_task_retries": -1 if retries else 0}
+        kind = ray.remote(_Replica)
+        self._starts = [
+            partial(kind.options(**options, **home.options).remote, implementation, home.threads)
+            for home in places(nodes.now(), num_replicas)
+        ]
         try:
-            self._replicas = [kind.remote(implementation) for _ in range(num_replicas)]
-        except (TypeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            self._replicas = [start() for start in self._starts]
+        except ray.exceptions.RayError as error:
+            raise failure(error, f"a replica of {type(local).__name__}".__str__) from error
+        except Exception as error:  # whatever its own objects raise when they are asked to be pickled
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DatatypeError(
                 f"implementation: {type(local).__name__} cannot be sent to another process ({reason}); give its class"
             ) from error
         self._calls = [0] * num_replicas
+        self._lost: set[int] = set()
+        self._comes_back = not stateful
         self._lock = threading.Lock()
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
@@ -75,24 +98,98 @@ class RayArtifact(Artifact):
 
         Raises:
             UndeclaredInput: an input that only means something in the same process (``out``, callables).
+            DatatypeError: an input that cannot be sent to another process.
+            LimitExceeded: an array larger than the object store of a node.
+            DeadlineExceeded: the context's deadline passed.
             ServiceUnavailable: the replica was lost and the call could not be run again.
             Exception: whatever the artifact raises.
         """
         for name in input_data:
             if name in self._private:
-                raise UndeclaredInput(f"{name}: it only means something in the same process, not on Ray", name)
+                raise self._not_there(name)
+        remote, seconds = packed(context)
+        put, _ = self._store.for_call()
+        values = [put(value) if getattr(value, "nbytes", 0) > SMALL else value for value in input_data.values()]
+        chosen = self._choose()
+        done = self._done
+        try:
+            reference = self._send(chosen, list(input_data), values, remote, seconds)
+            try:
+                outputs: dict[str, Any] = result(
+                    self._ray,
+                    reference,
+                    f"replica {chosen} of {context.artifact_name!r}".__str__,
+                    context.metadata.get("deadline"),
+                )
+            except BaseException as error:
+                self._ray.cancel(reference)
+                if isinstance(error.__context__, self._ray.exceptions.ActorDiedError):
+                    done = self._is_lost
+                elif isinstance(error, DeadlineExceeded) or not isinstance(error, Exception):
+                    done = self._done_when_free
+                raise
+        finally:
+            done(chosen)
+        return outputs
+
+    def _choose(self) -> int:
+        """The replica with the fewest calls under way, which has one more from now on."""
+        with self._lock:
+            lost, self._lost = self._lost, set()
+        for replica in lost:  # without the lock, which threads of Ray wait for
+            self._replicas[replica] = self._starts[replica]()
         with self._lock:
             chosen = min(range(len(self._calls)), key=self._calls.__getitem__)
             self._calls[chosen] += 1
+        return chosen
+
+    def _done(self, replica: int) -> None:
+        with self._lock:
+            self._calls[replica] -= 1
+
+    def _is_lost(self, replica: int) -> None:
+        with self._lock:
+            self._calls[replica] -= 1
+            if self._comes_back:
+                self._lost.add(replica)
+
+    def _done_when_free(self, replica: int) -> None:
+        """Counts a call until its replica answers again: it may be busy for longer than anybody waits for it."""
+        self._replicas[replica].is_free.remote().future().add_done_callback(lambda _: self._done(replica))
+
+    def _send(self, chosen: int, names: list[str], values: list[Any], context: ExecutionContext, seconds: Any) -> Any:
         try:
-            outputs: dict[str, Any] = self._ray.get(self._replicas[chosen].execute.remote(input_data, context))
+            return self._replicas[chosen].execute.remote(names, context, seconds, *values)
+        except self._ray.exceptions.RayError as error:
+            raise failure(error, f"replica {chosen} of {context.artifact_name!r}".__str__) from error
         except Exception as error:
-            found = failure(error, f"replica {chosen} of {context.artifact_name!r}")
-            raise found from (None if found is not error else error.__cause__)
-        finally:
-            with self._lock:
-                self._calls[chosen] -= 1
-        return outputs
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise DatatypeError(f"an input cannot be sent to another process ({reason})") from error
+
+    def input_problems(self, input_data: dict[str, Any]) -> list[InvalidInput]:
+        """The artifact's own, and one for each input that only means something in the same process."""
+        private = [self._not_there(name) for name in input_data if name in self._private]
+        public = {name: value for name, value in input_data.items() if name not in self._private}
+        if type(self._local).input_errors is Artifact.input_errors:
+            return [*private, *self._local.input_problems(public)]
+        errors = self._local.input_errors(public)
+        return [*private, *(InvalidInput(message, errors=[(pointer, message)]) for pointer, message in errors)]
+
+    def validate_input(self, input_data: dict[str, Any]) -> bool:
+        """The artifact's own; no where an input only means something in the same process."""
+        return not self._private & input_data.keys() and self._local.validate_input(input_data)
+
+    def output_elements(self, input_data: dict[str, Any]) -> int | None:
+        """The artifact's own."""
+        return self._local.output_elements(input_data)
+
+    def operations(self, input_data: dict[str, Any]) -> int | None:
+        """The artifact's own."""
+        return self._local.operations(input_data)
+
+    @staticmethod
+    def _not_there(name: str) -> UndeclaredInput:
+        return UndeclaredInput(f"{name}: it only means something in the same process, not on Ray", name)
 
     def get_schema(self) -> dict[str, Any]:
         """The artifact's own, without the inputs that only mean something in the same process."""
@@ -100,7 +197,7 @@ class RayArtifact(Artifact):
 
     def get_description(self) -> str:
         """The artifact's own."""
-        return self._description
+        return self._local.get_description()
 
     def close(self) -> None:
         """Stops the replicas. They also stop when nobody holds this artifact any more."""
@@ -111,8 +208,16 @@ class RayArtifact(Artifact):
 class _Replica:
     """One copy of the artifact, in a process of its own."""
 
-    def __init__(self, implementation: Artifact | Callable[[], Artifact]) -> None:
+    def __init__(self, implementation: Artifact | Callable[[], Artifact], threads: int) -> None:
+        set_num_threads(threads)
         self._artifact = implementation if isinstance(implementation, Artifact) else implementation()
 
-    def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
-        return self._artifact.execute(input_data, context)
+    def execute(
+        self, names: list[str], context: ExecutionContext, seconds: float | None, *values: Any
+    ) -> dict[str, Any]:
+        """The inputs come one by one, as Ray resolves references only where they stand alone."""
+        return self._artifact.execute(dict(zip(names, values, strict=True)), arrived(context, seconds))
+
+    def is_free(self) -> bool:
+        """Answers after the calls before it."""
+        return True

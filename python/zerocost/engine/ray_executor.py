@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,8 +12,10 @@ import numpy.typing as npt
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.executor import PipelineStage
 from zerocost.engine.cluster import connect, failure
+from zerocost.engine.journey import arrived, packed, result
 from zerocost.engine.object_store import ObjectStore
-from zerocost.errors import DeadlineExceeded
+from zerocost.engine.placement import Nodes, Place, places, set_num_threads, threads_for
+from zerocost.errors import DatatypeError, DeadlineExceeded
 
 __all__ = ["RayExecutor"]
 
@@ -24,21 +25,23 @@ class RayExecutor:
 
     An array is put into the object store once for each call, from where every node fetches it once; workers read it
     there without a copy. What :meth:`share` returned is put there once for all calls, and the shards of large arrays
-    run on the same nodes at every call; so a weight that is shared travels once. Lost work is run again; what cannot be
-    run again is an error that names it.
+    run on the same nodes at every call; so a weight that is shared travels once. Shards and stages of a node share its
+    CPUs between their kernels' threads (``ZEROCOST_NUM_THREADS``, where it is set here, holds instead). Lost work is
+    run again; what cannot be run again is an error that names it.
     """
 
     def __init__(self, address: str | None = None, *, retries: int = 3) -> None:
         """Connects; see :func:`zerocost.engine.cluster.connect`.
 
         Args:
-            address: of the cluster; None starts one in this process.
+            address: of the cluster; None: the one that ``RAY_ADDRESS`` names, or one that this process starts.
             retries: how often a shard or a stage is run again whose worker died.
         """
         self._ray = connect(address)
         self._retries = retries
         self._tasks: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
-        self._store = ObjectStore(self._ray)
+        self._nodes = Nodes(self._ray)
+        self._store = ObjectStore(self._ray, self._nodes)
 
     @staticmethod
     def share(array: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -50,25 +53,35 @@ class RayExecutor:
         given = np.asarray(array)
         return np.ndarray(given.shape, given.dtype, buffer=given.tobytes())
 
-    def shards(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def shards(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], context: ExecutionContext
+    ) -> list[Any]:
         """``function(*call)`` of every call as a Ray task; see :class:`zerocost.core.executor.Executor`."""
-        ray = self._ray
+        ray, deadline = self._ray, context.metadata.get("deadline")
         task = self._tasks.get(function)
         if task is None:
             # Ray sends a function to the workers once for each remote function that is made of it.
-            task = self._tasks[function] = ray.remote(function)
-        put, place = self._store.for_call()
+            task = self._tasks[function] = ray.remote(_with_threads(function))
+        put, large = self._store.for_call()
         sent = [tuple(map(put, call)) for call in calls]
+        if large:
+            homes = places(large, len(calls))
+        else:
+            # Ray chooses the nodes, and may choose the same one for all.
+            cpus = min((node.cpus for node in self._nodes.lately()), default=1)
+            homes = [Place(threads_for(cpus, len(calls)))] * len(calls)
         results = [
-            task.options(max_retries=self._retries, **place(shard)).remote(*call) for shard, call in enumerate(sent)
+            task.options(max_retries=self._retries, **home.options).remote(home.threads, *call)
+            for home, call in zip(homes, sent, strict=True)
         ]
         gathered: list[Any] = []
         try:
-            for shard, result in enumerate(results):
-                gathered.append(_get(ray, result, f"shard {shard}"))
-        except BaseException:
-            for result in results[len(gathered) :]:
-                ray.cancel(result)
+            for shard, reference in enumerate(results):
+                gathered.append(result(ray, reference, f"shard {shard}".__str__, deadline))
+        except BaseException as error:
+            for reference in results[len(gathered) :]:
+                # What is late may never look up from its work again: its worker is ended.
+                ray.cancel(reference, force=isinstance(error, DeadlineExceeded))
             raise
         return gathered
 
@@ -86,65 +99,92 @@ class RayExecutor:
         stages behind it, have not left the pipeline.
 
         Raises:
+            DatatypeError: a stage cannot be sent to another process.
             DeadlineExceeded: the context's deadline passed; the stages are stopped.
+            ServiceUnavailable: a stage was lost and could not be run again; the message names it and the micro-batch.
         """
-        ray = self._ray
-        metadata = dict(context.metadata)
-        deadline = metadata.pop("deadline", None)  # a clock of this machine
-        remote = ExecutionContext(context.artifact_name, context.interface, context.mode, metadata)
-        kind = ray.remote(_StageActor).options(max_restarts=self._retries, max_task_retries=self._retries)
-        actors = [kind.remote(stage) for stage in stages]
+        ray, deadline = self._ray, context.metadata.get("deadline")
+        remote, seconds = packed(context)
         put, _ = self._store.for_call()
+        actors: list[Any] = []
         leaving: list[Any] = []
-        left: list[Any] = []
+        signs: list[list[Any]] = []
+
+        def where(micro_batch: int) -> Callable[[], str]:
+            return lambda: _where(ray, stages, signs[micro_batch], micro_batch)
+
         try:
+            for stage, home in zip(stages, places(self._nodes.now(), len(stages), neighbours=True), strict=True):
+                actors.append(self._actor(stage, home))
             for micro_batch, batch in enumerate(batches):
                 if schedule == "1f1b" and micro_batch >= len(stages):
                     # Not put before it may start: what waits would fill the object store.
-                    ray.wait([left[micro_batch - len(stages)]], timeout=_left(deadline))
-                reference, gone = put(batch), None
-                for stage, actor in enumerate(actors):
-                    before = micro_batch - (len(stages) - stage)
-                    after = left[before] if schedule == "1f1b" and before >= 0 else None
-                    reference, gone = actor.run.options(num_returns=2).remote(
-                        reference, micro_batch, axis, remote, after
+                    before = micro_batch - len(stages)
+                    result(ray, signs[before][-1], where(before), deadline)
+                reference, passed = put(batch), []
+                for number, actor in enumerate(actors):
+                    before = micro_batch - (len(stages) - number)
+                    after = signs[before][-1] if schedule == "1f1b" and before >= 0 else None
+                    reference, sign = actor.run.options(num_returns=2).remote(
+                        reference, micro_batch, axis, remote, seconds, after
                     )
+                    passed.append(sign)
                 leaving.append(reference)
-                left.append(gone)
-            what = f"a stage of the pipeline ({', '.join(stage.name for stage in stages)}), micro-batch"
-            return [_get(ray, result, f"{what} {index}", deadline) for index, result in enumerate(leaving)]
+                signs.append(passed)
+            return [result(ray, reference, where(index), deadline) for index, reference in enumerate(leaving)]
         finally:
             for actor in actors:
                 ray.kill(actor)
+
+    def _actor(self, stage: PipelineStage, home: Place) -> Any:
+        ray = self._ray
+        # Restarts bound the retries. Counted by themselves they are used up while nobody knows yet that a node is gone.
+        kind = ray.remote(_StageActor).options(max_restarts=self._retries, max_task_retries=-1, **home.options)
+        try:
+            return kind.remote(stage, home.threads)
+        except ray.exceptions.RayError as error:
+            raise failure(error, f"stage {stage.index} ({stage.name})".__str__) from error
+        except Exception as error:  # whatever the stage's own objects raise when they are asked to be pickled
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise DatatypeError(
+                f"stages: stage {stage.index} ({stage.name}) cannot be sent to another process ({reason})", "stages"
+            ) from error
 
 
 class _StageActor:
     """A stage in a process of its own."""
 
-    def __init__(self, stage: PipelineStage) -> None:
+    def __init__(self, stage: PipelineStage, threads: int) -> None:
+        set_num_threads(threads)
         self._stage = stage
 
-    def run(self, batch: Any, micro_batch: int, axis: int, context: ExecutionContext, after: None) -> tuple[Any, None]:
+    def run(
+        self, batch: Any, micro_batch: int, axis: int, context: ExecutionContext, seconds: float | None, after: None
+    ) -> tuple[Any, None]:
         """The stage's result, and a sign that it is there.
 
         Ray starts no call before its arguments are there: who must wait for a result takes its sign, which is small.
         """
-        return self._stage(batch, micro_batch, axis, context), None
+        return self._stage(batch, micro_batch, axis, arrived(context, seconds)), None
 
 
-def _get(ray: Any, result: Any, what: str, deadline: float | None = None) -> Any:
+def _with_threads(function: Callable[..., Any]) -> Callable[..., Any]:
+    def shard(threads: int, *call: Any) -> Any:
+        set_num_threads(threads)
+        return function(*call)
+
+    return shard
+
+
+def _where(ray: Any, stages: Sequence[PipelineStage], signs: list[Any], micro_batch: int) -> str:
+    """The first stage that a micro-batch has not passed, in words."""
+    stage = next((stage for stage, sign in zip(stages, signs, strict=True) if not _is_there(ray, sign)), stages[-1])
+    return f"micro-batch {micro_batch} in stage {stage.index} ({stage.name}) of the pipeline"
+
+
+def _is_there(ray: Any, sign: Any) -> bool:
     try:
-        return ray.get(result, timeout=_left(deadline))
-    except ray.exceptions.GetTimeoutError:
-        raise DeadlineExceeded(f"the deadline passed before {what} was there") from None
-    except Exception as error:
-        found = failure(error, what)
-        if found is error:
-            raise
-        if not getattr(found, "__notes__", None):
-            found.add_note(f"in {what}, on Ray")
-        raise found from None
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+        ray.get(sign, timeout=0)
+    except Exception:
+        return False
+    return True

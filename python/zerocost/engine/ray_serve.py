@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zerocost.engine.cluster import connect
+from zerocost.engine.placement import Nodes, set_num_threads, threads_for
 from zerocost.errors import DatatypeError, PluginError, RangeError, ServiceUnavailable
 
 __all__ = ["deployed", "serve"]
@@ -25,6 +26,8 @@ _NAME = "zerocost"
 _ONGOING = 100_000
 """What Ray lets a replica take at once: everything. How many compute, wait or are sent away is the app's to say."""
 _DRAIN_SECONDS = 120.0
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Ray's own log; requests are in the app's."""
 
 
 def serve(
@@ -105,7 +108,7 @@ def deployed(
         ray_serve.start(
             proxy_location="HeadOnly",
             http_options={"host": host, "port": port},
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
+            logging_config=_QUIET,
         )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # starting has set it again
         deploy(make_app, replicas)
@@ -128,7 +131,10 @@ def deploy(make_app: Callable[[], Any], replicas: int) -> None:
     """
     from ray import serve as ray_serve
 
+    threads = _threads(replicas)
+
     def build() -> Any:
+        set_num_threads(threads)  # not by the environment: shards on other nodes are not to have as few or as many
         return _BehindProxy(make_app())
 
     deployment = ray_serve.deployment(
@@ -136,9 +142,10 @@ def deploy(make_app: Callable[[], Any], replicas: int) -> None:
         name=_NAME,
         num_replicas=replicas,
         max_ongoing_requests=_ONGOING,
+        logging_config=_QUIET,
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=_DRAIN_SECONDS,
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": _environment(replicas)}},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": _environment()}},
     )
     try:
         ray_serve.run(deployment.bind(), name=_NAME, route_prefix="/")
@@ -180,15 +187,22 @@ class _BehindProxy:
         await self._app(scope, receive, send_on)
 
 
-def _environment(replicas: int) -> dict[str, str]:
-    """The replicas' share of the cores: without it Ray would give each one thread."""
+def _threads(replicas: int) -> int:
+    """A replica's share of the cores of its node: Ray would give each one thread."""
     import ray
 
-    if os.environ.get("ZEROCOST_NUM_THREADS"):
-        return {"ZEROCOST_NUM_THREADS": os.environ["ZEROCOST_NUM_THREADS"]}
-    cores = [int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"]]
-    on_one_node = -(-replicas // max(1, len(cores)))
-    return {"ZEROCOST_NUM_THREADS": str(max(1, min(cores, default=1) // on_one_node))}
+    nodes = Nodes(ray).now()
+    on_one_node = -(-replicas // max(1, len(nodes)))
+    return threads_for(min((node.cpus for node in nodes), default=1), on_one_node)
+
+
+def _environment() -> dict[str, str]:
+    """What the replicas must know from here: a cluster that runs already has another environment."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("OTEL_") or (name == "ZEROCOST_NUM_THREADS" and value)
+    }
 
 
 def _free(host: str, port: int) -> int:

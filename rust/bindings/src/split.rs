@@ -8,7 +8,7 @@ use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PySlice, PyTuple};
 use zerocost_kernels::split::{
-    Kind, Mode, Part, Schedule, ShardedLinear, array_split, axis_index, balanced_cuts, idle, makespan, peak,
+    Kind, Mode, Part, Schedule, ShardedLinear, array_split, axis_index, balanced_cuts, idle, makespan, passes, peak,
 };
 
 use crate::array::{FloatArray, with_float};
@@ -206,6 +206,13 @@ fn sharded_linear<'py>(
     Ok(out.into_array())
 }
 
+/// How many passes a pipeline schedule has; counts that are none, or too large, are refused.
+#[pyfunction]
+fn schedule_passes(num_stages: &Bound<'_, PyAny>, micro_batches: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let (stages, micro_batches) = (positive(num_stages, "num_stages")?, positive(micro_batches, "num_microbatches")?);
+    Ok(passes(stages, micro_batches).map_err(KernelError::from)?)
+}
+
 /// Every pass of a pipeline schedule as (start, duration, stage, micro-batch, "F" or "B"); then the makespan, and for
 /// each stage the time that it idles and the largest number of micro-batches that it holds.
 #[pyfunction]
@@ -220,8 +227,7 @@ fn schedule(
     let kind = Kind::named(kind).map_err(KernelError::from)?;
     let micro_batches = positive(micro_batches, "num_microbatches")?;
     let works = detached(py, || Schedule { kind, forward: &forward, backward: &backward, micro_batches }.run())?;
-    let idles = (0..forward.len()).map(|stage| idle(&works, stage)).collect();
-    let peaks = (0..forward.len()).map(|stage| peak(&works, stage)).collect();
+    let (idles, peaks) = (idle(&works, forward.len()), peak(&works, forward.len()));
     let rows = works.iter().map(|w| (w.start, w.duration, w.stage, w.micro_batch, w.direction.letter())).collect();
     Ok((rows, makespan(&works), idles, peaks))
 }
@@ -232,6 +238,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(split_stages, module)?)?;
     module.add_function(wrap_pyfunction!(gather_view, module)?)?;
     module.add_function(wrap_pyfunction!(sharded_linear, module)?)?;
+    module.add_function(wrap_pyfunction!(schedule_passes, module)?)?;
     module.add_function(wrap_pyfunction!(schedule, module)?)?;
     Ok(())
 }

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from zerocost import _kernels
 from zerocost.artifacts.parallel.gather import gather
+from zerocost.artifacts.parallel.options import one_of
+from zerocost.artifacts.parallel.schedule import KINDS
 from zerocost.artifacts.parallel.stages import resolve_stages
 from zerocost.artifacts.parallel.threads import run_pipeline
 from zerocost.core.arrays import as_tensor
@@ -81,16 +83,15 @@ class PipelineParallelArtifact(ParallelArtifact):
 
         Raises:
             DatatypeError: a ``num_stages``, an ``axis`` or a ``num_microbatches`` that is no integer, costs that are no
-                numbers, something in ``stages`` that cannot be run.
-            RangeError: ``num_stages`` or ``num_microbatches`` below 1, an axis that the tensor does not have, a cost
-                that is negative or not finite, another number of stages, an unknown schedule.
+                numbers, something in ``stages`` that cannot be run, a schedule that is no text.
+            RangeError: ``num_stages`` or ``num_microbatches`` below 1, more than 2**24 stages, an axis that the tensor
+                does not have, a cost that is negative or not finite, another number of stages, an unknown schedule.
             ShapeError: a tensor without axes, a number of costs that is not the number of slices, a stage that does not
                 keep the number of slices.
             UnknownArtifact: a stage names no artifact of the registry.
             Exception: whatever a stage raises, with a note that says which stage and which micro-batch it was.
         """
-        if schedule not in ("gpipe", "1f1b"):
-            raise RangeError(f"schedule: {schedule!r} was given, 'gpipe' or '1f1b' is allowed", "schedule")
+        one_of(schedule, KINDS, "schedule")
         if stages is None:
             if num_microbatches is not None:
                 raise RangeError("num_microbatches: given without stages to run them through", "num_microbatches")

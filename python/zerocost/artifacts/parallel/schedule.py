@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from zerocost import _kernels
+from zerocost.artifacts.parallel.options import one_of
 from zerocost.errors import DatatypeError, ShapeError
 
-__all__ = ["PipelineSchedule", "Work", "pipeline_schedule"]
+__all__ = ["KINDS", "PipelineSchedule", "Work", "pipeline_schedule"]
+
+KINDS = ("gpipe", "1f1b")
 
 
 class Work(NamedTuple):
@@ -76,17 +79,20 @@ def pipeline_schedule(
 
     Args:
         num_stages: S, at least 1.
-        num_microbatches: M, at least 1.
+        num_microbatches: M, at least 1; S · M is at most 2**21, as each pass is an item of the result.
         kind: ``"gpipe"`` (all forward passes, then all backward passes) or ``"1f1b"`` (one of each in turn).
         forward: how long a forward pass of one micro-batch takes: one number, or one for each stage, at least 0.
         backward: the same for the backward pass; 0 for a pipeline that only runs forward.
 
     Raises:
-        DatatypeError: a count that is no integer, a duration that is no number.
-        RangeError: a count below 1, an unknown kind, a duration that is negative or not finite.
+        DatatypeError: a count that is no integer, a kind that is no text, a duration that is no number.
+        RangeError: a count below 1, counts that are too large, an unknown kind, a duration that is negative or not
+            finite, or so long that the sum of all is not finite.
         ShapeError: durations of another number than there are stages.
     """
-    stages = _kernels.positive(num_stages, "num_stages")
+    one_of(kind, KINDS, "schedule")
+    _kernels.schedule_passes(num_stages, num_microbatches)
+    stages = int(num_stages)
     rows, makespan, idle, peak = _kernels.schedule(
         kind, num_microbatches, _durations(forward, stages, "forward"), _durations(backward, stages, "backward")
     )
@@ -99,7 +105,7 @@ def _durations(given: float | Sequence[float], stages: int, argument: str) -> li
         if not isinstance(given, Sequence) or isinstance(given, str):
             return [float(given)] * stages
         durations = [float(duration) for duration in given]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DatatypeError(
             f"{argument}: {given!r} was given, a number or one for each stage is needed", argument
         ) from None

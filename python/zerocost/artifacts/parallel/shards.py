@@ -10,13 +10,23 @@ import numpy.typing as npt
 from zerocost import _kernels
 from zerocost.artifacts.parallel.gather import gather
 from zerocost.core.arrays import as_floating
+from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.executor import Executor
 
 __all__ = ["linear_on"]
 
 
 def linear_on(
-    executor: Executor, tensor: Any, weight: Any, bias: Any, num_splits: int, axis: int, mode: str, joined: bool
+    executor: Executor,
+    context: ExecutionContext,
+    tensor: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    num_splits: int,
+    axis: int,
+    mode: str,
+    joined: bool,
 ) -> Any:
     """``tensor · weight + bias`` with every shard on the executor; arguments and errors are ``tensor_parallel``'s."""
     x, w = as_floating(tensor, "tensor"), as_floating(weight, "weight")
@@ -26,10 +36,10 @@ def linear_on(
     if mode == "column":
         weights = _kernels.split(w, num_splits, 1)
         biases = [None] * len(weights) if b is None else _kernels.split(b, num_splits, 0)
-        parts = executor.shards(_column, [(x, *shard) for shard in zip(weights, biases, strict=True)])
+        parts = executor.shards(_column, [(x, *shard) for shard in zip(weights, biases, strict=True)], context)
         return gather(parts) if joined else parts
     tensors, weights = _kernels.split(x, num_splits, -1), _kernels.split(w, num_splits, 0)
-    partial = executor.shards(_row, list(zip(tensors, weights, strict=True)))
+    partial = executor.shards(_row, list(zip(tensors, weights, strict=True)), context)
     total = partial[0]
     for product in partial[1:]:
         total = total + product

@@ -54,7 +54,7 @@ class Stage:
 
         Raises:
             ShapeError: the result does not have as many slices along ``axis`` as the micro-batch.
-            Exception: whatever the stage raises, with a note that says which stage and which micro-batch it was.
+            BaseException: whatever the stage raises, with a note that says which stage and which micro-batch it was.
         """
         try:
             result = self._run(batch, micro_batch, context)
@@ -66,7 +66,7 @@ class Stage:
                     f"a stage must keep the {batch.shape[axis]} slices along axis {axis}",
                     "stages",
                 )
-        except Exception as error:
+        except BaseException as error:
             error.add_note(f"in stage {self.index} ({self.name}) of the pipeline, micro-batch {micro_batch}")
             raise
         return result

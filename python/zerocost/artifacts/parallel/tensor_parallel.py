@@ -6,18 +6,22 @@ Column and row shards are those of Megatron-LM (Shoeybi et al. 2019, arXiv:1909.
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from zerocost import _kernels
+from zerocost.artifacts.parallel.options import one_of
 from zerocost.artifacts.parallel.shards import linear_on
 from zerocost.core.arrays import FLOATING
-from zerocost.core.artifact_base import ParallelArtifact
+from zerocost.core.artifact_base import ExecutionContext, ParallelArtifact
 from zerocost.core.executor import Executor
-from zerocost.errors import RangeError
+from zerocost.errors import DatatypeError, RangeError
 
 __all__ = ["TensorParallelArtifact"]
+
+_context: ContextVar[ExecutionContext | None] = ContextVar("zerocost_shards", default=None)
 
 
 class TensorParallelArtifact(ParallelArtifact):
@@ -31,6 +35,16 @@ class TensorParallelArtifact(ParallelArtifact):
                 made here.
         """
         self._executor = executor
+
+    def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
+        """As every parallel artifact; the deadline of the context holds for shards on an executor."""
+        if self._executor is None:
+            return super().execute(input_data, context)
+        token = _context.set(context)
+        try:
+            return super().execute(input_data, context)
+        finally:
+            _context.reset(token)
 
     def process_parallel(  # type: ignore[override]  # the declared parameters, where the base class takes any
         self,
@@ -60,10 +74,15 @@ class TensorParallelArtifact(ParallelArtifact):
             (16-bit types are computed in float32); with ``gather=False`` the list of column shards, views of one array.
 
         Raises:
-            DatatypeError: a ``num_splits`` or an ``axis`` that is no integer, or arrays of unequal or other dtypes.
-            RangeError: ``num_splits`` below 1, an axis that the tensor does not have, arguments that need others.
+            DatatypeError: a ``num_splits`` or an ``axis`` that is no integer, a ``mode`` that is no text, a ``gather``
+                that is no bool, or arrays of unequal or other dtypes.
+            RangeError: ``num_splits`` below 1 or above 2**24, an axis that the tensor does not have, an unknown mode,
+                arguments that need others.
             ShapeError: a tensor without axes, or a weight or bias that does not fit.
         """
+        one_of(mode, ("column", "row"), "mode")
+        if not isinstance(gather, bool | np.bool_):
+            raise DatatypeError(f"gather: {type(gather).__name__} was given, True or False is needed", "gather")
         if weight is None:
             if bias is not None:
                 raise RangeError("bias: a bias was given without a weight to go with", "bias")
@@ -71,7 +90,18 @@ class TensorParallelArtifact(ParallelArtifact):
         if mode == "row" and not gather:
             raise RangeError("gather: False was given; only the shards of mode='column' can be left apart", "gather")
         if self._executor is not None:
-            return linear_on(self._executor, tensor, weight, bias, num_splits, axis, mode, gather)
+            context = _context.get() or ExecutionContext("tensor_parallel", "parallel", "zero_cost", {})
+            return linear_on(
+                self._executor,
+                context,
+                tensor,
+                weight,
+                bias,
+                num_splits=num_splits,
+                axis=axis,
+                mode=mode,
+                joined=bool(gather),
+            )
         product = _kernels.sharded_linear(tensor, weight, num_splits, axis, bias, mode)
         return product if gather else _kernels.split(product, num_splits, -1)
 

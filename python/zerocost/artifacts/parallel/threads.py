@@ -40,7 +40,7 @@ def run_pipeline(
 
     Raises:
         DeadlineExceeded: the deadline passed; nothing more is started.
-        Exception: the first exception of a stage. It stops the pipeline; no thread is left behind.
+        BaseException: the first exception of a stage, of any kind. It stops the pipeline; no thread is left behind.
     """
     run = _Run(stages, batches, axis, schedule, context)
     if len(stages) == 1 or len(batches) == 1:
@@ -74,7 +74,7 @@ class _Run:
         context: ExecutionContext,
     ) -> None:
         self.batches: list[Any] = list(batches)
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._count = len(stages)
         self._axis = axis
         self._bounded = schedule == "1f1b"
@@ -101,14 +101,14 @@ class _Run:
                     return
             try:
                 self.step(stage, micro_batch)
-            except Exception as error:
+            except BaseException as error:  # whatever it is: the other threads, and the caller, wait for this one
                 self.stop(error)
                 return
             with self._changed:
                 self._done[stage.index] += 1
                 self._changed.notify_all()
 
-    def stop(self, failure: Exception | None = None) -> None:
+    def stop(self, failure: BaseException | None = None) -> None:
         """Starts nothing more. The first failure is the pipeline's."""
         with self._changed:
             if failure is not None and self.failure is None:

@@ -7,5 +7,5 @@ mod schedule;
 
 pub use gather::Part;
 pub use linear::{Mode, Scalar, ShardedLinear};
-pub use partition::{ArraySplit, array_split, axis_index, balanced_cuts};
-pub use schedule::{Direction, Kind, Schedule, Work, idle, makespan, peak};
+pub use partition::{ArraySplit, MOST_PARTS, array_split, axis_index, balanced_cuts};
+pub use schedule::{Direction, Kind, MOST_PASSES, Schedule, Work, idle, makespan, passes, peak};

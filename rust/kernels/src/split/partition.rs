@@ -20,6 +20,9 @@ pub fn axis_index(rank: usize, axis: isize) -> Result<usize> {
     }
 }
 
+/// The largest number of parts that anything is cut into: each one is an object in Python, also where it is empty.
+pub const MOST_PARTS: usize = 1 << 24;
+
 /// The parts that [`array_split`] yields.
 #[derive(Debug, Clone)]
 pub struct ArraySplit {
@@ -31,10 +34,13 @@ pub struct ArraySplit {
 /// Cuts `0..length` into `parts` contiguous ranges as `numpy.array_split` does: sizes differ by at most one, longer
 /// parts come first, and there are empty parts when there are more parts than elements.
 ///
-/// `argument` is the name under which a caller knows `parts`.
+/// `argument` is the name under which a caller knows `parts`: 1 to [`MOST_PARTS`].
 pub fn array_split(argument: &'static str, length: usize, parts: usize) -> Result<ArraySplit> {
     if parts == 0 {
         return Err(Error::Range { argument, given: "0".to_owned(), allowed: "an integer of at least 1" });
+    }
+    if parts > MOST_PARTS {
+        return Err(Error::Range { argument, given: parts.to_string(), allowed: "at most 16777216" });
     }
     Ok(ArraySplit { parts: 0..parts, size: length / parts, longer: length % parts })
 }
@@ -155,6 +161,16 @@ mod tests {
     fn no_parts_are_refused() {
         assert!(matches!(array_split("num_splits", 3, 0), Err(Error::Range { argument: "num_splits", .. })));
         assert!(matches!(balanced_cuts(1, 0, &[1.0]), Err(Error::Range { argument: "num_stages", .. })));
+    }
+
+    #[test]
+    fn more_parts_than_can_be_held_are_refused() {
+        assert_eq!(array_split("n", 3, MOST_PARTS).unwrap().len(), MOST_PARTS);
+        for parts in [MOST_PARTS + 1, 10_usize.pow(13), usize::MAX] {
+            let error = array_split("n", 3, parts).unwrap_err().to_string();
+            assert!(error.contains(&format!("at most {MOST_PARTS}")), "{error}");
+            assert!(matches!(balanced_cuts(3, parts, &[1.0; 3]), Err(Error::Range { argument: "num_stages", .. })));
+        }
     }
 
     #[test]
