@@ -2,12 +2,17 @@
 //!
 //! How work is split never depends on the number of threads: results are the same bits with one and with many.
 //!
-//! The calling thread always takes part, so a call waits for nobody to wake up. Threads of the caller's own are counted:
+//! The calling thread always takes part, and a helper that comes too late finds the door closed, so a call waits for
+//! nobody to wake up or to end another caller's work. Threads of the caller's own are counted:
 //! while several of them are in kernels at once, each asks for fewer helpers. A process that was forked from one that
 //! had the library loaded, or that says so itself ([`in_worker_process`]), is taken to be one of many and stays on one
 //! thread unless it was told otherwise.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, Yield};
@@ -174,18 +179,77 @@ pub fn for_each_with<S>(
                     }
                 }
             };
-            pool.in_place_scope(|scope| {
-                for _ in 0..helpers {
-                    scope.spawn(|_| run());
-                }
-                run();
-            });
-            return;
+            return share(pool, helpers, &run);
         }
     }
     let mut scratch = scratch();
     (0..count).for_each(|index| work(&mut scratch, index));
 }
+
+/// Runs `run` on this thread, and on those of `helpers` others that come before it has ended here.
+///
+/// A scope of rayon's would end only after every helper has come, and one may be busy with another caller's long call.
+fn share(pool: &ThreadPool, helpers: usize, run: &(dyn Fn() + Sync)) {
+    // SAFETY: only the lifetime changes. Who calls it has entered the door, and this function ends, also by a panic,
+    // only after the door is closed and everyone has left.
+    let run: &'static (dyn Fn() + Sync) = unsafe { std::mem::transmute(run) };
+    let door = Arc::new(Door { state: AtomicUsize::new(0), caller: std::thread::current(), panic: Mutex::new(None) });
+    for _ in 0..helpers {
+        let door = Arc::clone(&door);
+        pool.spawn(move || {
+            if door.enter() {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+                    door.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+                }
+                door.leave();
+            }
+        });
+    }
+    let result = catch_unwind(AssertUnwindSafe(run));
+    door.close();
+    let panic = door.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(panic) = result.err().or(panic) {
+        resume_unwind(panic);
+    }
+}
+
+/// Lets helpers in until it is closed, and counts who is inside.
+struct Door {
+    /// Twice the number of those inside, and 1 if it is closed.
+    state: AtomicUsize,
+    caller: Thread,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Door {
+    fn enter(&self) -> bool {
+        let one_more = |state: usize| (state & 1 == 0).then_some(state + 2);
+        self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    fn leave(&self) {
+        if self.state.fetch_sub(2, Ordering::Release) == 3 {
+            self.caller.unpark();
+        }
+    }
+
+    /// Waits until nobody is inside.
+    fn close(&self) {
+        self.state.fetch_or(1, Ordering::Relaxed);
+        let mut spins = 0;
+        while self.state.load(Ordering::Acquire) != 1 {
+            if spins < SPINS {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+/// Looks at a helper that is still inside before the caller sleeps: some ten microseconds.
+const SPINS: usize = 1 << 10;
 
 /// Passes that are under way.
 static AWAKE: AtomicUsize = AtomicUsize::new(0);
@@ -256,8 +320,7 @@ impl Drop for Call {
 mod tests {
     use super::*;
     use std::collections::HashMap;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::Mutex;
+    use std::sync::Barrier;
     use std::thread;
 
     #[test]
@@ -313,6 +376,29 @@ mod tests {
             }
         });
         assert_eq!(AWAKE.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_call_does_not_wait_for_helpers_that_are_busy_elsewhere() {
+        // One helper, which stays inside the first call until the second one has ended.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let (inside, ended) = (Barrier::new(3), Barrier::new(2));
+        let visits = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let caller = thread::current().id();
+                share(&pool, 1, &|| {
+                    inside.wait();
+                    if thread::current().id() != caller {
+                        ended.wait();
+                    }
+                });
+            });
+            inside.wait();
+            share(&pool, 1, &|| _ = visits.fetch_add(1, Ordering::Relaxed));
+            assert_eq!(visits.load(Ordering::Relaxed), 1);
+            ended.wait();
+        });
     }
 
     #[test]

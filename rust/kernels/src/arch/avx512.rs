@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::lanes::{Cpu, HalfLanes, Lanes};
-use super::{Task, run_avx512};
+use super::lanes::{Cpu, Dots, HalfLanes, Lanes};
+use super::{DotsTask, Task, run_avx512, run_avx512_dots};
 
 /// AVX-512. The value proves that the CPU has it.
 #[derive(Debug, Clone, Copy)]
@@ -43,9 +43,78 @@ impl Cpu for Avx512 {
     }
 
     #[inline(always)]
+    fn has_dots(self) -> bool {
+        is_x86_feature_detected!("avx512bf16")
+    }
+
+    #[inline(always)]
+    fn run_dots<T: DotsTask>(self, task: T) -> T::Output {
+        assert!(self.has_dots(), "this CPU has no dot products of bfloat16");
+        // SAFETY: the CPU has what the level needs, which `self` proves, and the dot products, asserted above.
+        unsafe { run_avx512_dots(task) }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // SAFETY: SSE is part of x86-64; an address that is not there is ignored.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
     fn fence(self) {
         // SAFETY: SSE is part of x86-64.
         unsafe { _mm_sfence() }
+    }
+}
+
+/// AVX-512 with BF16. The value proves that the CPU has both.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512Dots(Avx512);
+
+impl Avx512Dots {
+    /// # Safety
+    /// As for [`Avx512::new`], and AVX-512 BF16.
+    #[inline(always)]
+    pub(super) unsafe fn new() -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { Avx512::new() })
+    }
+}
+
+impl Cpu for Avx512Dots {
+    type F32 = Avx512F32;
+    type F64 = Avx512F64;
+
+    const REGISTERS: usize = Avx512::REGISTERS;
+
+    #[inline(always)]
+    fn f32(self) -> Avx512F32 {
+        self.0.f32()
+    }
+
+    #[inline(always)]
+    fn f64(self) -> Avx512F64 {
+        self.0.f64()
+    }
+
+    #[inline(always)]
+    fn run<T: Task>(self, task: T) -> T::Output {
+        self.0.run(task)
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        self.0.fence();
+    }
+}
+
+impl Dots for Avx512Dots {
+    #[inline(always)]
+    fn dot_pairs(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self` proves the instruction; the types are 512 bits that mean pairs of bfloat16.
+        unsafe {
+            _mm512_dpbf16_ps(c, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::lanes::{Cpu, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
+use super::lanes::{Cpu, Dots, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
 
 impl Real for f32 {
     type Int = i32;
@@ -55,6 +55,11 @@ impl Real for f32 {
     #[inline(always)]
     fn int(value: i64) -> i32 {
         value as i32
+    }
+
+    #[inline(always)]
+    fn dot_pairs<C: Dots>(cpu: C, a: Vector<C, f32>, b: Vector<C, f32>, c: Vector<C, f32>) -> Vector<C, f32> {
+        cpu.dot_pairs(a, b, c)
     }
 }
 
@@ -122,6 +127,11 @@ impl Real for f64 {
     fn int(value: i64) -> i64 {
         value
     }
+
+    #[inline(always)]
+    fn dot_pairs<C: Dots>(_: C, _: Vector<C, f64>, _: Vector<C, f64>, _: Vector<C, f64>) -> Vector<C, f64> {
+        unreachable!("bfloat16 is computed in float32")
+    }
 }
 
 macro_rules! real_element {
@@ -130,6 +140,7 @@ macro_rules! real_element {
             type Real = $real;
             const NULL: $real = 0.0;
             const IS_REAL: bool = true;
+            const IS_BFLOAT: bool = false;
 
             #[inline(always)]
             fn to_real(self) -> $real {
@@ -196,11 +207,12 @@ real_element!(f32, f64);
 const WIDEST: usize = 16;
 
 macro_rules! half_element {
-    ($($half:ty: $load:ident, $store:ident;)*) => {$(
+    ($($half:ty: $load:ident, $store:ident, $is_bfloat:literal;)*) => {$(
         impl Element for $half {
             type Real = f32;
             const NULL: $half = <$half>::ZERO;
             const IS_REAL: bool = false;
+            const IS_BFLOAT: bool = $is_bfloat;
 
             #[inline(always)]
             fn to_real(self) -> f32 {
@@ -272,8 +284,8 @@ macro_rules! half_element {
     )*};
 }
 half_element! {
-    f16: load_f16, store_f16;
-    bf16: load_bf16, store_bf16;
+    f16: load_f16, store_f16, false;
+    bf16: load_bf16, store_bf16, true;
 }
 
 const _: () = assert!(<super::scalar::ScalarF32 as Lanes>::N <= WIDEST);

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::Task;
+use super::{DotsTask, Task};
 
 /// A CPU level that is there. The value proves it: outside of tests of this module only [`Level::run`] makes one, after
 /// having asked the CPU, which is why the methods of its lanes are safe.
@@ -25,8 +25,34 @@ pub trait Cpu: Copy + Send + Sync + 'static {
     /// Runs a task at this level as a function of its own: for what is large and needed in several places.
     fn run<T: Task>(self, task: T) -> T::Output;
 
+    /// Whether there are instructions for [`Dots`].
+    #[inline(always)]
+    fn has_dots(self) -> bool {
+        false
+    }
+
+    /// As [`Cpu::run`], with the instructions of [`Dots`].
+    ///
+    /// # Panics
+    /// If there are none ([`Cpu::has_dots`]).
+    #[inline(always)]
+    fn run_dots<T: DotsTask>(self, _: T) -> T::Output {
+        unreachable!("this level has no dot products of bfloat16")
+    }
+
+    /// Asks for a cache line that will be read soon. Any address is allowed.
+    #[inline(always)]
+    fn prefetch<T>(self, _: *const T) {}
+
     /// Orders the stores of [`Lanes::stream`] before everything that follows. Once, at the end of a task that streamed.
     fn fence(self);
+}
+
+/// A level that multiplies bfloat16 as they are.
+pub trait Dots: Cpu {
+    /// `a · b + c`: each lane of a and b holds two bfloat16, the first one in the lower half. Products are exact, sums
+    /// are rounded to float32, denormals count as 0.
+    fn dot_pairs(self, a: Vector<Self, f32>, b: Vector<Self, f32>, c: Vector<Self, f32>) -> Vector<Self, f32>;
 }
 
 /// The floats that are computed with: `f32` and `f64`.
@@ -78,6 +104,8 @@ pub trait Real:
     fn of_bits(bits: Self::Int) -> Self;
     /// An integer that is known to fit.
     fn int(value: i64) -> Self::Int;
+    /// [`Dots::dot_pairs`] for float32.
+    fn dot_pairs<C: Dots>(cpu: C, a: Vector<C, Self>, b: Vector<C, Self>, c: Vector<C, Self>) -> Vector<C, Self>;
 }
 
 /// Constants of `exp` and `tanh`.
@@ -111,6 +139,8 @@ pub trait Element: Copy + Send + Sync + std::fmt::Debug + 'static {
     const NULL: Self;
     /// Whether it is computed in its own type.
     const IS_REAL: bool;
+    /// Whether two of them, 16 bits each, are a lane of [`Dots::dot_pairs`].
+    const IS_BFLOAT: bool;
 
     /// Exact.
     fn to_real(self) -> Self::Real;

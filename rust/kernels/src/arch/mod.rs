@@ -61,7 +61,7 @@ mod tests;
 
 use std::sync::OnceLock;
 
-pub use lanes::{Cpu, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
+pub use lanes::{Cpu, Dots, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
 pub use math::{ColdDifference, Difference, exp, exp_below, tanh};
 
 use crate::{Error, Result};
@@ -73,6 +73,15 @@ pub trait Task {
 
     /// The algorithm, generic over the level. Mark it `#[inline(always)]`.
     fn run<C: Cpu>(self, cpu: C) -> Self::Output;
+}
+
+/// Work for the levels that multiply bfloat16 as they are.
+pub trait DotsTask {
+    /// What it gives.
+    type Output;
+
+    /// The algorithm, generic over the level. Mark it `#[inline(always)]`.
+    fn run<C: Dots>(self, cpu: C) -> Self::Output;
 }
 
 /// A set of vector instructions that every kernel has a version for.
@@ -130,6 +139,14 @@ impl Level {
             #[allow(unreachable_patterns, reason = "which levels are left depends on the target")]
             _ => false,
         }
+    }
+
+    /// Whether bfloat16 are multiplied as they are at this level, on this CPU.
+    pub fn has_dots(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Level::Avx512 && self.is_available() && is_x86_feature_detected!("avx512bf16");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// Every level that this CPU has.
@@ -202,6 +219,14 @@ fn run_avx2<T: Task>(task: T) -> T::Output {
 fn run_avx512<T: Task>(task: T) -> T::Output {
     // SAFETY: this function's own features.
     task.run(unsafe { avx512::Avx512::new() })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline(never)] // one function of each task, however often it is needed
+fn run_avx512_dots<T: DotsTask>(task: T) -> T::Output {
+    // SAFETY: this function's own features.
+    task.run(unsafe { avx512::Avx512Dots::new() })
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -90,11 +90,13 @@ const PAGE_BYTES: usize = 4096;
 const LARGE_BYTES: usize = 16 << 20;
 /// A row has at least this many times the pages of its band if huge pages are not worth it.
 const FEW_PAGES: usize = 8;
-/// From this many entries on a call goes to the thread pool: some ten microseconds of work, which is several times what
-/// waking a thread costs.
-const PARALLEL_ENTRIES: usize = 32 * 1024;
-/// How many entries one piece of work should have.
-const PIECE_ENTRIES: usize = 32 * 1024;
+/// What an entry costs that is searched or normalised, next to one that is copied or cleared: 0.8 ns and 0.1 ns.
+const SEARCHED: usize = 8;
+/// From this much work on, in entries that are copied, a call goes to the thread pool: some 25 µs. `docs/matrix.md` has
+/// the measurement.
+const PARALLEL_WORK: usize = 1 << 18;
+/// How much work one piece should have.
+const PIECE_WORK: usize = 1 << 18;
 /// From this many bytes on an output is written past the caches; what does not fit them is not read back from there.
 const STREAMED_BYTES: usize = 16 << 20;
 /// How many rows are gathered together when their entries are not next to each other: a cache line of float32.
@@ -136,7 +138,9 @@ impl MatrixAttention {
         let (leading, from_layout) = matrix.layout().matrices();
         let (out_leading, to_layout) = out.layout().matrices();
         let band = Band::new(window, self.align, from_layout.rows, from_layout.columns);
+        let zeroed = before == Before::Zeros;
         let work = Work {
+            of_a_row: self.work_of_a_row(from_layout.columns, band.widest(from_layout.rows), zeroed),
             from: matrix.as_ptr(),
             from_layout,
             leading,
@@ -148,7 +152,7 @@ impl MatrixAttention {
                 keep: self.sparsity_ratio.map(|ratio| kept(from_layout.columns, ratio)),
                 normalization: self.normalization,
                 temperature: self.temperature,
-                zeroed: before == Before::Zeros,
+                zeroed,
                 streamed: bytes >= STREAMED_BYTES && !in_place,
             },
         };
@@ -159,7 +163,17 @@ impl MatrixAttention {
     /// Whether a call on a matrix of this layout is so small that handing it to another thread, or only giving up a lock
     /// for its time, would cost more than it does.
     pub fn is_small(&self, layout: &Layout) -> bool {
-        layout.len() < PARALLEL_ENTRIES
+        let (&[.., n_q, n_k], Ok(window)) = (layout.shape(), self.check()) else { return true };
+        let rows = layout.len() / n_k.max(1);
+        self.work_of_a_row(n_k, Band::new(window, self.align, n_q, n_k).widest(n_q), false).saturating_mul(rows)
+            < PARALLEL_WORK
+    }
+
+    /// What a row costs, in entries that are copied; at least 1.
+    fn work_of_a_row(&self, columns: usize, widest: usize, zeroed: bool) -> usize {
+        let searched = self.sparsity_ratio.is_some() || self.normalization != Normalization::None;
+        let band = if searched { widest.saturating_mul(SEARCHED) } else { widest };
+        band.saturating_add(if zeroed { 0 } else { columns - widest.min(columns) }).max(1)
     }
 
     /// Whether a part of the output may be left to zeros that are there already ([`Before::Zeros`]).
@@ -216,6 +230,8 @@ struct Work<'a, T> {
     out_leading: LeadingAxes<'a>,
     band: Band,
     row: Row,
+    /// See [`MatrixAttention::work_of_a_row`].
+    of_a_row: usize,
 }
 
 // SAFETY: pieces read shared elements and write rows of their own (`Piece::run`); `View` and `ViewMut`, whose pointers
@@ -225,21 +241,14 @@ unsafe impl<T: Sync> Sync for Work<'_, T> {}
 impl<T: Element> Work<'_, T> {
     fn run(&self, level: Level) {
         let rows = self.leading.count() * self.from_layout.rows;
-        let entries = self.entries_of_a_row();
-        let piece = (PIECE_ENTRIES / entries).next_multiple_of(GATHERED_ROWS).max(GATHERED_ROWS);
-        let parallel = entries.saturating_mul(rows) >= PARALLEL_ENTRIES;
+        let piece = (PIECE_WORK / self.of_a_row).next_multiple_of(GATHERED_ROWS).max(GATHERED_ROWS);
+        let parallel = self.of_a_row.saturating_mul(rows) >= PARALLEL_WORK;
         // So few rows are spread one by one.
         let piece = if parallel { piece.min(rows.div_ceil(PIECES)) } else { rows };
         parallel::for_each_with(rows.div_ceil(piece), parallel, Scratch::default, |scratch, index| {
             let first = index * piece;
             level.run(Piece { work: self, scratch, first, last: (first + piece).min(rows) });
         });
-    }
-
-    /// How many entries of a row, at most, are read or written; at least 1.
-    fn entries_of_a_row(&self) -> usize {
-        let rows = self.from_layout.rows;
-        if self.row.zeroed { self.band.widest(rows).max(1) } else { self.from_layout.columns }
     }
 }
 

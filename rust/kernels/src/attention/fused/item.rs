@@ -19,6 +19,8 @@ pub(super) struct Call<'a, T> {
     pub(super) key: &'a View<'a, T>,
     pub(super) value: &'a View<'a, T>,
     pub(super) out: Output<T>,
+    /// Whether what is packed is pairs of bfloat16.
+    pub(super) pairs: bool,
 }
 
 /// Where the output is.
@@ -90,7 +92,8 @@ pub(super) struct Partial<R> {
 pub(super) enum Blocks<'a, R> {
     /// Packed before, for all items; the list begins with the block of this key.
     Shared(&'a [RwLock<Block<R>>], usize),
-    /// Packed here, each when its turn comes. Not with a `sparsity_ratio`, which goes through the blocks twice.
+    /// Packed here, each when its turn comes, or for at most [`ROWS`] rows not at all. A `sparsity_ratio` goes through
+    /// the keys twice, so then there are no more rows than that.
     Own,
 }
 
@@ -112,30 +115,48 @@ impl<T: Element> Task for Item<'_, T> {
     #[inline(always)]
     fn run<C: Cpu>(self, cpu: C) {
         let problem = &self.call.checked.problem;
-        let mut work = Work::new(cpu, self.call, &self.span, &self.keys);
+        let rows = self.span.len();
+        let packs = matches!(self.blocks, Blocks::Shared(..)) || rows > ROWS;
+        let mut work = Work::new(cpu, self.call, &self.span, &self.keys, self.call.pairs && packs);
         let keys = work.keys();
         let first = keys.start / KEYS * KEYS;
         let starts = (first..keys.end).step_by(KEYS);
-        let rows = self.span.len();
         let tiles = (0..rows).step_by(ROWS).map(|row| row..(row + ROWS).min(rows));
         match self.blocks {
-            Blocks::Own => {
-                let (own_keys, own_values) = self.call.keys_and_values(self.span.batch, self.span.kv);
-                let packs = rows > ROWS;
-                let mut block = Block::new::<C>(if packs { problem.d } else { 0 }, problem.d_v);
+            Blocks::Own if packs => {
+                let (keys, values) = self.call.keys_and_values(self.span.batch, self.span.kv);
+                let mut block = Block::new::<C>(problem.d, problem.d_v, self.call.pairs);
                 for start in starts {
                     let count = KEYS.min(problem.n_k - start);
                     // SAFETY: these rows are below n_k, and the block was made for this problem.
-                    unsafe {
-                        if packs {
-                            block.pack(cpu, (&own_keys, &own_values), start, count);
-                        } else {
-                            block.pack_values(cpu, &own_values, start, count);
-                        }
-                    }
+                    unsafe { block.pack(cpu, (&keys, &values), start, count) };
                     for tile in tiles.clone() {
-                        let keys = if packs { Keys::Packed(&block) } else { Keys::InPlace(&own_keys) };
-                        work.attend(cpu, tile, (keys, &block), start);
+                        work.attend(cpu, tile, &block, start);
+                    }
+                }
+            }
+            Blocks::Own => {
+                let (keys, values) = self.call.keys_and_values(self.span.batch, self.span.kv);
+                let mut block = Block::new::<C>(0, problem.d_v, false);
+                if let Some(keep) = self.call.checked.keep {
+                    work.forget_scores();
+                    for start in starts.clone() {
+                        work.score(cpu, 0..rows, Keys::InPlace(&keys), start, start - first);
+                    }
+                    work.keep_largest(cpu, 0..rows, keep, first);
+                    // The sums so far are 0, which nothing shrinks.
+                    work.weigh(cpu, 0..rows, 0..starts.len() * KEYS, false);
+                    for start in starts {
+                        let factors = [T::Real::ONE; ROWS];
+                        work.add_own_values(cpu, (&values, &mut block), start, start - first, factors);
+                    }
+                } else {
+                    for start in starts {
+                        let columns = work.score(cpu, 0..rows, Keys::InPlace(&keys), start, 0);
+                        if !columns.is_empty() {
+                            let factors = work.weigh(cpu, 0..rows, columns, false);
+                            work.add_own_values(cpu, (&values, &mut block), start, 0, factors);
+                        }
                     }
                 }
             }
@@ -160,7 +181,7 @@ impl<T: Element> Task for Item<'_, T> {
                     for start in starts {
                         let block = block(start);
                         for tile in tiles.clone() {
-                            work.attend(cpu, tile, (Keys::Packed(&block), &block), start);
+                            work.attend(cpu, tile, &block, start);
                         }
                     }
                 }

@@ -1,4 +1,7 @@
 //! Packing: a block of keys and values in the layout that the tile product reads, and rows of queries.
+//!
+//! Where the CPU multiplies bfloat16 as they are, two of them are an element of what is packed: two columns of a query
+//! or of a key, a column of two values.
 
 use crate::arch::{Cpu, Element, Lanes, Real, Vector};
 use crate::buffer::Buffer;
@@ -23,8 +26,16 @@ pub(super) struct Block<R> {
     pub(super) keys: Buffer<R>,
     /// `[key][column]`, columns padded with zeros to whole vectors.
     pub(super) values: Buffer<R>,
-    /// Whether all values are; the others take the slow way, because 0 times infinity is not 0.
+    /// Whether all values are; the others take the slow way, because 0 times infinity is not 0. Pairs of bfloat16 with a
+    /// denormal take it too, which the CPU would make 0.
     pub(super) is_finite: bool,
+    /// Whether an element is a pair of bfloat16: of columns of keys, of values.
+    pub(super) pairs: bool,
+}
+
+/// How many elements hold `columns`.
+pub(super) fn depth(columns: usize, pairs: bool) -> usize {
+    if pairs { columns.div_ceil(2) } else { columns }
 }
 
 /// `columns` rounded up to whole vectors.
@@ -33,9 +44,9 @@ pub(super) fn padded<C: Cpu, R: Real>(columns: usize) -> usize {
 }
 
 impl<R: Real> Block<R> {
-    pub(super) fn new<C: Cpu>(d: usize, d_v: usize) -> Self {
-        let values = Buffer::zeroed(KEYS * padded::<C, R>(d_v));
-        Self { keys: Buffer::zeroed(KEYS * d), values, is_finite: true }
+    pub(super) fn new<C: Cpu>(d: usize, d_v: usize, pairs: bool) -> Self {
+        let values = Buffer::zeroed(depth(KEYS, pairs) * padded::<C, R>(d_v));
+        Self { keys: Buffer::zeroed(KEYS * depth(d, pairs)), values, is_finite: true, pairs }
     }
 
     /// Packs `count` keys and values from row `start` on.
@@ -65,9 +76,22 @@ impl<R: Real> Block<R> {
     unsafe fn pack_keys<C: Cpu, T: Element<Real = R>>(&mut self, cpu: C, keys: &Rows<T>, start: usize, count: usize) {
         let n = R::Lanes::<C>::N;
         if keys.columns > 0 {
-            for (panel, first) in self.keys.chunks_exact_mut(n * keys.columns).zip((0..count).step_by(n)) {
+            let panels = self.keys.chunks_exact_mut(n * depth(keys.columns, self.pairs));
+            for (panel, first) in panels.zip((0..count).step_by(n)) {
+                let (start, count) = (start + first, (count - first).min(n));
                 // SAFETY: these rows are among those that the caller promises.
-                unsafe { keys.transpose(cpu, start + first, (count - first).min(n), panel) };
+                unsafe {
+                    if self.pairs {
+                        if count < n {
+                            panel.fill(R::ZERO);
+                        }
+                        for lane in 0..count {
+                            keys.column_pairs(start + lane, &mut panel[lane..], n);
+                        }
+                    } else {
+                        keys.transpose(cpu, start, count, panel);
+                    }
+                }
             }
         }
     }
@@ -86,8 +110,11 @@ impl<R: Real> Block<R> {
     ) {
         if values.columns > 0 {
             let width = padded::<C, R>(values.columns);
+            let to = &mut self.values[..depth(count, self.pairs) * width];
             // SAFETY: the caller's promise.
-            self.is_finite = unsafe { values.copy(cpu, start, &mut self.values[..count * width], width) };
+            self.is_finite = unsafe {
+                if self.pairs { values.row_pairs(start, count, to, width) } else { values.copy(cpu, start, to, width) }
+            };
         }
     }
 }
@@ -132,6 +159,85 @@ impl<T: Element> Rows<T> {
         lanes.sum(trace) == T::Real::ZERO
     }
 
+    /// The bits of an element, which has 16.
+    ///
+    /// # Safety
+    /// The input has this row and this column.
+    #[inline(always)]
+    unsafe fn bits(&self, row: usize, column: usize) -> u32 {
+        let from = self.first.wrapping_offset(row as isize * self.row + column as isize * self.column);
+        // SAFETY: the caller's promise.
+        u32::from(unsafe { from.cast::<u16>().read() })
+    }
+
+    /// Writes the columns of a row two by two, `step` elements apart; an odd one has a 0 beside it.
+    ///
+    /// # Safety
+    /// The input has this row, and its type is bfloat16.
+    #[inline(always)]
+    pub(super) unsafe fn column_pairs(&self, row: usize, to: &mut [T::Real], step: usize) {
+        assert!(T::IS_BFLOAT);
+        let (whole, first) = (self.columns / 2, self.first.wrapping_offset(row as isize * self.row));
+        // SAFETY: the caller promises the row and the type, which is computed in float32.
+        unsafe {
+            if self.column == 1 {
+                for (pair, to) in to.iter_mut().step_by(step).take(whole).enumerate() {
+                    let pair = first.cast::<u32>().add(pair).read_unaligned();
+                    // The first column is in the lower half whatever the machine's byte order.
+                    (&raw mut *to).cast::<u32>().write(u32::from_le(pair));
+                }
+            } else {
+                for (pair, to) in to.iter_mut().step_by(step).take(whole).enumerate() {
+                    let pair = self.bits(row, 2 * pair) | self.bits(row, 2 * pair + 1) << 16;
+                    (&raw mut *to).cast::<u32>().write(pair);
+                }
+            }
+            if self.columns % 2 == 1 {
+                (&raw mut to[whole * step]).cast::<u32>().write(self.bits(row, self.columns - 1));
+            }
+        }
+    }
+
+    /// Writes `count` rows from `start` on two by two, one for each `width` elements of `to`; an odd one has zeros beside
+    /// it. Says whether all of them are finite and none is a denormal.
+    ///
+    /// # Safety
+    /// The input has these rows, and its type is bfloat16; `width` is at least the number of its columns.
+    #[inline(always)]
+    unsafe fn row_pairs(&self, start: usize, count: usize, to: &mut [T::Real], width: usize) -> bool {
+        assert!(T::IS_BFLOAT);
+        let mut is_odd = false;
+        for (pair, to) in to.chunks_exact_mut(width).enumerate() {
+            let row = start + 2 * pair;
+            let next = if 2 * pair + 1 < count { row + 1 } else { row };
+            let upper = if next == row { 0 } else { 0xffff };
+            // SAFETY: the chunk has so many elements of 32 bits.
+            let to = unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u32>(), self.columns) };
+            if self.column == 1 {
+                // SAFETY: the caller promises the rows and the type.
+                let (first, second) = unsafe {
+                    let row_at = |row| self.first.wrapping_offset(row as isize * self.row).cast::<u16>();
+                    let slice = |row| std::slice::from_raw_parts(row_at(row), self.columns);
+                    (slice(row), slice(next))
+                };
+                for ((to, &first), &second) in to.iter_mut().zip(first).zip(second) {
+                    let second = second & upper;
+                    is_odd |= is_odd_value(first) | is_odd_value(second);
+                    *to = u32::from(first) | u32::from(second) << 16;
+                }
+            } else {
+                for (column, to) in to.iter_mut().enumerate() {
+                    // SAFETY: as above.
+                    let (first, second) =
+                        unsafe { (self.bits(row, column), self.bits(next, column) & u32::from(upper)) };
+                    is_odd |= is_odd_value(first as u16) | is_odd_value(second as u16);
+                    *to = first | second << 16;
+                }
+            }
+        }
+        !is_odd
+    }
+
     /// Writes `count` rows from `start` on as columns of a panel, `[column][lane]`; lanes without a row are 0.
     ///
     /// # Safety
@@ -169,6 +275,14 @@ impl<T: Element> Rows<T> {
             }
         }
     }
+}
+
+/// Whether these bits of a bfloat16 are no finite number, or a denormal one.
+#[inline(always)]
+fn is_odd_value(bits: u16) -> bool {
+    // One less than the magnitude: 0 becomes the largest, so denormals are below and the rest is in one range.
+    let magnitude = bits & 0x7fff;
+    magnitude >= 0x7f80 || magnitude.wrapping_sub(1) < 0x7f
 }
 
 /// The widest vector has 16 lanes of float32.

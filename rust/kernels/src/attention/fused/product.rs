@@ -3,7 +3,9 @@
 //! Both products of attention are this one: scores are queries times packed keys, and the output is weights times
 //! packed values.
 
-use crate::arch::{Cpu, Lanes, Real, Task};
+use std::marker::PhantomData;
+
+use crate::arch::{Cpu, Dots, DotsTask, Lanes, Real, Task};
 
 /// Rows of a tile. Six rows of four vectors are 24 sums, which with four vectors of b and one of a fill 32 registers;
 /// six rows of two vectors fill 16.
@@ -54,7 +56,40 @@ impl<R: Real> Finish<R> for Onto<R> {
     }
 }
 
-/// The product, see [`Shape`]. Every sum is taken in the order of the steps. Panics if a slice is shorter than the shape
+/// How a step is added to a sum.
+trait Multiply<L: Lanes>: Copy {
+    fn onto(self, a: L::V, b: L::V, sum: L::V) -> L::V;
+}
+
+/// A step is one column: `a * b`.
+#[derive(Debug, Clone, Copy)]
+struct Floats<L>(L);
+
+impl<L: Lanes> Multiply<L> for Floats<L> {
+    #[inline(always)]
+    fn onto(self, a: L::V, b: L::V, sum: L::V) -> L::V {
+        self.0.fma(a, b, sum)
+    }
+}
+
+/// A step is two columns, of bfloat16.
+#[derive(Debug, Clone, Copy)]
+struct Pairs<C, R>(C, PhantomData<R>);
+
+impl<C: Dots, R: Real> Multiply<R::Lanes<C>> for Pairs<C, R> {
+    #[inline(always)]
+    fn onto(
+        self,
+        a: <R::Lanes<C> as Lanes>::V,
+        b: <R::Lanes<C> as Lanes>::V,
+        sum: <R::Lanes<C> as Lanes>::V,
+    ) -> <R::Lanes<C> as Lanes>::V {
+        R::dot_pairs(self.0, a, b, sum)
+    }
+}
+
+/// The product, see [`Shape`]. As a [`DotsTask`] every element of `a` and `b` is a pair of bfloat16.
+/// Every sum is taken in the order of the steps. Panics if a slice is shorter than the shape
 /// says.
 #[derive(Debug)]
 pub(super) struct Product<'a, R, F> {
@@ -70,6 +105,22 @@ impl<R: Real, F: Finish<R>> Task for Product<'_, R, F> {
 
     #[inline(always)]
     fn run<C: Cpu>(self, cpu: C) {
+        self.with(cpu, Floats(R::lanes(cpu)));
+    }
+}
+
+impl<R: Real, F: Finish<R>> DotsTask for Product<'_, R, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<C: Dots>(self, cpu: C) {
+        self.with(cpu, Pairs(cpu, PhantomData::<R>));
+    }
+}
+
+impl<R: Real, F: Finish<R>> Product<'_, R, F> {
+    #[inline(always)]
+    fn with<C: Cpu, M: Multiply<R::Lanes<C>>>(self, cpu: C, multiply: M) {
         let Self { shape, a, b, out, finish } = self;
         let Shape { rows, vectors, depth, a_row, b_step, b_vector, out_row } = shape;
         let n = R::Lanes::<C>::N;
@@ -79,6 +130,7 @@ impl<R: Real, F: Finish<R>> Task for Product<'_, R, F> {
         assert!(rows <= ROWS && out.len() >= (rows - 1) * out_row + vectors * n);
         assert!(depth == 0 || a.len() >= (rows - 1) * a_row + depth);
         assert!(depth == 0 || b.len() >= (depth - 1) * b_step + (vectors - 1) * b_vector + n);
+        let lanes = R::lanes(cpu);
         let widest = if C::REGISTERS >= 32 { 4 } else { 2 };
         let mut first = 0;
         // Equal widths: five vectors are three and two, not four and one, which would wait for its own sums.
@@ -87,12 +139,12 @@ impl<R: Real, F: Finish<R>> Task for Product<'_, R, F> {
             // SAFETY: vectors `first` to `first + width` are among those whose elements were asserted to be there.
             unsafe {
                 let (b, out) = (b.as_ptr().wrapping_add(first * b_vector), out.as_mut_ptr().add(first * n));
-                let a = a.as_ptr();
+                let run = Run { lanes, multiply, finish, shape, a: a.as_ptr(), b, out };
                 match (width, widest) {
-                    (1, _) => tile_rows::<C, R, F, 1>(cpu, shape, a, b, out, finish),
-                    (2, _) => tile_rows::<C, R, F, 2>(cpu, shape, a, b, out, finish),
-                    (3, 4) => tile_rows::<C, R, F, 3>(cpu, shape, a, b, out, finish),
-                    (_, 4) => tile_rows::<C, R, F, 4>(cpu, shape, a, b, out, finish),
+                    (1, _) => run.tile_rows::<1>(),
+                    (2, _) => run.tile_rows::<2>(),
+                    (3, 4) => run.tile_rows::<3>(),
+                    (_, 4) => run.tile_rows::<4>(),
                     _ => unreachable!("no chunk is wider than the widest"),
                 }
             }
@@ -101,68 +153,67 @@ impl<R: Real, F: Finish<R>> Task for Product<'_, R, F> {
     }
 }
 
-/// # Safety
-/// As for [`tile`], with `shape.rows` rows, at most [`ROWS`].
-#[inline(always)]
-unsafe fn tile_rows<C: Cpu, R: Real, F: Finish<R>, const VECTORS: usize>(
-    cpu: C,
-    shape: Shape,
-    a: *const R,
-    b: *const R,
-    out: *mut R,
-    finish: F,
-) {
-    let lanes = R::lanes(cpu);
-    // SAFETY: the caller's promise, for the number of rows that is matched.
-    unsafe {
-        match shape.rows {
-            1 => tile::<_, F, 1, VECTORS>(lanes, shape, a, b, out, finish),
-            2 => tile::<_, F, 2, VECTORS>(lanes, shape, a, b, out, finish),
-            3 => tile::<_, F, 3, VECTORS>(lanes, shape, a, b, out, finish),
-            4 => tile::<_, F, 4, VECTORS>(lanes, shape, a, b, out, finish),
-            5 => tile::<_, F, 5, VECTORS>(lanes, shape, a, b, out, finish),
-            _ => tile::<_, F, ROWS, VECTORS>(lanes, shape, a, b, out, finish),
-        }
-    }
-}
-
-/// # Safety
-/// `a` has `rows` rows of `depth` elements `a_row` apart, `b` has `VECTORS` whole vectors `b_vector` apart for each of
-/// `depth` steps `b_step` apart, and `out` has `VECTORS` whole vectors in each of `rows` rows `out_row` apart.
-#[inline(always)]
-unsafe fn tile<L: Lanes, F: Finish<L::Scalar>, const RUN: usize, const VECTORS: usize>(
+/// Some vectors of a product.
+struct Run<L: Lanes, M, F> {
     lanes: L,
+    multiply: M,
+    finish: F,
     shape: Shape,
     a: *const L::Scalar,
     b: *const L::Scalar,
     out: *mut L::Scalar,
-    finish: F,
-) {
-    let zero = lanes.splat(L::Scalar::ZERO);
-    let mut sums = [[zero; VECTORS]; RUN];
-    let mut step = b;
-    for k in 0..shape.depth {
-        let mut columns = [zero; VECTORS];
-        for (v, column) in columns.iter_mut().enumerate() {
-            // SAFETY: step k < depth and vector v < VECTORS are there, as the caller promises.
-            *column = unsafe { lanes.load(step.add(v * shape.b_vector)) };
-        }
-        for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: row < rows and k < depth, as the caller promises.
-            let weight = lanes.splat(unsafe { *a.add(row * shape.a_row + k) });
-            for (sum, &column) in sums.iter_mut().zip(&columns) {
-                *sum = lanes.fma(weight, column, *sum);
+}
+
+impl<L: Lanes, M: Multiply<L>, F: Finish<L::Scalar>> Run<L, M, F> {
+    /// # Safety
+    /// As for [`Run::tile`], with `shape.rows` rows, at most [`ROWS`].
+    #[inline(always)]
+    unsafe fn tile_rows<const VECTORS: usize>(self) {
+        // SAFETY: the caller's promise, for the number of rows that is matched.
+        unsafe {
+            match self.shape.rows {
+                1 => self.tile::<1, VECTORS>(),
+                2 => self.tile::<2, VECTORS>(),
+                3 => self.tile::<3, VECTORS>(),
+                4 => self.tile::<4, VECTORS>(),
+                5 => self.tile::<5, VECTORS>(),
+                _ => self.tile::<ROWS, VECTORS>(),
             }
         }
-        // The pointer behind the last step is never read.
-        step = step.wrapping_add(shape.b_step);
     }
-    for (row, sums) in sums.iter().enumerate() {
-        for (v, &sum) in sums.iter().enumerate() {
-            // SAFETY: row < rows and v < VECTORS, as the caller promises.
-            unsafe {
-                let place = out.add(row * shape.out_row + v * L::N);
-                lanes.store(place, finish.finish(lanes, row, sum, place));
+
+    /// # Safety
+    /// `a` has `rows` rows of `depth` elements `a_row` apart, `b` has `VECTORS` whole vectors `b_vector` apart for each
+    /// of `depth` steps `b_step` apart, and `out` has `VECTORS` whole vectors in each of `rows` rows `out_row` apart.
+    #[inline(always)]
+    unsafe fn tile<const RUN: usize, const VECTORS: usize>(self) {
+        let Self { lanes, multiply, finish, shape, a, b, out } = self;
+        let zero = lanes.splat(L::Scalar::ZERO);
+        let mut sums = [[zero; VECTORS]; RUN];
+        let mut step = b;
+        for k in 0..shape.depth {
+            let mut columns = [zero; VECTORS];
+            for (v, column) in columns.iter_mut().enumerate() {
+                // SAFETY: step k < depth and vector v < VECTORS are there, as the caller promises.
+                *column = unsafe { lanes.load(step.add(v * shape.b_vector)) };
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: row < rows and k < depth, as the caller promises.
+                let weight = lanes.splat(unsafe { *a.add(row * shape.a_row + k) });
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = multiply.onto(weight, column, *sum);
+                }
+            }
+            // The pointer behind the last step is never read.
+            step = step.wrapping_add(shape.b_step);
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                // SAFETY: row < rows and v < VECTORS, as the caller promises.
+                unsafe {
+                    let place = out.add(row * shape.out_row + v * L::N);
+                    lanes.store(place, finish.finish(lanes, row, sum, place));
+                }
             }
         }
     }

@@ -5,14 +5,16 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::item::{Blocks, Call, Combine, Item, Output, Partial, Span};
 use super::pack::{Block, KEYS};
+use super::product::ROWS;
 use super::{Attention, Problem};
 use crate::Result;
 use crate::arch::{Cpu, Element, Level, Task};
 use crate::parallel;
 use crate::view::{View, ViewMut};
 
-/// Queries of an item when keys and values are packed for all of them.
-const QUERIES: usize = 96;
+/// The most queries of an item when keys and values are packed for all of them, and the fewest if that gives fewer than
+/// [`PIECES`] items.
+const QUERIES: std::ops::RangeInclusive<usize> = 24..=96;
 
 /// Up to this many rows per head of key and value every item packs its own keys: packing is then a small part, and
 /// the keys can be split between items instead of the queries.
@@ -53,7 +55,8 @@ impl<T: Element> Attention<'_, T> {
         }
         let out = Output { first: out.as_mut_ptr(), operand };
         let problem = &checked.problem;
-        let call = Call { attention: self, checked, query, key, value, out };
+        let pairs = T::IS_BFLOAT && level.has_dots();
+        let call = Call { attention: self, checked, query, key, value, out, pairs };
         // One after the other, first the keys that any query may look at.
         let keys = checked.band.keys_of_any(0..problem.n_q);
         let cut = Cut {
@@ -62,7 +65,8 @@ impl<T: Element> Attention<'_, T> {
             keys: keys.start / KEYS * KEYS..keys.end,
             parallel: work(problem, keys.len()) >= SERIAL,
         };
-        if checked.keep.is_none() && problem.group() * problem.n_q <= FEW_ROWS {
+        let few = if checked.keep.is_none() { FEW_ROWS } else { ROWS };
+        if problem.group() * problem.n_q <= few {
             cut.keys()
         } else {
             cut.queries()
@@ -102,7 +106,8 @@ impl<T: Element> Cut<'_, T> {
     /// For few rows: an item is all rows of a head of key and value against a run of keys.
     fn keys(&self) {
         let heads = self.heads();
-        let run = self.keys.len().div_ceil(PIECES.div_ceil(heads)).max(FEWEST_KEYS).next_multiple_of(KEYS);
+        let pieces = if self.call.checked.keep.is_some() { 1 } else { PIECES.div_ceil(heads) };
+        let run = self.keys.len().div_ceil(pieces).max(FEWEST_KEYS).next_multiple_of(KEYS);
         let runs = self.keys.len().div_ceil(run).max(1);
         let keys = |index: usize| {
             let start = self.keys.start + index * run;
@@ -139,10 +144,19 @@ impl<T: Element> Cut<'_, T> {
         let heads = (PACKED / one.max(1)).clamp(1, self.heads());
         let packed: Vec<RwLock<Block<T::Real>>> = (0..heads * blocks)
             .map(|_| {
-                RwLock::new(self.level.run(Make { d: problem.d, d_v: problem.d_v, real: std::marker::PhantomData }))
+                RwLock::new(self.level.run(Make {
+                    d: problem.d,
+                    d_v: problem.d_v,
+                    pairs: self.call.pairs,
+                    real: std::marker::PhantomData,
+                }))
             })
             .collect();
-        let items = problem.n_q.div_ceil(QUERIES);
+        let all = self.heads() * problem.group() * problem.n_q;
+        let most = all.div_ceil(PIECES).clamp(*QUERIES.start(), *QUERIES.end());
+        let items = problem.n_q.div_ceil(most);
+        let queries = problem.n_q.div_ceil(items).next_multiple_of(ROWS);
+        let items = problem.n_q.div_ceil(queries);
         for first in (0..self.heads()).step_by(heads) {
             let heads = heads.min(self.heads() - first);
             parallel::for_each(heads * blocks, self.parallel, |index| {
@@ -157,7 +171,7 @@ impl<T: Element> Cut<'_, T> {
                 let mut span = self.span(first + head / group);
                 let head = span.heads.start + head % group;
                 span.heads = head..head + 1;
-                span.queries = part * QUERIES..((part + 1) * QUERIES).min(problem.n_q);
+                span.queries = part * queries..((part + 1) * queries).min(problem.n_q);
                 let list = &packed[index / items / group * blocks..][..blocks];
                 let blocks = Blocks::Shared(list, self.keys.start);
                 self.level.run(Item { call: self.call, span, keys: self.keys.clone(), blocks, partial: None });
@@ -170,6 +184,7 @@ impl<T: Element> Cut<'_, T> {
 struct Make<R> {
     d: usize,
     d_v: usize,
+    pairs: bool,
     real: std::marker::PhantomData<R>,
 }
 
@@ -178,7 +193,7 @@ impl<R: crate::arch::Real> Task for Make<R> {
 
     #[inline(always)]
     fn run<C: Cpu>(self, _: C) -> Block<R> {
-        Block::new::<C>(self.d, self.d_v)
+        Block::new::<C>(self.d, self.d_v, self.pairs)
     }
 }
 

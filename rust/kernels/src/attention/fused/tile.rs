@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::Mask;
-use super::dots::Dots;
+use super::dots::{Dots, Weighted};
 use super::item::{Call, Span, finite};
-use super::pack::{Block, KEYS, Rows, gather, padded};
+use super::pack::{Block, KEYS, Rows, depth, gather, padded};
 use super::product::{Onto, Product, ROWS, Scaled, Shape};
 use crate::arch::{Cpu, Element, Lanes, Real, exp_below, tanh};
 use crate::attention::{Cut, Keys as Order, keys};
@@ -34,8 +34,14 @@ struct Row {
 pub(super) struct Work<'a, T: Element> {
     call: &'a Call<'a, T>,
     rows: Vec<Row>,
-    /// `[row][d]`.
+    /// `[row][d]`, or pairs.
     queries: Buffer<T::Real>,
+    /// Whether queries, keys, values and the weights of a product are pairs of bfloat16.
+    pairs: bool,
+    /// `[row of the tile][pair of keys]`.
+    weights: Buffer<T::Real>,
+    /// `[row of the tile][column]`: sums that are not known to be finite yet.
+    fresh: Buffer<T::Real>,
     /// `[row of the tile][key]`: scores, then weights.
     scores: Buffer<T::Real>,
     /// Elements from one row of scores to the next.
@@ -56,7 +62,7 @@ pub(super) struct Work<'a, T: Element> {
 
 impl<'a, T: Element> Work<'a, T> {
     #[inline(always)]
-    pub(super) fn new<C: Cpu>(cpu: C, call: &'a Call<'a, T>, span: &Span, keys: &Range<usize>) -> Self {
+    pub(super) fn new<C: Cpu>(cpu: C, call: &'a Call<'a, T>, span: &Span, keys: &Range<usize>, pairs: bool) -> Self {
         let (checked, problem) = (call.checked, &call.checked.problem);
         let rows: Vec<Row> = span
             .rows()
@@ -68,17 +74,30 @@ impl<'a, T: Element> Work<'a, T> {
                 Row { keys: start..allowed.end.min(keys.end).max(start), mask }
             })
             .collect();
-        let mut queries = Buffer::zeroed(rows.len() * problem.d);
+        let depth = depth(problem.d, pairs);
+        let mut queries = Buffer::zeroed(rows.len() * depth);
         if !queries.is_empty() {
-            let chunks = queries.chunks_exact_mut(span.queries.len() * problem.d);
+            let chunks = queries.chunks_exact_mut(span.queries.len() * depth);
             for (to, head) in chunks.zip(span.heads.clone()) {
+                let from = call.queries(span.batch, head);
                 // SAFETY: these are queries of this head, and d is their number of columns.
-                unsafe { call.queries(span.batch, head).copy(cpu, span.queries.start, to, problem.d) };
+                unsafe {
+                    if pairs {
+                        for (to, query) in to.chunks_exact_mut(depth).zip(span.queries.clone()) {
+                            from.column_pairs(query, to, 1);
+                        }
+                    } else {
+                        from.copy(cpu, span.queries.start, to, problem.d);
+                    }
+                }
             }
         }
         let mut work = Self {
             call,
             queries,
+            pairs,
+            fresh: Buffer::zeroed(if pairs { 0 } else { rows.len().min(ROWS) * padded::<C, T::Real>(problem.d_v) }),
+            weights: Buffer::zeroed(if pairs { ROWS * KEYS / 2 } else { 0 }),
             scores: Buffer::zeroed(0),
             stride: KEYS,
             bias: Buffer::zeroed(if checked.mask.is_some() { KEYS } else { 0 }),
@@ -94,7 +113,7 @@ impl<'a, T: Element> Work<'a, T> {
             let keys = work.keys();
             work.stride = (keys.end - keys.start / KEYS * KEYS).next_multiple_of(KEYS);
         }
-        work.scores = Buffer::zeroed(ROWS * work.stride);
+        work.scores = Buffer::zeroed(work.rows.len().min(ROWS) * work.stride);
         work
     }
 
@@ -105,14 +124,8 @@ impl<'a, T: Element> Work<'a, T> {
 
     /// Takes one block into the sums of a tile.
     #[inline(always)]
-    pub(super) fn attend<C: Cpu>(
-        &mut self,
-        cpu: C,
-        tile: Range<usize>,
-        (keys, block): (Keys<'_, T>, &Block<T::Real>),
-        start: usize,
-    ) {
-        let columns = self.score(cpu, tile.clone(), keys, start, 0);
+    pub(super) fn attend<C: Cpu>(&mut self, cpu: C, tile: Range<usize>, block: &Block<T::Real>, start: usize) {
+        let columns = self.score(cpu, tile.clone(), Keys::Packed(block), start, 0);
         if !columns.is_empty() {
             let factors = self.weigh(cpu, tile.clone(), columns, block.is_finite);
             self.add_values(cpu, tile, block, start, 0, factors);
@@ -142,9 +155,9 @@ impl<'a, T: Element> Work<'a, T> {
         start: usize,
         at: usize,
     ) -> Range<usize> {
-        let (n, d) = (<T::Real as Real>::Lanes::<C>::N, self.call.checked.problem.d);
+        let (n, d) = (<T::Real as Real>::Lanes::<C>::N, depth(self.call.checked.problem.d, self.pairs));
         let keys = self.tile_keys(tile.clone(), start);
-        if keys.is_empty() {
+        if keys.is_empty() || self.is_masked(tile.clone(), start + keys.start..start + keys.end) {
             return 0..0;
         }
         let panels = keys.start / n..keys.end.div_ceil(n);
@@ -152,21 +165,24 @@ impl<'a, T: Element> Work<'a, T> {
         let scale = T::Real::from_f64(self.call.checked.scale);
         let queries = &self.queries[tile.start * d..];
         match source {
-            Keys::Packed(block) => cpu.run(Product {
-                shape: Shape {
-                    rows: tile.len(),
-                    vectors: panels.len(),
-                    depth: d,
-                    a_row: d,
-                    b_step: n,
-                    b_vector: n * d,
-                    out_row: self.stride,
-                },
-                a: queries,
-                b: &block.keys[panels.start * n * d..],
-                out: &mut self.scores[columns.start..],
-                finish: Scaled(scale),
-            }),
+            Keys::Packed(block) => {
+                let product = Product {
+                    shape: Shape {
+                        rows: tile.len(),
+                        vectors: panels.len(),
+                        depth: d,
+                        a_row: d,
+                        b_step: n,
+                        b_vector: n * d,
+                        out_row: self.stride,
+                    },
+                    a: queries,
+                    b: &block.keys[panels.start * n * d..],
+                    out: &mut self.scores[columns.start..],
+                    finish: Scaled(scale),
+                };
+                if self.pairs { cpu.run_dots(product) } else { cpu.run(product) }
+            }
             Keys::InPlace(rows) => cpu.run(Dots {
                 rows: tile.len(),
                 queries,
@@ -183,6 +199,29 @@ impl<'a, T: Element> Work<'a, T> {
         }
         self.mask(cpu, tile, columns.clone(), start, at);
         columns
+    }
+
+    /// Whether the mask is known to exclude these keys for every row of a tile.
+    #[inline(always)]
+    fn is_masked(&self, tile: Range<usize>, keys: Range<usize>) -> bool {
+        let (Some(mask), Some(operand)) = (&self.call.attention.mask, &self.call.checked.mask) else { return false };
+        operand.column == 1
+            && self.rows[tile].iter().all(|row| {
+                let from = row.mask + keys.start as isize;
+                // SAFETY: the mask was checked to have an element for each query and key of each head.
+                unsafe {
+                    match mask {
+                        Mask::Bool(mask) => {
+                            let bytes = std::slice::from_raw_parts(mask.as_ptr().offset(from), keys.len());
+                            bytes.iter().fold(0, |any, byte| any | byte) == 0
+                        }
+                        Mask::Float(mask) => {
+                            let terms = std::slice::from_raw_parts(mask.as_ptr().offset(from), keys.len());
+                            terms.iter().all(|term| term.to_real() == T::Real::NEG_INFINITY)
+                        }
+                    }
+                }
+            })
     }
 
     #[inline(always)]
@@ -272,7 +311,8 @@ impl<'a, T: Element> Work<'a, T> {
         let n = <T::Real as Real>::Lanes::<C>::N;
         if !is_finite {
             self.takes_part.clear();
-            self.takes_part.extend(self.scores.iter().map(|&score| score != T::Real::NEG_INFINITY));
+            let scores = &self.scores[..tile.len() * self.stride];
+            self.takes_part.extend(scores.iter().map(|&score| score != T::Real::NEG_INFINITY));
         }
         // Room for whole vectors.
         let mut factors = [T::Real::ZERO; 16];
@@ -311,6 +351,39 @@ impl<'a, T: Element> Work<'a, T> {
         result
     }
 
+    /// As [`Work::add_values`], for few rows whose values are read where they are if they can be; otherwise they are
+    /// packed into `block`. What takes part must be known.
+    #[inline(always)]
+    pub(super) fn add_own_values<C: Cpu>(
+        &mut self,
+        cpu: C,
+        (values, block): (&Rows<T>, &mut Block<T::Real>),
+        start: usize,
+        at: usize,
+        factors: [T::Real; ROWS],
+    ) {
+        let tile = 0..self.rows.len();
+        let keys = self.tile_keys(tile.clone(), start);
+        let done = values.column == 1
+            && cpu.run(Weighted {
+                rows: tile.len(),
+                weights: &self.scores[at + keys.start..],
+                weights_row: self.stride,
+                values,
+                start: start + keys.start,
+                count: keys.len(),
+                factors,
+                output: &mut self.output,
+                scratch: &mut self.fresh,
+            });
+        if !done {
+            let count = KEYS.min(self.call.checked.problem.n_k - start);
+            // SAFETY: these rows are below n_k, and the block was made for this problem.
+            unsafe { block.pack_values(cpu, values, start, count) };
+            self.add_values(cpu, tile, block, start, at, factors);
+        }
+    }
+
     /// Shrinks the output so far and adds a block's values, weighted. The weight of the key at `start` is in column `at`.
     #[inline(always)]
     pub(super) fn add_values<C: Cpu>(
@@ -335,6 +408,34 @@ impl<'a, T: Element> Work<'a, T> {
             out_row: width,
         };
         let columns = at + keys.start..at + keys.end;
+        if block.is_finite && self.pairs {
+            // Whole pairs: the weight of a key beside the range is 0, since whole vectors of scores were written.
+            let (first, pairs) = (keys.start / 2, keys.end.div_ceil(2) - keys.start / 2);
+            for (index, weights) in self.weights.chunks_exact_mut(KEYS / 2).enumerate().take(tile.len()) {
+                let scores = &self.scores[index * self.stride + at + 2 * first..][..2 * pairs];
+                let weights = weights.as_mut_ptr().cast::<T>();
+                for (index, scores) in scores.chunks(n).enumerate() {
+                    // SAFETY: there is room for the weights of a block; two of them, 16 bits each, are an element.
+                    unsafe {
+                        let (lanes, to) = (<T::Real as Real>::lanes(cpu), weights.add(index * n));
+                        if scores.len() == n {
+                            T::store(cpu, to, lanes.load(scores.as_ptr()));
+                        } else {
+                            let vector = lanes.load_first(scores.as_ptr(), scores.len());
+                            T::store_first(cpu, to, scores.len(), vector);
+                        }
+                    }
+                }
+            }
+            cpu.run_dots(Product {
+                shape: Shape { depth: pairs, a_row: KEYS / 2, ..shape },
+                a: &self.weights,
+                b: &block.values[first * width..],
+                out: &mut self.output[tile.start * width..],
+                finish: Onto(factors),
+            });
+            return;
+        }
         if block.is_finite {
             cpu.run(Product {
                 shape,
@@ -354,7 +455,13 @@ impl<'a, T: Element> Work<'a, T> {
             let takes_part = &self.takes_part[index * self.stride..][columns.clone()];
             let mut begin = 0;
             for run in takes_part.chunk_by(|a, b| a == b) {
-                if run[0] {
+                if run[0] && self.pairs {
+                    for key in keys.start + begin..keys.start + begin + run.len() {
+                        let weight = self.scores[index * self.stride + at + key];
+                        let values = &block.values[key / 2 * width..][..width];
+                        add_half(weight, values, key % 2 == 1, output);
+                    }
+                } else if run[0] {
                     let shape = Shape { rows: 1, depth: run.len(), ..shape };
                     cpu.run(Product {
                         shape,
@@ -367,6 +474,17 @@ impl<'a, T: Element> Work<'a, T> {
                 begin += run.len();
             }
         }
+    }
+}
+
+/// Adds one of each pair of bfloat16, the upper or the lower one, weighted.
+#[inline(always)]
+fn add_half<R: Real>(weight: R, pairs: &[R], upper: bool, output: &mut [R]) {
+    for (sum, pair) in output.iter_mut().zip(pairs) {
+        // SAFETY: what holds pairs is float32.
+        let bits = unsafe { (&raw const *pair).cast::<u32>().read() };
+        let value = f32::from_bits(if upper { bits & 0xffff_0000 } else { bits << 16 });
+        *sum = *sum + weight * R::from_f64(value.into());
     }
 }
 
