@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::item::{Blocks, Call, Combine, Item, Output, Partial, Span};
 use super::pack::{Block, KEYS};
-use super::{Attention, Problem};
+use super::{Attention, Mask, Problem};
 use crate::Result;
 use crate::arch::{Cpu, Element, Level, Task};
 use crate::parallel;
@@ -45,8 +45,13 @@ impl<T: Element> Attention<'_, T> {
         for input in [query, key, value] {
             out.check_overlap("out", input, false)?;
         }
-        if let Some(super::Mask::Float(mask)) = &self.mask {
-            out.check_overlap("out", mask, false)?;
+        match &self.mask {
+            Some(Mask::Bool(mask)) => out.check_overlap("out", mask, false)?,
+            Some(Mask::Float(mask)) => out.check_overlap("out", mask, false)?,
+            None => {}
+        }
+        if let Some(sinks) = &self.sinks {
+            out.check_overlap("out", sinks, false)?;
         }
         if out.layout().is_empty() {
             return Ok(());
