@@ -58,12 +58,36 @@ def test_a_wrong_number_in_the_environment_is_named(threads):
     assert threads in finished.stderr
 
 
-def test_a_wrong_number_is_refused():
-    before = _kernels.num_threads()
-    for threads in (0, 1025):
-        with pytest.raises(zerocost.RangeError, match="num_threads"):
-            _kernels.set_num_threads(threads)
-    assert _kernels.num_threads() == before
+@pytest.mark.parametrize(
+    ("threads", "error", "allowed"),
+    [
+        (0, zerocost.RangeError, "1 to 1024"),
+        (-1, zerocost.RangeError, "1 to 1024"),
+        (1025, zerocost.RangeError, "1 to 1024"),
+        (2**70, zerocost.RangeError, "1 to 1024"),
+        (-(2**70), zerocost.RangeError, "1 to 1024"),
+        (1.5, zerocost.DatatypeError, "a whole number"),
+        ("2", zerocost.DatatypeError, "a whole number"),
+        (True, zerocost.DatatypeError, "a whole number"),
+        (None, zerocost.DatatypeError, "a whole number"),
+    ],
+)
+def test_a_wrong_number_is_refused(threads, error, allowed):
+    before = zerocost.num_threads()
+    with pytest.raises(error) as raised:
+        zerocost.set_num_threads(threads)
+    assert str(raised.value).startswith(f"num_threads: {threads!r} was given, {allowed}")
+    assert raised.value.argument == "num_threads"
+    assert zerocost.num_threads() == before
+
+
+def test_numbers_of_numpy_are_numbers():
+    before = zerocost.num_threads()
+    try:
+        zerocost.set_num_threads(np.int16(3))
+        assert zerocost.num_threads() == 3
+    finally:
+        zerocost.set_num_threads(before)
 
 
 def test_an_unknown_cpu_level_is_named():
