@@ -176,6 +176,41 @@ def test_one_thread_makes_no_helpers():
     assert answer(code, ZEROCOST_NUM_THREADS="1") == "0"
 
 
+def test_small_calls_never_come_to_the_pool():
+    code = f"""
+        import os
+        def helpers():
+            names = [open(f"/proc/self/task/{{task}}/comm").read() for task in os.listdir("/proc/self/task")]
+            return sum(name.startswith("zerocost") for name in names)
+
+        registry = zerocost.default_registry()
+        sparse, slide, attend, split, stages = (
+            registry[name].implementation.execute
+            for name in ("sparse_attention", "sliding_window_attention", "scaled_dot_product_attention",
+                         "tensor_parallel", "pipeline_parallel")
+        )
+        small = numpy.eye(3, dtype=numpy.float32)
+        context = zerocost.ExecutionContext("any", "attention", "zero_cost", {{}})
+        for normalization in ("none", "softmax", "sum"):
+            for options in ({{}}, {{"is_causal": True}}, {{"out": numpy.empty_like(small)}}):
+                options |= {{"attention_matrix": small, "normalization": normalization}}
+                sparse(options, context)
+                slide(options, context)
+        for options in ({{}}, {{"is_causal": True}}, {{"window_size": 1}}, {{"sparsity_ratio": 0.5}}):
+            for query in (small, small[:1]):
+                attend({{"query": query, "key": small, "value": small}} | options, context)
+        for options in ({{}}, {{"weight": small}}, {{"weight": small, "mode": "row"}}):
+            split({{"tensor": small}} | options, context)
+        stages({{"tensor": small}}, context)
+        _kernels.Linear(small, small[0])(small, "gelu")
+        _kernels.layer_norm(small, small, small[0], small[0], 1e-5)
+        print(helpers())
+        sparse({{"attention_matrix": {LARGE}}}, context)
+        print(helpers())
+    """
+    assert answer(code, ZEROCOST_NUM_THREADS="4").split() == ["0", "3"]
+
+
 def test_the_number_of_threads_changes_no_bit():
     matrix = np.random.default_rng(3).standard_normal((300, 700), dtype=np.float32)
     registry = zerocost.default_registry()
