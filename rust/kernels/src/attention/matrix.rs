@@ -226,10 +226,8 @@ impl<T: Element> Work<'_, T> {
     fn run(&self, level: Level) {
         let rows = self.leading.count() * self.from_layout.rows;
         let entries = self.entries_of_a_row();
-        let piece = (PIECE_ENTRIES / entries).next_multiple_of(GATHERED_ROWS).max(GATHERED_ROWS);
         let parallel = entries.saturating_mul(rows) >= PARALLEL_ENTRIES;
-        // So few rows are spread one by one.
-        let piece = if parallel { piece.min(rows.div_ceil(PIECES)) } else { rows };
+        let piece = if parallel { rows_of_a_piece(rows, entries) } else { rows };
         parallel::for_each_with(rows.div_ceil(piece), parallel, Scratch::default, |scratch, index| {
             let first = index * piece;
             level.run(Piece { work: self, scratch, first, last: (first + piece).min(rows) });
@@ -245,6 +243,13 @@ impl<T: Element> Work<'_, T> {
 
 /// Into at least how many pieces parallel work is cut, if it has as many rows.
 const PIECES: usize = 64;
+
+/// How many of `rows` rows one piece of parallel work has, if each costs as much as `entries` entries.
+fn rows_of_a_piece(rows: usize, entries: usize) -> usize {
+    let piece = (PIECE_ENTRIES / entries).next_multiple_of(GATHERED_ROWS).max(GATHERED_ROWS);
+    // So few rows are spread one by one.
+    piece.min(rows.div_ceil(PIECES))
+}
 
 /// A run of rows.
 struct Piece<'a, T: Element> {
@@ -363,5 +368,7 @@ fn walk(
     }
 }
 
+#[cfg(test)]
+mod huge;
 #[cfg(test)]
 mod tests;
