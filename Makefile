@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help dev format lint test bench demo clean
+.PHONY: help dev format lint test neon bench demo clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,22 @@ test: dev ## cargo test and pytest
 	cargo test --quiet
 	$(BIN)/python -m pytest --ignore=tests/engine
 	$(BIN)/python -m pytest tests/engine # by itself: what Ray leaves to the garbage collector is no other test's failure
+
+# Debian: qemu-user, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross. Optimised less than elsewhere: it is compiled for one
+# run. The one test that is left out multiplies large matrices, which takes qemu ten times as long as all the others.
+ARM := aarch64-unknown-linux-gnu
+
+neon: ## the kernels' tests on the NEON level, run by qemu on any machine
+	@skip() { echo "NEON IS NOT TESTED: $$1"; exit 0; }; \
+	for tool in rustup qemu-aarch64 aarch64-linux-gnu-gcc; do \
+		command -v $$tool >/dev/null || skip "there is no $$tool"; \
+	done; \
+	timeout 180 rustup target add $(ARM) || skip "rustup cannot get the target $(ARM)"; \
+	export CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_TEST_DEBUG=0 CARGO_INCREMENTAL=0 PROPTEST_CASES=8; \
+	export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc; \
+	export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu'; \
+	cargo test --quiet -p zerocost-kernels --lib --target $(ARM) -- \
+		--skip more_than_one_tile_and_more_than_one_block_of_depth
 
 bench: dev ## criterion, then the side-by-side runs against other libraries
 	cargo bench

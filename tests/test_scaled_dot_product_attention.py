@@ -293,9 +293,11 @@ def test_out_that_cannot_be_written_to_is_refused():
         with pytest.raises(error) as raised:
             attention(query, key, value, out=out)
         assert raised.value.argument == "out"
-    mask = normals(2, 4, 4, seed=5)
-    with pytest.raises(zerocost.OverlapError):
-        attention(query, key, value[..., :4], attn_mask=mask, out=mask)
+    out = normals(2, 4, 4, seed=5)
+    for options in ({"attn_mask": out}, {"attn_mask": out.view(bool)[0, :, :4]}, {"sinks": out[:, 3, 1]}):
+        with pytest.raises(zerocost.OverlapError) as raised:
+            attention(query, key, value[..., :4], out=out, **options)
+        assert raised.value.argument == "out"
 
 
 @pytest.mark.parametrize(

@@ -58,12 +58,36 @@ def test_a_wrong_number_in_the_environment_is_named(threads):
     assert threads in finished.stderr
 
 
-def test_a_wrong_number_is_refused():
-    before = _kernels.num_threads()
-    for threads in (0, 1025):
-        with pytest.raises(zerocost.RangeError, match="num_threads"):
-            _kernels.set_num_threads(threads)
-    assert _kernels.num_threads() == before
+@pytest.mark.parametrize(
+    ("threads", "error", "allowed"),
+    [
+        (0, zerocost.RangeError, "1 to 1024"),
+        (-1, zerocost.RangeError, "1 to 1024"),
+        (1025, zerocost.RangeError, "1 to 1024"),
+        (2**70, zerocost.RangeError, "1 to 1024"),
+        (-(2**70), zerocost.RangeError, "1 to 1024"),
+        (1.5, zerocost.DatatypeError, "a whole number"),
+        ("2", zerocost.DatatypeError, "a whole number"),
+        (True, zerocost.DatatypeError, "a whole number"),
+        (None, zerocost.DatatypeError, "a whole number"),
+    ],
+)
+def test_a_wrong_number_is_refused(threads, error, allowed):
+    before = zerocost.num_threads()
+    with pytest.raises(error) as raised:
+        zerocost.set_num_threads(threads)
+    assert str(raised.value).startswith(f"num_threads: {threads!r} was given, {allowed}")
+    assert raised.value.argument == "num_threads"
+    assert zerocost.num_threads() == before
+
+
+def test_numbers_of_numpy_are_numbers():
+    before = zerocost.num_threads()
+    try:
+        zerocost.set_num_threads(np.int16(3))
+        assert zerocost.num_threads() == 3
+    finally:
+        zerocost.set_num_threads(before)
 
 
 def test_an_unknown_cpu_level_is_named():
@@ -150,6 +174,41 @@ def test_one_thread_makes_no_helpers():
         print(sum(name.startswith("zerocost") for name in names))
     """
     assert answer(code, ZEROCOST_NUM_THREADS="1") == "0"
+
+
+def test_small_calls_never_come_to_the_pool():
+    code = f"""
+        import os
+        def helpers():
+            names = [open(f"/proc/self/task/{{task}}/comm").read() for task in os.listdir("/proc/self/task")]
+            return sum(name.startswith("zerocost") for name in names)
+
+        registry = zerocost.default_registry()
+        sparse, slide, attend, split, stages = (
+            registry[name].implementation.execute
+            for name in ("sparse_attention", "sliding_window_attention", "scaled_dot_product_attention",
+                         "tensor_parallel", "pipeline_parallel")
+        )
+        small = numpy.eye(3, dtype=numpy.float32)
+        context = zerocost.ExecutionContext("any", "attention", "zero_cost", {{}})
+        for normalization in ("none", "softmax", "sum"):
+            for options in ({{}}, {{"is_causal": True}}, {{"out": numpy.empty_like(small)}}):
+                options |= {{"attention_matrix": small, "normalization": normalization}}
+                sparse(options, context)
+                slide(options, context)
+        for options in ({{}}, {{"is_causal": True}}, {{"window_size": 1}}, {{"sparsity_ratio": 0.5}}):
+            for query in (small, small[:1]):
+                attend({{"query": query, "key": small, "value": small}} | options, context)
+        for options in ({{}}, {{"weight": small}}, {{"weight": small, "mode": "row"}}):
+            split({{"tensor": small}} | options, context)
+        stages({{"tensor": small}}, context)
+        _kernels.Linear(small, small[0])(small, "gelu")
+        _kernels.layer_norm(small, small, small[0], small[0], 1e-5)
+        print(helpers())
+        sparse({{"attention_matrix": {LARGE}}}, context)
+        print(helpers())
+    """
+    assert answer(code, ZEROCOST_NUM_THREADS="4").split() == ["0", "3"]
 
 
 def test_the_number_of_threads_changes_no_bit():

@@ -24,6 +24,7 @@ from zerocost._kernels import cpu_level
 PEERS = [
     "numpy",
     "numba",
+    "onnx",
     "onnxruntime",
     "jax",
     "torch",
@@ -39,7 +40,7 @@ PEERS = [
 def main() -> int:
     """Runs the comparisons and prints one table."""
     modules = [info.name for info in pkgutil.iter_modules(benches.peers.__path__) if not info.ispkg]
-    names = sorted(name for name in modules if name not in ("__main__", "measure"))
+    names = sorted(name for name in modules if name not in ("__main__", "measure", "sessions"))
     parser = argparse.ArgumentParser(prog="python -m benches.peers", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(names)}; all by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the rows here")
@@ -88,7 +89,7 @@ def _print(rows: list[Row], machine: dict[str, object]) -> None:
             row.work,
             _amount(row.ours, row.unit),
             row.peer,
-            _amount(row.theirs, row.unit) if row.theirs is not None else "not installed" if row.peer else "",
+            _amount(row.theirs, row.unit) if row.theirs is not None else row.missing if row.peer else "",
             "" if row.ratio is None else f"{row.ratio:.2f} ×",
             row.limit,
             "" if row.share is None else f"{row.share:.0%}",

@@ -4,11 +4,16 @@ use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
 use zerocost_kernels::attention::{Align, Normalization, WindowSize};
+use zerocost_kernels::parallel;
 
 use crate::error::{DatatypeError, KernelError};
 
+fn given(value: &Bound<'_, PyAny>) -> String {
+    value.repr().map_or_else(|_| value.get_type().to_string(), |repr| repr.to_string())
+}
+
 fn wrong(value: &Bound<'_, PyAny>, argument: &'static str, needed: &str) -> PyErr {
-    let given = value.repr().map_or_else(|_| value.get_type().to_string(), |repr| repr.to_string());
+    let given = given(value);
     DatatypeError::new_err((format!("{argument}: {given} was given, {needed} is needed"), argument))
 }
 
@@ -18,6 +23,20 @@ pub fn number(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<f64>
         return Err(wrong(value, argument, "a number"));
     }
     value.extract().map_err(|_| wrong(value, argument, "a number"))
+}
+
+/// How many threads to use.
+pub fn num_threads(value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    const ARGUMENT: &str = "num_threads";
+    if value.is_instance_of::<PyBool>() {
+        return Err(wrong(value, ARGUMENT, "a whole number"));
+    }
+    value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            return KernelError::from(parallel::out_of_range(ARGUMENT, given(value))).into();
+        }
+        wrong(value, ARGUMENT, "a whole number")
+    })
 }
 
 /// True or False, of Python or of NumPy.
@@ -51,8 +70,7 @@ fn keys(value: &Bound<'_, PyAny>, window_size: &Bound<'_, PyAny>) -> PyResult<Op
             if value.gt(0)? {
                 return Ok(Some(i64::MAX));
             }
-            let given = window_size.repr().map_or_else(|_| "a negative number".to_owned(), |repr| repr.to_string());
-            Err(KernelError::from(WindowSize::out_of_range(given)).into())
+            Err(KernelError::from(WindowSize::out_of_range(given(window_size))).into())
         }
         Err(_) => Ok(None),
     }

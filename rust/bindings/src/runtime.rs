@@ -5,6 +5,7 @@ use zerocost_kernels::arch::Level;
 use zerocost_kernels::parallel;
 
 use crate::error::{KernelError, detached};
+use crate::options;
 
 /// How many threads kernels use.
 #[pyfunction]
@@ -14,8 +15,9 @@ fn num_threads() -> usize {
 
 /// Sets how many threads kernels use from now on; 1 keeps everything on the calling thread.
 #[pyfunction]
-fn set_num_threads(num_threads: usize) -> Result<(), KernelError> {
-    Ok(parallel::set_num_threads(num_threads)?)
+fn set_num_threads(num_threads: &Bound<'_, PyAny>) -> PyResult<()> {
+    let num_threads = options::num_threads(num_threads)?;
+    Ok(parallel::set_num_threads(num_threads).map_err(KernelError::from)?)
 }
 
 /// The CPU level in use: "scalar", "avx2", "avx512" or "neon".

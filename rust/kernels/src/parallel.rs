@@ -61,13 +61,15 @@ pub fn set_num_threads(threads: usize) -> Result<()> {
 }
 
 fn choose(argument: &'static str, given: &str, threads: Option<usize>) -> Result<()> {
-    let threads = threads.filter(|threads| (1..=MOST).contains(threads)).ok_or_else(|| Error::Range {
-        argument,
-        given: given.to_owned(),
-        allowed: "1 to 1024",
-    })?;
+    let threads = threads.filter(|threads| (1..=MOST).contains(threads));
+    let threads = threads.ok_or_else(|| out_of_range(argument, given.to_owned()))?;
     CHOSEN.store(threads, Ordering::Relaxed);
     Ok(())
+}
+
+/// The error for a number of threads that is not allowed.
+pub fn out_of_range(argument: &'static str, given: String) -> Error {
+    Error::Range { argument, given, allowed: "1 to 1024" }
 }
 
 /// Says that this process is one of several that share the machine: unless it is told otherwise it stays on one thread.

@@ -234,20 +234,21 @@ impl<'a, T> ViewMut<'a, T> {
     }
 
     /// Refuses an output that may overlap an input, unless it is exactly the same elements in the same order (`out=`
-    /// may be the input itself where a kernel reads a row before it writes it). Only the ranges in memory are
-    /// compared: elements that interleave without meeting are refused too.
-    pub fn check_overlap(&self, argument: &'static str, input: &View<'_, T>, same_is_fine: bool) -> Result<()> {
+    /// may be the input itself where a kernel reads a row before it writes it). The input may have elements of another
+    /// type. Only the ranges in memory are compared: elements that interleave without meeting are refused too.
+    pub fn check_overlap<U>(&self, argument: &'static str, input: &View<'_, U>, same_is_fine: bool) -> Result<()> {
+        fn range<E>(data: *const E, layout: &Layout) -> (usize, usize) {
+            let (low, high) = layout.bounds();
+            (data.wrapping_offset(low) as usize, data.wrapping_offset(high + 1) as usize)
+        }
         if self.layout.is_empty() || input.layout.is_empty() {
             return Ok(());
         }
-        if same_is_fine && std::ptr::eq(self.data, input.data) && self.layout == input.layout {
+        let same = std::ptr::eq(self.data.cast(), input.data) && self.layout == input.layout;
+        if same_is_fine && same && size_of::<T>() == size_of::<U>() {
             return Ok(());
         }
-        let range = |data: *const T, layout: &Layout| {
-            let (low, high) = layout.bounds();
-            (data.wrapping_offset(low) as usize, data.wrapping_offset(high + 1) as usize)
-        };
-        let (a, b) = (range(self.data, &self.layout), range(input.data, &input.layout));
+        let (a, b) = (range(self.data.cast_const(), &self.layout), range(input.data, &input.layout));
         if a.0 < b.1 && b.0 < a.1 {
             return Err(Error::Overlap { argument, problem: "it may overlap an input without being that input" });
         }

@@ -241,10 +241,8 @@ unsafe impl<T: Sync> Sync for Work<'_, T> {}
 impl<T: Element> Work<'_, T> {
     fn run(&self, level: Level) {
         let rows = self.leading.count() * self.from_layout.rows;
-        let piece = (PIECE_WORK / self.of_a_row).next_multiple_of(GATHERED_ROWS).max(GATHERED_ROWS);
         let parallel = self.of_a_row.saturating_mul(rows) >= PARALLEL_WORK;
-        // So few rows are spread one by one.
-        let piece = if parallel { piece.min(rows.div_ceil(PIECES)) } else { rows };
+        let piece = if parallel { rows_of_a_piece(rows, self.of_a_row) } else { rows };
         parallel::for_each_with(rows.div_ceil(piece), parallel, Scratch::default, |scratch, index| {
             let first = index * piece;
             level.run(Piece { work: self, scratch, first, last: (first + piece).min(rows) });
@@ -254,6 +252,13 @@ impl<T: Element> Work<'_, T> {
 
 /// Into at least how many pieces parallel work is cut, if it has as many rows.
 const PIECES: usize = 64;
+
+/// How many of `rows` rows one piece of parallel work has, if each costs `work`.
+fn rows_of_a_piece(rows: usize, work: usize) -> usize {
+    let piece = (PIECE_WORK / work).next_multiple_of(GATHERED_ROWS).max(GATHERED_ROWS);
+    // So few rows are spread one by one.
+    piece.min(rows.div_ceil(PIECES))
+}
 
 /// A run of rows.
 struct Piece<'a, T: Element> {
@@ -372,5 +377,7 @@ fn walk(
     }
 }
 
+#[cfg(test)]
+mod huge;
 #[cfg(test)]
 mod tests;

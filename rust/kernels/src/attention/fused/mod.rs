@@ -11,6 +11,8 @@ mod shape;
 #[cfg(test)]
 mod tests;
 mod tile;
+#[cfg(test)]
+mod visits;
 
 use crate::arch::{Element, Level};
 use crate::attention::{Align, Band, Window, kept};

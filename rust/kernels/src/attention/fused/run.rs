@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use super::item::{Blocks, Call, Combine, Item, Output, Partial, Span};
 use super::pack::{Block, KEYS};
 use super::product::ROWS;
-use super::{Attention, Problem};
+use super::{Attention, Mask, Problem};
 use crate::Result;
 use crate::arch::{Cpu, Element, Level, Task};
 use crate::parallel;
@@ -47,8 +47,13 @@ impl<T: Element> Attention<'_, T> {
         for input in [query, key, value] {
             out.check_overlap("out", input, false)?;
         }
-        if let Some(super::Mask::Float(mask)) = &self.mask {
-            out.check_overlap("out", mask, false)?;
+        match &self.mask {
+            Some(Mask::Bool(mask)) => out.check_overlap("out", mask, false)?,
+            Some(Mask::Float(mask)) => out.check_overlap("out", mask, false)?,
+            None => {}
+        }
+        if let Some(sinks) = &self.sinks {
+            out.check_overlap("out", sinks, false)?;
         }
         if out.layout().is_empty() {
             return Ok(());
@@ -66,7 +71,7 @@ impl<T: Element> Attention<'_, T> {
             parallel: work(problem, keys.len()) >= SERIAL,
         };
         let few = if checked.keep.is_none() { FEW_ROWS } else { ROWS };
-        if problem.group() * problem.n_q <= few {
+        if problem.group().saturating_mul(problem.n_q) <= few {
             cut.keys()
         } else {
             cut.queries()
@@ -79,6 +84,18 @@ impl<T: Element> Attention<'_, T> {
 fn work(problem: &Problem, keys: usize) -> usize {
     let rows = problem.batches().saturating_mul(problem.h_q).saturating_mul(problem.n_q);
     rows.saturating_mul(keys).saturating_mul(problem.d + problem.d_v)
+}
+
+/// For few rows, about `pieces` items in all: how many keys one has, and how many they are for each of `heads`.
+fn runs(keys: usize, heads: usize, pieces: usize) -> (usize, usize) {
+    let run = keys.div_ceil(pieces.div_ceil(heads)).max(FEWEST_KEYS).next_multiple_of(KEYS);
+    (run, keys.div_ceil(run).max(1))
+}
+
+/// For many rows: of how many heads the packed keys and values, `columns` together, are in memory at the same time.
+fn heads_at_once(blocks: usize, columns: usize, item_size: usize) -> usize {
+    let bytes = blocks.saturating_mul(KEYS).saturating_mul(columns).saturating_mul(item_size);
+    (PACKED / bytes.max(1)).max(1)
 }
 
 /// A call that is about to be cut.
@@ -106,9 +123,9 @@ impl<T: Element> Cut<'_, T> {
     /// For few rows: an item is all rows of a head of key and value against a run of keys.
     fn keys(&self) {
         let heads = self.heads();
-        let pieces = if self.call.checked.keep.is_some() { 1 } else { PIECES.div_ceil(heads) };
-        let run = self.keys.len().div_ceil(pieces).max(FEWEST_KEYS).next_multiple_of(KEYS);
-        let runs = self.keys.len().div_ceil(run).max(1);
+        // The largest scores of a row are known when all of them are.
+        let pieces = if self.call.checked.keep.is_some() { 1 } else { PIECES };
+        let (run, runs) = runs(self.keys.len(), heads, pieces);
         let keys = |index: usize| {
             let start = self.keys.start + index * run;
             start..(start + run).min(self.keys.end)
@@ -140,8 +157,7 @@ impl<T: Element> Cut<'_, T> {
     fn queries(&self) {
         let problem = &self.call.checked.problem;
         let blocks = self.keys.len().div_ceil(KEYS);
-        let one = blocks * KEYS * (problem.d + problem.d_v) * size_of::<T::Real>();
-        let heads = (PACKED / one.max(1)).clamp(1, self.heads());
+        let heads = heads_at_once(blocks, problem.d + problem.d_v, size_of::<T::Real>()).min(self.heads());
         let packed: Vec<RwLock<Block<T::Real>>> = (0..heads * blocks)
             .map(|_| {
                 RwLock::new(self.level.run(Make {
@@ -152,7 +168,7 @@ impl<T: Element> Cut<'_, T> {
                 }))
             })
             .collect();
-        let all = self.heads() * problem.group() * problem.n_q;
+        let all = self.heads().saturating_mul(problem.group()).saturating_mul(problem.n_q);
         let most = all.div_ceil(PIECES).clamp(*QUERIES.start(), *QUERIES.end());
         let items = problem.n_q.div_ceil(most);
         let queries = problem.n_q.div_ceil(items).next_multiple_of(ROWS);
@@ -214,5 +230,40 @@ impl<T: Element> Task for Pack<'_, T> {
         let count = KEYS.min(self.call.checked.problem.n_k - self.start);
         // SAFETY: these rows are below n_k, and the block was made for this problem.
         unsafe { self.block.pack(cpu, (&keys, &values), self.start, count) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::Layout;
+
+    #[test]
+    fn more_than_2_to_the_32_keys_are_cut_into_runs_that_cover_them_once() {
+        let keys = (1usize << 33) + 5;
+        for heads in [1, 3, 64, 1 << 20] {
+            let (run, count) = runs(keys, heads, PIECES);
+            assert_eq!(run % KEYS, 0);
+            assert!((count - 1) * run < keys && keys <= count * run);
+            assert!(count <= PIECES && count * heads >= PIECES.min(heads));
+        }
+        assert_eq!(runs(0, 8, PIECES), (FEWEST_KEYS, 1));
+        assert_eq!(runs(usize::MAX >> 1, 1, PIECES).1, PIECES);
+    }
+
+    #[test]
+    fn packed_keys_of_more_than_2_to_the_32_are_those_of_one_head() {
+        assert_eq!(heads_at_once(1 << 26, 128, 4), 1);
+        assert_eq!(heads_at_once(1 << 56, 1 << 40, 8), 1);
+        assert_eq!(heads_at_once(1, 128, 4), PACKED / (KEYS * 128 * 4));
+        assert_eq!(heads_at_once(0, 0, 4), PACKED);
+    }
+
+    #[test]
+    fn work_beyond_what_a_number_can_count_is_as_much_as_can_be() {
+        let layout = |n: usize| Layout::new("a", &[1 << 20, n, 64], &[0, 0, 0], 4).unwrap();
+        let problem = Problem::new(&layout(1 << 33), &layout(1 << 33), &layout(1 << 33)).unwrap();
+        assert_eq!(work(&problem, 1 << 33), usize::MAX);
+        assert_eq!(problem.group().saturating_mul(problem.n_q), 1 << 33);
     }
 }

@@ -198,6 +198,13 @@ mod tests {
     }
 
     #[test]
+    fn matrices_beyond_2_to_the_32_elements_are_found() {
+        let problem = problem(&[3, 8, 1 << 30, 8], &[3, 2, 1 << 33, 8], &[3, 2, 1 << 33, 8]).unwrap();
+        assert_eq!(problem.offset(&problem.query, 2, 7), (2 * 8 + 7) << 33);
+        assert_eq!(problem.offset(&problem.key, 2, 1), (2 * 2 + 1) << 36);
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_by_name() {
         let named = |result: Result<Problem>| match result.unwrap_err() {
             Error::Shape { argument, .. } | Error::Rank { argument, .. } => argument,

@@ -327,40 +327,6 @@ fn the_number_of_threads_changes_no_bit_and_large_outputs_are_written_past_the_c
 }
 
 #[test]
-fn only_the_band_is_read_and_of_a_zeroed_output_only_the_band_is_written() {
-    // 2^28 entries, of which the input has a handful in memory and the output a few megabytes: whatever is touched
-    // outside of the band is outside of the memory, or changes the canaries around the input.
-    let n = 1usize << 18;
-    let rows = 1usize << 10;
-    let memory: Vec<f32> = (0..4).map(|i| i as f32 + 1.0).collect();
-    // Entry (i, j) is at offset j - i: -2 to 1 in the band.
-    let layout = Layout::new("a", &[rows, n], &[-1, 1], 4).unwrap();
-    // SAFETY: the kernel reads the entries of the band only; that this is so is what the test is about.
-    let matrix = unsafe { View::from_raw(memory.as_ptr().add(2), layout) };
-    let options =
-        MatrixAttention { window_size: WindowSize::Pair(2, 1), align: Align::TopLeft, ..MatrixAttention::default() };
-    // Rows of the output are n apart, 1 GiB in all: zero pages that cost nothing until they are written.
-    let mut out: Vec<f32> = vec![0.0; rows * n];
-    for level in Level::available() {
-        let mut view = ViewMut::from_slice("out", &mut out, &[rows, n]).unwrap();
-        options.run(level, &matrix, &mut view, Before::Zeros).unwrap();
-        for query in [0, 1, 2, rows - 1] {
-            let band = &out[query * n + query.saturating_sub(2)..=query * n + query + 1];
-            assert_eq!(band, &memory[2usize.saturating_sub(query)..]);
-        }
-    }
-    if let Some(resident) = resident_bytes() {
-        assert!(resident < 512 << 20, "{resident} bytes are resident");
-    }
-}
-
-/// The memory of this process that is in use, where the system says so.
-fn resident_bytes() -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/statm").ok()?;
-    Some(status.split(' ').nth(1)?.parse::<usize>().ok()? * 4096)
-}
-
-#[test]
 fn what_does_not_fit_is_refused() {
     let entries = [0.0f32; 6];
     let matrix = View::from_slice("a", &entries, &[2, 3]).unwrap();
