@@ -125,7 +125,7 @@ def test_workers_answer_for_each_other_and_are_replaced():
         ]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        time.sleep(1.5)  # on a busy machine they take a while to be there
         process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join()

@@ -59,6 +59,12 @@ class _Server(uvicorn.Server):
     def _stop_listening(self) -> None:
         self.should_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes the connections that the kernel has accepted already, which closing would reset, and ends."""
+        for _ in range(2):
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, and says where: uvicorn does not for a socket that it was given."""
         self._loop = asyncio.get_running_loop()
