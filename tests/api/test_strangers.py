@@ -1,7 +1,7 @@
 """Exceptions of a stranger's artifact that a server must survive and answer."""
 
 import asyncio
-import builtins
+import concurrent.futures
 
 import numpy as np
 import pytest
@@ -9,12 +9,26 @@ import pytest
 from zerocost import Artifact, KernelPanic, _kernels, default_registry
 from zerocost.api.artifact_api import ArtifactRESTAPI
 
+KINDS = {
+    "StopIteration": StopIteration,
+    "StopAsyncIteration": StopAsyncIteration,
+    "SystemExit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "BaseException": BaseException,
+    "CancelledError": asyncio.CancelledError,
+    "CancelledError of a future": concurrent.futures.CancelledError,
+    "InvalidStateError": asyncio.InvalidStateError,
+    "TimeoutError": TimeoutError,
+    "LookupError": LookupError,
+}
+
 
 class Raises(Artifact):
     """Raises what it is asked to."""
 
     def execute(self, input_data, context):
-        raise getattr(builtins, input_data["kind"])("as asked")
+        raise KINDS[input_data["kind"]]("as asked")
 
     def get_schema(self):
         return {"properties": {"kind": {"type": "string"}}, "required": ["kind"], "x-outputs": {"y": {}}}
@@ -24,9 +38,6 @@ class Raises(Artifact):
 def strangers(registry):
     registry.register_artifact("raises", Raises(), "custom")
     return registry
-
-
-KINDS = ["StopIteration", "SystemExit", "LookupError"]
 
 
 @pytest.mark.timeout(30)
