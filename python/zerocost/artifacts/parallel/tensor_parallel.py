@@ -31,6 +31,7 @@ class TensorParallelArtifact(ParallelArtifact):
                 made here.
         """
         self._executor = executor
+        self.is_quick = executor is None and type(self) is TensorParallelArtifact
 
     def process_parallel(  # type: ignore[override]  # the declared parameters, where the base class takes any
         self,
