@@ -10,12 +10,17 @@ import orjson
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from zerocost.api.memory import take
+
 __all__ = ["Answer", "Endpoint", "Shortcuts", "json_answer"]
 
 Headers = list[tuple[bytes, bytes]]
 
 _PIECE = 1 << 20
 """Bytes that are handed to the server at a time, so that a slow reader holds no more than that in its buffer."""
+
+_SMALL = 64 << 10
+"""Bytes of an answer that may stay with the server; what is larger is sent when most of it has been fetched."""
 
 
 @dataclass
@@ -31,7 +36,7 @@ class Answer:
         length = sum(len(piece) for piece in self.body)
         headers = [*self.headers, (b"content-length", b"%d" % length)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        if len(self.body) == 1 and length <= _PIECE:
+        if len(self.body) == 1 and length <= _SMALL:
             await send({"type": "http.response.body", "body": self.body[0]})
             return
         for piece in self.body:
@@ -62,6 +67,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         answer = await self.function(scope, receive)
+        take(scope, sum(map(len, answer.body)))
         await answer.send(send)
 
 

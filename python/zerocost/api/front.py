@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from zerocost.api.answer import Answer
 from zerocost.api.body import ClientGone, drain
 from zerocost.api.guard import OPEN_PATHS, check_caller
+from zerocost.api.memory import Budget
 from zerocost.api.observations import Observations
 from zerocost.api.problems import problem_of
 from zerocost.api.settings import Settings
@@ -39,6 +40,7 @@ class Front:
         self.app = app
         self.settings = settings
         self.observations = observations
+        self.budget = Budget(settings.max_memory)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -48,6 +50,7 @@ class Front:
         request_id = _request_id(scope)
         scope["zerocost.request_id"] = request_id
         scope["zerocost.began"] = time.monotonic()
+        self.budget.open(scope)
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -97,6 +100,8 @@ class Front:
                     await answer.send(send_and_drain)
             except ClientGone:
                 return
+        finally:
+            self.budget.close(scope)
 
 
 def _request_id(scope: Scope) -> str:

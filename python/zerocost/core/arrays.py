@@ -6,6 +6,7 @@ shows them. Datatypes carry their Open Inference Protocol names (``"FP32"``, ``"
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.errors import DatatypeError, ShapeError
+from zerocost.errors import DatatypeError, LimitExceeded, ShapeError
 
 __all__ = [
     "DATATYPES",
@@ -23,6 +24,7 @@ __all__ = [
     "CopyCount",
     "as_floating",
     "as_tensor",
+    "check_size",
     "count_copy",
     "counting_copies",
     "datatype_of",
@@ -66,6 +68,22 @@ def datatype_of(dtype: np.dtype[Any]) -> str | None:
     if name is None and dtype.kind in "OSU":
         return "BYTES"
     return name
+
+
+def check_size(name: str, shape: Sequence[int], itemsize: int, max_elements: int) -> None:
+    """Raises LimitExceeded for a tensor that a caller announces and that cannot or may not be made.
+
+    Args:
+        name: the tensor's name.
+        shape: whole numbers from 0 up, of any size.
+        itemsize: bytes of an element.
+        max_elements: how many there may be, and how large each axis.
+    """
+    if math.prod(shape) > max_elements or any(axis > max_elements for axis in shape):
+        raise LimitExceeded(f"{name}: more than {max_elements} elements", name)
+    # An array has strides even where it has no elements: what they span must be countable too.
+    if math.prod(max(axis, 1) for axis in shape) * itemsize >= 1 << 63:
+        raise LimitExceeded(f"{name}: the axes are too long together", name)
 
 
 class CopyCount:

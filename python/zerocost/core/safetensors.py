@@ -16,10 +16,20 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from zerocost.core.arrays import datatype_of, dtype_of
+from zerocost._kernels import read_json
+from zerocost.core.arrays import check_size, datatype_of, dtype_of
 from zerocost.errors import DatatypeError, LimitExceeded, MalformedJSON, ShapeError
 
-__all__ = ["MEDIA_TYPE", "Slot", "aligned_empty", "grouped", "parse_header", "split_values", "to_pieces"]
+__all__ = [
+    "MEDIA_TYPE",
+    "Slot",
+    "aligned_empty",
+    "grouped",
+    "largest_header",
+    "parse_header",
+    "split_values",
+    "to_pieces",
+]
 
 MEDIA_TYPE = "application/vnd.safetensors"
 
@@ -33,6 +43,8 @@ _NAMES = {
 }
 _DATATYPES = {name: datatype for datatype, name in _NAMES.items()}
 _ALIGNMENT = 64
+_ENTRY_VALUES = 38
+"""JSON values of a tensor's entry: itself, its dtype, two lists, 32 axes and two offsets."""
 _ELEMENT = re.compile(r"(.+)\.(0|[1-9][0-9]*)")
 
 
@@ -107,24 +119,29 @@ def to_pieces(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> list[bytes 
     return [len(encoded).to_bytes(8, "little") + encoded, *pieces]
 
 
+def largest_header(max_parts: int) -> int:
+    """The bytes that a header of so many tensors may have, with the JSON string in its metadata."""
+    return (1 << 20) + 200 * max_parts
+
+
 def parse_header(text: bytes, max_elements: int, max_parts: int) -> tuple[list[Slot], str]:
     """The tensors in the order of their data, and the JSON string (``"{}"`` if there is none).
 
     Raises:
-        MalformedJSON: the header is no JSON object.
+        MalformedJSON: the header is no JSON object, or has a name twice.
         DatatypeError, ShapeError: an entry that is none, or data that is not end to end.
         LimitExceeded: more than a limit allows.
     """
     try:
-        header = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        header = None
+        header = read_json(text, max_depth=3, max_values=100 + _ENTRY_VALUES * max_parts)
+    except MalformedJSON as error:
+        raise MalformedJSON(f"the safetensors header: {error.message}") from None
     if not isinstance(header, dict):
         raise MalformedJSON("the safetensors header is no JSON object")
     metadata = header.pop("__metadata__", {})
-    json = metadata.get("json", "{}") if isinstance(metadata, dict) else None
-    if not isinstance(json, str):
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DatatypeError("the safetensors metadata must be text by name")
+    json = metadata.get("json", "{}")
     if len(header) > max_parts:
         raise LimitExceeded(f"{len(header)} tensors were given, {max_parts} are allowed")
     slots: list[tuple[int, int, Slot]] = []
@@ -146,9 +163,9 @@ def _slot(name: str, entry: Any, max_elements: int) -> tuple[int, int, Slot]:
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_sizes(shape) or len(shape) > 32 or not _are_sizes(offsets) or len(offsets) != 2:
         raise ShapeError(f"{name}: shape and data_offsets must be lists of whole numbers", name)
-    if math.prod(shape) > max_elements or any(axis > max_elements for axis in shape):
-        raise LimitExceeded(f"{name}: more than {max_elements} elements", name)
-    return offsets[0], offsets[1], Slot(name, dtype_of(_DATATYPES[dtype]), tuple(shape))
+    element = dtype_of(_DATATYPES[dtype])
+    check_size(name, shape, element.itemsize, max_elements)
+    return offsets[0], offsets[1], Slot(name, element, tuple(shape))
 
 
 def _are_sizes(value: Any) -> bool:
