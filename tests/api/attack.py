@@ -1,6 +1,7 @@
 """A real server process to attack, with its memory, and raw connections to it."""
 
 import contextlib
+import json
 import resource
 import socket
 import subprocess
@@ -21,6 +22,10 @@ protocol.HEAD_SECONDS = {head_seconds}
 protocol.UNREAD_SECONDS = {unread_seconds}
 server.serve(create_app(echo_registry(), Settings(**{settings!r})), port={port}, log_level="error")
 """
+
+
+BODY = json.dumps({"attention_matrix": [[1.0, 2.0], [3.0, 4.0]]}).encode()
+MIB = 1 << 20
 
 
 class Server:
@@ -95,6 +100,10 @@ def head(path="/artifacts/scale/execute", method="POST", host="localhost", **hea
         values = values if isinstance(values, list) else [values]
         lines += [f"{name.replace('_', '-')}: {value}" for value in values]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+FINE = head(content_length=len(BODY)) + BODY
+"""A request that is answered with 200."""
 
 
 @contextlib.contextmanager

@@ -16,31 +16,9 @@ import httpx2
 import numpy as np
 import pytest
 
-from api.attack import attacked, head, read_all, status
-
-MIB = 1 << 20
-BODY = json.dumps({"attention_matrix": [[1.0, 2.0], [3.0, 4.0]]}).encode()
-FINE = head(content_length=len(BODY)) + BODY
+from api.attack import BODY, FINE, MIB, attacked, head, read_all, status
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads memory from Linux's /proc")
-
-
-@pytest.fixture(scope="module")
-def small():
-    """A server that takes 1 MiB, waits a second for what is announced, and as long for a head."""
-    with attacked(head_seconds=1.0, max_body=MIB, request_timeout=1.0) as server:
-        assert status(server.send(FINE)) == 200
-        yield server
-
-
-@pytest.fixture
-def bounded(small):
-    """The server of :func:`small`; afterwards it answers, and has never held much more than before."""
-    small.forget_peak()
-    before = small.memory
-    yield small
-    assert status(small.send(FINE)) == 200
-    assert small.peak - before < 32 * MIB
 
 
 @pytest.mark.parametrize("path", ["/artifacts/scale/execute", "/v2/models/vector/infer"])

@@ -19,9 +19,6 @@ Headers = list[tuple[bytes, bytes]]
 _PIECE = 1 << 20
 """Bytes that are handed to the server at a time, so that a slow reader holds no more than that in its buffer."""
 
-_SMALL = 64 << 10
-"""Bytes of an answer that may stay with the server; what is larger is sent when most of it has been fetched."""
-
 
 @dataclass
 class Answer:
@@ -36,7 +33,7 @@ class Answer:
         length = sum(len(piece) for piece in self.body)
         headers = [*self.headers, (b"content-length", b"%d" % length)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        if len(self.body) == 1 and length <= _SMALL:
+        if len(self.body) == 1 and length <= _PIECE:
             await send({"type": "http.response.body", "body": self.body[0]})
             return
         for piece in self.body:

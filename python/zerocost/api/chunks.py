@@ -10,7 +10,7 @@ from typing import TypeVar
 from starlette.types import Message, Receive, Scope
 
 from zerocost.api.body import MORE, ClientGone, content_encoding, declared_length, inflater, too_large
-from zerocost.api.memory import take
+from zerocost.api.memory import check_room, take
 from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
 
@@ -63,8 +63,8 @@ class Chunks:
         """
         encoding = content_encoding(self._scope)
         declared = declared_length(self._scope)
-        if declared is not None and declared > self._settings.max_body:
-            raise too_large(self._settings)
+        if declared is not None:
+            expect(self._scope, declared, self._settings)
         self._inflate = inflater(encoding)
         self.length = declared if self._inflate is None else None
 
@@ -107,8 +107,8 @@ class Chunks:
 
     async def _next(self) -> memoryview | None:
         while not self._pending:
-            if self._is_unpacking:
-                chunk = await self._unpacked()
+            if self._inflate is not None and self._is_unpacking:
+                chunk = await self._unpacked(self._inflate)
             elif self._more:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
@@ -129,10 +129,8 @@ class Chunks:
             self._pending = memoryview(chunk)
         return self._pending
 
-    async def _unpacked(self) -> bytes:
+    async def _unpacked(self, inflate: zlib._Decompress) -> bytes:
         """The next slice of a compressed chunk, which may become a thousand times as large."""
-        inflate = self._inflate
-        assert inflate is not None
         try:
             data = inflate.decompress(self._packed, _SLICE)
         except zlib.error:
@@ -157,8 +155,8 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
         chunks.open()
         return await chunks.rest()
     declared = declared_length(scope)
-    if declared is not None and declared > settings.max_body:
-        raise too_large(settings)
+    if declared is not None:
+        expect(scope, declared, settings)
     pieces: list[bytes | bytearray] = []
     length = 0
     more = True
@@ -181,6 +179,13 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
             pieces.append(bytearray(chunk))
     # One chunk, as the server handed it over, or all of them copied once.
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def expect(scope: Scope, declared: int, settings: Settings) -> None:
+    """Raises Refused for a body of a length that cannot be taken (413), or not now (503)."""
+    if declared > settings.max_body:
+        raise too_large(settings)
+    check_room(scope, declared)
 
 
 async def aside(size: int, job: Callable[[], Result]) -> Result:
