@@ -64,6 +64,8 @@ class RemoteArtifact(Artifact):
         self.url = url.rstrip("/")
         self.name = name
         self._path = f"{self.url}/artifacts/{quote(name, safe='')}"
+        # Errors name the server, over a network too: without a password that the URL may hold.
+        self._shown = urlsplit(self.url)._replace(netloc=urlsplit(self.url).netloc.rpartition("@")[2]).geturl()
         self._timeout = timeout
         headers = {"accept-encoding": "identity"}
         if token is not None:
@@ -123,7 +125,7 @@ class RemoteArtifact(Artifact):
         for attempt in range(_ATTEMPTS):
             left = until - time.monotonic()
             if left <= 0:
-                raise DeadlineExceeded(f"{self.url}: the deadline passed before an answer came")
+                raise DeadlineExceeded(f"{self._shown}: the deadline passed before an answer came")
             sent = _Sent(pieces)
             try:
                 with self._client.stream(
@@ -141,13 +143,13 @@ class RemoteArtifact(Artifact):
                     if wait is None or attempt == _ATTEMPTS - 1 or wait > min(until - time.monotonic(), _LARGEST_WAIT):
                         raise self._error(response.status_code, content)
             except _WrongAnswer as error:
-                raise ServiceUnavailable(f"{self.url}: the answer is not a zerocost server's ({error})") from error
+                raise ServiceUnavailable(f"{self._shown}: the answer is not a zerocost server's ({error})") from error
             except (httpx2.TimeoutException, _TooLate) as error:
-                raise DeadlineExceeded(f"{self.url}: the deadline passed before an answer came") from error
+                raise DeadlineExceeded(f"{self._shown}: the deadline passed before an answer came") from error
             except (httpx2.ConnectError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
                 # A call may only be repeated if the server cannot have seen it.
                 if sent.begun or isinstance(error, httpx2.ReadError) or attempt == _ATTEMPTS - 1:
-                    raise ServiceUnavailable(f"{self.url}: the server does not answer ({error})") from error
+                    raise ServiceUnavailable(f"{self._shown}: the server does not answer ({error})") from error
                 wait = 0.05
             time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
@@ -157,7 +159,7 @@ class RemoteArtifact(Artifact):
             document = orjson.loads(content)
             code, detail = str(document["code"]), str(document["detail"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            return ServiceUnavailable(f"{self.url}: the answer {status} is not a zerocost server's")
+            return ServiceUnavailable(f"{self._shown}: the answer {status} is not a zerocost server's")
         kind = error_class(code)
         error: ZerocostError
         if issubclass(kind, InvalidInput):
@@ -170,10 +172,10 @@ class RemoteArtifact(Artifact):
                 detail, step=document.get("step"), artifact=document.get("artifact"), port=document.get("port")
             )
         elif kind is ZerocostError and status in (429, 502, 503):
-            error = ServiceUnavailable(f"{self.url}: {detail}")
+            error = ServiceUnavailable(f"{self._shown}: {detail}")
         else:
             error = kind(detail)
-        error.add_note(f"at {self._path}, request {document.get('request_id')}")
+        error.add_note(f"at {self._shown}, artifact {self.name}, request {document.get('request_id')}")
         return error
 
 

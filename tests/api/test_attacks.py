@@ -153,7 +153,9 @@ def test_decompression_bombs(bounded, encoding, extra):
     assert len(bomb) < MIB
     path = "/v2/models/vector/infer" if extra else "/artifacts/scale/execute"
     request = head(path, content_encoding=encoding, content_length=len(bomb), **extra)
-    assert status(bounded.send(request, bomb)) == 413
+    # Nine blanks are no JSON, whatever would follow.
+    expected = 400 if extra.get("inference_header_content_length") == 9 else 413
+    assert status(bounded.send(request, bomb)) == expected
 
 
 def test_a_bomb_in_a_bomb_is_one_encoding_too_many(bounded):

@@ -17,7 +17,7 @@ from zerocost.api.memory import Budget
 from zerocost.api.observations import Observations
 from zerocost.api.problems import problem_of
 from zerocost.api.settings import Settings
-from zerocost.api.watch import route_of
+from zerocost.api.watch import CLIENT_GONE, route_of
 
 __all__ = ["Front"]
 
@@ -73,7 +73,7 @@ class Front:
                 check_caller(scope, self.settings)
             await self.app(scope, receive, send_with_id)
         except ClientGone:
-            return
+            self._gone(scope)
         except Exception as error:
             if started:
                 logger.exception("request %s failed while its answer was being sent", request_id)
@@ -99,9 +99,16 @@ class Front:
                     answer.headers.append((b"connection", b"close"))
                     await answer.send(send_and_drain)
             except ClientGone:
-                return
+                self._gone(scope)
         finally:
             self.budget.close(scope)
+
+    def _gone(self, scope: Scope) -> None:
+        """Counts a request whose client went away before its answer."""
+        self.observations.answered(CLIENT_GONE)
+        stages = scope.get("zerocost.stages")
+        if stages is not None:
+            self.observations.finish(stages, time.monotonic() - scope["zerocost.began"], succeeded=False)
 
 
 def _request_id(scope: Scope) -> str:
