@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help dev format lint test bench demo clean
+.PHONY: help dev format lint test soak bench demo clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ test: dev ## cargo test and pytest
 	cargo test --quiet
 	$(BIN)/python -m pytest --ignore=tests/engine
 	$(BIN)/python -m pytest tests/engine # by itself: what Ray leaves to the garbage collector is no other test's failure
+
+soak: dev ## ten minutes of mixed valid and invalid load on a real server
+	ZEROCOST_LOAD_SECONDS=600 $(BIN)/python -m pytest -q -s tests/api/test_attacks.py -k mixed_load
 
 bench: dev ## criterion, then the side-by-side runs against other libraries
 	cargo bench

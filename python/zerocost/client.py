@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -149,7 +150,8 @@ class RemoteArtifact(Artifact):
             except (httpx2.ConnectError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
                 # A call may only be repeated if the server cannot have seen it.
                 if sent.begun or isinstance(error, httpx2.ReadError) or attempt == _ATTEMPTS - 1:
-                    raise ServiceUnavailable(f"{self._shown}: the server does not answer ({error})") from error
+                    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+                    raise ServiceUnavailable(f"{self._shown}: the server does not answer ({reason})") from error
                 wait = 0.05
             time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")

@@ -80,6 +80,13 @@ def test_a_head_that_comes_slowly(bounded):
         assert time.monotonic() - started < 8
 
 
+@pytest.mark.parametrize("filler", [b"x: y\r\n", b"y" * 6])
+def test_a_head_that_is_too_long(bounded, filler):
+    with bounded.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-filler: 1" + filler * 11_000)
+        assert status(read_all(connection)) == 431
+
+
 @pytest.mark.parametrize("start", [b"", b"x-filler: "])
 def test_a_head_that_never_ends(bounded, start):
     piece = b"y" * 4000 if start else b"x-filler: " + b"y" * 4000 + b"\r\n"
@@ -205,10 +212,12 @@ def test_names_that_mean_something_elsewhere(bounded, name, pattern):
     method = "GET" if "entries" in pattern else "POST"
     body = b"" if method == "GET" else b"{}"
     answer = bounded.send(head(pattern.format(name), method, content_length=len(body)), body)
-    assert status(answer) in (400, 404), answer[:300]
+    # A key of the memory may be any text of up to 1000 characters; what is none is an input that does not fit.
+    is_no_key = method == "GET" and (name == "%ff%fe" or len(name) > 10_000)
+    assert status(answer) == (422 if is_no_key else 404), answer[:300]
     assert b"x-injected" not in answer.partition(b"\r\n\r\n")[0]
     assert b"root:" not in answer
-    assert len(answer) < 4000
+    assert len(answer) < 8000
 
 
 def test_clients_that_do_not_read():
@@ -332,9 +341,13 @@ def mixed(random):
     )
 
 
+LOAD_SECONDS = float(os.environ.get("ZEROCOST_LOAD_SECONDS", "20"))
+
+
+@pytest.mark.timeout(LOAD_SECONDS + 120)
 def test_mixed_load():
-    """ZEROCOST_LOAD_SECONDS makes it longer: ten minutes for a release."""
-    seconds = float(os.environ.get("ZEROCOST_LOAD_SECONDS", "20"))
+    """``make soak`` makes it longer: ten minutes for a release."""
+    seconds = LOAD_SECONDS
     with attacked(request_timeout=30.0) as server:
         wrong, counts = [], []
         end = time.monotonic() + seconds

@@ -41,10 +41,10 @@ def tensor(datatype="FP64", **more):
 
 @pytest.mark.parametrize("datatype", ["FP64", "FP16", "BOOL", "BYTES"])
 @pytest.mark.parametrize(
-    "shape", [LONG, [*LONG[1:], 0], [0, *[2] * 31], [0, *[1 << 20] * 31]], ids=["front", "end", "fits", "32 axes"]
+    "shape", [LONG, [*LONG[1:], 0], [0, *[2] * 20], [0, *[1 << 20] * 31]], ids=["front", "end", "fits", "32 axes"]
 )
 def test_shapes_without_elements_that_no_array_has(server, datatype, shape):
-    expected = {200} if shape == [0, *[2] * 31] else {400, 413}
+    expected = {200} if shape == [0, *[2] * 20] else {400, 413}
     assert infer(server, {"inputs": [tensor(datatype, shape=shape, data=[])]}).status_code in expected
     text = json.dumps({"inputs": [tensor(datatype, shape=shape, parameters={"binary_data_size": 0})]})
     headers = {"inference-header-content-length": str(len(text))}

@@ -6,7 +6,8 @@ import concurrent.futures
 import numpy as np
 import pytest
 
-from zerocost import Artifact, KernelPanic, _kernels, default_registry
+from api.samples import Panics
+from zerocost import Artifact, KernelPanic, default_registry
 from zerocost.api.artifact_api import ArtifactRESTAPI
 
 KINDS = {
@@ -58,17 +59,6 @@ def test_it_is_answered_and_the_server_goes_on(serve, strangers, kind):
 def test_the_coroutine_answers_too(strangers, kind):
     answer = asyncio.run(asyncio.wait_for(ArtifactRESTAPI(strangers).execute_artifact("raises", {"kind": kind}), 10))
     assert set(answer) == {"error"}
-
-
-class Panics(Artifact):
-    """Calls a kernel that panics, on a thread of the pool."""
-
-    def execute(self, input_data, context):
-        _kernels._panic()
-        return {}
-
-    def get_schema(self):
-        return {"properties": {"x": {}}, "x-outputs": {"y": {}}}
 
 
 @pytest.mark.timeout(60)

@@ -77,13 +77,12 @@ def check_size(name: str, shape: Sequence[int], itemsize: int, max_elements: int
         name: the tensor's name.
         shape: whole numbers from 0 up, of any size.
         itemsize: bytes of an element.
-        max_elements: how many there may be, and how large each axis.
+        max_elements: how many there may be, each axis counting at least one.
     """
-    if math.prod(shape) > max_elements or any(axis > max_elements for axis in shape):
+    # An axis of 0 hides nothing: an array has strides where it has no elements, and written out it is that many lists.
+    span = math.prod(max(axis, 1) for axis in shape)
+    if span > max_elements or span * itemsize >= 1 << 63:
         raise LimitExceeded(f"{name}: more than {max_elements} elements", name)
-    # An array has strides even where it has no elements: what they span must be countable too.
-    if math.prod(max(axis, 1) for axis in shape) * itemsize >= 1 << 63:
-        raise LimitExceeded(f"{name}: the axes are too long together", name)
 
 
 class CopyCount:
