@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zerocost.api.answer import Answer
 from zerocost.api.body import ClientGone, drain
-from zerocost.api.guard import OPEN_PATHS, check_caller
+from zerocost.api.guard import OPEN_PATHS, check_caller, route_path
 from zerocost.api.memory import Budget
 from zerocost.api.observations import Observations
 from zerocost.api.problems import problem_of
@@ -69,7 +69,7 @@ class Front:
             await send(message)
 
         try:
-            if scope["path"] not in OPEN_PATHS:
+            if route_path(scope) not in OPEN_PATHS:
                 check_caller(scope, self.settings)
             await self.app(scope, receive, send_with_id)
         except ClientGone:
@@ -127,7 +127,8 @@ def _answer_of(error: Exception, request_id: str, scope: Scope) -> Answer:
             "request %s (%s %s) failed", request_id, seen["method"], seen["route"], exc_info=error, extra={"seen": seen}
         )
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-    if scope["path"] == "/v2" or scope["path"].startswith("/v2/"):
+    path = route_path(scope)
+    if path == "/v2" or path.startswith("/v2/"):
         status = 400 if status == 422 else status
         body = orjson.dumps({"error": document["detail"]})
         return Answer(status, [body], [(b"content-type", b"application/json"), *encoded])

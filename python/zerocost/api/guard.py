@@ -17,7 +17,15 @@ from starlette.types import Scope
 from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
 
-__all__ = ["OPEN_PATHS", "check_caller", "header", "is_administrator", "is_loopback", "refuse_several_workers"]
+__all__ = [
+    "OPEN_PATHS",
+    "check_caller",
+    "header",
+    "is_administrator",
+    "is_loopback",
+    "refuse_several_workers",
+    "route_path",
+]
 
 _HEADERS = "zerocost.headers"
 """Where the scope keeps the headers by name."""
@@ -45,12 +53,19 @@ def header(scope: Scope, name: bytes) -> str | None:
     return value.decode("latin-1")
 
 
+def route_path(scope: Scope) -> str:
+    """The path without the prefix under which another app may have mounted this one."""
+    path: str = scope["path"]
+    prefix = scope.get("root_path")
+    return path.removeprefix(prefix) if prefix else path
+
+
 def check_caller(scope: Scope, settings: Settings) -> None:
     """Raises Refused (401, 403) for a caller who may not call."""
     if not settings.auth:
         return
     if settings.has_token:
-        if scope["path"] in _PAGES:
+        if route_path(scope) in _PAGES:
             return
         _check_token(scope, (settings.token, settings.admin_token))
         return

@@ -220,29 +220,32 @@ class OpenInference:
         start = time.perf_counter()
         if length is None:
             body = await self.native.body(scope, receive)
+            if b'"timeout"' in body:
+                # It says how long the client waits, also for its turn: it must be known before.
+                request = await aside(len(body), lambda: InferenceRequest.from_json(body, spec.ports, self.settings))
         else:
             request = await self.native.overdue.watch(self._read_binary(scope, receive, spec, length))
         stages.add("read", start)
+        size = len(body) if length is None or request is None else request.binary_size
+        if request is not None and request.timeout is not None:
+            until = scope["zerocost.began"] + request.timeout
+            metadata["deadline"] = min(until, metadata.get("deadline", until))
 
         def compute() -> Answer:
             start = time.perf_counter()
             parsed = request or InferenceRequest.from_json(body, spec.ports, self.settings)
-            if parsed.binary_size and request is None:
+            if parsed.binary_size and length is None:
                 raise ShapeError("there are binary tensors, but no Inference-Header-Content-Length")
             parsed.take_bytes()
             inputs = inputs_of(parsed, spec.ports)
             start = stages.add("read", start)
-            if parsed.timeout is not None:
-                until = scope["zerocost.began"] + parsed.timeout
-                metadata["deadline"] = min(until, metadata.get("deadline", until))
-            stages.copied = 0 if request is None else request.binary_size
+            stages.copied = 0 if length is None else parsed.binary_size
             outputs = self.native.compute(spec, inputs, metadata, stages)
             start = stages.add("compute", start)
             answer = _answer(*render(outputs, parsed, spec.name, version_of(spec)), accepted)
             stages.add("write", start)
             return answer
 
-        size = len(body) if request is None else request.binary_size
         return await self.native.run(spec, compute, size, receive, metadata, stages)
 
     async def _read_binary(self, scope: Scope, receive: Receive, spec: ArtifactSpec, length: int) -> InferenceRequest:
