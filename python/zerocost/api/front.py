@@ -62,9 +62,11 @@ class Front:
                 headers.append(_NO_SNIFFING)
                 self.observations.answered(message["status"])
                 stages = scope.get("zerocost.stages")
-                if stages is not None:
+                duration = time.monotonic() - scope["zerocost.began"]
+                if stages is None:
+                    headers.append((b"server-timing", b"total;dur=%.3f" % (duration * 1000)))
+                else:
                     headers.append((b"server-timing", stages.header().encode()))
-                    duration = time.monotonic() - scope["zerocost.began"]
                     self.observations.finish(stages, duration, succeeded=message["status"] < 400)
             await send(message)
 
