@@ -83,7 +83,7 @@ def test_many_who_do_not_read():
             client = stack.enter_context(server.connect(receive_buffer=4096))
             client.sendall(request)
             statuses.append(status(client.recv(200)))
-        assert statuses == [200] * 4 + [503] * 8
+        assert statuses == [200] * 3 + [503] * 9
         assert server.peak - before < 128 * MIB
         assert status(server.send(FINE)) == 200
 

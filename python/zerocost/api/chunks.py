@@ -10,7 +10,7 @@ from typing import TypeVar
 from starlette.types import Message, Receive, Scope
 
 from zerocost.api.body import MORE, ClientGone, content_encoding, declared_length, inflater, too_large
-from zerocost.api.memory import check_room, take
+from zerocost.api.memory import SMALL, check_room, take
 from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
 
@@ -125,7 +125,7 @@ class Chunks:
             self._total += len(chunk)
             if self._total > self._settings.max_body:
                 raise too_large(self._settings)
-            take(self._scope, len(chunk))
+            take(self._scope, self._total, self._total - len(chunk))
             self._pending = memoryview(chunk)
         return self._pending
 
@@ -169,7 +169,8 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
         length += len(chunk)
         if length > settings.max_body:
             raise too_large(settings)
-        take(scope, len(chunk))
+        if length > SMALL:
+            take(scope, length, length - len(chunk))
         if len(chunk) >= _LARGE or not more:
             pieces.append(chunk)
         elif pieces and isinstance(pieces[-1], bytearray):

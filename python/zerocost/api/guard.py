@@ -42,8 +42,9 @@ def header(scope: Scope, name: bytes) -> str | None:
     Raises:
         Refused: the header is there more than once (400).
     """
-    headers: dict[bytes, bytes] | None = scope.get(_HEADERS)
-    if headers is None:
+    try:
+        headers: dict[bytes, bytes] = scope[_HEADERS]
+    except KeyError:
         headers = scope[_HEADERS] = dict(scope["headers"])
     value = headers.get(name)
     if value is None:
@@ -73,11 +74,13 @@ def check_caller(scope: Scope, settings: Settings) -> None:
     if server is None or not (server[1] is None or is_loopback(server[0])):
         raise Refused(403, "forbidden", "without a token this server answers on loopback addresses only")
     host = header(scope, b"host")
-    if host is None or not is_loopback(_host_name(host)):
+    if host is None or not _is_loopback_host(host):
         raise Refused(403, "forbidden", "without a token this server answers to loopback names only")
     origin = header(scope, b"origin")
+    if origin is None:
+        return
     own = f"{scope.get('scheme', 'http')}://{host.lower()}"
-    if origin is not None and origin.lower() != own and origin not in settings.allowed_origins:
+    if origin.lower() != own and origin not in settings.allowed_origins:
         raise Refused(403, "forbidden", "this server does not answer pages of other origins")
 
 
@@ -110,10 +113,10 @@ def is_loopback(name: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def _host_name(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+@functools.lru_cache(maxsize=256)
+def _is_loopback_host(host: str) -> bool:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(name)
 
 
 def _check_token(scope: Scope, allowed: Iterable[str | None]) -> None:

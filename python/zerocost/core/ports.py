@@ -172,9 +172,11 @@ class Ports:
 
     def problems(self, values: Mapping[str, Any], *, partial: bool = False) -> list[InvalidInput]:
         """As :meth:`errors`, each as the exception that a caller in the process would see."""
-        problems: list[InvalidInput] = [
-            UndeclaredInput(message, errors=[(where, message)]) for where, message in self.undeclared(values)
-        ]
+        problems: list[InvalidInput] = []
+        if not values.keys() <= self.inputs.keys():
+            problems += [
+                UndeclaredInput(message, errors=[(where, message)]) for where, message in self.undeclared(values)
+            ]
         if not partial:
             problems += [
                 MissingInput(f"{name} required", name)
@@ -183,22 +185,45 @@ class Ports:
             ]
         problems += self._tensor_problems(values)
         parameters: dict[str, Any] = {}
+        constrained = self._constrained
         for name, value in values.items():
-            subschema = self.inputs.get(name, self._undeclared_schema)
-            if self.is_tensor(name) or _is_unconstrained(subschema):
+            subschema = constrained.get(name) if name in self.inputs else self._undeclared_schema
+            if subschema is None or (name not in self.inputs and _is_unconstrained(subschema)):
                 parameters[name] = True  # that it is there may matter; what it is may not even be JSON
                 continue
-            try:
-                parameters[name] = _as_json(value)
-            except TypeError as error:
-                problems.append(DatatypeError(f"{name}: {error}", name))
-                continue
-            if _is_fraction_for_integer(parameters[name], subschema):
+            if isinstance(value, str | bool | int | float) or value is None:
+                parameters[name] = value
+            else:
+                try:
+                    parameters[name] = _as_json(value)
+                except TypeError as error:
+                    problems.append(DatatypeError(f"{name}: {error}", name))
+                    continue
+            if type(parameters[name]) in (float, list) and _is_fraction_for_integer(parameters[name], subschema):
                 # JSON Schema takes 2.0 for an integer; a signature that says int does not.
                 problems.append(DatatypeError(f"{name}: {value!r} was given, a whole number is needed", name))
         validator = self._partial_validator if partial else self._validator
-        problems += [violation(error, parameters, self.inputs) for error in _violations(validator, parameters)]
+        if not validator.is_valid(parameters):
+            problems += [violation(error, parameters, self.inputs) for error in _violations(validator, parameters)]
         return problems
+
+    @cached_property
+    def _constrained(self) -> dict[str, Schema]:
+        """The inputs that JSON Schema has something to say about."""
+        return {
+            name: subschema
+            for name, subschema in self.inputs.items()
+            if "x-tensor" not in subschema and not _is_unconstrained(subschema)
+        }
+
+    @cached_property
+    def _tensors(self) -> dict[str, tuple[tuple[str, ...] | None, list[str | int] | None]]:
+        """Datatypes and shape of each tensor."""
+        return {
+            name: (self.datatypes(name), self.inputs[name]["x-tensor"].get("shape"))
+            for name in self.inputs
+            if self.is_tensor(name)
+        }
 
     @property
     def _undeclared_schema(self) -> Schema:
@@ -233,12 +258,14 @@ class Ports:
     def _tensor_problems(self, values: Mapping[str, Any]) -> list[InvalidInput]:
         problems: list[InvalidInput] = []
         sizes: dict[str, tuple[int, str]] = {}
+        tensors = self._tensors
         for name, value in values.items():
-            if value is None or not self.is_tensor(name):
+            if value is None or name not in tensors:
                 continue
+            datatypes, shape = tensors[name]
             try:
-                array = as_tensor(value, name, self.datatypes(name))
-                match_shape(name, array.shape, self.inputs[name]["x-tensor"].get("shape"), sizes)
+                array = as_tensor(value, name, datatypes)
+                match_shape(name, array.shape, shape, sizes)
             except (DatatypeError, ShapeError) as error:
                 problems.append(error)
         return problems
@@ -257,19 +284,23 @@ def match_shape(
     """
     if declared is None:
         return
-    text = "[" + ", ".join(str(axis) for axis in declared) + "]"
     axes = declared[1:] if declared[:1] == ["..."] else declared
     if len(shape) < len(axes) or (axes is declared and len(shape) != len(axes)):
-        raise ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed", name)
+        raise _wrong_shape(name, shape, declared)
     for axis, length in zip(axes, shape[len(shape) - len(axes) :], strict=True):
         if isinstance(axis, int):
             if axis not in (-1, length):
-                raise ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed", name)
+                raise _wrong_shape(name, shape, declared)
         else:
             known, origin = sizes.setdefault(axis, (length, name))
             if known != length:
                 detail = "" if origin == name else f" with {axis} = {known} as in {origin}"
-                raise ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed{detail}", name)
+                raise _wrong_shape(name, shape, declared, detail)
+
+
+def _wrong_shape(name: str, shape: tuple[int, ...], declared: list[str | int], detail: str = "") -> ShapeError:
+    text = "[" + ", ".join(str(axis) for axis in declared) + "]"
+    return ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed{detail}", name)
 
 
 def _mapping(schema: Schema, key: str) -> dict[str, Any]:
@@ -340,10 +371,12 @@ def _violations(validator: Any, parameters: Schema) -> list[Any]:
     """What JSON Schema finds: everything where there is little, else the first thing, for each takes 30 µs."""
     import jsonschema_rs
 
+    if _count(parameters) <= _FEW_VALUES:
+        return list(validator.iter_errors(parameters))
     try:
         validator.validate(parameters)
     except jsonschema_rs.ValidationError as first:
-        return [first] if _count(parameters) > _FEW_VALUES else list(validator.iter_errors(parameters))
+        return [first]
     return []
 
 
