@@ -15,7 +15,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from zerocost.api.answer import Endpoint, Shortcuts
-from zerocost.api.chain_body import is_in_process
 from zerocost.api.front import Front
 from zerocost.api.limiter import Limiter, contained
 from zerocost.api.problems import as_input_error
@@ -138,12 +137,12 @@ class ArtifactRESTAPI:
 
 def refuse_in_process(spec: ArtifactSpec, names: Any) -> None:
     """Raises UndeclaredInput for inputs that have no meaning over a network."""
-    errors = [
-        (f"/{name}", f"{name!r} is for callers in the same process only")
-        for name in names
-        if is_in_process(spec.ports, name)
-    ]
-    if errors:
+    if not spec.ports.in_process.isdisjoint(names):
+        errors = [
+            (f"/{name}", f"{name!r} is for callers in the same process only")
+            for name in names
+            if name in spec.ports.in_process
+        ]
         raise UndeclaredInput("; ".join(message for _, message in errors), errors=errors)
 
 

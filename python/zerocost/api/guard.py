@@ -71,6 +71,7 @@ def check_caller(scope: Scope, settings: Settings) -> None:
         _check_token(scope, (settings.token, settings.admin_token))
         return
     server = scope.get("server")
+    # A socket file has no port, and only this machine.
     if server is None or not (server[1] is None or is_loopback(server[0])):
         raise Refused(403, "forbidden", "without a token this server answers on loopback addresses only")
     host = header(scope, b"host")

@@ -143,6 +143,11 @@ class Ports:
         """Whether the input is declared with ``x-tensor``."""
         return "x-tensor" in self.inputs.get(name, {})
 
+    @cached_property
+    def in_process(self) -> frozenset[str]:
+        """The inputs that have no meaning over a network (``x-in-process``)."""
+        return frozenset(name for name, subschema in self.inputs.items() if subschema.get("x-in-process"))
+
     def datatypes(self, name: str) -> tuple[str, ...] | None:
         """The datatypes that a tensor input declares; None for any."""
         declared = self.inputs[name]["x-tensor"].get("datatypes")
