@@ -211,7 +211,7 @@ def _read(response: httpx2.Response, stream: _Stream) -> dict[str, Any]:
                 raise _WrongAnswer("no object")
             return content
         size = int.from_bytes(stream.take(8), "little")
-        slots, text = parse_header(stream.take(size), max_elements=2**62, max_parts=2**31)
+        slots, text = parse_header(orjson.loads(stream.take(size)), max_elements=2**62, max_parts=2**31)
         arrays = {}
         for slot in slots:
             stream.expect(slot.nbytes)

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from zerocost._kernels import read_json
 from zerocost.core.arrays import check_size, datatype_of, dtype_of
 from zerocost.errors import DatatypeError, LimitExceeded, MalformedJSON, ShapeError
 
@@ -25,7 +24,6 @@ __all__ = [
     "Slot",
     "aligned_empty",
     "grouped",
-    "largest_header",
     "parse_header",
     "split_values",
     "to_pieces",
@@ -43,8 +41,6 @@ _NAMES = {
 }
 _DATATYPES = {name: datatype for datatype, name in _NAMES.items()}
 _ALIGNMENT = 64
-_ENTRY_VALUES = 38
-"""JSON values of a tensor's entry: itself, its dtype, two lists, 32 axes and two offsets."""
 _ELEMENT = re.compile(r"(.+)\.(0|[1-9][0-9]*)")
 
 
@@ -119,23 +115,20 @@ def to_pieces(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> list[bytes 
     return [len(encoded).to_bytes(8, "little") + encoded, *pieces]
 
 
-def largest_header(max_parts: int) -> int:
-    """The bytes that a header of so many tensors may have, with the JSON string in its metadata."""
-    return (1 << 20) + 200 * max_parts
-
-
-def parse_header(text: bytes, max_elements: int, max_parts: int) -> tuple[list[Slot], str]:
+def parse_header(header: Any, max_elements: int, max_parts: int) -> tuple[list[Slot], str]:
     """The tensors in the order of their data, and the JSON string (``"{}"`` if there is none).
 
+    Args:
+        header: what its JSON says. Who reads it knows what it may cost: a server has limits, and refuses names that
+            are there twice.
+        max_elements: of a tensor, each axis counting at least one.
+        max_parts: tensors.
+
     Raises:
-        MalformedJSON: the header is no JSON object, or has a name twice.
+        MalformedJSON: the header is no JSON object.
         DatatypeError, ShapeError: an entry that is none, or data that is not end to end.
         LimitExceeded: more than a limit allows.
     """
-    try:
-        header = read_json(text, max_depth=3, max_values=100 + _ENTRY_VALUES * max_parts)
-    except MalformedJSON as error:
-        raise MalformedJSON(f"the safetensors header: {error.message}") from None
     if not isinstance(header, dict):
         raise MalformedJSON("the safetensors header is no JSON object")
     metadata = header.pop("__metadata__", {})
