@@ -164,10 +164,13 @@ def as_tensor(value: Any, argument: str, datatypes: Sequence[str] | None = None)
 
 
 def _is_readable(array: npt.NDArray[Any]) -> bool:
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
+        return True
     whole = all(
         stride % array.itemsize == 0 for length, stride in zip(array.shape, array.strides, strict=True) if length > 1
     )
-    return array.flags.aligned and whole if array.itemsize else True
+    return flags.aligned and whole if array.itemsize else True
 
 
 def _borrow(value: Any, argument: str) -> npt.NDArray[Any]:

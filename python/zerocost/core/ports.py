@@ -28,6 +28,7 @@ _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _LONGEST_NAME = 100
 _MOST_ERRORS = 20
 _FEW_VALUES = 1000
+_SCALARS = (str, bool, int, float)
 _ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
 
 
@@ -196,15 +197,13 @@ class Ports:
             if subschema is None or (name not in self.inputs and _is_unconstrained(subschema)):
                 parameters[name] = True  # that it is there may matter; what it is may not even be JSON
                 continue
-            if isinstance(value, str | bool | int | float) or value is None:
-                parameters[name] = value
-            else:
-                try:
-                    parameters[name] = _as_json(value)
-                except TypeError as error:
-                    problems.append(DatatypeError(f"{name}: {error}", name))
-                    continue
-            if type(parameters[name]) in (float, list) and _is_fraction_for_integer(parameters[name], subschema):
+            try:
+                parameters[name] = _as_json(value)
+            except TypeError as error:
+                problems.append(DatatypeError(f"{name}: {error}", name))
+                continue
+            may_differ = name not in self.inputs or name in self._whole
+            if may_differ and _is_fraction_for_integer(parameters[name], subschema):
                 # JSON Schema takes 2.0 for an integer; a signature that says int does not.
                 problems.append(DatatypeError(f"{name}: {value!r} was given, a whole number is needed", name))
         validator = self._partial_validator if partial else self._validator
@@ -220,6 +219,11 @@ class Ports:
             for name, subschema in self.inputs.items()
             if "x-tensor" not in subschema and not _is_unconstrained(subschema)
         }
+
+    @cached_property
+    def _whole(self) -> frozenset[str]:
+        """The inputs that may have to be whole numbers, or lists of them."""
+        return frozenset(name for name, subschema in self._constrained.items() if "integer" in str(subschema))
 
     @cached_property
     def _tensors(self) -> dict[str, tuple[tuple[str, ...] | None, list[str | int] | None]]:
@@ -393,7 +397,7 @@ def _count(value: Any) -> int:
 
 def _as_json(value: Any) -> Any:
     """The value as JSON Schema can look at it: NumPy scalars and arrays unwrapped, tuples as arrays."""
-    if isinstance(value, str | bool | int | float) or value is None:
+    if value is None or isinstance(value, _SCALARS):
         return value
     if isinstance(value, np.generic):
         return value.item()
