@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help dev format lint test neon bench demo clean
+.PHONY: help dev format lint test neon soak bench demo clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ neon: ## the kernels' tests on the NEON level, run by qemu on any machine
 	export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu'; \
 	cargo test --quiet -p zerocost-kernels --lib --target $(ARM) -- \
 		--skip more_than_one_tile_and_more_than_one_block_of_depth
+
+soak: dev ## ten minutes of mixed valid and invalid load on a real server
+	ZEROCOST_LOAD_SECONDS=600 $(BIN)/python -m pytest -q -s tests/api/test_attacks.py -k mixed_load
 
 bench: dev ## criterion, then the side-by-side runs against other libraries
 	cargo bench

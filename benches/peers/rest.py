@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx2
@@ -108,18 +109,22 @@ def rows() -> list[Row]:
     names = os.environ.get("ZEROCOST_PEERS", "").split(",")
     chosen = [peer for peer in [*PEERS, MLSERVER] if names == [""] or peer.program in names]
     with _serving([sys.executable, "-c", OURS], "/readyz") as ours:
-        found = [row for peer in chosen for row in _against(ours, peer)]
+        found = [row for peer in chosen if peer is not MLSERVER for row in _against(ours, peer)]
+        if MLSERVER in chosen:
+            found += _against_mlserver(ours)
         return [*found, _against_the_socket(ours)]
 
 
+def _is_installed(peer: Peer) -> bool:
+    return subprocess.run([PYTHON, "-c", f"import {peer.module}"], capture_output=True, check=False).returncode == 0
+
+
 def _against(ours: Server, peer: Peer) -> list[Row]:
-    if subprocess.run([PYTHON, "-c", f"import {peer.module}"], capture_output=True, check=False).returncode != 0:
+    if shutil.which("wrk") is None:
+        return [Row("REST (wrk, which would drive it, is not installed)", 0.0, peer.name, None)]
+    if not _is_installed(peer):
         return [Row("REST", 0.0, peer.name, None)]
     with _serving([PYTHON, str(SERVERS / f"{peer.program}.py")], peer.ready) as other:
-        if peer is MLSERVER:
-            return _tritonclient(ours, other)
-        if shutil.which("wrk") is None:
-            return []
         loads = [_json(3), _json(256), *([_binary()] if peer.takes_binary else [])]
         return [_driven(ours, other, peer, load) for load in loads]
 
@@ -205,7 +210,17 @@ def _latency(report: str, percent: int) -> float:
     return float(found[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[found[2]]
 
 
-def _tritonclient(ours: Server, other: Server) -> list[Row]:
+def _against_mlserver(ours: Server) -> list[Row]:
+    """Calls by tritonclient; ours alone where there is no MLServer."""
+    if find_spec("tritonclient") is None:
+        return [Row("REST (tritonclient, which would drive it, is not installed)", 0.0, MLSERVER.name, None)]
+    if not _is_installed(MLSERVER):
+        return _tritonclient(ours, None)
+    with _serving([PYTHON, str(SERVERS / f"{MLSERVER.program}.py")], MLSERVER.ready) as other:
+        return _tritonclient(ours, other)
+
+
+def _tritonclient(ours: Server, other: Server | None) -> list[Row]:
     from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
     scores = np.random.default_rng(256).standard_normal((256, 256))
@@ -217,8 +232,10 @@ def _tritonclient(ours: Server, other: Server) -> list[Row]:
     ):
         calls = []
         theirs = "top_k" if model == "sparse_attention" else "binary"
-        for url, called, given, wanted in ((ours.url, model, name, output), (other.url, theirs, "x", "result")):
-            client = InferenceServerClient(url.removeprefix("http://"))
+        for server, called, given, wanted in ((ours, model, name, output), (other, theirs, "x", "result")):
+            if server is None:
+                continue
+            client = InferenceServerClient(server.url.removeprefix("http://"))
             tensor_in = InferInput(given, list(array.shape), "FP64" if array.itemsize == 8 else "FP32")
             tensor_in.set_data_from_numpy(array, binary_data=binary)
             asked = [InferRequestedOutput(wanted, binary_data=binary)]
@@ -229,9 +246,10 @@ def _tritonclient(ours: Server, other: Server) -> list[Row]:
                 return client.infer(called, [sent], outputs=asked, parameters=more).as_numpy(wanted)
 
             calls.append(call)
-        assert np.array_equal(*(np.reshape(call(), array.shape) for call in calls)), "both must answer the same"
-        first, second = _in_turn(calls)
-        found.append(Row(f"tritonclient {work}", first, MLSERVER.name, second))
+        answers = [np.reshape(call(), array.shape) for call in calls]
+        assert np.array_equal(answers[0], answers[-1]), "both must answer the same"
+        times = _in_turn(calls)
+        found.append(Row(f"tritonclient {work}", times[0], MLSERVER.name, times[1] if other else None))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -28,7 +29,6 @@ from zerocost.errors import (
     PlanError,
     RangeError,
     ServiceUnavailable,
-    ShapeError,
     ZerocostError,
     error_class,
 )
@@ -38,6 +38,7 @@ __all__ = ["RemoteArtifact"]
 _ATTEMPTS = 3
 _LARGEST_WAIT = 30.0
 _PIECE = 1 << 20
+_LARGEST_ERROR = 1 << 20
 
 
 class RemoteArtifact(Artifact):
@@ -64,8 +65,12 @@ class RemoteArtifact(Artifact):
         self.url = url.rstrip("/")
         self.name = name
         self._path = f"{self.url}/artifacts/{quote(name, safe='')}"
+        # Errors name the server, over a network too: without a password that the URL may hold.
+        self._shown = urlsplit(self.url)._replace(netloc=urlsplit(self.url).netloc.rpartition("@")[2]).geturl()
         self._timeout = timeout
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        headers = {"accept-encoding": "identity"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
         self._client = httpx2.Client(headers=headers, timeout=timeout, trust_env=False)
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
@@ -121,7 +126,7 @@ class RemoteArtifact(Artifact):
         for attempt in range(_ATTEMPTS):
             left = until - time.monotonic()
             if left <= 0:
-                raise DeadlineExceeded(f"{self.url}: the deadline passed before an answer came")
+                raise DeadlineExceeded(f"{self._shown}: the deadline passed before an answer came")
             sent = _Sent(pieces)
             try:
                 with self._client.stream(
@@ -131,28 +136,32 @@ class RemoteArtifact(Artifact):
                     content=iter(sent) if pieces else None,
                     timeout=left,
                 ) as response:
+                    stream = _Stream(response, until)
                     if response.status_code == 200:
-                        return _read(response)
-                    response.read()
+                        return _read(response, stream)
+                    content = stream.everything(_LARGEST_ERROR)
                     wait = _retry_after(response)
                     if wait is None or attempt == _ATTEMPTS - 1 or wait > min(until - time.monotonic(), _LARGEST_WAIT):
-                        raise self._error(response)
-            except httpx2.TimeoutException as error:
-                raise DeadlineExceeded(f"{self.url}: the deadline passed before an answer came") from error
+                        raise self._error(response.status_code, content)
+            except _WrongAnswer as error:
+                raise ServiceUnavailable(f"{self._shown}: the answer is not a zerocost server's ({error})") from error
+            except (httpx2.TimeoutException, _TooLate) as error:
+                raise DeadlineExceeded(f"{self._shown}: the deadline passed before an answer came") from error
             except (httpx2.ConnectError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
                 # A call may only be repeated if the server cannot have seen it.
                 if sent.begun or isinstance(error, httpx2.ReadError) or attempt == _ATTEMPTS - 1:
-                    raise ServiceUnavailable(f"{self.url}: the server does not answer ({error})") from error
+                    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+                    raise ServiceUnavailable(f"{self._shown}: the server does not answer ({reason})") from error
                 wait = 0.05
             time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
-    def _error(self, response: httpx2.Response) -> ZerocostError:
+    def _error(self, status: int, content: bytes) -> ZerocostError:
         try:
-            document = orjson.loads(response.content)
+            document = orjson.loads(content)
             code, detail = str(document["code"]), str(document["detail"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            return ServiceUnavailable(f"{self.url}: the answer {response.status_code} is not a zerocost server's")
+            return ServiceUnavailable(f"{self._shown}: the answer {status} is not a zerocost server's")
         kind = error_class(code)
         error: ZerocostError
         if issubclass(kind, InvalidInput):
@@ -164,11 +173,11 @@ class RemoteArtifact(Artifact):
             error = kind(
                 detail, step=document.get("step"), artifact=document.get("artifact"), port=document.get("port")
             )
-        elif kind is ZerocostError and response.status_code in (429, 502, 503):
-            error = ServiceUnavailable(f"{self.url}: {detail}")
+        elif kind is ZerocostError and status in (429, 502, 503):
+            error = ServiceUnavailable(f"{self._shown}: {detail}")
         else:
             error = kind(detail)
-        error.add_note(f"at {self._path}, request {document.get('request_id')}")
+        error.add_note(f"at {self._shown}, artifact {self.name}, request {document.get('request_id')}")
         return error
 
 
@@ -186,51 +195,96 @@ class _Sent:
                 yield bytes(piece[start : start + _PIECE])
 
 
-def _read(response: httpx2.Response) -> dict[str, Any]:
-    if not response.headers.get("content-type", "").startswith(MEDIA_TYPE):
-        content: dict[str, Any] = orjson.loads(response.read())
-        return content
-    stream = _Stream(response.iter_raw())
-    size = int.from_bytes(stream.take(8), "little")
-    slots, text = parse_header(stream.take(size), max_elements=2**62, max_parts=2**31)
-    arrays = {}
-    for slot in slots:
-        array = arrays[slot.name] = aligned_empty(slot.shape, slot.dtype)
-        if slot.nbytes:
-            stream.fill(array.reshape(-1).view(np.uint8).data)
-    stream.finish()
-    return {**grouped(arrays), **orjson.loads(text)}
+class _TooLate(Exception):
+    """The deadline passed while an answer was arriving."""
+
+
+class _WrongAnswer(Exception):
+    """An answer that no zerocost server gives."""
+
+
+def _read(response: httpx2.Response, stream: _Stream) -> dict[str, Any]:
+    try:
+        if not response.headers.get("content-type", "").startswith(MEDIA_TYPE):
+            content = orjson.loads(stream.everything())
+            if not isinstance(content, dict):
+                raise _WrongAnswer("no object")
+            return content
+        size = int.from_bytes(stream.take(8), "little")
+        slots, text = parse_header(orjson.loads(stream.take(size)), max_elements=2**62, max_parts=2**31)
+        arrays = {}
+        for slot in slots:
+            stream.expect(slot.nbytes)
+            array = arrays[slot.name] = aligned_empty(slot.shape, slot.dtype)
+            if slot.nbytes:
+                stream.fill(array.reshape(-1).view(np.uint8).data)
+        stream.finish()
+        return {**grouped(arrays), **orjson.loads(text)}
+    except (orjson.JSONDecodeError, TypeError, ZerocostError) as error:
+        raise _WrongAnswer(str(error)) from error
 
 
 class _Stream:
-    """An answer as it arrives."""
+    """An answer as it arrives, until its deadline, and no more of it than its Content-Length says."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
+    def __init__(self, response: httpx2.Response, until: float) -> None:
+        self._chunks = response.iter_raw()
+        self._until = until
         self._pending = memoryview(b"")
+        length = response.headers.get("content-length", "")
+        self._left: int | None = int(length) if length.isdigit() else None
+
+    def expect(self, size: int) -> None:
+        """Raises unless ``size`` more bytes may come. Nothing is allocated for what a wrong answer announces."""
+        if self._left is None:
+            # Nobody says how long it is (a proxy may do so): then all of it is here before any of it is believed.
+            data = self.everything()
+            self._pending = memoryview(data)
+            self._left = len(data)
+        if size > self._left:
+            raise _WrongAnswer("it ends early")
 
     def take(self, size: int) -> bytes:
+        """So many bytes."""
+        self.expect(size)
         data = bytearray(size)
         self.fill(memoryview(data))
         return bytes(data)
 
     def fill(self, target: memoryview) -> None:
+        """Fills what :meth:`expect` allowed."""
         filled = 0
         while filled < len(target):
             if not self._pending:
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    raise ShapeError("the answer ends early")
-                self._pending = memoryview(chunk)
+                self._pending = memoryview(self._next())
+                if not self._pending:
+                    raise _WrongAnswer("it ends early")
             taken = self._pending[: len(target) - filled]
             target[filled : filled + len(taken)] = taken
             filled += len(taken)
             self._pending = self._pending[len(taken) :]
+        if self._left is not None:
+            self._left -= filled
+
+    def everything(self, most: int | None = None) -> bytes:
+        """All that is left; raises for more than ``most`` bytes."""
+        data = bytearray(self._pending)
+        while chunk := self._next():
+            data += chunk
+            if most is not None and len(data) > most:
+                raise _WrongAnswer(f"more than {most} bytes")
+        return bytes(data)
 
     def finish(self) -> None:
         """Sees that there is nothing more; a connection whose answer was read to its end can be used again."""
-        if self._pending or any(self._chunks):
-            raise ShapeError("there is more after the last tensor of the answer")
+        if self._pending or self._next():
+            raise _WrongAnswer("there is more after its last tensor")
+
+    def _next(self) -> bytes:
+        """The next chunk; empty at the end. Every one must come before the deadline, not just soon after the last."""
+        if time.monotonic() > self._until:
+            raise _TooLate
+        return next(filter(None, self._chunks), b"")
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

@@ -1,6 +1,7 @@
 """A real server process to attack, with its memory, and raw connections to it."""
 
 import contextlib
+import json
 import resource
 import socket
 import subprocess
@@ -13,14 +14,22 @@ TESTS = Path(__file__).resolve().parent.parent
 PROGRAM = """
 import sys
 sys.path.insert(0, {tests!r})
-from api.samples import echo_registry
-from zerocost import create_app
+from api.samples import Panics, echo_registry
+from zerocost import create_app, default_registry
 from zerocost.api import protocol, server
 from zerocost.api.settings import Settings
 protocol.HEAD_SECONDS = {head_seconds}
 protocol.UNREAD_SECONDS = {unread_seconds}
-server.serve(create_app(echo_registry(), Settings(**{settings!r})), port={port}, log_level="error")
+registry = echo_registry()
+registry.register_artifact("panics", Panics(), "custom")
+for spec in default_registry().list_artifacts():
+    registry.register_artifact(spec.name, spec.implementation, spec.interface)
+server.serve(create_app(registry, Settings(**{settings!r})), port={port}, log_level="error")
 """
+
+
+BODY = json.dumps({"attention_matrix": [[1.0, 2.0], [3.0, 4.0]]}).encode()
+MIB = 1 << 20
 
 
 class Server:
@@ -58,12 +67,15 @@ class Server:
         return connection
 
     def send(self, *pieces, timeout=30):
-        """Sends the pieces on a connection of their own; the first answer, or what there is of it."""
+        """Sends the pieces on a connection of their own; the first answer, or what there is of it, in bounded time."""
+        started = time.monotonic()
         with self.connect(timeout=timeout) as connection:
             with contextlib.suppress(ConnectionError):
                 for piece in pieces:
                     connection.sendall(piece)
-            return read_all(connection)
+            answer = read_all(connection)
+        assert time.monotonic() - started < 2 * timeout
+        return answer
 
 
 def read_all(connection):
@@ -95,6 +107,10 @@ def head(path="/artifacts/scale/execute", method="POST", host="localhost", **hea
         values = values if isinstance(values, list) else [values]
         lines += [f"{name.replace('_', '-')}: {value}" for value in values]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+FINE = head(content_length=len(BODY)) + BODY
+"""A request that is answered with 200."""
 
 
 @contextlib.contextmanager

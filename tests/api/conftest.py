@@ -1,10 +1,13 @@
 """A real server on a free port, and a real client."""
 
+import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx2
 import pytest
 
+from api.attack import FINE, MIB, attacked, status
 from zerocost import ArtifactRegistry, create_app, default_registry
 from zerocost.api.server import background_server
 from zerocost.api.settings import Settings
@@ -31,3 +34,24 @@ def serve():
 @pytest.fixture
 def registry():
     return ArtifactRegistry()
+
+
+@pytest.fixture(scope="session")
+def small():
+    """A server that takes 1 MiB, waits a second for what is announced, and as long for a head."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("reads memory from Linux's /proc")
+    with attacked(head_seconds=1.0, max_body=MIB, request_timeout=1.0) as server:
+        assert status(server.send(FINE)) == 200
+        yield server
+
+
+@pytest.fixture
+def bounded(small):
+    """The server of :func:`small`; afterwards it answers, has never held much more than before, and nothing hung."""
+    small.forget_peak()
+    before, started = small.memory, time.monotonic()
+    yield small
+    assert status(small.send(FINE)) == 200
+    assert small.peak - before < 32 * MIB
+    assert time.monotonic() - started < 30

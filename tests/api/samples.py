@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from zerocost import Artifact, ArtifactRegistry, AttentionArtifact, ChainArtifact, ParallelArtifact, num_threads
+from zerocost import (
+    Artifact,
+    ArtifactRegistry,
+    AttentionArtifact,
+    ChainArtifact,
+    ParallelArtifact,
+    _kernels,
+    num_threads,
+)
 from zerocost.core.arrays import DATATYPES
 
 
@@ -89,6 +97,17 @@ class Stuck(Artifact):
     def execute(self, input_data, context):
         time.sleep(600)
         return {}
+
+
+class Panics(Artifact):
+    """Calls a kernel that panics, on a thread of the pool."""
+
+    def execute(self, input_data, context):
+        _kernels._panic()
+        return {}
+
+    def get_schema(self):
+        return {"properties": {"x": {}}, "x-outputs": {"y": {}}}
 
 
 class Huge(Artifact):

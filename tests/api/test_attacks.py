@@ -16,31 +16,9 @@ import httpx2
 import numpy as np
 import pytest
 
-from api.attack import attacked, head, read_all, status
-
-MIB = 1 << 20
-BODY = json.dumps({"attention_matrix": [[1.0, 2.0], [3.0, 4.0]]}).encode()
-FINE = head(content_length=len(BODY)) + BODY
+from api.attack import BODY, FINE, MIB, attacked, head, read_all, status
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads memory from Linux's /proc")
-
-
-@pytest.fixture(scope="module")
-def small():
-    """A server that takes 1 MiB, waits a second for what is announced, and as long for a head."""
-    with attacked(head_seconds=1.0, max_body=MIB, request_timeout=1.0) as server:
-        assert status(server.send(FINE)) == 200
-        yield server
-
-
-@pytest.fixture
-def bounded(small):
-    """The server of :func:`small`; afterwards it answers, and has never held much more than before."""
-    small.forget_peak()
-    before = small.memory
-    yield small
-    assert status(small.send(FINE)) == 200
-    assert small.peak - before < 32 * MIB
 
 
 @pytest.mark.parametrize("path", ["/artifacts/scale/execute", "/v2/models/vector/infer"])
@@ -100,6 +78,13 @@ def test_a_head_that_comes_slowly(bounded):
         started = time.monotonic()
         assert trickle(connection, [b"POST / HTTP/1.1\r\n", *[b"x: y\r\n"] * 100], 0.1)
         assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("filler", [b"x: y\r\n", b"y" * 6])
+def test_a_head_that_is_too_long(bounded, filler):
+    with bounded.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-filler: 1" + filler * 11_000)
+        assert status(read_all(connection)) == 431
 
 
 @pytest.mark.parametrize("start", [b"", b"x-filler: "])
@@ -175,7 +160,9 @@ def test_decompression_bombs(bounded, encoding, extra):
     assert len(bomb) < MIB
     path = "/v2/models/vector/infer" if extra else "/artifacts/scale/execute"
     request = head(path, content_encoding=encoding, content_length=len(bomb), **extra)
-    assert status(bounded.send(request, bomb)) == 413
+    # Nine blanks are no JSON, whatever would follow.
+    expected = 400 if extra.get("inference_header_content_length") == 9 else 413
+    assert status(bounded.send(request, bomb)) == expected
 
 
 def test_a_bomb_in_a_bomb_is_one_encoding_too_many(bounded):
@@ -225,10 +212,12 @@ def test_names_that_mean_something_elsewhere(bounded, name, pattern):
     method = "GET" if "entries" in pattern else "POST"
     body = b"" if method == "GET" else b"{}"
     answer = bounded.send(head(pattern.format(name), method, content_length=len(body)), body)
-    assert status(answer) in (400, 404), answer[:300]
+    # A key of the memory may be any text of up to 1000 characters; what is none is an input that does not fit.
+    is_no_key = method == "GET" and (name == "%ff%fe" or len(name) > 10_000)
+    assert status(answer) == (422 if is_no_key else 404), answer[:300]
     assert b"x-injected" not in answer.partition(b"\r\n\r\n")[0]
     assert b"root:" not in answer
-    assert len(answer) < 4000
+    assert len(answer) < 8000
 
 
 def test_clients_that_do_not_read():
@@ -352,9 +341,13 @@ def mixed(random):
     )
 
 
+LOAD_SECONDS = float(os.environ.get("ZEROCOST_LOAD_SECONDS", "20"))
+
+
+@pytest.mark.timeout(LOAD_SECONDS + 120)
 def test_mixed_load():
-    """ZEROCOST_LOAD_SECONDS makes it longer: ten minutes for a release."""
-    seconds = float(os.environ.get("ZEROCOST_LOAD_SECONDS", "20"))
+    """``make soak`` makes it longer: ten minutes for a release."""
+    seconds = LOAD_SECONDS
     with attacked(request_timeout=30.0) as server:
         wrong, counts = [], []
         end = time.monotonic() + seconds

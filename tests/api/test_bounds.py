@@ -38,19 +38,30 @@ class Counting(Picky):
         return super().execute(input_data, context)
 
 
-def test_a_client_that_goes_away_cancels_what_waits(serve, registry):
+def asking(path, how):
+    if "/v2/" in path:
+        return {"inputs": [{"name": "how", "datatype": "BYTES", "shape": [1], "data": [how]}]}
+    return {"how": how} if "artifacts" in path else {"pipeline": [{"artifact": "counting", "params": {"how": how}}]}
+
+
+@pytest.mark.parametrize("path", ["/artifacts/counting/execute", "/v2/models/counting/infer", "/chains/execute"])
+def test_a_client_that_goes_away_cancels_what_waits(serve, registry, monkeypatch, path):
+    monkeypatch.setattr(Counting, "calls", 0)
     registry.register_artifact("counting", Counting(), "custom")
     client = serve(registry, slots=1)
-    path = "/artifacts/counting/execute"
-    began = threading.Thread(target=lambda: client.post(path, json={"how": "sleep"}))
+    began = threading.Thread(target=lambda: client.post(path, json=asking(path, "sleep")))
     began.start()
     time.sleep(0.3)
     for _ in range(3):
         with pytest.raises(httpx2.TimeoutException):
-            client.post(path, json={"how": "sleep"}, timeout=0.1)
+            client.post(path, json=asking(path, "sleep"), timeout=0.1)
     began.join()
-    assert client.post(path, json={"how": "fine"}).status_code == 200
+    assert client.post(path, json=asking(path, "fine")).status_code == 200
     assert Counting.calls == 2, "the three that went away were computed"
+    metrics = client.get("/metrics").text
+    assert 'zerocost_answers_total{status="499"} 3.0' in metrics
+    name = "(chains)" if "chains" in path else "counting"
+    assert f'zerocost_failures_total{{artifact="{name}"}} 3.0' in metrics
 
 
 def test_services_do_not_wait_for_clients_that_went_away():

@@ -1,6 +1,5 @@
-"""The Open Inference Protocol by an unmodified Triton client, synchronous and asynchronous, and the rules by hand."""
+"""The Open Inference Protocol by an unmodified Triton client, and the rules by hand."""
 
-import asyncio
 import contextlib
 import gzip
 import json
@@ -8,27 +7,23 @@ import struct
 import zlib
 
 import httpx2
-import ml_dtypes
 import numpy as np
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from api.conftest import serving
+from api.refused import REFUSED, one, sized
 from api.samples import echo_registry
+from api.triton import NUMPY, SHAPES, values
 from api.wire import same
+from zerocost import create_app
+from zerocost.api.server import background_server
+from zerocost.api.settings import Settings
 
 tritonclient = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
-aio = pytest.importorskip("tritonclient.http.aio")
 from tritonclient.utils import InferenceServerException  # noqa: E402 -- only where tritonclient is installed
 
-NUMPY = {
-    "BOOL": np.bool_,
-    **{f"{sign}INT{bits}": np.dtype(f"{sign.lower()}int{bits}").type for sign in ("", "U") for bits in (8, 16, 32, 64)},
-    "FP16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
-SHAPES = [(), (0,), (3,), (2, 3), (2, 0, 2)]
 MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
@@ -42,20 +37,6 @@ def server():
 def client(server):
     with tritonclient.InferenceServerClient(f"{server.base_url.host}:{server.base_url.port}", concurrency=4) as client:
         yield client
-
-
-def values(datatype, shape):
-    generator = np.random.default_rng(len(shape))
-    if datatype == "BYTES":
-        texts = [b"", b"with \x00 nul", "ünïcödé".encode(), b"x" * 100_000]
-        flat = np.array([texts[index % 4] for index in range(int(np.prod(shape)))], dtype=object)
-        return flat.reshape(shape)
-    raw = generator.integers(0, 2 if datatype == "BOOL" else 256, (*shape, 8), dtype=np.uint8)
-    if datatype.startswith(("FP", "BF")):
-        return np.asarray(raw[..., 0].astype(np.float64) / 7 - 5, dtype=NUMPY[datatype])
-    if datatype == "BOOL":
-        return np.asarray(raw[..., 0], dtype=np.bool_)
-    return np.asarray(np.ascontiguousarray(raw).view(NUMPY[datatype])[..., 0])
 
 
 def tensor(name, array, datatype, *, binary=True):
@@ -108,12 +89,18 @@ def test_repository_statistics_and_settings(client):
 
 
 def test_shared_memory_is_not_offered_but_unregistering_works(client):
-    assert client.get_system_shared_memory_status() == []
-    assert client.get_cuda_shared_memory_status() == []
-    client.unregister_system_shared_memory()
-    client.unregister_cuda_shared_memory()
-    with pytest.raises(InferenceServerException, match="not offered"):
-        client.register_system_shared_memory("a", "/etc/passwd", 8)
+    for region in ("", "a"):
+        assert client.get_system_shared_memory_status(region) == []
+        assert client.get_cuda_shared_memory_status(region) == []
+        client.unregister_system_shared_memory(region)
+        client.unregister_cuda_shared_memory(region)
+    for register in (
+        lambda: client.register_system_shared_memory("a", "/etc/passwd", 8),
+        lambda: client.register_cuda_shared_memory("a", b"handle", 0, 8),
+    ):
+        with pytest.raises(InferenceServerException, match="not offered") as raised:
+            register()
+        assert raised.value.status() == "501"
 
 
 def test_loading_and_unloading(serve):
@@ -170,6 +157,20 @@ def test_every_datatype_and_rank(client, datatype, shape, binary_in, binary_out)
         assert received.dtype == array.dtype
     else:
         assert received.shape == shape
+
+
+def test_versions_priorities_and_timeouts(client):
+    number = [tensor("x_FP32", MATRIX, "FP32")]
+    result = client.infer("echo", number, model_version="7", priority=3, timeout=60_000_000)
+    assert result.get_response()["model_version"] == "7"
+    with pytest.raises(InferenceServerException, match="Request for unknown model") as raised:
+        client.infer("echo", number, model_version="8")
+    assert raised.value.status() == "404"
+    for binary in (True, False):
+        sleep = [tensor("how", np.array([b"sleep"], dtype=object), "BYTES", binary=binary)]
+        with pytest.raises(InferenceServerException, match="deadline") as raised:
+            client.infer("picky", sleep, timeout=100_000)
+        assert raised.value.status() == "504"
 
 
 def test_mixed_binary_and_json_outputs_and_several_inputs(client):
@@ -293,42 +294,29 @@ def test_one_raw_tensor(server):
         assert answer.status_code == 400
 
 
-def test_the_asynchronous_client(server):
-    async def run():
-        url = f"{server.base_url.host}:{server.base_url.port}"
-        async with aio.InferenceServerClient(url) as client:
-            assert await client.is_server_live()
-            assert await client.is_server_ready()
-            assert await client.is_model_ready("echo")
-            assert (await client.get_server_metadata())["name"] == "zerocost"
-            assert (await client.get_model_metadata("echo"))["versions"] == ["7"]
-            assert (await client.get_model_config("echo"))["name"] == "echo"
-            assert await client.get_model_repository_index()
-            assert (await client.get_inference_statistics("echo"))["model_stats"]
-            assert await client.get_trace_settings()
-            assert await client.get_log_settings()
-            assert await client.get_system_shared_memory_status() == []
-            big = np.zeros((100, 100), dtype=np.float32)
-            for binary in (True, False):
-                sent = aio.InferInput("x_FP32", list(big.shape), "FP32")
-                sent.set_data_from_numpy(big, binary_data=binary)
-                outputs = [aio.InferRequestedOutput("x_FP32", binary_data=binary)]
-                for coding in (None, "gzip", "deflate"):
-                    result = await client.infer(
-                        "echo",
-                        [sent],
-                        outputs=outputs,
-                        request_compression_algorithm=coding,
-                        response_compression_algorithm=coding,
-                    )
-                    assert same(big, result.as_numpy("x_FP32"))
-            with pytest.raises(InferenceServerException, match="Request for unknown model"):
-                await client.get_model_metadata("nothing")
-
-    asyncio.run(run())
+def test_a_base_url_with_a_prefix():
+    """Where the app is mounted under one. ``zerocost serve`` leaves it to the proxy in front to take it away."""
+    settings = Settings(token="secret", admin_token="rule")
+    mounted = Starlette(routes=[Mount("/prefix", app=create_app(echo_registry(), settings))])
+    with background_server(mounted) as url:
+        host = url.removeprefix("http://")
+        headers = {"authorization": "Bearer secret"}
+        with tritonclient.InferenceServerClient(f"{host}/prefix") as client:
+            assert client.get_server_metadata(headers=headers)["name"] == "zerocost"
+            number = [tensor("x_FP32", MATRIX, "FP32")]
+            assert same(MATRIX, client.infer("echo", number, headers=headers).as_numpy("x_FP32"))
+            for model, given, match in (
+                ("nothing", headers, "unknown model"),
+                ("echo", {}, "a bearer token is needed"),
+            ):
+                with pytest.raises(InferenceServerException, match=match):
+                    client.infer(model, number, headers=given)
+        assert httpx2.get(f"{url}/prefix/livez", trust_env=False).status_code == 200
+        assert httpx2.get(f"{url}/prefix/docs", trust_env=False).status_code == 200
+        assert httpx2.get(f"{url}/prefix/artifacts", trust_env=False).status_code == 401
 
 
-def test_a_base_url_with_a_prefix_is_a_404_as_json(server):
+def test_a_prefix_that_is_none_is_a_404_as_json(server):
     url = f"{server.base_url.host}:{server.base_url.port}/prefix"
     with tritonclient.InferenceServerClient(url) as client, pytest.raises(InferenceServerException, match="Not Found"):
         client.get_server_metadata()
@@ -343,61 +331,6 @@ def infer(server, request, data=b"", model="echo", **headers):
     if data:
         headers.setdefault("inference-header-content-length", str(len(text)))
     return server.post(f"/v2/models/{model}/infer", content=text + data, headers=headers)
-
-
-def one(name="x_FP32", datatype="FP32", shape=(1,), data=(1.0,), **more):
-    described = {"name": name, "datatype": datatype, "shape": list(shape), **more}
-    return described if data is None else {**described, "data": data}
-
-
-def sized(size, **more):
-    return one(data=None, parameters={"binary_data_size": size}, **more)
-
-
-REFUSED = {
-    "no json": b"{",
-    "no object": b"[]",
-    "bare NaN": b'{"inputs":[{"name":"x_FP32","datatype":"FP32","shape":[1],"data":[NaN]}]}',
-    "duplicate key": b'{"inputs":[],"inputs":[]}',
-    "deep": b"[" * 101 + b"]" * 101,
-    "no inputs": {},
-    "empty inputs": {"inputs": []},
-    "inputs no list": {"inputs": {}},
-    "no name": {"inputs": [{"shape": [1], "datatype": "FP32", "data": [1]}]},
-    "twice": {"inputs": [one(), one()]},
-    "unknown input": {"inputs": [one(name="y")]},
-    "unknown datatype": {"inputs": [one(datatype="FP8")]},
-    "other datatype": {"inputs": [one(datatype="FP64")]},
-    "no shape": {"inputs": [{"name": "x_FP32", "datatype": "FP32", "data": [1]}]},
-    "negative axis": {"inputs": [one(shape=(-1,))]},
-    "boolean axis": {"inputs": [one(shape=(True,))]},
-    "fraction axis": {"inputs": [one(shape=(1.0,))]},
-    "text axis": {"inputs": [one(shape=("1",))]},
-    "no data": {"inputs": [one(data=None)]},
-    "data and size": {"inputs": [one(parameters={"binary_data_size": 4})]},
-    "too few": {"inputs": [one(shape=(2,))]},
-    "too many": {"inputs": [one(data=[1, 2])]},
-    "wrong nesting": {"inputs": [one(shape=(2, 2), data=[[1, 2, 3], [4]])]},
-    "text in numbers": {"inputs": [one(data=["1"])]},
-    "boolean in numbers": {"inputs": [one(data=[True])]},
-    "out of range": {"inputs": [one("x_UINT8", "UINT8", data=[300])]},
-    "negative unsigned": {"inputs": [one("x_UINT8", "UINT8", data=[-1])]},
-    "fraction": {"inputs": [one("x_INT8", "INT8", data=[1.5])]},
-    "numbers in bytes": {"inputs": [one("x_BYTES", "BYTES", data=[1])]},
-    "numbers in booleans": {"inputs": [one("x_BOOL", "BOOL", data=[1])]},
-    "shared memory": {"inputs": [one(data=None, parameters={"shared_memory_region": "a"})]},
-    "unknown output": {"inputs": [one()], "outputs": [{"name": "nothing"}]},
-    "output twice": {"inputs": [one()], "outputs": [{"name": "x_FP32"}, {"name": "x_FP32"}]},
-    "classification": {"inputs": [one()], "outputs": [{"name": "x_FP32", "parameters": {"classification": 2}}]},
-    "reserved": {"inputs": [one()], "parameters": {"triton_x": 1}},
-    "nested parameter": {"inputs": [one()], "parameters": {"number": [1]}},
-    "negative timeout": {"inputs": [one()], "parameters": {"timeout": -1}},
-    "text priority": {"inputs": [one()], "parameters": {"priority": "high"}},
-    "unknown parameter": {"inputs": [one()], "parameters": {"nothing": 1}},
-    "id": {"id": 1, "inputs": [one()]},
-    "input and parameter": {"inputs": [one("number", "FP64")], "parameters": {"number": 1}},
-    "binary without header": {"inputs": [sized(4)]},
-}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -93,3 +93,9 @@ def test_services_are_timed_and_counted():
         page = client.get("/metrics").text
     assert 'zerocost_stage_seconds_count{artifact="services/tokenizer/count",stage="total"} 1.0' in page
     assert 'zerocost_failures_total{artifact="services/memory/entries"} 1.0' in page
+
+
+@pytest.mark.parametrize("path", ["/livez", "/artifacts", "/metrics", "/openapi.json", "/", "/nothing", "/v2", "/v2/x"])
+def test_every_answer_says_how_long_it_took(serve, path):
+    answer = serve(sample_registry()).get(path)
+    assert re.fullmatch(r"total;dur=\d+\.\d{3}", answer.headers["server-timing"])

@@ -200,6 +200,31 @@ def test_a_server_that_is_killed_in_the_middle_of_a_step(serve):
     sleeping.close()
 
 
+def test_a_chain_over_http_names_the_step_and_the_server_that_was_killed(serve):
+    here = sample_registry()
+    with attacked() as far:
+        remote = RemoteArtifact(f"http://user:secret@127.0.0.1:{far.port}", "picky")
+        here.register_artifact("far", remote, "custom")
+        client = serve(here)
+        pipeline = [{"artifact": "scale"}, {"artifact": "far", "params": {"how": "sleep"}}]
+        chain = {"pipeline": pipeline, "initial_input": {"attention_matrix": [[1.0]]}}
+        assert client.post("/chains/execute", json=chain).status_code == 200
+        killer = threading.Timer(0.3, far.process.kill)
+        killer.start()
+        answers = [client.post("/chains/execute", json=chain) for _ in range(2)]  # in the middle of a step, and after
+        killer.join()
+    for answer in answers:
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        detail = answer.json()["detail"]
+        assert detail.startswith(f"http://127.0.0.1:{far.port}: the server does not answer")
+        assert detail.endswith("(in step 1 (far) of the chain)")
+        for internal in ("secret", "Traceback", "httpx", "Errno", ".py", "0x"):
+            assert internal not in answer.text
+    assert client.get("/livez").status_code == 200
+    remote.close()
+
+
 # The format, by the library that it comes from
 
 

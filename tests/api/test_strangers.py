@@ -1,20 +1,35 @@
 """Exceptions of a stranger's artifact that a server must survive and answer."""
 
 import asyncio
-import builtins
+import concurrent.futures
 
 import numpy as np
 import pytest
 
-from zerocost import Artifact, KernelPanic, _kernels, default_registry
+from api.samples import Panics
+from zerocost import Artifact, KernelPanic, default_registry
 from zerocost.api.artifact_api import ArtifactRESTAPI
+
+KINDS = {
+    "StopIteration": StopIteration,
+    "StopAsyncIteration": StopAsyncIteration,
+    "SystemExit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "BaseException": BaseException,
+    "CancelledError": asyncio.CancelledError,
+    "CancelledError of a future": concurrent.futures.CancelledError,
+    "InvalidStateError": asyncio.InvalidStateError,
+    "TimeoutError": TimeoutError,
+    "LookupError": LookupError,
+}
 
 
 class Raises(Artifact):
     """Raises what it is asked to."""
 
     def execute(self, input_data, context):
-        raise getattr(builtins, input_data["kind"])("as asked")
+        raise KINDS[input_data["kind"]]("as asked")
 
     def get_schema(self):
         return {"properties": {"kind": {"type": "string"}}, "required": ["kind"], "x-outputs": {"y": {}}}
@@ -24,9 +39,6 @@ class Raises(Artifact):
 def strangers(registry):
     registry.register_artifact("raises", Raises(), "custom")
     return registry
-
-
-KINDS = ["StopIteration", "SystemExit", "LookupError"]
 
 
 @pytest.mark.timeout(30)
@@ -47,17 +59,6 @@ def test_it_is_answered_and_the_server_goes_on(serve, strangers, kind):
 def test_the_coroutine_answers_too(strangers, kind):
     answer = asyncio.run(asyncio.wait_for(ArtifactRESTAPI(strangers).execute_artifact("raises", {"kind": kind}), 10))
     assert set(answer) == {"error"}
-
-
-class Panics(Artifact):
-    """Calls a kernel that panics, on a thread of the pool."""
-
-    def execute(self, input_data, context):
-        _kernels._panic()
-        return {}
-
-    def get_schema(self):
-        return {"properties": {"x": {}}, "x-outputs": {"y": {}}}
 
 
 @pytest.mark.timeout(60)

@@ -10,6 +10,8 @@ import orjson
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from zerocost.api.memory import SMALL, take
+
 __all__ = ["Answer", "Endpoint", "Shortcuts", "json_answer"]
 
 Headers = list[tuple[bytes, bytes]]
@@ -62,6 +64,9 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         answer = await self.function(scope, receive)
+        length = sum(map(len, answer.body))
+        if length > SMALL:
+            take(scope, length)
         await answer.send(send)
 
 

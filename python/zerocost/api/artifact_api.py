@@ -15,9 +15,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from zerocost.api.answer import Endpoint, Shortcuts
-from zerocost.api.chain_body import is_in_process
 from zerocost.api.front import Front
-from zerocost.api.limiter import Limiter
+from zerocost.api.limiter import Limiter, contained
 from zerocost.api.problems import as_input_error
 from zerocost.api.routes import Routes
 from zerocost.api.service_routes import ServiceRoutes
@@ -56,7 +55,7 @@ class ArtifactRESTAPI:
             ``{"status": "success", "data": outputs}``, arrays as arrays, or ``{"error": message}``.
         """
         try:
-            result = await asyncio.to_thread(self.run, artifact_name, request_data)
+            result = await asyncio.to_thread(contained, lambda: self.run(artifact_name, request_data))
         except UnknownArtifact:
             return {"error": "Artifact not found"}
         except Exception as error:  # the specification: whatever happens is told
@@ -96,10 +95,6 @@ class ArtifactRESTAPI:
             raise
         except (ValueError, TypeError) as error:
             raise as_input_error(error) from error
-        except (StopIteration, SystemExit) as error:
-            # No future can carry the first: whoever awaits the call would wait for ever. The second is not a
-            # stranger's to say.
-            raise RuntimeError(f"artifact {artifact_name} raised {type(error).__name__}") from error
         if not isinstance(outputs, dict):
             raise RuntimeError(f"artifact {artifact_name}: execute returned {type(outputs).__name__}, a dict is needed")
         for name, subschema in (spec.ports.outputs or {}).items():
@@ -142,12 +137,12 @@ class ArtifactRESTAPI:
 
 def refuse_in_process(spec: ArtifactSpec, names: Any) -> None:
     """Raises UndeclaredInput for inputs that have no meaning over a network."""
-    errors = [
-        (f"/{name}", f"{name!r} is for callers in the same process only")
-        for name in names
-        if is_in_process(spec.ports, name)
-    ]
-    if errors:
+    if not spec.ports.in_process.isdisjoint(names):
+        errors = [
+            (f"/{name}", f"{name!r} is for callers in the same process only")
+            for name in names
+            if name in spec.ports.in_process
+        ]
         raise UndeclaredInput("; ".join(message for _, message in errors), errors=errors)
 
 

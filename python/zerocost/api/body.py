@@ -21,17 +21,12 @@ __all__ = [
     "content_encoding",
     "declared_length",
     "drain",
-    "inflated",
     "inflater",
     "media_type",
-    "read_body",
     "too_large",
 ]
 
 Body = TypeVar("Body")
-
-_LARGE = 4096
-"""Bytes from which a chunk is kept as it came."""
 
 MORE = "zerocost.more_body"
 """Where the scope says whether there is more of a body that has been begun."""
@@ -116,55 +111,6 @@ def content_encoding(scope: Scope) -> str:
 def inflater(encoding: str) -> zlib._Decompress | None:
     """What decompresses a body of that encoding."""
     return None if encoding == "identity" else zlib.decompressobj(_WINDOWS[encoding])
-
-
-async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes | bytearray:
-    """The whole body, decompressed.
-
-    Raises:
-        Refused: it is too large, as declared, as sent or after decompression (413), or of an unknown encoding (415).
-        ClientGone: it ended early.
-    """
-    inflate = inflater(content_encoding(scope))
-    declared = declared_length(scope)
-    if declared is not None and declared > settings.max_body:
-        raise too_large(settings)
-    pieces: list[bytes | bytearray] = []
-    length = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
-        more = scope[MORE] = message.get("more_body", False)
-        if inflate is not None and chunk:
-            chunk = inflated(inflate, chunk, settings.max_body - length)
-        length += len(chunk)
-        if length > settings.max_body:
-            raise too_large(settings)
-        if len(chunk) >= _LARGE or not more:
-            pieces.append(chunk)
-        elif pieces and isinstance(pieces[-1], bytearray):
-            pieces[-1] += chunk
-        else:
-            # A million small chunks must not become a million objects.
-            pieces.append(bytearray(chunk))
-    if inflate is not None and not inflate.eof:
-        raise Refused(400, "bad_request", "the compressed body is not complete")
-    # One chunk, as the server handed it over, or all of them copied once.
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def inflated(inflate: zlib._Decompress, chunk: bytes, room: int) -> bytes:
-    """The decompressed chunk; one byte more than ``room`` at most, so that a bomb is seen and never unpacked."""
-    try:
-        data = inflate.decompress(chunk, room + 1)
-    except zlib.error:
-        raise Refused(400, "bad_request", "the compressed body is damaged") from None
-    if inflate.unused_data:
-        raise Refused(400, "bad_request", "there is more after the compressed body")
-    return data
 
 
 def too_large(settings: Settings) -> Refused:

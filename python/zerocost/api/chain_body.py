@@ -34,7 +34,7 @@ __all__ = ["ChainBody", "chain_result", "is_in_process"]
 
 def is_in_process(ports: Ports, name: str) -> bool:
     """Whether an input has no meaning over a network."""
-    return bool(ports.inputs.get(name, {}).get("x-in-process"))
+    return name in ports.in_process
 
 
 _MEMBERS = ("pipeline", "initial_input", "initial_input_names", "trace")

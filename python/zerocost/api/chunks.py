@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
+from collections.abc import Callable
+from typing import TypeVar
 
 from starlette.types import Message, Receive, Scope
 
-from zerocost.api.body import MORE, ClientGone, content_encoding, declared_length, inflated, inflater, too_large
+from zerocost.api.body import MORE, ClientGone, content_encoding, declared_length, inflater, too_large
+from zerocost.api.memory import SMALL, check_room, take
 from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
 
-__all__ = ["Chunks"]
+__all__ = ["Chunks", "aside", "read_body"]
+
+Result = TypeVar("Result")
+
+_SLICE = 256 << 10
+"""Bytes that are decompressed before others have their turn."""
+
+_ASIDE = 64 << 10
+"""Bytes from which on a text is read in a thread."""
+
+_LARGE = 4096
+"""Bytes from which a chunk is kept as it came."""
 
 
 class Chunks:
@@ -25,13 +40,15 @@ class Chunks:
         self._receive = receive
         self._settings = settings
         self._inflate: zlib._Decompress | None = None
+        self._packed = b""
+        self._is_unpacking = False
         self._pending = memoryview(b"")
         self._more = True
         self._total = 0
         self.length: int | None = None
 
     @classmethod
-    def of(cls, data: bytes, settings: Settings) -> Chunks:
+    def of(cls, data: bytes | bytearray, settings: Settings) -> Chunks:
         """A body that is in memory already."""
         chunks = cls({"headers": []}, _nothing, settings)
         chunks._pending = memoryview(data)
@@ -46,8 +63,8 @@ class Chunks:
         """
         encoding = content_encoding(self._scope)
         declared = declared_length(self._scope)
-        if declared is not None and declared > self._settings.max_body:
-            raise too_large(self._settings)
+        if declared is not None:
+            expect(self._scope, declared, self._settings)
         self._inflate = inflater(encoding)
         self.length = declared if self._inflate is None else None
 
@@ -76,13 +93,13 @@ class Chunks:
             self._pending = piece[len(taken) :]
         return True
 
-    async def rest(self) -> bytes:
+    async def rest(self) -> bytearray:
         """Everything that is left."""
-        pieces = []
+        data = bytearray()  # not a list: a million small chunks must not become a million objects
         while (piece := await self._next()) is not None:
-            pieces.append(piece)
+            data += piece
             self._pending = memoryview(b"")
-        return b"".join(pieces)
+        return data
 
     async def is_at_end(self) -> bool:
         """Whether there is nothing left."""
@@ -90,22 +107,91 @@ class Chunks:
 
     async def _next(self) -> memoryview | None:
         while not self._pending:
-            if not self._more:
+            if self._inflate is not None and self._is_unpacking:
+                chunk = await self._unpacked(self._inflate)
+            elif self._more:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                self._more = self._scope[MORE] = message.get("more_body", False)
+                if self._inflate is not None and chunk:
+                    self._packed, self._is_unpacking = chunk, True
+                    continue
+            else:
                 if self._inflate is not None and not self._inflate.eof:
                     raise Refused(400, "bad_request", "the compressed body is not complete")
                 return None
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            chunk = message.get("body", b"")
-            self._more = self._scope[MORE] = message.get("more_body", False)
-            if self._inflate is not None and chunk:
-                chunk = inflated(self._inflate, chunk, self._settings.max_body - self._total)
             self._total += len(chunk)
             if self._total > self._settings.max_body:
                 raise too_large(self._settings)
+            take(self._scope, self._total, self._total - len(chunk))
             self._pending = memoryview(chunk)
         return self._pending
+
+    async def _unpacked(self, inflate: zlib._Decompress) -> bytes:
+        """The next slice of a compressed chunk, which may become a thousand times as large."""
+        try:
+            data = inflate.decompress(self._packed, _SLICE)
+        except zlib.error:
+            raise Refused(400, "bad_request", "the compressed body is damaged") from None
+        if inflate.unused_data:
+            raise Refused(400, "bad_request", "there is more after the compressed body")
+        self._packed = inflate.unconsumed_tail
+        self._is_unpacking = bool(self._packed) or len(data) == _SLICE
+        await asyncio.sleep(0)
+        return data
+
+
+async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes | bytearray:
+    """The whole body, decompressed.
+
+    Raises:
+        Refused: it is too large, as declared, as sent or after decompression (413), or of an unknown encoding (415).
+        ClientGone: it ended early.
+    """
+    if content_encoding(scope) != "identity":
+        chunks = Chunks(scope, receive, settings)
+        chunks.open()
+        return await chunks.rest()
+    declared = declared_length(scope)
+    if declared is not None:
+        expect(scope, declared, settings)
+    pieces: list[bytes | bytearray] = []
+    length = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        more = scope[MORE] = message.get("more_body", False)
+        length += len(chunk)
+        if length > settings.max_body:
+            raise too_large(settings)
+        if length > SMALL:
+            take(scope, length, length - len(chunk))
+        if len(chunk) >= _LARGE or not more:
+            pieces.append(chunk)
+        elif pieces and isinstance(pieces[-1], bytearray):
+            pieces[-1] += chunk
+        else:
+            # A million small chunks must not become a million objects.
+            pieces.append(bytearray(chunk))
+    # One chunk, as the server handed it over, or all of them copied once.
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def expect(scope: Scope, declared: int, settings: Settings) -> None:
+    """Raises Refused for a body of a length that cannot be taken (413), or not now (503)."""
+    if declared > settings.max_body:
+        raise too_large(settings)
+    check_room(scope, declared)
+
+
+async def aside(size: int, job: Callable[[], Result]) -> Result:
+    """Reads a text of so many bytes: a long one in a thread, so that the event loop goes on."""
+    return job() if size <= _ASIDE else await asyncio.to_thread(job)
 
 
 async def _nothing() -> Message:

@@ -12,11 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zerocost.api.answer import Answer
 from zerocost.api.body import ClientGone, drain
-from zerocost.api.guard import OPEN_PATHS, check_caller
+from zerocost.api.guard import OPEN_PATHS, check_caller, route_path
+from zerocost.api.memory import Budget
 from zerocost.api.observations import Observations
 from zerocost.api.problems import problem_of
 from zerocost.api.settings import Settings
-from zerocost.api.watch import route_of
+from zerocost.api.watch import CLIENT_GONE, route_of
 
 __all__ = ["Front"]
 
@@ -39,6 +40,7 @@ class Front:
         self.app = app
         self.settings = settings
         self.observations = observations
+        self.budget = Budget(settings.max_memory)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -48,6 +50,7 @@ class Front:
         request_id = _request_id(scope)
         scope["zerocost.request_id"] = request_id
         scope["zerocost.began"] = time.monotonic()
+        self.budget.open(scope)
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -59,18 +62,20 @@ class Front:
                 headers.append(_NO_SNIFFING)
                 self.observations.answered(message["status"])
                 stages = scope.get("zerocost.stages")
-                if stages is not None:
+                duration = time.monotonic() - scope["zerocost.began"]
+                if stages is None:
+                    headers.append((b"server-timing", b"total;dur=%.3f" % (duration * 1000)))
+                else:
                     headers.append((b"server-timing", stages.header().encode()))
-                    duration = time.monotonic() - scope["zerocost.began"]
                     self.observations.finish(stages, duration, succeeded=message["status"] < 400)
             await send(message)
 
         try:
-            if scope["path"] not in OPEN_PATHS:
+            if route_path(scope) not in OPEN_PATHS:
                 check_caller(scope, self.settings)
             await self.app(scope, receive, send_with_id)
         except ClientGone:
-            return
+            self._gone(scope)
         except Exception as error:
             if started:
                 logger.exception("request %s failed while its answer was being sent", request_id)
@@ -96,7 +101,16 @@ class Front:
                     answer.headers.append((b"connection", b"close"))
                     await answer.send(send_and_drain)
             except ClientGone:
-                return
+                self._gone(scope)
+        finally:
+            self.budget.close(scope)
+
+    def _gone(self, scope: Scope) -> None:
+        """Counts a request whose client went away before its answer."""
+        self.observations.answered(CLIENT_GONE)
+        stages = scope.get("zerocost.stages")
+        if stages is not None:
+            self.observations.finish(stages, time.monotonic() - scope["zerocost.began"], succeeded=False)
 
 
 def _request_id(scope: Scope) -> str:
@@ -115,7 +129,8 @@ def _answer_of(error: Exception, request_id: str, scope: Scope) -> Answer:
             "request %s (%s %s) failed", request_id, seen["method"], seen["route"], exc_info=error, extra={"seen": seen}
         )
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-    if scope["path"] == "/v2" or scope["path"].startswith("/v2/"):
+    path = route_path(scope)
+    if path == "/v2" or path.startswith("/v2/"):
         status = 400 if status == 422 else status
         body = orjson.dumps({"error": document["detail"]})
         return Answer(status, [body], [(b"content-type", b"application/json"), *encoded])

@@ -17,7 +17,15 @@ from starlette.types import Scope
 from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
 
-__all__ = ["OPEN_PATHS", "check_caller", "header", "is_administrator", "is_loopback", "refuse_several_workers"]
+__all__ = [
+    "OPEN_PATHS",
+    "check_caller",
+    "header",
+    "is_administrator",
+    "is_loopback",
+    "refuse_several_workers",
+    "route_path",
+]
 
 _HEADERS = "zerocost.headers"
 """Where the scope keeps the headers by name."""
@@ -34,8 +42,9 @@ def header(scope: Scope, name: bytes) -> str | None:
     Raises:
         Refused: the header is there more than once (400).
     """
-    headers: dict[bytes, bytes] | None = scope.get(_HEADERS)
-    if headers is None:
+    try:
+        headers: dict[bytes, bytes] = scope[_HEADERS]
+    except KeyError:
         headers = scope[_HEADERS] = dict(scope["headers"])
     value = headers.get(name)
     if value is None:
@@ -45,24 +54,34 @@ def header(scope: Scope, name: bytes) -> str | None:
     return value.decode("latin-1")
 
 
+def route_path(scope: Scope) -> str:
+    """The path without the prefix under which another app may have mounted this one."""
+    path: str = scope["path"]
+    prefix = scope.get("root_path")
+    return path.removeprefix(prefix) if prefix else path
+
+
 def check_caller(scope: Scope, settings: Settings) -> None:
     """Raises Refused (401, 403) for a caller who may not call."""
     if not settings.auth:
         return
     if settings.has_token:
-        if scope["path"] in _PAGES:
+        if route_path(scope) in _PAGES:
             return
         _check_token(scope, (settings.token, settings.admin_token))
         return
     server = scope.get("server")
+    # A socket file has no port, and only this machine.
     if server is None or not (server[1] is None or is_loopback(server[0])):
         raise Refused(403, "forbidden", "without a token this server answers on loopback addresses only")
     host = header(scope, b"host")
-    if host is None or not is_loopback(_host_name(host)):
+    if host is None or not _is_loopback_host(host):
         raise Refused(403, "forbidden", "without a token this server answers to loopback names only")
     origin = header(scope, b"origin")
+    if origin is None:
+        return
     own = f"{scope.get('scheme', 'http')}://{host.lower()}"
-    if origin is not None and origin.lower() != own and origin not in settings.allowed_origins:
+    if origin.lower() != own and origin not in settings.allowed_origins:
         raise Refused(403, "forbidden", "this server does not answer pages of other origins")
 
 
@@ -95,10 +114,10 @@ def is_loopback(name: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def _host_name(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+@functools.lru_cache(maxsize=256)
+def _is_loopback_host(host: str) -> bool:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(name)
 
 
 def _check_token(scope: Scope, allowed: Iterable[str | None]) -> None:

@@ -18,7 +18,7 @@ from zerocost.api.chunks import Chunks
 from zerocost.api.json_body import Members
 from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
-from zerocost.core.arrays import DATATYPES, dtype_of
+from zerocost.core.arrays import DATATYPES, check_size, dtype_of
 from zerocost.core.ports import Ports, closest
 from zerocost.core.safetensors import aligned_empty
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, RangeError, ShapeError
@@ -37,6 +37,8 @@ class Tensor:
     shape: tuple[int, ...]
     array: npt.NDArray[Any] | None
     binary_size: int | None = None
+    data: bytes | None = None
+    """Binary BYTES as they were sent."""
 
 
 @dataclass
@@ -56,6 +58,8 @@ class InferenceRequest:
     tensors: list[Tensor] = field(default_factory=list)
     outputs: list[RequestedOutput] = field(default_factory=list)
     binary_output: bool = False
+    is_raw: bool = False
+    """Whether the body is nothing but the data of one tensor."""
     timeout: float | None = None
     """Seconds."""
 
@@ -83,13 +87,15 @@ class InferenceRequest:
             raise MissingInput("inputs: at least one tensor is needed", "inputs")
         if len(inputs.spans) > settings.max_parts:
             raise LimitExceeded(f"inputs: at most {settings.max_parts} tensors are allowed", "inputs")
+        names = set()
         for index in range(len(inputs.spans)):
             tensor = _tensor(Members(inputs.text(index), settings, f"inputs/{index}", dict), ports, settings)
-            if any(tensor.name == other.name for other in request.tensors):
+            if tensor.name in names:
                 raise InvalidInput(f"inputs: {tensor.name!r} is there twice", tensor.name)
+            names.add(tensor.name)
             request.tensors.append(tensor)
         if "outputs" in members.spans:
-            request._take_outputs(members.value("outputs"), ports)
+            request._take_outputs(members.value("outputs"), ports, settings.max_parts)
         return request
 
     @classmethod
@@ -109,21 +115,21 @@ class InferenceRequest:
             raise InvalidInput("raw binary requests need a model whose tensor has at most one variable axis")
         datatype = (ports.datatypes(name) or ("FP32",))[0]
         if datatype == "BYTES":
-            return cls(tensors=[Tensor(name, datatype, (1,), None, size)], binary_output=True)
+            return cls(tensors=[Tensor(name, datatype, (1,), None, size)], binary_output=True, is_raw=True)
         fixed = math.prod(axis for axis in declared if isinstance(axis, int) and axis >= 0)
         width = dtype_of(datatype).itemsize * fixed
         if width == 0 or size % width or (not variable and size != width):
             raise ShapeError(f"{name}: {size} bytes do not fill {declared} of {datatype}", name)
         shape = tuple(size // width if index in variable else int(axis) for index, axis in enumerate(declared))
-        return cls(tensors=[Tensor(name, datatype, shape, None, size)], binary_output=True)
+        return cls(tensors=[Tensor(name, datatype, shape, None, size)], binary_output=True, is_raw=True)
 
     @property
     def binary_size(self) -> int:
         """Bytes that must follow the JSON."""
         return sum(tensor.binary_size or 0 for tensor in self.tensors)
 
-    async def read_binary(self, chunks: Chunks, *, is_raw: bool = False) -> None:
-        """Reads every binary tensor into an array of its own.
+    async def read_binary(self, chunks: Chunks) -> None:
+        """Reads every binary tensor into an array of its own; BYTES stay as they are until :meth:`take_bytes`.
 
         Raises:
             InvalidInput: the body is shorter or longer than announced.
@@ -135,7 +141,7 @@ class InferenceRequest:
                 data = await chunks.read(tensor.binary_size)
                 if data is None:
                     raise ShapeError(f"{tensor.name}: unexpected size, the body ends early", tensor.name)
-                tensor.array = _bytes_array(data, tensor, is_raw=is_raw)
+                tensor.data = data
                 continue
             tensor.array = aligned_empty(tensor.shape, dtype_of(tensor.datatype))
             if tensor.binary_size:
@@ -145,6 +151,13 @@ class InferenceRequest:
         if not await chunks.is_at_end():
             raise ShapeError("unexpected additional input data after the last tensor")
 
+    def take_bytes(self) -> None:
+        """Takes the BYTES that were read apart, which takes a while where they are many."""
+        for tensor in self.tensors:
+            if tensor.data is not None:
+                tensor.array = _bytes_array(tensor.data, tensor, is_raw=self.is_raw)
+                tensor.data = None
+
     def _take_parameters(self, parameters: dict[str, Any]) -> None:
         for name, value in parameters.items():
             if name.startswith("triton_"):
@@ -153,8 +166,8 @@ class InferenceRequest:
                 raise DatatypeError(f"parameters: {name}: text, a number or a boolean is needed", name)
         for name in ("timeout", "priority"):
             value = parameters.get(name, 0)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise RangeError(f"parameters: {name}: a whole number from 0 up is needed", name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+                raise RangeError(f"parameters: {name}: a whole number from 0 to 2^64 - 1 is needed", name)
         binary = parameters.get("binary_data_output", False)
         if not isinstance(binary, bool):
             raise DatatypeError("parameters: binary_data_output: true or false is needed", "binary_data_output")
@@ -162,9 +175,12 @@ class InferenceRequest:
         self.timeout = parameters["timeout"] / 1e6 if parameters.get("timeout") else None
         self.parameters = {name: value for name, value in parameters.items() if name not in _RESERVED}
 
-    def _take_outputs(self, outputs: Any, ports: Ports) -> None:
+    def _take_outputs(self, outputs: Any, ports: Ports, max_parts: int) -> None:
         if not isinstance(outputs, list):
             raise DatatypeError("outputs: a list is needed", "outputs")
+        if len(outputs) > max_parts:
+            raise LimitExceeded(f"outputs: at most {max_parts} tensors are allowed", "outputs")
+        names = set()
         for output in outputs:
             if not isinstance(output, dict) or not isinstance(output.get("name"), str):
                 raise DatatypeError("outputs: objects with a 'name' are needed", "outputs")
@@ -179,8 +195,9 @@ class InferenceRequest:
             binary = parameters.get("binary_data")
             if binary is not None and not isinstance(binary, bool):
                 raise DatatypeError(f"outputs: {name}: binary_data must be true or false", "outputs")
-            if any(name == other.name for other in self.outputs):
+            if name in names:
                 raise InvalidInput(f"outputs: {name!r} is there twice", "outputs")
+            names.add(name)
             declared = ports.outputs
             if declared is not None and name not in declared and name.rpartition(".")[0] not in declared:
                 raise InvalidInput(f"outputs: unexpected output {name!r}; {closest(name, declared)}", "outputs")
@@ -211,6 +228,7 @@ def _tensor(members: Members, ports: Ports, settings: Settings) -> Tensor:
     if "shared_memory_region" in parameters:
         raise InvalidInput(f"{name}: shared memory is not offered", name)
     count = math.prod(shape)
+    itemsize = dtype_of(datatype).itemsize
     size = parameters.get("binary_data_size")
     if (size is None) == ("data" not in members.spans):
         raise InvalidInput(f"{name}: Input must set only one of the following fields: 'data', 'binary_data_size'", name)
@@ -218,16 +236,15 @@ def _tensor(members: Members, ports: Ports, settings: Settings) -> Tensor:
         # An element takes a byte at least: a shape that says more than the data can hold is wrong, not too large.
         if count > len(members.text("data")):
             raise ShapeError(f"{name}: the shape asks for {count} elements, which are not there", name)
-        _check_elements(name, shape, settings)
+        check_size(name, shape, itemsize, settings.max_elements)
         return Tensor(name, datatype, shape, _json_array(members, name, datatype, shape, settings))
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise DatatypeError(f"{name}: binary_data_size must be a whole number from 0 up", name)
-    if datatype != "BYTES" and size != count * dtype_of(datatype).itemsize:
-        expected = count * dtype_of(datatype).itemsize
-        raise ShapeError(f"{name}: unexpected size {size}, {expected} bytes are needed", name)
+    if datatype != "BYTES" and size != count * itemsize:
+        raise ShapeError(f"{name}: unexpected size {size}, {count * itemsize} bytes are needed", name)
     if datatype == "BYTES" and size < 4 * count:
         raise ShapeError(f"{name}: unexpected size {size} for {count} elements of BYTES", name)
-    _check_elements(name, shape, settings)
+    check_size(name, shape, itemsize, settings.max_elements)
     return Tensor(name, datatype, shape, None, size)
 
 
@@ -236,19 +253,16 @@ def _shape(members: Members, name: str) -> tuple[int, ...]:
     if not isinstance(shape, list) or len(shape) > 32:
         raise ShapeError(f"{name}: 'shape' must be a list of at most 32 whole numbers", name)
     for axis in shape:
-        if isinstance(axis, bool) or not isinstance(axis, int) or axis < 0:
-            raise ShapeError(f"{name}: 'shape' must be a list of whole numbers from 0 up", name)
+        if isinstance(axis, bool) or not isinstance(axis, int) or not 0 <= axis < 1 << 63:
+            raise ShapeError(f"{name}: 'shape' must be a list of whole numbers from 0 to 2^63 - 1", name)
     return tuple(shape)
-
-
-def _check_elements(name: str, shape: tuple[int, ...], settings: Settings) -> None:
-    if math.prod(shape) > settings.max_elements or any(axis > settings.max_elements for axis in shape):
-        raise LimitExceeded(f"{name}: more than {settings.max_elements} elements", name)
 
 
 def _json_array(
     members: Members, name: str, datatype: str, shape: tuple[int, ...], settings: Settings
 ) -> npt.NDArray[Any]:
+    if bytes(members.text("data")[:1]) != b"[":
+        raise DatatypeError(f"{name}: 'data' must be a list", name)
     if datatype != "BYTES":
         try:
             return read_tensor(
@@ -256,26 +270,26 @@ def _json_array(
             )
         except InvalidInput as error:
             raise type(error)(f"{name}: {error.message}", name) from None
-    texts: list[bytes] = []
-
-    def flatten(value: Any) -> None:
-        if isinstance(value, list):
-            for item in value:
-                flatten(item)
-        elif isinstance(value, str):
-            texts.append(value.encode())
-        else:
-            raise DatatypeError(f"{name}: BYTES are given as text", name)
-
-    data = members.value("data")
-    if not isinstance(data, list):
-        raise DatatypeError(f"{name}: 'data' must be a list", name)
-    flatten(data)
-    if len(texts) != math.prod(shape):
-        raise ShapeError(f"{name}: {len(texts)} elements were given, the shape asks for {math.prod(shape)}", name)
+    texts = _texts(members.value("data"), shape, name)
     array = np.empty(len(texts), dtype=object)
     array[:] = texts
     return array.reshape(shape)
+
+
+def _texts(data: list[Any], shape: tuple[int, ...], name: str) -> list[bytes]:
+    """The elements of BYTES in JSON: a flat list, or lists in each other as the shape says."""
+    if any(isinstance(item, list) for item in data):
+        items: list[Any] = [data]
+        for length in shape:
+            if not all(isinstance(item, list) and len(item) == length for item in items):
+                raise ShapeError(f"{name}: 'data' must be a flat list, or nested as the shape says", name)
+            items = [element for item in items for element in item]
+        data = items
+    if len(data) != math.prod(shape):
+        raise ShapeError(f"{name}: {len(data)} elements were given, the shape asks for {math.prod(shape)}", name)
+    if not all(isinstance(item, str) for item in data):
+        raise DatatypeError(f"{name}: BYTES are given as text", name)
+    return [item.encode() for item in data]
 
 
 def read_bytes_elements(data: bytes, name: str) -> list[bytes]:

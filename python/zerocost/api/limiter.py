@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from starlette.types import Receive
@@ -20,7 +20,7 @@ from zerocost.api.body import ClientGone
 from zerocost.api.problems import Refused
 from zerocost.errors import DeadlineExceeded
 
-__all__ = ["Limiter", "answered"]
+__all__ = ["Limiter", "answered", "contained"]
 
 Result = TypeVar("Result")
 
@@ -71,10 +71,7 @@ class Limiter:
     def _timed(self, job: Callable[[], Result]) -> Result:
         start = time.monotonic()
         try:
-            return job()
-        except (StopIteration, SystemExit, KeyboardInterrupt) as error:
-            # A future cannot carry the first; the others of a stranger's artifact are not this server's to obey.
-            raise RuntimeError(f"the artifact raised {type(error).__name__}") from error
+            return contained(job)
         finally:
             self._average += _WEIGHT * (time.monotonic() - start - self._average)
 
@@ -86,6 +83,17 @@ class Limiter:
 
     def _free(self) -> None:
         self.pending -= 1
+
+
+def contained(job: Callable[[], Result]) -> Result:
+    """Runs a job for somebody who awaits it; raises RuntimeError for what no future carries and no server obeys."""
+    try:
+        return job()
+    except BaseException as error:
+        # A future cannot carry StopIteration, and turns one class of CancelledError into the other.
+        if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration | CancelledError):
+            raise
+        raise RuntimeError(f"the artifact raised {type(error).__name__}") from error
 
 
 async def answered(result: asyncio.Future[Result], receive: Receive, deadline: float | None) -> Result:

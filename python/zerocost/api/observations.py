@@ -104,8 +104,12 @@ class Observations:
             model.fail.add(duration)
             return
         model.success.add(duration)
+        seconds = stages.seconds
         for name, histogram in model.stages.items():
-            histogram.add(stages.seconds.get(name, 0.0))
+            if name in seconds:
+                histogram.add(seconds[name])
+            else:
+                histogram.counts[0] += 1
 
     def answers(self) -> dict[int, int]:
         """Answers by status."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from starlette.types import Receive, Scope
 
 from zerocost._kernels import __version__
 from zerocost.api.answer import Answer, Endpoint, json_answer
-from zerocost.api.chunks import Chunks
+from zerocost.api.chunks import Chunks, aside
 from zerocost.api.guard import header, is_administrator, refuse_several_workers
 from zerocost.api.inference_body import InferenceRequest, refuse_length
 from zerocost.api.inference_values import inputs_of, metadata_tensors, render
@@ -139,14 +140,14 @@ class OpenInference:
     async def statistics(self, scope: Scope, receive: Receive) -> Answer:
         """How often each model, or one, was used, and how long it took."""
         specs = [self._spec(scope)] if "name" in scope["path_params"] else self.registry.list_artifacts()
-        figures = self.native.figures() if self.native.workers else None
-        seen = self.native.observations if figures is None else figures.observations
+        shared = self.native.workers
+        seen = (await asyncio.to_thread(self.native.figures)).observations if shared else self.native.observations
         return json_answer({"model_stats": [seen.of_model(spec.name, version_of(spec)) for spec in specs]})
 
     async def index(self, scope: Scope, receive: Receive) -> Answer:
         """Every model with its state."""
         body = await self.native.body(scope, receive)
-        content = self.native.small_json(body) if body else {}
+        content = await aside(len(body), lambda: self.native.small_json(body)) if body else {}
         only_ready = content.get("ready", False) if isinstance(content, dict) else None
         if not isinstance(only_ready, bool):
             raise Refused(400, "invalid_input", "an object is needed, in which 'ready' is true or false")
@@ -219,28 +220,32 @@ class OpenInference:
         start = time.perf_counter()
         if length is None:
             body = await self.native.body(scope, receive)
+            if b'"timeout"' in body:
+                # It says how long the client waits, also for its turn: it must be known before.
+                request = await aside(len(body), lambda: InferenceRequest.from_json(body, spec.ports, self.settings))
         else:
             request = await self.native.overdue.watch(self._read_binary(scope, receive, spec, length))
         stages.add("read", start)
+        size = len(body) if length is None or request is None else request.binary_size
+        if request is not None and request.timeout is not None:
+            until = scope["zerocost.began"] + request.timeout
+            metadata["deadline"] = min(until, metadata.get("deadline", until))
 
         def compute() -> Answer:
             start = time.perf_counter()
             parsed = request or InferenceRequest.from_json(body, spec.ports, self.settings)
-            if parsed.binary_size and request is None:
+            if parsed.binary_size and length is None:
                 raise ShapeError("there are binary tensors, but no Inference-Header-Content-Length")
+            parsed.take_bytes()
             inputs = inputs_of(parsed, spec.ports)
             start = stages.add("read", start)
-            if parsed.timeout is not None:
-                until = scope["zerocost.began"] + parsed.timeout
-                metadata["deadline"] = min(until, metadata.get("deadline", until))
-            stages.copied = 0 if request is None else request.binary_size
+            stages.copied = 0 if length is None else parsed.binary_size
             outputs = self.native.compute(spec, inputs, metadata, stages)
             start = stages.add("compute", start)
             answer = _answer(*render(outputs, parsed, spec.name, version_of(spec)), accepted)
             stages.add("write", start)
             return answer
 
-        size = len(body) if request is None else request.binary_size
         return await self.native.run(spec, compute, size, receive, metadata, stages)
 
     async def _read_binary(self, scope: Scope, receive: Receive, spec: ArtifactSpec, length: int) -> InferenceRequest:
@@ -255,7 +260,7 @@ class OpenInference:
         text = await chunks.read(length)
         if text is None:
             raise ShapeError("Inference-Header-Content-Length is larger than the body")
-        request = InferenceRequest.from_json(text, spec.ports, self.settings)
+        request = await aside(length, lambda: InferenceRequest.from_json(text, spec.ports, self.settings))
         size = length + request.binary_size
         if chunks.length is not None and chunks.length != size:
             raise ShapeError(f"unexpected size: the body has {chunks.length} bytes, its JSON announces {size}")
@@ -267,12 +272,12 @@ class OpenInference:
     async def _read_raw(self, chunks: Chunks, spec: ArtifactSpec) -> InferenceRequest:
         if chunks.length is not None:
             request = InferenceRequest.raw(spec.ports, chunks.length)
-            await request.read_binary(chunks, is_raw=True)
+            await request.read_binary(chunks)
             return request
         # Chunked or compressed: the shape follows from a size that is only known at the end.
         data = await chunks.rest()
         request = InferenceRequest.raw(spec.ports, len(data))
-        await request.read_binary(Chunks.of(data, self.settings), is_raw=True)
+        await request.read_binary(Chunks.of(data, self.settings))
         return request
 
     def _spec(self, scope: Scope) -> ArtifactSpec:
@@ -293,7 +298,7 @@ class OpenInference:
 
     async def _parameters(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         body = await self.native.body(scope, receive)
-        content = self.native.small_json(body) if body else {}
+        content = await aside(len(body), lambda: self.native.small_json(body)) if body else {}
         parameters = content.get("parameters", {}) if isinstance(content, dict) else {}
         if not isinstance(parameters, dict):
             raise Refused(400, "invalid_input", "parameters must be an object")

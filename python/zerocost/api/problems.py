@@ -39,6 +39,14 @@ _STATUSES: tuple[tuple[type[ZerocostError], int], ...] = (
 _TOLD = ("in step ", "in layer ", "in stages, ", "in the memory artifact ")
 """How the notes begin that say where in a chain or in a model it happened."""
 
+_DETAIL = 4000
+_MESSAGE = 1000
+_POINTER = 500
+"""Characters of a text that may repeat what the client sent."""
+
+_ERRORS = 20
+"""Errors that are told one by one."""
+
 _GENERIC = "The server failed while it answered this request; its log says why, under the request id."
 
 
@@ -69,7 +77,7 @@ def problem_of(error: BaseException, request_id: str) -> tuple[int, dict[str, An
         headers = dict(error.headers or {})
         code, detail = HTTPStatus(status).phrase.lower().replace(" ", "_"), error.detail
     elif isinstance(error, ZerocostError) and status != 500:
-        code, detail = error.code, str(error)
+        code, detail = error.code, _cut(str(error))
         notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_TOLD)]
         detail = " ".join([detail, *(f"({note})" for note in notes)])
     else:
@@ -88,12 +96,23 @@ def problem_of(error: BaseException, request_id: str) -> tuple[int, dict[str, An
         "request_id": request_id,
     }
     if isinstance(error, InvalidInput):
-        document["errors"] = [{"pointer": where, "message": message} for where, message in error.errors]
+        document["errors"] = [
+            {"pointer": _cut(where, _POINTER), "message": _cut(message, _MESSAGE)}
+            for where, message in error.errors[:_ERRORS]
+        ]
+        if len(error.errors) > _ERRORS:
+            document["errors"].append({"pointer": "", "message": f"and {len(error.errors) - _ERRORS} more"})
     elif isinstance(error, PlanError):
         document |= {
-            key: value for key in ("step", "artifact", "port") if (value := getattr(error, key, None)) is not None
+            key: _cut(value, _POINTER) if isinstance(value, str) else value
+            for key in ("step", "artifact", "port")
+            if (value := getattr(error, key, None)) is not None
         }
     return status, document, headers
+
+
+def _cut(text: str, length: int = _DETAIL) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 _LEAKS = re.compile(r"\b0x[0-9a-fA-F]{4,}\b|(?<![\w/])(?:[A-Za-z]:\\|/)(?:[\w.@+-]+[/\\])+[\w.@+-]*")

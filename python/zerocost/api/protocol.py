@@ -13,6 +13,8 @@ __all__ = ["Protocol"]
 MAX_HEAD = 64 << 10
 """Bytes of a request line and its headers. One read more may be taken before they are counted."""
 
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
 HEAD_SECONDS = 30.0
 """Seconds from a connection's first moment, or a request's first byte, to the end of its headers."""
 
@@ -21,7 +23,7 @@ UNREAD_SECONDS = 30.0
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. It ends when a head is too long or too slow, and when an answer is not fetched."""
+    """One connection. It ends when a head is too long (431) or too slow, and when an answer is not fetched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,7 +50,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._head += len(data)
         if self._head > MAX_HEAD:
-            self._end()
+            self._refuse_head()
         elif self._ending is None:
             self._ending = self.loop.call_later(HEAD_SECONDS, self._end)
 
@@ -95,6 +97,15 @@ class Protocol(HttpToolsProtocol):
         if self._ending is not None:
             self._ending.cancel()
             self._ending = None
+
+    def _refuse_head(self) -> None:
+        """Answers 431 where nothing else is being answered; who goes on sending may see only the end."""
+        self._no_longer_waiting()
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     def _end(self) -> None:
         self._no_longer_waiting()

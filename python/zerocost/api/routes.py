@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope
 
 from zerocost._kernels import read_json, write_json
 from zerocost.api.answer import Answer, Endpoint, json_answer
-from zerocost.api.body import Overdue, media_type, read_body
+from zerocost.api.body import Overdue, media_type
 from zerocost.api.chain_body import ChainBody, chain_result
-from zerocost.api.chunks import Chunks
+from zerocost.api.chunks import Chunks, read_body
 from zerocost.api.guard import header
 from zerocost.api.json_body import TensorTable, read_inputs, tensor_table, wants_typed_tensors
 from zerocost.api.limiter import Limiter
@@ -48,7 +48,7 @@ _NOTHING: Mapping[str, Any] = {}
 _JSON = (b"content-type", b"application/json")
 
 _INLINE_BYTES = 4096
-"""Bodies of built-in artifacts up to this size are computed on the event loop: a thread hop costs more than they do."""
+"""Bodies of quick artifacts up to this size are computed on the event loop: a thread hop costs more than they do."""
 
 _INLINE_OPERATIONS = 1 << 18
 """As many operations as a thread hop takes at most, where they do not follow from the size of the body."""
@@ -264,7 +264,7 @@ class Routes:
         metadata: dict[str, Any],
         stages: Stages,
     ) -> Answer:
-        """Runs a job where it belongs: small work of a built-in artifact here, everything else in a slot.
+        """Runs a job where it belongs: small work of a quick artifact here, everything else in a slot.
 
         Args:
             spec: the artifact, None for a chain.
@@ -274,7 +274,7 @@ class Routes:
             metadata: the execution context's; ``job`` uses it.
             stages: where the time in the queue is noted.
         """
-        if spec is not None and size <= _INLINE_BYTES and is_built_in(spec):
+        if spec is not None and size <= _INLINE_BYTES and spec.implementation.is_quick:
             metadata["limits"] = self._inline_limits
             try:
                 return job()
@@ -331,11 +331,6 @@ class Routes:
     async def body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
         """The whole body; raises Refused (408) if it does not arrive in time."""
         return await self.overdue.watch(read_body(scope, receive, self.settings))
-
-
-def is_built_in(spec: ArtifactSpec) -> bool:
-    """Whether it comes with zerocost, so that how long it takes is known."""
-    return type(spec.implementation).__module__.startswith("zerocost.artifacts.")
 
 
 def _summary(spec: ArtifactSpec) -> dict[str, Any]:

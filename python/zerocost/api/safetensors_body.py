@@ -7,12 +7,27 @@ from typing import Any
 import numpy as np
 
 from zerocost._kernels import read_json, write_json
-from zerocost.api.chunks import Chunks
+from zerocost.api.chunks import Chunks, aside
 from zerocost.api.settings import Settings
-from zerocost.core.safetensors import MEDIA_TYPE, aligned_empty, grouped, parse_header, split_values, to_pieces
-from zerocost.errors import DatatypeError, InvalidInput, ShapeError
+from zerocost.core.safetensors import (
+    MEDIA_TYPE,
+    Slot,
+    aligned_empty,
+    grouped,
+    parse_header,
+    split_values,
+    to_pieces,
+)
+from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MalformedJSON, ShapeError
 
 __all__ = ["MEDIA_TYPE", "answer_pieces", "read_safetensors", "read_tensors", "wants_safetensors"]
+
+_HEADER = 1 << 20
+_ENTRY = 200
+"""Bytes that a header may have, and more of them for each tensor that a body may have."""
+
+_ENTRY_VALUES = 38
+"""JSON values of a tensor's entry: itself, its dtype, two lists, 32 axes and two offsets."""
 
 
 async def read_tensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, Any], bytes, int]:
@@ -26,11 +41,18 @@ async def read_tensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, An
     """
     chunks.open()
     start = await chunks.read(8)
-    size = int.from_bytes(start, "little") if start is not None else settings.max_body
-    text = await chunks.read(size) if size < settings.max_body else None
+    if start is None:
+        raise ShapeError("the safetensors header is longer than the body")
+    size = int.from_bytes(start, "little")
+    if size > (settings.max_body if chunks.length is None else chunks.length - 8):
+        raise ShapeError("the safetensors header is longer than the body")
+    largest = _HEADER + _ENTRY * settings.max_parts
+    if size > largest:
+        raise LimitExceeded(f"the safetensors header has {size} bytes, {largest} are allowed")
+    text = await chunks.read(size)
     if text is None:
         raise ShapeError("the safetensors header is longer than the body")
-    slots, json = parse_header(text, settings.max_elements, settings.max_parts)
+    slots, json = await aside(size, lambda: _slots(text, settings))
     total = sum(slot.nbytes for slot in slots)
     if chunks.length is not None and chunks.length != 8 + size + total:
         raise ShapeError(f"the body has {chunks.length} bytes, its header announces {8 + size + total}")
@@ -46,6 +68,14 @@ async def read_tensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, An
     return grouped(tensors), json.encode(), total
 
 
+def _slots(text: bytes, settings: Settings) -> tuple[list[Slot], str]:
+    try:
+        header = read_json(text, max_depth=3, max_values=100 + _ENTRY_VALUES * settings.max_parts)
+    except MalformedJSON as error:
+        raise MalformedJSON(f"the safetensors header: {error.message}") from None
+    return parse_header(header, settings.max_elements, settings.max_parts)
+
+
 async def read_safetensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, Any], int]:
     """The inputs in a body, and the bytes of its tensors.
 
@@ -55,7 +85,8 @@ async def read_safetensors(chunks: Chunks, settings: Settings) -> tuple[dict[str
         LimitExceeded, Refused: as :func:`read_tensors`.
     """
     inputs, text, total = await read_tensors(chunks, settings)
-    others = read_json(text, None, max_depth=settings.max_depth, max_values=settings.max_values)
+    limits = {"max_depth": settings.max_depth, "max_values": settings.max_values}
+    others = await aside(len(text), lambda: read_json(text, None, **limits))
     if not isinstance(others, dict):
         raise DatatypeError("the JSON in the metadata must be an object")
     for name, value in others.items():

@@ -23,6 +23,7 @@ class Settings:
         allowed_origins: web pages of other origins that may call, separated by commas.
         model_control: whether an administrator may unload artifacts and load them again under ``/v2/repository``.
         max_body: bytes of a body, as it is sent and after decompression.
+        max_memory: bytes of all bodies and answers that are held at one time; beyond it 503.
         max_drain: bytes of a refused upload that are read, so that the client sees the answer and not a broken pipe.
         max_depth: arrays and objects of JSON inside each other.
         max_values: JSON values outside of arrays of numbers.
@@ -51,6 +52,7 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     model_control: bool = False
     max_body: int = 64 << 20
+    max_memory: int = 1 << 30
     max_drain: int = 256 << 20
     max_depth: int = 100
     max_values: int = 1_000_000

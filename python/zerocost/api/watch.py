@@ -9,12 +9,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zerocost.api.tracing import Tracing
 
-__all__ = ["Watch", "route_of"]
+__all__ = ["CLIENT_GONE", "Watch", "route_of"]
 
 logger = logging.getLogger("zerocost.access")
 
 CLIENT_GONE = 499
-"""What the log says of a request whose client went away before its answer, as nginx does."""
+"""What log and metrics say of a request whose client went away before its answer, as nginx does."""
 
 
 def route_of(scope: Scope) -> str | None:

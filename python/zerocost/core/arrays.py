@@ -6,6 +6,7 @@ shows them. Datatypes carry their Open Inference Protocol names (``"FP32"``, ``"
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.errors import DatatypeError, ShapeError
+from zerocost.errors import DatatypeError, LimitExceeded, ShapeError
 
 __all__ = [
     "DATATYPES",
@@ -23,6 +24,7 @@ __all__ = [
     "CopyCount",
     "as_floating",
     "as_tensor",
+    "check_size",
     "count_copy",
     "counting_copies",
     "datatype_of",
@@ -67,6 +69,21 @@ def datatype_of(dtype: np.dtype[Any]) -> str | None:
     if name is None and dtype.kind in "OSU":
         return "BYTES"
     return name
+
+
+def check_size(name: str, shape: Sequence[int], itemsize: int, max_elements: int) -> None:
+    """Raises LimitExceeded for a tensor that a caller announces and that cannot or may not be made.
+
+    Args:
+        name: the tensor's name.
+        shape: whole numbers from 0 up, of any size.
+        itemsize: bytes of an element.
+        max_elements: how many there may be, each axis counting at least one.
+    """
+    # An axis of 0 hides nothing: an array has strides where it has no elements, and written out it is that many lists.
+    span = math.prod(max(axis, 1) for axis in shape)
+    if span > max_elements or span * itemsize >= 1 << 63:
+        raise LimitExceeded(f"{name}: more than {max_elements} elements", name)
 
 
 class CopyCount:
@@ -148,10 +165,13 @@ def as_tensor(value: Any, argument: str, datatypes: Sequence[str] | None = None)
 
 
 def _is_readable(array: npt.NDArray[Any]) -> bool:
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
+        return True
     whole = all(
         stride % array.itemsize == 0 for length, stride in zip(array.shape, array.strides, strict=True) if length > 1
     )
-    return array.flags.aligned and whole if array.itemsize else True
+    return flags.aligned and whole if array.itemsize else True
 
 
 def _borrow(value: Any, argument: str) -> npt.NDArray[Any]:

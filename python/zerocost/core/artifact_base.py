@@ -62,10 +62,19 @@ class Artifact(ABC):
 
     Attributes:
         interface: the category that a plug-in is registered under.
+        is_quick: whether a call with little input takes less than handing it to a thread, whatever it is asked, so that
+            a server makes it on its event loop. Not inherited.
         uses: names of artifacts in the same registry that this one calls; the registry refuses cycles.
     """
 
     interface: ClassVar[str] = "custom"
+    is_quick: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # What a subclass adds may take any time: it says so itself, or it is not.
+        cls.is_quick = cls.__dict__.get("is_quick", False)
+
     uses: tuple[str, ...] = ()
 
     @abstractmethod

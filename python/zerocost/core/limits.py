@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
@@ -66,9 +67,12 @@ def check_fan_out(elements: Sized, name: str, context: ExecutionContext) -> None
 
 
 def count_elements(value: Any) -> int:
-    """The elements of every array and list in ``value``, each array and list counting at least one."""
+    """The elements of every array and list in ``value``, each array, list and axis counting at least one.
+
+    Axes without elements count, for a million empty lists are a million lists when they are written out.
+    """
     if isinstance(value, np.ndarray):
-        return max(value.size, 1)
+        return value.size or math.prod(max(axis, 1) for axis in value.shape)
     if isinstance(value, dict):
         return sum(map(count_elements, value.values()))
     if isinstance(value, list | tuple):

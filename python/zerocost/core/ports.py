@@ -19,12 +19,16 @@ from zerocost.core.arrays import DATATYPES, as_tensor
 from zerocost.core.violations import violation
 from zerocost.errors import DatatypeError, InvalidInput, InvalidSchema, MissingInput, ShapeError, UndeclaredInput
 
-__all__ = ["Ports", "closest", "pointer"]
+__all__ = ["Ports", "closest", "pointer", "shortened"]
 
 Schema = dict[str, Any]
 Errors = list[tuple[str, str]]
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_LONGEST_NAME = 100
+_MOST_ERRORS = 20
+_FEW_VALUES = 1000
+_SCALARS = (str, bool, int, float)
 _ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
 
 
@@ -33,10 +37,16 @@ def pointer(*path: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
+def shortened(name: str) -> str:
+    """A name that a caller gave, as much of it as a message needs."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+
+
 def closest(name: str, names: Iterable[str]) -> str:
     """What a message about an unknown name ends with: the nearest known one, or all of them where they are few."""
     known = sorted(names)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    # Comparing takes the product of the lengths.
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(repr(candidate) for candidate in near)}?"
     if not known:
@@ -134,6 +144,11 @@ class Ports:
         """Whether the input is declared with ``x-tensor``."""
         return "x-tensor" in self.inputs.get(name, {})
 
+    @cached_property
+    def in_process(self) -> frozenset[str]:
+        """The inputs that have no meaning over a network (``x-in-process``)."""
+        return frozenset(name for name, subschema in self.inputs.items() if subschema.get("x-in-process"))
+
     def datatypes(self, name: str) -> tuple[str, ...] | None:
         """The datatypes that a tensor input declares; None for any."""
         declared = self.inputs[name]["x-tensor"].get("datatypes")
@@ -143,11 +158,14 @@ class Ports:
         """One error for each name that is not an input, with the nearest one that is."""
         if self.is_open:
             return []
-        return [
-            (pointer(name), f"{name!r} is not an input; {closest(str(name), self.inputs)}")
-            for name in names
-            if name not in self.inputs
+        unknown = [name for name in names if name not in self.inputs]
+        errors = [
+            (pointer(name), f"{shortened(str(name))!r} is not an input; {closest(str(name), self.inputs)}")
+            for name in unknown[:_MOST_ERRORS]
         ]
+        if len(unknown) > _MOST_ERRORS:
+            errors.append(("", f"{len(unknown) - _MOST_ERRORS} more names are not inputs"))
+        return errors
 
     def errors(self, values: Mapping[str, Any], *, partial: bool = False) -> Errors:
         """Every way in which ``values`` break the schema, as (JSON pointer, message).
@@ -160,9 +178,11 @@ class Ports:
 
     def problems(self, values: Mapping[str, Any], *, partial: bool = False) -> list[InvalidInput]:
         """As :meth:`errors`, each as the exception that a caller in the process would see."""
-        problems: list[InvalidInput] = [
-            UndeclaredInput(message, errors=[(where, message)]) for where, message in self.undeclared(values)
-        ]
+        problems: list[InvalidInput] = []
+        if not values.keys() <= self.inputs.keys():
+            problems += [
+                UndeclaredInput(message, errors=[(where, message)]) for where, message in self.undeclared(values)
+            ]
         if not partial:
             problems += [
                 MissingInput(f"{name} required", name)
@@ -171,9 +191,10 @@ class Ports:
             ]
         problems += self._tensor_problems(values)
         parameters: dict[str, Any] = {}
+        constrained = self._constrained
         for name, value in values.items():
-            subschema = self.inputs.get(name, self._undeclared_schema)
-            if self.is_tensor(name) or _is_unconstrained(subschema):
+            subschema = constrained.get(name) if name in self.inputs else self._undeclared_schema
+            if subschema is None or (name not in self.inputs and _is_unconstrained(subschema)):
                 parameters[name] = True  # that it is there may matter; what it is may not even be JSON
                 continue
             try:
@@ -181,12 +202,37 @@ class Ports:
             except TypeError as error:
                 problems.append(DatatypeError(f"{name}: {error}", name))
                 continue
-            if _is_fraction_for_integer(parameters[name], subschema):
+            may_differ = name not in self.inputs or name in self._whole
+            if may_differ and _is_fraction_for_integer(parameters[name], subschema):
                 # JSON Schema takes 2.0 for an integer; a signature that says int does not.
                 problems.append(DatatypeError(f"{name}: {value!r} was given, a whole number is needed", name))
         validator = self._partial_validator if partial else self._validator
-        problems += [violation(error, parameters, self.inputs) for error in validator.iter_errors(parameters)]
+        if not validator.is_valid(parameters):
+            problems += [violation(error, parameters, self.inputs) for error in _violations(validator, parameters)]
         return problems
+
+    @cached_property
+    def _constrained(self) -> dict[str, Schema]:
+        """The inputs that JSON Schema has something to say about."""
+        return {
+            name: subschema
+            for name, subschema in self.inputs.items()
+            if "x-tensor" not in subschema and not _is_unconstrained(subschema)
+        }
+
+    @cached_property
+    def _whole(self) -> frozenset[str]:
+        """The inputs that may have to be whole numbers, or lists of them."""
+        return frozenset(name for name, subschema in self._constrained.items() if "integer" in str(subschema))
+
+    @cached_property
+    def _tensors(self) -> dict[str, tuple[tuple[str, ...] | None, list[str | int] | None]]:
+        """Datatypes and shape of each tensor."""
+        return {
+            name: (self.datatypes(name), self.inputs[name]["x-tensor"].get("shape"))
+            for name in self.inputs
+            if self.is_tensor(name)
+        }
 
     @property
     def _undeclared_schema(self) -> Schema:
@@ -221,12 +267,14 @@ class Ports:
     def _tensor_problems(self, values: Mapping[str, Any]) -> list[InvalidInput]:
         problems: list[InvalidInput] = []
         sizes: dict[str, tuple[int, str]] = {}
+        tensors = self._tensors
         for name, value in values.items():
-            if value is None or not self.is_tensor(name):
+            if value is None or name not in tensors:
                 continue
+            datatypes, shape = tensors[name]
             try:
-                array = as_tensor(value, name, self.datatypes(name))
-                match_shape(name, array.shape, self.inputs[name]["x-tensor"].get("shape"), sizes)
+                array = as_tensor(value, name, datatypes)
+                match_shape(name, array.shape, shape, sizes)
             except (DatatypeError, ShapeError) as error:
                 problems.append(error)
         return problems
@@ -245,19 +293,23 @@ def match_shape(
     """
     if declared is None:
         return
-    text = "[" + ", ".join(str(axis) for axis in declared) + "]"
     axes = declared[1:] if declared[:1] == ["..."] else declared
     if len(shape) < len(axes) or (axes is declared and len(shape) != len(axes)):
-        raise ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed", name)
+        raise _wrong_shape(name, shape, declared)
     for axis, length in zip(axes, shape[len(shape) - len(axes) :], strict=True):
         if isinstance(axis, int):
             if axis not in (-1, length):
-                raise ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed", name)
+                raise _wrong_shape(name, shape, declared)
         else:
             known, origin = sizes.setdefault(axis, (length, name))
             if known != length:
                 detail = "" if origin == name else f" with {axis} = {known} as in {origin}"
-                raise ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed{detail}", name)
+                raise _wrong_shape(name, shape, declared, detail)
+
+
+def _wrong_shape(name: str, shape: tuple[int, ...], declared: list[str | int], detail: str = "") -> ShapeError:
+    text = "[" + ", ".join(str(axis) for axis in declared) + "]"
+    return ShapeError(f"{name}: shape {list(shape)} was given, {text} is needed{detail}", name)
 
 
 def _mapping(schema: Schema, key: str) -> dict[str, Any]:
@@ -324,9 +376,28 @@ def _invalid_schema(error: Any) -> InvalidSchema:
     return InvalidSchema(f"{pointer(*error.instance_path) or 'the schema'}: {error.message}")
 
 
+def _violations(validator: Any, parameters: Schema) -> list[Any]:
+    """What JSON Schema finds: everything where there is little, else the first thing, for each takes 30 µs."""
+    import jsonschema_rs
+
+    if _count(parameters) <= _FEW_VALUES:
+        return list(validator.iter_errors(parameters))
+    try:
+        validator.validate(parameters)
+    except jsonschema_rs.ValidationError as first:
+        return [first]
+    return []
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(_count, value.values()))
+    return 1 + sum(map(_count, value)) if isinstance(value, list) else 1
+
+
 def _as_json(value: Any) -> Any:
     """The value as JSON Schema can look at it: NumPy scalars and arrays unwrapped, tuples as arrays."""
-    if isinstance(value, str | bool | int | float) or value is None:
+    if value is None or isinstance(value, _SCALARS):
         return value
     if isinstance(value, np.generic):
         return value.item()

@@ -16,10 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from zerocost.core.arrays import datatype_of, dtype_of
+from zerocost.core.arrays import check_size, datatype_of, dtype_of
 from zerocost.errors import DatatypeError, LimitExceeded, MalformedJSON, ShapeError
 
-__all__ = ["MEDIA_TYPE", "Slot", "aligned_empty", "grouped", "parse_header", "split_values", "to_pieces"]
+__all__ = [
+    "MEDIA_TYPE",
+    "Slot",
+    "aligned_empty",
+    "grouped",
+    "parse_header",
+    "split_values",
+    "to_pieces",
+]
 
 MEDIA_TYPE = "application/vnd.safetensors"
 
@@ -107,24 +115,26 @@ def to_pieces(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> list[bytes 
     return [len(encoded).to_bytes(8, "little") + encoded, *pieces]
 
 
-def parse_header(text: bytes, max_elements: int, max_parts: int) -> tuple[list[Slot], str]:
+def parse_header(header: Any, max_elements: int, max_parts: int) -> tuple[list[Slot], str]:
     """The tensors in the order of their data, and the JSON string (``"{}"`` if there is none).
+
+    Args:
+        header: what its JSON says. Who reads it knows what it may cost: a server has limits, and refuses names that
+            are there twice.
+        max_elements: of a tensor, each axis counting at least one.
+        max_parts: tensors.
 
     Raises:
         MalformedJSON: the header is no JSON object.
         DatatypeError, ShapeError: an entry that is none, or data that is not end to end.
         LimitExceeded: more than a limit allows.
     """
-    try:
-        header = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        header = None
     if not isinstance(header, dict):
         raise MalformedJSON("the safetensors header is no JSON object")
     metadata = header.pop("__metadata__", {})
-    json = metadata.get("json", "{}") if isinstance(metadata, dict) else None
-    if not isinstance(json, str):
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DatatypeError("the safetensors metadata must be text by name")
+    json = metadata.get("json", "{}")
     if len(header) > max_parts:
         raise LimitExceeded(f"{len(header)} tensors were given, {max_parts} are allowed")
     slots: list[tuple[int, int, Slot]] = []
@@ -146,9 +156,9 @@ def _slot(name: str, entry: Any, max_elements: int) -> tuple[int, int, Slot]:
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_sizes(shape) or len(shape) > 32 or not _are_sizes(offsets) or len(offsets) != 2:
         raise ShapeError(f"{name}: shape and data_offsets must be lists of whole numbers", name)
-    if math.prod(shape) > max_elements or any(axis > max_elements for axis in shape):
-        raise LimitExceeded(f"{name}: more than {max_elements} elements", name)
-    return offsets[0], offsets[1], Slot(name, dtype_of(_DATATYPES[dtype]), tuple(shape))
+    element = dtype_of(_DATATYPES[dtype])
+    check_size(name, shape, element.itemsize, max_elements)
+    return offsets[0], offsets[1], Slot(name, element, tuple(shape))
 
 
 def _are_sizes(value: Any) -> bool:

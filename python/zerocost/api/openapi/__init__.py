@@ -14,10 +14,10 @@ __all__ = ["describe"]
 
 _DESCRIPTION = """Artifacts, chains and services over HTTP; the Open Inference Protocol v2 is under /v2.
 
-Every answer carries `X-Request-Id` (the request's own, if it has one), that of an artifact also `Server-Timing`. A
-request may say in `Request-Timeout` how many seconds it has, and carry a W3C `traceparent`. Tensors come back as nested
-lists, with `Accept: application/json;tensors=typed` as `{"dtype", "shape", "data"}`; NaN and the infinities are the
-texts `"NaN"`, `"Infinity"` and `"-Infinity"`, both ways."""
+Every answer carries `X-Request-Id` (the request's own, if it has one) and `Server-Timing`. A request may say in
+`Request-Timeout` how many seconds it has, and carry a W3C `traceparent`. Tensors come back as nested lists, with
+`Accept: application/json;tensors=typed` as `{"dtype", "shape", "data"}`; NaN and the infinities are the texts `"NaN"`,
+`"Infinity"` and `"-Infinity"`, both ways."""
 
 
 def describe(registry: ArtifactRegistry, settings: Settings) -> dict[str, Any]:

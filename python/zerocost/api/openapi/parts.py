@@ -25,12 +25,14 @@ _PROBLEMS = {
     "504": "The deadline passed.",
 }
 _OF_CALLS = ("400", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504")
-_HEADERS = {"X-Request-Id": {"description": "The id under which the log knows the request.", "required": True,
-                             "schema": {"type": "string"}}}  # fmt: skip
-_TIMED = {
-    **_HEADERS,
+_HEADERS = {
+    "X-Request-Id": {
+        "description": "The id under which the log knows the request.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
     "Server-Timing": {
-        "description": "Milliseconds of each stage, and the bytes that were copied.",
+        "description": "Milliseconds: of each stage of a call, with the bytes that were copied, else of all of it.",
         "required": True,
         "schema": {"type": "string"},
     },
@@ -71,7 +73,7 @@ def post(
     if example is not None:
         body["example"] = example
     described = responses(answer, *_OF_CALLS, *statuses, error=error)
-    described["200"]["headers"] = dict(_TIMED)
+    described["200"]["headers"] = dict(_HEADERS)
     return {
         "post": {
             "operationId": operation,

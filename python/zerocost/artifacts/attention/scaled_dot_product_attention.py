@@ -45,6 +45,8 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
 
     main_input: ClassVar[str] = "query"
 
+    is_quick = True
+
     def process_attention(  # type: ignore[override]  # the declared parameters, where the base class takes any
         self,
         query: Annotated[Any, _tensor("...", "n_q", "d")],

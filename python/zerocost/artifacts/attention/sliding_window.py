@@ -27,6 +27,8 @@ _EXAMPLE = {"attention_matrix": [[1.0, 0.5, 0.3], [0.5, 1.0, 0.2], [0.3, 0.2, 1.
 class SlidingWindowAttentionArtifact(AttentionArtifact):
     """Keeps the entries of an attention matrix that are in a window along its diagonal; the rest becomes 0."""
 
+    is_quick = True
+
     def process_attention(  # type: ignore[override]  # the declared parameters, where the base class takes any
         self,
         attention_matrix: Annotated[Any, _MATRIX],

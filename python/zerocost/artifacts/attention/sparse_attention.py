@@ -20,6 +20,8 @@ _EXAMPLE = {"attention_matrix": [[1.0, 0.5, 0.3], [0.5, 1.0, 0.2], [0.3, 0.2, 1.
 class SparseAttentionArtifact(AttentionArtifact):
     """Keeps the largest entries of each row of an attention matrix; the rest becomes 0."""
 
+    is_quick = True
+
     def process_attention(  # type: ignore[override]  # the declared parameters, where the base class takes any
         self,
         attention_matrix: Annotated[Any, _MATRIX],

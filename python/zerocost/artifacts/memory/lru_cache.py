@@ -29,6 +29,8 @@ class LRUCacheArtifact(MemoryArtifact):
         RangeError: ``ZEROCOST_MEMORY_MAX_BYTES`` is not a positive whole number.
     """
 
+    is_quick = True
+
     def __init__(self, cache: LRUCache[Any, Any] | None = None) -> None:
         self.cache: LRUCache[Any, Any] = (
             cache if cache is not None else LRUCache(max_bytes=max_bytes_from_environment())

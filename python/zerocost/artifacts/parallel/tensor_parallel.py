@@ -35,6 +35,7 @@ class TensorParallelArtifact(ParallelArtifact):
                 made here.
         """
         self._executor = executor
+        self.is_quick = executor is None and type(self) is TensorParallelArtifact
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
         """As every parallel artifact; the deadline of the context holds for shards on an executor."""

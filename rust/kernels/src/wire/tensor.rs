@@ -145,10 +145,11 @@ pub fn read<T: Element>(reader: &mut Reader<'_>, max_elements: usize) -> Result<
 
 /// Reads flat or nested lists that must fill `shape`.
 pub fn read_shaped<T: Element>(reader: &mut Reader<'_>, shape: &[usize], max_elements: usize) -> Result<Vec<T>> {
-    let needed = shape
-        .iter()
-        .try_fold(1_usize, |product, &length| product.checked_mul(length))
-        .filter(|&product| product <= max_elements && shape.iter().all(|&length| length <= max_elements))
+    // An axis of 0 hides nothing: an array has strides where it has no elements, and written out it is that many lists.
+    let span = shape.iter().try_fold(1_usize, |product, &length| product.checked_mul(length.max(1)));
+    let needed = span
+        .filter(|&span| span <= max_elements && span <= isize::MAX as usize / size_of::<T>())
+        .map(|_| shape.iter().product::<usize>())
         .ok_or(Error::Elements { allowed: max_elements })?;
     let (elements, found) = read::<T>(reader, max_elements)?;
     if elements.len() != needed {

@@ -61,6 +61,9 @@ fn given_shapes() {
     assert_eq!(shaped("[1]", &[2]), Err(Error::Count { given: 1, needed: 2 }));
     assert_eq!(shaped("[]", &[101, 0]), Err(Error::Elements { allowed: 100 }));
     assert_eq!(shaped("[]", &[usize::MAX, 2]), Err(Error::Elements { allowed: 100 }));
+    // No elements, and strides that nobody can count.
+    let empty = read_shaped::<f64>(&mut Reader::new(b"[]", 9).unwrap(), &[0, 1 << 24, 1 << 24, 1 << 24], 1 << 24);
+    assert_eq!(empty, Err(Error::Elements { allowed: 1 << 24 }));
 }
 
 /// 600 rows of 60 numbers, more than enough to be read on several threads, with `wrong` in place of one number.

@@ -1,0 +1,210 @@
+"""Many clients at once that hold memory, and clients whose requests take long to read: the others are still served."""
+
+import asyncio
+import gzip
+import json
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from api.attack import FINE, MIB, attacked, head, read_all, status
+from api.samples import echo_registry
+from zerocost import create_app, default_registry
+from zerocost.api import inference_body
+from zerocost.api.inference_body import InferenceRequest
+from zerocost.api.settings import Settings
+from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
+from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact
+from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads memory from Linux's /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("path", ["/artifacts/scale/execute", "/v2/models/echo/infer"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_many_who_upload_slowly(path, chunked):
+    with attacked(max_body=8 * MIB, max_memory=16 * MIB) as server:
+        before = server.memory
+        with ExitStack() as stack:
+            clients = [stack.enter_context(server.connect()) for _ in range(12)]
+            length = {"transfer_encoding": "chunked"} if chunked else {"content_length": 8 * MIB}
+            for client in clients:
+                client.sendall(head(path, **length))
+            for _ in range(6):
+                for client in clients:
+                    client.sendall(b"100000\r\n" + b" " * MIB + b"\r\n" if chunked else b" " * MIB)
+            answers = [read_all(refused) for refused in waiting(clients, 6)]
+            assert {status(answer) for answer in answers} == {503}
+            assert all(b"retry-after: 1\r\n" in answer for answer in answers)
+            assert status(server.send(head("/livez", "GET"))) == 200
+            assert server.peak - before < 48 * MIB
+        wait_for(lambda: status(server.send(FINE)) == 200)
+        assert server.peak - before < 48 * MIB
+
+
+def waiting(clients, least):
+    """The clients to whom something was sent, once there are so many of them."""
+    for client in clients:
+        client.settimeout(0.05)
+    for _ in range(200):
+        found = []
+        for client in clients:
+            try:
+                client.recv(1, 2)  # MSG_PEEK
+            except TimeoutError:
+                continue
+            found.append(client)
+        if len(found) >= least:
+            return found
+    raise AssertionError(f"{len(found)} answers, {least} were expected")
+
+
+def wait_for(condition):
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come to that")
+
+
+@needs_proc
+def test_many_who_do_not_read():
+    with attacked(unread_seconds=60.0, max_memory=64 * MIB) as server, ExitStack() as stack:
+        body = json.dumps({"shape": [16 * MIB]}).encode()
+        request = head("/artifacts/huge/execute", accept="application/vnd.safetensors", content_length=len(body)) + body
+        before = server.memory
+        statuses = []
+        for _ in range(12):
+            client = stack.enter_context(server.connect(receive_buffer=4096))
+            client.sendall(request)
+            statuses.append(status(client.recv(200)))
+        assert statuses == [200] * 3 + [503] * 9
+        assert server.peak - before < 128 * MIB
+        assert status(server.send(FINE)) == 200
+
+
+def test_a_body_that_never_fits(serve):
+    client = serve(echo_registry(), max_memory=1 << 20)
+    for content in (b" " * (2 << 20), iter([b" " * (1 << 20)] * 2)):
+        answer = client.post("/artifacts/scale/execute", content=content, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "limit")
+    assert client.post("/artifacts/scale/execute", json={"attention_matrix": [[1.0]]}).status_code == 200
+
+
+def turns(app, path, body, chunk=1 << 18, **headers):
+    """The status of an answer, and how often others had their turn on the event loop while it was made."""
+    names = {"host": "localhost", "content_type": "application/json", "content_length": str(len(body)), **headers}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "server": ("127.0.0.1", 80),
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in names.items()],
+    }
+    pieces = [body[start : start + chunk] for start in range(0, len(body), chunk)]
+    answers = []
+
+    async def receive():
+        if not pieces:
+            await asyncio.sleep(3600)
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    async def send(message):
+        answers.append(message)
+
+    async def run():
+        request = asyncio.ensure_future(app(scope, receive, send))
+        count = 0
+        while not request.done():
+            await asyncio.sleep(0.001)
+            count += 1
+        await request
+        return answers[0]["status"], count
+
+    return asyncio.run(run())
+
+
+def binary(tensors, data=b""):
+    text = json.dumps({"inputs": tensors}).encode()
+    return text + data, {"inference_header_content_length": str(len(text))}
+
+
+@pytest.fixture(scope="module")
+def app():
+    return create_app(echo_registry(), Settings(max_body=256 << 20))
+
+
+def test_others_have_their_turn_while_a_bomb_is_unpacked(app):
+    packed = gzip.compress(b" " * (200 << 20), 9)
+    for path in ("/artifacts/scale/execute", "/v2/models/echo/infer"):
+        found, count = turns(app, path, packed, chunk=1 << 20, content_encoding="gzip")
+        assert found == 400
+        assert count > 50
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """The threads that read binary BYTES and the JSON of a request."""
+    seen = []
+
+    def noting(function):
+        def noted(*args, **kwargs):
+            seen.append(threading.current_thread())
+            return function(*args, **kwargs)
+
+        return noted
+
+    monkeypatch.setattr(inference_body, "read_bytes_elements", noting(inference_body.read_bytes_elements))
+    monkeypatch.setattr(InferenceRequest, "from_json", noting(InferenceRequest.from_json))
+    return seen
+
+
+@pytest.mark.parametrize("elements", [10, 100_000])
+@pytest.mark.parametrize("in_json", [True, False])
+def test_what_is_long_is_read_in_a_thread(app, threads, elements, in_json):
+    texts = {"name": "x_BYTES", "datatype": "BYTES", "shape": [elements]}
+    number = {"name": "x_FP32", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}
+    if in_json:
+        body, headers = binary([{**texts, "data": ["a"] * elements}, number], bytes(4))
+    else:
+        size = {"parameters": {"binary_data_size": 4 * elements}}
+        body, headers = binary([{**texts, **size}], bytes(4 * elements))
+    found, _ = turns(app, "/v2/models/echo/infer", body, **headers)
+    assert found == 200
+    if elements > 10:
+        assert threading.main_thread() not in (threads if in_json else threads[1:])
+
+
+class Slow(SparseAttentionArtifact):
+    """What a stranger made of a kernel of zerocost."""
+
+    def process_attention(self, attention_matrix, sparsity_ratio: float = 0.8):
+        """Takes its time."""
+        time.sleep(0.2)
+        return np.asarray(attention_matrix)
+
+
+def test_only_what_is_known_to_be_quick_runs_on_the_event_loop():
+    registry = default_registry()
+    registry.register_artifact("slow", Slow(), "attention")
+    quick = {spec.name for spec in registry.list_artifacts() if spec.implementation.is_quick}
+    assert quick == {
+        "sparse_attention",
+        "sliding_window_attention",
+        "scaled_dot_product_attention",
+        "tensor_parallel",
+        "lru_cache",
+    }
+    assert not RedisCacheArtifact.is_quick
+    assert not TensorParallelArtifact(executor=object()).is_quick
+    body = json.dumps({"attention_matrix": [[1.0]]}).encode()
+    found, count = turns(create_app(registry, Settings()), "/artifacts/slow/execute", body)
+    assert found == 200
+    assert count > 20
