@@ -54,6 +54,12 @@ def wait_for(port, process):
     raise AssertionError("the server did not start")
 
 
+def on_free_ports(block, ports):
+    for shown, port in ports.items():
+        block = block.replace(shown, str(port))
+    return block
+
+
 def run_console(block, folder, ports, background):
     environment = {
         **os.environ,
@@ -61,9 +67,7 @@ def run_console(block, folder, ports, background):
         "PYTHONPATH": str(folder),
         "COLUMNS": "200",
     }
-    for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
-        for shown, port in ports.items():
-            command = command.replace(shown, str(port))
+    for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", on_free_ports(block, ports), re.MULTILINE):
         if command.endswith("&"):
             words = shlex.split(command[:-1])
             variables = list(itertools.takewhile(lambda word: re.match(r"[A-Z_]+=", word), words))
@@ -99,7 +103,7 @@ def test_readme(tmp_path, monkeypatch, background):
         elif kind == "python":
             output = io.StringIO()
             with contextlib.redirect_stdout(output):
-                exec(compile(block.replace("8000", str(port)), "README.md", "exec"), names)
+                exec(compile(on_free_ports(block, ports), "README.md", "exec"), names)
             printed = output.getvalue()
         elif kind == "text":
             check(block, printed, "a python block")
