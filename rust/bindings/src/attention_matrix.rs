@@ -80,7 +80,7 @@ fn run<'py>(
         let from = matrix.view::<T>();
         let mut to = out.view_mut::<T>()?;
         let kernel = || attention.run(level, &from, &mut to, before);
-        if attention.is_small(from.layout()) { attached(kernel)? } else { detached(py, kernel)? }
+        if attention.is_small(from.layout(), to.layout()) { attached(kernel)? } else { detached(py, kernel)? }
     });
     Ok(out.into_array())
 }

@@ -27,8 +27,8 @@ static CHOSEN: AtomicUsize = AtomicUsize::new(0);
 /// The process that loaded the library; 0: not noted yet.
 static HOME: AtomicU32 = AtomicU32::new(0);
 static WORKER: AtomicBool = AtomicBool::new(false);
-/// How many calls want helpers at this moment (low half), in which process (high half: a forked process starts anew).
-static CALLS: AtomicU64 = AtomicU64::new(0);
+/// Calls that want helpers at this moment.
+static CALLS: Count = Count::new();
 
 /// Reads `ZEROCOST_NUM_THREADS`, or `OMP_NUM_THREADS` (which joblib sets for its workers) where that is not set.
 /// To be called once, when the library is loaded.
@@ -111,14 +111,24 @@ struct Pool {
     /// Threads do not survive a fork: a pool belongs to the process that made it.
     process: u32,
     helpers: usize,
-    pool: ThreadPool,
+    threads: ThreadPool,
+    /// Jobs that no helper has come for yet.
+    waiting: AtomicUsize,
+}
+
+impl Pool {
+    fn new(process: u32, helpers: usize) -> Option<Self> {
+        let builder = rayon::ThreadPoolBuilder::new();
+        let threads = builder.num_threads(helpers).thread_name(|index| format!("zerocost-{index}")).build().ok()?;
+        Some(Self { process, helpers, threads, waiting: AtomicUsize::new(0) })
+    }
 }
 
 /// The newest pool. A pointer and no lock, because a lock may be held at the moment of a fork. Pools are never freed:
 /// a new one is made only when more helpers are wanted than before, and by a forked process.
 static POOL: AtomicPtr<Pool> = AtomicPtr::new(std::ptr::null_mut());
 
-fn pool(helpers: usize) -> Option<&'static ThreadPool> {
+fn pool(helpers: usize) -> Option<&'static Pool> {
     let process = std::process::id();
     let mut seen = POOL.load(Ordering::Acquire);
     loop {
@@ -127,17 +137,12 @@ fn pool(helpers: usize) -> Option<&'static ThreadPool> {
             && newest.process == process
             && newest.helpers >= helpers
         {
-            return Some(&newest.pool);
+            return Some(newest);
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(helpers)
-            .thread_name(|index| format!("zerocost-{index}"))
-            .build()
-            .ok()?;
-        let made = Box::into_raw(Box::new(Pool { process, helpers, pool }));
+        let made = Box::into_raw(Box::new(Pool::new(process, helpers)?));
         match POOL.compare_exchange(seen, made, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: made above, and never freed from here on.
-            Ok(_) => return Some(unsafe { &(*made).pool }),
+            Ok(_) => return Some(unsafe { &*made }),
             Err(newer) => {
                 // SAFETY: made above, and nobody else has seen it.
                 drop(unsafe { Box::from_raw(made) });
@@ -191,27 +196,73 @@ pub fn for_each_with<S>(
 /// Runs `run` on this thread, and on those of `helpers` others that come before it has ended here.
 ///
 /// A scope of rayon's would end only after every helper has come, and one may be busy with another caller's long call.
-fn share(pool: &ThreadPool, helpers: usize, run: &(dyn Fn() + Sync)) {
-    // SAFETY: only the lifetime changes. Who calls it has entered the door, and this function ends, also by a panic,
-    // only after the door is closed and everyone has left.
-    let run: &'static (dyn Fn() + Sync) = unsafe { std::mem::transmute(run) };
+fn share(pool: &'static Pool, helpers: usize, run: &(dyn Fn() + Sync)) {
     let door = Arc::new(Door { state: AtomicUsize::new(0), caller: std::thread::current(), panic: Mutex::new(None) });
-    for _ in 0..helpers {
-        let door = Arc::clone(&door);
-        pool.spawn(move || {
-            if door.enter() {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-                    door.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+    let result = {
+        let _closed = Closed(&door);
+        // What nobody has come for yet waits for all helpers to be free; more of it would only pile up.
+        let waiting = pool.waiting.load(Ordering::Relaxed);
+        for _ in 0..helpers.min((2 * pool.helpers).saturating_sub(waiting)) {
+            let (door, work) = (Arc::clone(&door), Work::of(run));
+            pool.waiting.fetch_add(1, Ordering::Relaxed);
+            pool.threads.spawn(move || {
+                pool.waiting.fetch_sub(1, Ordering::Relaxed);
+                let Some(inside) = Inside::enter(&door) else { return };
+                // SAFETY: the caller is in `share` until everyone who has entered has left.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(unsafe { work.get() })) {
+                    inside.0.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
                 }
-                door.leave();
-            }
-        });
-    }
-    let result = catch_unwind(AssertUnwindSafe(run));
-    door.close();
+            });
+        }
+        catch_unwind(AssertUnwindSafe(run))
+    };
     let panic = door.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(panic) = result.err().or(panic) {
         resume_unwind(panic);
+    }
+}
+
+/// What is shared, without its lifetime: a job may come when the call has long ended, and must not look at it then.
+struct Work(*const (dyn Fn() + Sync));
+
+// SAFETY: what it points to is Sync.
+unsafe impl Send for Work {}
+
+impl Work {
+    fn of(run: &(dyn Fn() + Sync)) -> Self {
+        // SAFETY: a pointer is made of a pointer; only the lifetime of what is behind it changes, which `get` asks for.
+        Self(unsafe { std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync)>(run) })
+    }
+
+    /// # Safety
+    /// What it was made of lives as long as the result is used.
+    unsafe fn get(&self) -> &(dyn Fn() + Sync) {
+        // SAFETY: the caller's promise.
+        unsafe { &*self.0 }
+    }
+}
+
+/// Someone who is inside, until it is dropped.
+struct Inside<'a>(&'a Door);
+
+impl<'a> Inside<'a> {
+    fn enter(door: &'a Door) -> Option<Self> {
+        door.enter().then_some(Self(door))
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Closes the door when it is dropped, however that comes about.
+struct Closed<'a>(&'a Door);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -254,7 +305,7 @@ impl Door {
 const SPINS: usize = 1 << 10;
 
 /// Passes that are under way.
-static AWAKE: AtomicUsize = AtomicUsize::new(0);
+static AWAKE: Count = Count::new();
 /// A helper that finds nothing to do for so long goes to sleep even within a pass.
 const PATIENCE: Duration = Duration::from_micros(500);
 
@@ -269,11 +320,11 @@ impl Awake {
     #[expect(clippy::new_without_default, reason = "it is a guard, not a value")]
     pub fn new() -> Self {
         let helpers = num_threads() - 1;
-        if AWAKE.fetch_add(1, Ordering::Relaxed) == 0
+        if AWAKE.enter() == 0
             && helpers > 0
             && let Some(pool) = pool(helpers)
         {
-            (0..helpers).for_each(|_| pool.spawn(stay_awake));
+            (0..helpers).for_each(|_| pool.threads.spawn(stay_awake));
         }
         Self(())
     }
@@ -281,14 +332,14 @@ impl Awake {
 
 impl Drop for Awake {
     fn drop(&mut self) {
-        AWAKE.fetch_sub(1, Ordering::Relaxed);
+        AWAKE.leave();
     }
 }
 
 /// What a helper does between the calls of a pass: it takes the next one's work as soon as it is there.
 fn stay_awake() {
     let mut busy = Instant::now();
-    while AWAKE.load(Ordering::Relaxed) > 0 && busy.elapsed() < PATIENCE {
+    while AWAKE.get() > 0 && busy.elapsed() < PATIENCE {
         match rayon::yield_now() {
             Some(Yield::Executed) => busy = Instant::now(),
             _ => std::thread::yield_now(),
@@ -304,17 +355,44 @@ struct Call {
 
 impl Call {
     fn enter() -> Self {
-        let process = u64::from(std::process::id()) << 32;
-        let count = |calls: u64| if calls >> 32 == process >> 32 { calls + 1 } else { process + 1 };
-        let before = CALLS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| Some(count(calls)));
-        let (Ok(before) | Err(before)) = before;
-        Self { others: (count(before) as u32 - 1) as usize }
+        Self { others: CALLS.enter() }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        CALLS.fetch_sub(1, Ordering::Relaxed);
+        CALLS.leave();
+    }
+}
+
+/// How many are inside of something: the number in the low half, in the high half the process, since a forked one starts
+/// anew.
+struct Count(AtomicU64);
+
+impl Count {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// One more. Gives how many there were.
+    fn enter(&self) -> usize {
+        let process = u64::from(std::process::id()) << 32;
+        let count = |before: u64| if before >> 32 == process >> 32 { before + 1 } else { process + 1 };
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| Some(count(before)));
+        let (Ok(before) | Err(before)) = before;
+        (count(before) as u32 - 1) as usize
+    }
+
+    fn leave(&self) {
+        let process = u64::from(std::process::id());
+        let one_less = |count: u64| (count >> 32 == process && count as u32 > 0).then(|| count - 1);
+        // What was counted in the process that this one was forked from is no longer there.
+        _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+    }
+
+    fn get(&self) -> usize {
+        let count = self.0.load(Ordering::Relaxed);
+        if count >> 32 == u64::from(std::process::id()) { count as u32 as usize } else { 0 }
     }
 }
 
@@ -377,19 +455,19 @@ mod tests {
                 });
             }
         });
-        assert_eq!(AWAKE.load(Ordering::Relaxed), 0);
+        assert_eq!(AWAKE.get(), 0);
     }
 
     #[test]
     fn a_call_does_not_wait_for_helpers_that_are_busy_elsewhere() {
         // One helper, which stays inside the first call until the second one has ended.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let pool: &'static Pool = Box::leak(Box::new(Pool::new(0, 1).unwrap()));
         let (inside, ended) = (Barrier::new(3), Barrier::new(2));
         let visits = AtomicUsize::new(0);
         thread::scope(|scope| {
             scope.spawn(|| {
                 let caller = thread::current().id();
-                share(&pool, 1, &|| {
+                share(pool, 1, &|| {
                     inside.wait();
                     if thread::current().id() != caller {
                         ended.wait();
@@ -397,7 +475,7 @@ mod tests {
                 });
             });
             inside.wait();
-            share(&pool, 1, &|| _ = visits.fetch_add(1, Ordering::Relaxed));
+            share(pool, 1, &|| _ = visits.fetch_add(1, Ordering::Relaxed));
             assert_eq!(visits.load(Ordering::Relaxed), 1);
             ended.wait();
         });

@@ -90,7 +90,8 @@ const PAGE_BYTES: usize = 4096;
 const LARGE_BYTES: usize = 16 << 20;
 /// A row has at least this many times the pages of its band if huge pages are not worth it.
 const FEW_PAGES: usize = 8;
-/// What an entry costs that is searched or normalised, next to one that is copied or cleared: 0.8 ns and 0.1 ns.
+/// What an entry costs that is searched, normalised or not beside the next one, next to one that is copied or cleared:
+/// 0.8 ns and 0.1 ns.
 const SEARCHED: usize = 8;
 /// From this much work on, in entries that are copied, a call goes to the thread pool: some 25 µs. `docs/matrix.md` has
 /// the measurement.
@@ -140,7 +141,12 @@ impl MatrixAttention {
         let band = Band::new(window, self.align, from_layout.rows, from_layout.columns);
         let zeroed = before == Before::Zeros;
         let work = Work {
-            of_a_row: self.work_of_a_row(from_layout.columns, band.widest(from_layout.rows), zeroed),
+            of_a_row: self.work_of_a_row(
+                from_layout.columns,
+                band.widest(from_layout.rows),
+                zeroed,
+                from_layout.column_stride != 1 || to_layout.column_stride != 1,
+            ),
             from: matrix.as_ptr(),
             from_layout,
             leading,
@@ -160,20 +166,22 @@ impl MatrixAttention {
         Ok(())
     }
 
-    /// Whether a call on a matrix of this layout is so small that handing it to another thread, or only giving up a lock
+    /// Whether a call on matrices of these layouts is so small that handing it to another thread, or only giving up a lock
     /// for its time, would cost more than it does.
-    pub fn is_small(&self, layout: &Layout) -> bool {
-        let (&[.., n_q, n_k], Ok(window)) = (layout.shape(), self.check()) else { return true };
-        let rows = layout.len() / n_k.max(1);
-        self.work_of_a_row(n_k, Band::new(window, self.align, n_q, n_k).widest(n_q), false).saturating_mul(rows)
-            < PARALLEL_WORK
+    pub fn is_small(&self, from: &Layout, to: &Layout) -> bool {
+        let (&[.., n_q, n_k], Ok(window)) = (from.shape(), self.check()) else { return true };
+        let rows = from.len() / n_k.max(1);
+        let strided = [from, to].iter().any(|layout| layout.strides().last() != Some(&1));
+        let widest = Band::new(window, self.align, n_q, n_k).widest(n_q);
+        self.work_of_a_row(n_k, widest, false, strided).saturating_mul(rows) < PARALLEL_WORK
     }
 
     /// What a row costs, in entries that are copied; at least 1.
-    fn work_of_a_row(&self, columns: usize, widest: usize, zeroed: bool) -> usize {
+    fn work_of_a_row(&self, columns: usize, widest: usize, zeroed: bool, strided: bool) -> usize {
         let searched = self.sparsity_ratio.is_some() || self.normalization != Normalization::None;
-        let band = if searched { widest.saturating_mul(SEARCHED) } else { widest };
-        band.saturating_add(if zeroed { 0 } else { columns - widest.min(columns) }).max(1)
+        let others = if zeroed { 0 } else { columns - widest.min(columns) };
+        let cost = |entries: usize, dear: bool| if dear { entries.saturating_mul(SEARCHED) } else { entries };
+        cost(widest, searched || strided).saturating_add(cost(others, strided)).max(1)
     }
 
     /// Whether a part of the output may be left to zeros that are there already ([`Before::Zeros`]).

@@ -27,7 +27,7 @@ pub(super) struct Block<R> {
     /// `[key][column]`, columns padded with zeros to whole vectors.
     pub(super) values: Buffer<R>,
     /// Whether all values are; the others take the slow way, because 0 times infinity is not 0. Pairs of bfloat16 with a
-    /// denormal take it too, which the CPU would make 0.
+    /// tiny value take it too: the CPU makes denormals 0, those that a product gives too.
     pub(super) is_finite: bool,
     /// Whether an element is a pair of bfloat16: of columns of keys, of values.
     pub(super) pairs: bool,
@@ -183,8 +183,7 @@ impl<T: Element> Rows<T> {
             if self.column == 1 {
                 for (pair, to) in to.iter_mut().step_by(step).take(whole).enumerate() {
                     let pair = first.cast::<u32>().add(pair).read_unaligned();
-                    // The first column is in the lower half whatever the machine's byte order.
-                    (&raw mut *to).cast::<u32>().write(u32::from_le(pair));
+                    (&raw mut *to).cast::<u32>().write(pair);
                 }
             } else {
                 for (pair, to) in to.iter_mut().step_by(step).take(whole).enumerate() {
@@ -199,14 +198,14 @@ impl<T: Element> Rows<T> {
     }
 
     /// Writes `count` rows from `start` on two by two, one for each `width` elements of `to`; an odd one has zeros beside
-    /// it. Says whether all of them are finite and none is a denormal.
+    /// it. Says whether all of them are finite and none but 0 is tiny.
     ///
     /// # Safety
     /// The input has these rows, and its type is bfloat16; `width` is at least the number of its columns.
     #[inline(always)]
     unsafe fn row_pairs(&self, start: usize, count: usize, to: &mut [T::Real], width: usize) -> bool {
         assert!(T::IS_BFLOAT);
-        let mut is_odd = false;
+        let mut is_delicate = false;
         for (pair, to) in to.chunks_exact_mut(width).enumerate() {
             let row = start + 2 * pair;
             let next = if 2 * pair + 1 < count { row + 1 } else { row };
@@ -222,7 +221,7 @@ impl<T: Element> Rows<T> {
                 };
                 for ((to, &first), &second) in to.iter_mut().zip(first).zip(second) {
                     let second = second & upper;
-                    is_odd |= is_odd_value(first) | is_odd_value(second);
+                    is_delicate |= needs_care(first) | needs_care(second);
                     *to = u32::from(first) | u32::from(second) << 16;
                 }
             } else {
@@ -230,12 +229,12 @@ impl<T: Element> Rows<T> {
                     // SAFETY: as above.
                     let (first, second) =
                         unsafe { (self.bits(row, column), self.bits(next, column) & u32::from(upper)) };
-                    is_odd |= is_odd_value(first as u16) | is_odd_value(second as u16);
+                    is_delicate |= needs_care(first as u16) | needs_care(second as u16);
                     *to = first | second << 16;
                 }
             }
         }
-        !is_odd
+        !is_delicate
     }
 
     /// Writes `count` rows from `start` on as columns of a panel, `[column][lane]`; lanes without a row are 0.
@@ -277,12 +276,15 @@ impl<T: Element> Rows<T> {
     }
 }
 
-/// Whether these bits of a bfloat16 are no finite number, or a denormal one.
+/// The smallest value, 2^-87, of which a weight of 2^-39 is still a normal number: what is smaller is lost in any sum.
+const TINY: u16 = 40 << 7;
+
+/// Whether these bits of a bfloat16 are no finite number, or one so small that its product with a weight may be denormal.
 #[inline(always)]
-fn is_odd_value(bits: u16) -> bool {
-    // One less than the magnitude: 0 becomes the largest, so denormals are below and the rest is in one range.
+fn needs_care(bits: u16) -> bool {
+    // One less than the magnitude: 0 becomes the largest.
     let magnitude = bits & 0x7fff;
-    magnitude >= 0x7f80 || magnitude.wrapping_sub(1) < 0x7f
+    magnitude >= 0x7f80 || magnitude.wrapping_sub(1) < TINY - 1
 }
 
 /// The widest vector has 16 lanes of float32.

@@ -29,6 +29,9 @@ const FEWEST_KEYS: usize = 512;
 /// Packed keys and values that are in memory at the same time, in bytes, unless those of one head are more.
 const PACKED: usize = 8 << 20;
 
+/// Products of pairs of bfloat16 below 2^-126 count as 0; a scale above this could make a score of them.
+const LARGEST_SCALE: f64 = (1u64 << 40) as f64;
+
 /// Multiply-adds below which a call stays on the calling thread.
 const SERIAL: usize = 1 << 17;
 
@@ -60,7 +63,7 @@ impl<T: Element> Attention<'_, T> {
         }
         let out = Output { first: out.as_mut_ptr(), operand };
         let problem = &checked.problem;
-        let pairs = T::IS_BFLOAT && level.has_dots();
+        let pairs = T::IS_BFLOAT && level.has_dots() && checked.scale.abs() <= LARGEST_SCALE;
         let call = Call { attention: self, checked, query, key, value, out, pairs };
         // One after the other, first the keys that any query may look at.
         let keys = checked.band.keys_of_any(0..problem.n_q);

@@ -268,6 +268,7 @@ impl<'a, T: Element> Work<'a, T> {
                 continue;
             }
             let scores = &mut self.scores[index * self.stride..][row.keys.start - first..row.keys.end - first];
+            // A row with a NaN is NaN whatever is kept, so which of several kinds were cut does not matter.
             // SAFETY: the row has so many scores.
             let (Cut { key, mut ties }, _) = unsafe { self.order.cut(lanes, scores.as_ptr(), scores.len(), keep) };
             let cut = lanes.int_splat(key);
