@@ -1,6 +1,10 @@
 """Single flight: one computation per key, threads and tasks."""
 
 import asyncio
+import gc
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -258,3 +262,252 @@ def test_a_task_that_blocks_its_own_loop_raises():
         assert await leading == "async"
 
     asyncio.run(main())
+
+
+@pytest.fixture
+def alarms():
+    """Sets a signal handler; the returned function asks for the signal in so many seconds."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def use(handler):
+        signal.signal(signal.SIGALRM, handler)
+        return lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    yield use
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def led_by_another_thread(cache, key, seconds):
+    """A thread that computes ``key``, once it does."""
+    started = threading.Event()
+
+    def load():
+        started.set()
+        time.sleep(seconds)
+        return "theirs"
+
+    thread = threading.Thread(target=cache.get_or_compute, args=(key, load), daemon=True)
+    thread.start()
+    started.wait()
+    return thread
+
+
+def test_a_signal_handler_may_ask_wherever_it_interrupts(alarms):
+    cache = LRUCache(9)
+    asked = []
+
+    def handler(*_):
+        asked.append(cache.get_or_compute(("signal", len(asked)), lambda: 1))
+
+    alarm = alarms(handler)
+    for n in range(400):
+        thread = led_by_another_thread(cache, n, 0.0005)
+        alarm(2e-6 + n % 40 * 1e-6)
+        assert cache.get_or_compute(n, lambda: "ours") in ("ours", "theirs")
+        thread.join(10)
+        assert not thread.is_alive()
+    assert asked
+
+
+def test_a_destructor_may_ask_wherever_a_collection_begins():
+    cache = LRUCache(9)
+    dead = []
+
+    class Garbage:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            dead.append(1)
+            cache.get_or_compute(("other", len(dead)), lambda: 1)
+
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    try:
+        for n in range(2, 40):
+            thread = led_by_another_thread(cache, n, 0.02)
+            gc.collect()
+            gc.disable()
+            Garbage()
+            # The collection begins at the n-th object that is made from here.
+            gc.set_threshold(gc.get_count()[0] + n)
+            gc.enable()
+            cache.get_or_compute(n, lambda: "ours")
+            gc.set_threshold(*thresholds)
+            thread.join(10)
+            assert not thread.is_alive()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+        gc.unfreeze()
+    gc.collect()
+    assert len(dead) == 38
+
+
+def test_a_handler_that_raises_leaves_nobody_waiting(alarms):
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupt
+
+    cache = LRUCache(1000)
+    alarm = alarms(interrupt)
+    interrupted = 0
+    for n in range(400):
+        with pytest.raises(Interrupt):
+            alarm(2e-6 + n % 60 * 1e-6)
+            cache.get_or_compute(n, lambda: sum(range(100)))
+            # It comes sooner or later.
+            time.sleep(5)
+        interrupted += n not in cache
+        assert together(1, lambda _, n=n: cache.get_or_compute(n, lambda: 4950)) == [4950]
+    assert interrupted
+    assert len(cache._flights()) == 0
+
+
+def test_a_signal_ends_the_wait_of_the_main_thread():
+    # As with Ctrl-C, which this process must not be sent.
+    program = """
+import _thread, threading, time
+from zerocost import LRUCache
+cache = LRUCache(9)
+started, go = threading.Event(), threading.Event()
+def load():
+    started.set()
+    go.wait()
+    return "theirs"
+thread = threading.Thread(target=cache.get_or_compute, args=("key", load))
+thread.start()
+started.wait()
+import os, signal
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    cache.get_or_compute("key", load)
+except KeyboardInterrupt:
+    print("interrupted")
+go.set()
+thread.join()
+print(cache.get_or_compute("key", load))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15)
+    assert (done.stdout, done.stderr) == ("interrupted\ntheirs\n", "")
+
+
+class Moody:
+    """A key that can be neither hashed nor compared while it is in a bad mood."""
+
+    bad = False
+
+    def __hash__(self):
+        if Moody.bad:
+            raise LookupError("hash")
+        return 5
+
+    def __eq__(self, other):
+        if Moody.bad:
+            raise LookupError("eq")
+        return isinstance(other, Moody)
+
+
+@pytest.fixture
+def mood():
+    yield Moody
+    Moody.bad = False
+
+
+@pytest.mark.parametrize("ask", ["thread", "task"])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_key_that_fails_at_the_landing_leaves_no_flight_behind(mood, ask, fails):
+    cache = LRUCache(9)
+
+    def get(load):
+        if ask == "thread":
+            return cache.get_or_compute(Moody(), load)
+        return asyncio.run(cache.aget_or_compute(Moody(), load))
+
+    def load():
+        mood.bad = True
+        if fails:
+            raise KeyError("once")
+        return "old"
+
+    if fails:
+        with pytest.raises(KeyError, match="once"):
+            get(load)
+    else:
+        assert get(load) == "old"
+        cache.clear()
+    mood.bad = False
+    assert get(lambda: "fresh") == "fresh"
+    assert cache[Moody()] == "fresh"
+    assert len(cache._flights()) == 0
+
+
+def test_the_bottom_of_the_stack_leaves_no_flight_behind():
+    limit = sys.getrecursionlimit()
+    for depth in range(150, 162):
+        cache = LRUCache(10**6)
+
+        def descend(n, cache=cache):
+            return cache.get_or_compute(n, lambda: descend(n + 1))
+
+        try:
+            sys.setrecursionlimit(depth)
+            with pytest.raises(RecursionError):
+                descend(0)
+        finally:
+            sys.setrecursionlimit(limit)
+        assert len(cache._flights()) == 0
+
+
+def test_a_put_that_is_refused_or_fails_is_no_put():
+    def refused(cache):
+        assert not cache.put("key", bytes(11))
+
+    def fails(cache):
+        with pytest.raises(TypeError):
+            cache.put("key", object())
+
+    def set_default(cache):
+        with pytest.raises(ValueError, match="larger|whole"):
+            cache.setdefault("key", bytes(11))
+
+    for meanwhile in (refused, fails, set_default):
+        cache = LRUCache(max_bytes=10)
+
+        def load(cache=cache, meanwhile=meanwhile):
+            meanwhile(cache)
+            return b"v"
+
+        assert cache.get_or_compute("key", load) == b"v"
+        assert cache == {"key": b"v"}
+
+
+@pytest.mark.parametrize("remove", [lambda cache: cache.pop("key", None), lambda cache: cache.clear()])
+def test_a_key_whose_deletion_ends_during_the_flight_does_not_come_back(remove):
+    started, go, threads = threading.Event(), threading.Event(), []
+
+    def load():
+        started.set()
+        go.wait(10)
+        return "stale"
+
+    def clock():
+        # Asked after the deletion has begun and before it takes place.
+        if armed.pop("armed", False):
+            threads.append(threading.Thread(target=cache.get_or_compute, args=("key", load)))
+            threads[0].start()
+            started.wait(10)
+        return 1.0
+
+    armed = {}
+    cache = LRUCache(9, ttl=10, clock=clock)
+    cache.get_or_compute("other", lambda: 1)
+    armed["armed"] = True
+    remove(cache)
+    go.set()
+    threads[0].join(10)
+    assert "key" not in cache
