@@ -124,9 +124,7 @@ def aget_or_compute(cache, meddling, number):
             asyncio.run(ask())
 
 
-ACTIONS = {
-    f.__name__: f for f in (collect, get, put, delete, clear, look, pop, get_or_compute, aget_or_compute)
-}
+ACTIONS = {f.__name__: f for f in (collect, get, put, delete, clear, look, pop, get_or_compute, aget_or_compute)}
 PLACES = ["__eq__", "__hash__", "__repr__", "__del__", "sizeof", "on_evict", "clock", "iterator", "loader", "task"]
 
 

@@ -344,6 +344,7 @@ fn frozen<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    key::learn_tuples(py)?;
     let base = py.get_type::<LRUCache>();
     let class = quick::class(&base)?;
     // Also of the base, which the table of flights is.

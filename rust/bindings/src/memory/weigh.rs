@@ -141,23 +141,25 @@ fn json_length(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
             Err(_) => value.call_method0(intern!(py, "bit_length"))?.extract::<usize>()? * 30103 / 100_000 + 1,
         }));
     }
-    let encode = |value: &Bound<'_, PyAny>| {
-        py.import(intern!(py, "orjson"))?.call_method1(intern!(py, "dumps"), (value,))
-    };
     if let Ok(number) = value.cast::<PyFloat>() {
         // As a plain one, as NumPy's is a float too.
-        return encode(PyFloat::new(py, number.value()).as_any())?.len().map(Some);
+        return encoded(PyFloat::new(py, number.value()).as_any())?.len().map(Some);
     }
     if !value.is_instance_of::<PyDict>() && !value.is_instance_of::<PyList>() {
         return Ok(None);
     }
-    match encode(value) {
+    match encoded(value) {
         Ok(encoded) => encoded.len().map(Some),
         Err(error) if error.is_instance_of::<PyTypeError>(py) => {
             Err(unweighable(value, &format!("it is not JSON ({})", error.value(py))))
         }
         Err(error) => Err(error),
     }
+}
+
+fn encoded<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = value.py();
+    py.import(intern!(py, "orjson"))?.call_method1(intern!(py, "dumps"), (value,))
 }
 
 fn digits(number: i64) -> usize {
