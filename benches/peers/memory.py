@@ -1,8 +1,8 @@
 """The cache against the caches of Python: nanoseconds of one operation, the empty loop subtracted.
 
 Keys are equal to the stored ones and not identical. A peer that is not installed is named, and has no time. Before the
-times of get-or-put, every exact LRU cache must have had as many hits as ours. The ``get`` of theine returns a pair, so it is
-called through a lambda, which is in its times.
+times of get-or-put, every exact LRU cache must have had as many hits as ours. The ``get`` of theine returns a pair, so
+it is called through a lambda, which is in its times.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def rows() -> list[Row]:
 
 
 class Peer:
-    """A cache with ``get`` and ``put``; a dict is the limit: it has no bound. ``exact``: least recently used, always."""
+    """A cache with ``get`` and ``put``; a dict is the limit, without bound. ``exact``: least recently used, always."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar, final, overload
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Buffer, disjoint_base
+from typing_extensions import Buffer
 
 __version__: str
 DATATYPES: tuple[tuple[str, str], ...]

@@ -262,7 +262,13 @@ def test_eight_threads_everything_at_once(policy):
 
 def test_a_dict_that_changes_while_the_cache_takes_it():
     changing = {n: n for n in range(5)}
-    cache = LRUCache(9, 100, sizeof=lambda key, value: changing.pop(4, None) or changing.setdefault(99 + key, 1) and 1)
+
+    def sizeof(key, value):
+        changing.pop(4, None)
+        changing[99 + key] = 1
+        return 1
+
+    cache = LRUCache(9, 100, sizeof=sizeof)
     cache.update(changing)
     assert cache == {n: n for n in range(5)}, "what it was when it was given"
     grows = {n: n for n in range(5)}

@@ -157,7 +157,7 @@ def test_a_sizeof_or_a_clock_that_fails_restores_nothing(path):
 
 @pytest.mark.parametrize("live", ["1" + "0" * 400, "NaN", "-1", '"x"'])
 def test_a_time_that_is_none_is_damage(path, live):
-    entries = '[{"key": "a", "kind": "array", "live": %s, "idle": null}]' % live
+    entries = f'[{{"key": "a", "kind": "array", "live": {live}, "idle": null}}]'
     save_file({"0": np.zeros(3)}, path, {"format": "zerocost-memory", "version": "1", "entries": entries})
     with pytest.raises(zerocost.InvalidInput, match="manifest"):
         LRUCache(9).restore(path)

@@ -24,8 +24,7 @@ _ABSENT = object()
 async def acompute(
     cache: LRUCache[Any, Any], key: Any, fn: Callable[[], Awaitable[Any] | Any], ttl: float | None
 ) -> Any:
-    """The value of ``key``, from the cache, from a flight in progress, or from ``fn``; its result is awaited if it can
-    be."""
+    """The value of ``key``, from the cache, from a flight in progress, or from ``fn``, awaited if it can be."""
     # Not at the top: `import zerocost` loads this module, and who runs a task has asyncio already.
     import asyncio
 
