@@ -190,14 +190,14 @@ impl Seat {
 #[pymethods]
 impl Seat {
     #[new]
-    fn new(cache: Py<LRUCache>, key: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(cache: Py<LRUCache>, key: &Bound<'_, PyAny>, task: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let Key { hash, kind, .. } = Key::new(key)?;
         Ok(Self {
             cache,
             key: key.clone().unbind(),
             hash,
             kind,
-            who: Owner::new(Some(task)),
+            who: Owner::new(task),
             joined: OnceLock::new(),
             landed: OnceLock::new(),
             edge: Guarded::new(None),
