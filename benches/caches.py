@@ -1,6 +1,6 @@
 """``python -m benches.caches``: hit ratio by size on recorded requests, and bytes that a cache takes for an entry.
 
-The traces are read from ZEROCOST_DATA (``../shared/data`` by default); what is missing is left out.
+The traces are read from ZEROCOST_SHARED_DATA (``../shared/data`` by default); what is missing is left out.
 With ``--svg FILE`` the hit ratios are drawn too.
 """
 
@@ -22,7 +22,7 @@ from rich.table import Table
 
 from zerocost import LRUCache
 
-DATA = Path(os.environ.get("ZEROCOST_DATA", "../shared/data"))
+DATA = Path(os.environ.get("ZEROCOST_SHARED_DATA", "../shared/data"))
 Made = tuple[Callable[[int], Any], Callable[[int, Any], Any]]
 
 

@@ -102,6 +102,27 @@ def test_real_text_at_every_cpu_level(level):
     subprocess.run(command, check=True, env={**os.environ, "ZEROCOST_CPU": level}, timeout=60)
 
 
+@pytest.mark.parametrize("size", [1e-39, 1.2e-37, 1e-30, 1.0])
+def test_bfloat16_of_any_size(size):
+    # Where the CPU multiplies bfloat16 as they are it makes denormals 0, those that a product gives too.
+    query, key = normals(20, 16), normals(301, 16, seed=1)
+    value = size * (1 + np.random.default_rng(2).random((301, 17)))
+    value[::3] = 0
+    query, key, value = (array.astype(ml_dtypes.bfloat16) for array in (query, key, value))
+    for rows in (4, 20):
+        expected = twin(query[:rows], key, value)
+        result = np.asarray(attention(query[:rows], key, value), np.float64)
+        assert np.abs(result - expected).max() <= 1e-2 * float(np.asarray(value, np.float64).max())
+
+
+def test_bfloat16_with_a_large_scale():
+    query = np.full((8, 16), 1e-20).astype(ml_dtypes.bfloat16)
+    key = np.vstack([np.full((1, 16), 1e-19), np.zeros((9, 16))]).astype(ml_dtypes.bfloat16)
+    value = normals(10, 16, dtype=ml_dtypes.bfloat16)
+    result = np.asarray(attention(query, key, value, scale=1e39), np.float64)
+    close(result, twin(query, key, value, scale=1e39), 2e-2)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("d", [1, 32, 77, 80, 256])
 def test_dtypes_and_head_sizes(dtype, d):

@@ -3,12 +3,13 @@
 Every test has a timeout: a cache that hangs fails. Code that calls back into the cache is in ``test_meddling``.
 """
 
-import contextlib
+import asyncio
 import os
 import random
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -83,33 +84,100 @@ def test_exceptions_from_everywhere_leave_the_cache_as_it_was(monkeypatch):
 
 
 def test_a_comparison_that_always_changes_the_cache_ends():
+    compared = []
+
     class Key:
         def __hash__(self):
             return 1
 
         def __eq__(self, other):
+            compared.append(1)
+            # Empty, so that this put compares nothing: what was found to be equal is gone, and another is there.
+            cache.clear()
             cache.put(Key(), 1)
-            return False
+            return True
 
-    # Every comparison puts another key that has to be compared, three levels deep and no more.
     cache = LRUCache(4)
-    depth = []
-    original = Key.__eq__
-
-    def bounded(self, other):
-        if len(depth) > 2:
-            return False
-        depth.append(1)
-        try:
-            return original(self, other)
-        finally:
-            depth.pop()
-
-    Key.__eq__ = bounded
     cache.put(Key(), 1)
-    with contextlib.suppress(RuntimeError):
-        cache.get(Key())
-    assert len(cache) <= 4
+    for look in (cache.get, cache.peek, cache.pop, cache.__contains__, lambda key: cache.put(key, 2)):
+        compared.clear()
+        with pytest.raises(RuntimeError, match="1,000 attempts"):
+            look(Key())
+        assert len(compared) == 1000
+        assert len(cache) == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_exceptions_of_values_loaders_and_what_is_missing(monkeypatch):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda info: unraisable.append(info.exc_type))
+
+    class Value:
+        __del__ = __repr__ = fail
+
+    class Missing(LRUCache):
+        __missing__ = fail
+
+    cache = Missing(2, 100, sizeof=lambda key, value: 1)
+    for n in range(4):
+        cache[n] = Value()
+    assert unraisable == [Broken, Broken], "of those that were evicted"
+    assert (list(cache), cache.stats()["bytes"]) == ([2, 3], 2)
+    assert "entries=2" in repr(cache)
+    with pytest.raises(Broken):
+        repr(list(cache.values()))
+    with pytest.raises(Broken):
+        cache["nothing"]
+    assert list(cache) == [2, 3]
+
+    async def load():
+        await asyncio.sleep(0)
+        fail()
+
+    async def tasks():
+        return await asyncio.gather(*(cache.aget_or_compute("k", load) for _ in range(3)), return_exceptions=True)
+
+    assert [type(error) for error in asyncio.run(tasks())] == [Broken] * 3
+    with pytest.raises(Broken):
+        asyncio.run(cache.aget_or_compute("k", fail))
+    assert "k" not in cache
+    cache.clear()
+    assert len(unraisable) == 4
+    assert (len(cache), cache.stats()["bytes"], len(cache._flights())) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("fails", ["sizeof", "clock"])
+def test_an_exception_at_the_landing_goes_to_everyone_and_leaves_nothing(fails):
+    landing = []
+    cache = LRUCache(
+        9,
+        100,
+        ttl=9.0,
+        sizeof=lambda key, value: fail() if landing and fails == "sizeof" else 1,
+        clock=lambda: fail() if landing and fails == "clock" else 1.0,
+    )
+
+    def load():
+        time.sleep(0.05)
+        landing.append(1)
+        return 1
+
+    def ask(outcomes):
+        try:
+            outcomes.append(cache.get_or_compute("k", load))
+        except Broken as error:
+            outcomes.append(type(error))
+
+    outcomes = []
+    threads = [threading.Thread(target=ask, args=(outcomes,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert outcomes == [Broken] * 4
+    landing.clear()
+    assert (len(cache), cache.stats()["bytes"], len(cache._flights())) == (0, 0, 0)
+    assert cache.get_or_compute("k", lambda: 7) == 7
 
 
 def test_a_key_that_leaves_while_it_is_compared_is_not_found():

@@ -258,3 +258,53 @@ def test_a_task_that_blocks_its_own_loop_raises():
         assert await leading == "async"
 
     asyncio.run(main())
+
+
+def test_a_put_that_is_refused_or_fails_is_no_put():
+    def refused(cache):
+        assert not cache.put("key", bytes(11))
+
+    def fails(cache):
+        with pytest.raises(TypeError):
+            cache.put("key", object())
+
+    def set_default(cache):
+        with pytest.raises(ValueError, match="whole cache"):
+            cache.setdefault("key", bytes(11))
+
+    for meanwhile in (refused, fails, set_default):
+        cache = LRUCache(max_bytes=10)
+
+        def load(cache=cache, meanwhile=meanwhile):
+            meanwhile(cache)
+            return b"v"
+
+        assert cache.get_or_compute("key", load) == b"v"
+        assert cache == {"key": b"v"}
+
+
+@pytest.mark.parametrize("remove", [lambda cache: cache.pop("key", None), lambda cache: cache.clear()])
+def test_a_key_whose_deletion_ends_during_the_flight_does_not_come_back(remove):
+    started, go, threads = threading.Event(), threading.Event(), []
+
+    def load():
+        started.set()
+        go.wait(10)
+        return "stale"
+
+    def clock():
+        # Asked after the deletion has begun and before it takes place.
+        if armed.pop("armed", False):
+            threads.append(threading.Thread(target=cache.get_or_compute, args=("key", load)))
+            threads[0].start()
+            started.wait(10)
+        return 1.0
+
+    armed = {}
+    cache = LRUCache(9, ttl=10, clock=clock)
+    cache.get_or_compute("other", lambda: 1)
+    armed["armed"] = True
+    remove(cache)
+    go.set()
+    threads[0].join(10)
+    assert "key" not in cache

@@ -1,6 +1,7 @@
 """The mapping protocol, bounds, weights and what is refused."""
 
 import gc
+import inspect
 import sys
 import weakref
 from collections.abc import MutableMapping
@@ -174,7 +175,7 @@ def weight(value, **options):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=5),
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=3), children, max_size=4),
 )
 
@@ -334,16 +335,88 @@ def test_collection_does_not_visit_what_cannot_hold_anything():
     assert sorted(map(repr, gc.get_referents(cache))) == ["'list'", repr(LRUCache), "[]"]
 
 
-def test_a_million_operations_leak_nothing():
-    cache = LRUCache(100, 10_000)
-    value, key = bytes(150), ("a", "key")
-    before = sys.getrefcount(value), sys.getrefcount(key)
-    for n in range(250_000):
+@pytest.mark.parametrize(
+    ("bounds", "options"),
+    [
+        ((100,), {}),
+        ((100, 10_000), {}),
+        ((100,), {"policy": "sieve"}),
+        ((100, 10_000), {"policy": "w-tinylfu"}),
+        ((100, 10_000), {"ttl": 1e-4, "tti": 1e-4}),
+    ],
+)
+def test_a_million_operations_leak_nothing(bounds, options):
+    cache = LRUCache(*bounds, **options)
+    value, key, text = bytes(150), ("a", "key"), "".join(["some", "key"])
+    watched = (value, key, text)
+    shared = (None, True, False)
+    before = [sys.getrefcount(one) for one in watched]
+    before_shared = [sys.getrefcount(one) for one in shared]
+    for n in range(100_000):
         cache[n % 150] = value
         cache.get(n % 130)
-        cache[key] = value
+        cache.put(key, value)
         cache.get(("a", "key"))
-    assert cache.stats()["bytes"] == 150 * len(cache) <= 10_000
+        cache[text] = value
+        _ = text in cache
+        cache.get("missing", value)
+        cache.pop(n % 110, None)
+        cache.setdefault(n % 50, value)
+        cache.get_or_compute(n % 90, lambda: value)
+    if len(bounds) == 2:
+        stats = cache.stats()
+        assert stats["bytes"] == 150 * stats["entries"] <= 10_000
     cache.clear()
-    assert (sys.getrefcount(value), sys.getrefcount(key)) == before
+    assert [sys.getrefcount(one) for one in watched] == before
+    # Others hold these too.
+    assert all(abs(sys.getrefcount(one) - n) < 1000 for one, n in zip(shared, before_shared, strict=True))
     assert cache.stats()["bytes"] == 0
+
+
+def test_the_class_tells_its_signature_and_shows_one_name():
+    assert str(inspect.signature(LRUCache)).startswith("(max_entries=None, max_bytes=None, *, ttl=None, tti=None")
+    assert list(inspect.signature(LRUCache.put).parameters) == ["self", "key", "value", "ttl"]
+    assert inspect.signature(LRUCache(3).get_or_compute).bind("key", len, ttl=3)
+    assert LRUCache.__doc__.startswith("A cache that is bounded")
+    assert [kind.__name__ for kind in LRUCache.__mro__] == ["LRUCache", "_LRUCache", "object"]
+    assert repr(LRUCache(3)).startswith("LRUCache(")
+
+
+def test_weights_beyond_64_bits_are_exact():
+    for policy in ("lru", "sieve", "w-tinylfu"):
+        cache = LRUCache(9, policy=policy, sizeof=lambda key, value: value)
+        for n in range(3):
+            assert cache.put(n, 2**63 - 1)
+        assert cache.stats()["bytes"] == 3 * (2**63 - 1)
+        assert not cache.put(3, 10**30)
+        cache.clear()
+        assert cache.stats()["bytes"] == 0
+    cache = LRUCache(max_bytes=2**64 - 2, sizeof=lambda key, value: value)
+    for n in range(3):
+        assert cache.put(n, 2**63)
+        assert cache.stats()["bytes"] == 2**63
+    assert not LRUCache(max_bytes=10**30, sizeof=lambda key, value: value).put("a", 10**30)
+
+
+def test_a_dlpack_tensor_beyond_all_bounds_is_rejected():
+    class Tensor:
+        def __dlpack__(self, **_):
+            return np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (2**30, 2**30), (0, 0)).__dlpack__()
+
+        def __dlpack_device__(self):
+            return (1, 0)
+
+    assert not LRUCache(max_bytes=2**40).put("a", Tensor())
+
+
+def test_an_owner_that_its_view_lets_go_of_is_charged_as_long_as_the_view_is_held():
+    cache = LRUCache(max_bytes=10**6)
+    root = np.zeros(10)
+    cache["view"] = view = root[:]
+    del root
+    view.__setstate__((1, (1,), np.dtype("f8"), False, bytes(8)))
+    before = cache.stats()["bytes"]
+    # One of these takes the place of what was freed.
+    others = [np.zeros(10) for _ in range(50)]
+    cache.update(enumerate(others))
+    assert cache.stats()["bytes"] - before == 50 * 80

@@ -4,6 +4,7 @@ Every test has a timeout: a cache that hangs fails. The work is bounded by its a
 hooks do nothing more.
 """
 
+import asyncio
 import contextlib
 import gc
 import itertools
@@ -105,8 +106,26 @@ def pop(cache, meddling, number):
         cache.popitem()
 
 
-ACTIONS = {f.__name__: f for f in (collect, get, put, delete, clear, look, pop)}
-PLACES = ["__eq__", "__hash__", "__repr__", "__del__", "sizeof", "on_evict", "clock", "iterator", "loader"]
+def get_or_compute(cache, meddling, number):
+    for key in (Meddler(cache, number + 1, meddling), number):
+        # What the caller is computing itself is refused.
+        with contextlib.suppress(RuntimeError):
+            cache.get_or_compute(key, lambda: Meddler(cache, 0, meddling))
+
+
+def aget_or_compute(cache, meddling, number):
+    async def ask():
+        await cache.aget_or_compute(Meddler(cache, number + 1, meddling), lambda: asyncio.sleep(0, number))
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with contextlib.suppress(RuntimeError):
+            asyncio.run(ask())
+
+
+ACTIONS = {f.__name__: f for f in (collect, get, put, delete, clear, look, pop, get_or_compute, aget_or_compute)}
+PLACES = ["__eq__", "__hash__", "__repr__", "__del__", "sizeof", "on_evict", "clock", "iterator", "loader", "task"]
 
 
 def cache_of(meddling, policy):
@@ -153,6 +172,14 @@ def work(cache, meddling, seed, rounds):
     def assign():
         cache[key()] = value()
 
+    async def load_in_task():
+        meddling(cache, "task")
+        await asyncio.sleep(0)
+        return value()
+
+    async def tasks():
+        await asyncio.gather(*(cache.aget_or_compute(key(), load_in_task) for _ in range(3)))
+
     steps = [
         lambda: cache.put(key(), value()),
         assign,
@@ -162,6 +189,7 @@ def work(cache, meddling, seed, rounds):
         lambda: cache.setdefault(key(), value()),
         lambda: cache.update(pairs()),
         lambda: cache.get_or_compute(key(), load),
+        lambda: asyncio.run(tasks()),
         lambda: repr(list(cache.values())),
         lambda: key() in cache.keys(),  # noqa: SIM118  the view is what is looked at
         lambda: cache == {key(): key()},
@@ -230,3 +258,20 @@ def test_eight_threads_everything_at_once(policy):
     caches = cache_of(meddling, policy)
     in_eight_threads(lambda seed: work(caches[seed % 4 == 3], meddling, seed, rounds=33))
     check(caches, meddling)
+
+
+def test_a_dict_that_changes_while_the_cache_takes_it():
+    changing = {n: n for n in range(5)}
+
+    def sizeof(key, value):
+        changing.pop(4, None)
+        changing[99 + key] = 1
+        return 1
+
+    cache = LRUCache(9, 100, sizeof=sizeof)
+    cache.update(changing)
+    assert cache == {n: n for n in range(5)}, "what it was when it was given"
+    grows = {n: n for n in range(5)}
+    cache = LRUCache(1, on_evict=lambda *_: grows.setdefault(object(), 1))
+    cache.update(grows)
+    assert cache == {4: 4}

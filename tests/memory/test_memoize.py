@@ -1,3 +1,6 @@
+import asyncio
+import inspect
+import sys
 import threading
 import time
 
@@ -135,3 +138,36 @@ def test_recursion_ends():
 
     with pytest.raises(RuntimeError, match="wait for itself"):
         endless(1)
+
+
+def test_an_async_function_is_remembered_by_what_it_returned():
+    calls = []
+
+    @zerocost.memoize(max_entries=9)
+    async def double(x):
+        calls.append(x)
+        await asyncio.sleep(0.01)
+        return [x] * 2
+
+    class Service:
+        @zerocost.memoize(max_entries=9)
+        async def name(self, x):
+            return self, x
+
+    async def main():
+        first, *others = await asyncio.gather(*(double(3) for _ in range(5)))
+        assert all(other is first for other in others)
+        assert await double(3) is first == [3, 3]
+        service = Service()
+        assert await service.name(1) == (service, 1)
+
+    asyncio.run(main())
+    assert calls == [3]
+    info = double.cache_info()
+    assert (info.currsize, info.maxsize) == (1, 9)
+    assert inspect.iscoroutinefunction(double) == (sys.version_info >= (3, 12))
+    with pytest.raises(ValueError, match="single_flight"):
+
+        @zerocost.memoize(single_flight=False)
+        async def refused():
+            pass

@@ -1,5 +1,9 @@
-"""Random operations on the cache and on the obvious model of it: an OrderedDict and a sum."""
+"""Random operations on the cache and on the obvious model of it: an OrderedDict, a sum, and a clock that is turned.
 
+W-TinyLFU has no simple model; ``rust/kernels`` compares it with a twin.
+"""
+
+import math
 from collections import OrderedDict
 
 import pytest
@@ -41,6 +45,7 @@ keys = st.one_of(
     numbers.map(Same),
 )
 values = st.integers(0, 12).map(bytes)
+times = st.none() | st.integers(1, 9)
 
 
 class Model(RuleBasedStateMachine):
@@ -49,20 +54,68 @@ class Model(RuleBasedStateMachine):
             st.tuples(st.integers(1, 9), st.none()),
             st.tuples(st.none(), st.integers(1, 40)),
             st.tuples(st.integers(1, 9), st.integers(1, 40)),
-        )
+        ),
+        policy=st.sampled_from(["lru", "sieve"]),
+        ttl=times,
+        tti=times,
     )
-    def make(self, bounds):
+    def make(self, bounds, policy, ttl, tti):
         self.max_entries, self.max_bytes = bounds
+        self.policy, self.ttl, self.tti = policy, ttl or math.inf, tti or math.inf
+        self.now = 0
         self.left = []
-        self.cache = LRUCache(*bounds, on_evict=lambda key, value, cause: self.left.append((key, value, cause)))
+        self.cache = LRUCache(
+            *bounds,
+            policy=policy,
+            ttl=ttl,
+            tti=tti,
+            clock=lambda: self.now,
+            on_evict=lambda key, value, cause: self.left.append((key, value, cause)),
+        )
         self.model = OrderedDict()
+        # SIEVE's; and when entries end.
+        self.visited, self.hand = set(), None
+        self.live, self.idle = {}, {}
         self.expected = []
         self.counts = {"hits": 0, "misses": 0, "rejected": 0}
 
     def size(self):
         return sum(map(len, self.model.values()))
 
-    def put(self, key, value):
+    def use(self, key):
+        self.idle[key] = self.now + self.tti
+        if self.policy == "lru":
+            self.model.move_to_end(key)
+        else:
+            self.visited.add(key)
+
+    def victim(self, keep=None):
+        order = list(self.model)
+        if self.policy == "lru":
+            return order[0]
+        place = 0 if self.hand is None else order.index(self.hand[0])
+        while order[place] in self.visited or (keep is not None and order[place] == keep[0]):
+            self.visited.discard(order[place])
+            place = (place + 1) % len(order)
+        self.hand = (order[place],)
+        return order[place]
+
+    def remove(self, key):
+        """Its item, with the key that is resident."""
+        order = list(self.model)
+        place = order.index(key)
+        if self.hand is not None and self.hand[0] == key:
+            self.hand = (order[place + 1],) if place + 1 < len(order) else None
+        self.visited.discard(key)
+        del self.live[key], self.idle[key]
+        return order[place], self.model.pop(key)
+
+    def full(self, entries, size):
+        return (self.max_entries is not None and len(self.model) + entries > self.max_entries) or (
+            self.max_bytes is not None and self.size() + size > self.max_bytes
+        )
+
+    def put(self, key, value, ttl=None):
         if self.max_bytes is not None and len(value) > self.max_bytes:
             self.counts["rejected"] += 1
             return False
@@ -70,20 +123,36 @@ class Model(RuleBasedStateMachine):
             old = next(k for k in self.model if k == key)
             self.expected.append((old, self.model[key], "replaced"))
             self.model[key] = value
-            self.model.move_to_end(key)
+            self.use(key)
+            while self.full(0, 0):
+                self.expected.append((*self.remove(self.victim(keep=(key,))), "size"))
         else:
+            while self.full(1, len(value)):
+                self.expected.append((*self.remove(self.victim()), "size"))
             self.model[key] = value
-        while (self.max_entries is not None and len(self.model) > self.max_entries) or (
-            self.max_bytes is not None and self.size() > self.max_bytes
-        ):
-            self.expected.append((*self.model.popitem(last=False), "size"))
+            self.idle[key] = self.now + self.tti
+        self.live[key] = self.now + (self.ttl if ttl is None else ttl)
         return True
+
+    @rule(seconds=st.integers(1, 5))
+    def wait(self, seconds):
+        self.now += seconds
+        ended = [key for key in self.model if min(self.live[key], self.idle[key]) <= self.now]
+        expected = [(*self.remove(key), "expired") for key in ended]
+        before = len(self.left)
+        assert len(self.cache) == len(self.model)
+        assert sorted(self.left[before:], key=repr) == sorted(expected, key=repr)
+        self.expected += self.left[before:]
+
+    @rule(key=keys, value=values, ttl=st.integers(1, 9) | st.just(math.inf))
+    def store_for(self, key, value, ttl):
+        assert self.cache.put(key, value, ttl) == self.put(key, value, ttl)
 
     @rule(key=keys)
     def get(self, key):
         if key in self.model:
             self.counts["hits"] += 1
-            self.model.move_to_end(key)
+            self.use(key)
             assert self.cache.get(key) is self.model[key]
         else:
             self.counts["misses"] += 1
@@ -93,7 +162,7 @@ class Model(RuleBasedStateMachine):
     def item(self, key):
         if key in self.model:
             self.counts["hits"] += 1
-            self.model.move_to_end(key)
+            self.use(key)
             assert self.cache[key] is self.model[key]
         else:
             self.counts["misses"] += 1
@@ -124,7 +193,7 @@ class Model(RuleBasedStateMachine):
     def set_default(self, key, value):
         if key in self.model:
             self.counts["hits"] += 1
-            self.model.move_to_end(key)
+            self.use(key)
             assert self.cache.setdefault(key, value) is self.model[key]
             return
         self.counts["misses"] += 1
@@ -137,9 +206,11 @@ class Model(RuleBasedStateMachine):
     @rule(key=keys)
     def pop(self, key):
         if key in self.model:
-            old = next(k for k in self.model if k == key)
-            self.expected.append((old, self.model[key], "explicit"))
-        assert self.cache.pop(key, self) is self.model.pop(key, self)
+            item = self.remove(key)
+            self.expected.append((*item, "explicit"))
+            assert self.cache.pop(key) is item[1]
+        else:
+            assert self.cache.pop(key, self) is self
 
     @rule()
     def pop_item(self):
@@ -147,7 +218,7 @@ class Model(RuleBasedStateMachine):
             with pytest.raises(KeyError):
                 self.cache.popitem()
             return
-        item = self.model.popitem(last=False)
+        item = self.remove(self.victim())
         assert self.cache.popitem() == item
         self.expected.append((*item, "explicit"))
 
@@ -155,7 +226,9 @@ class Model(RuleBasedStateMachine):
     @rule()
     def clear(self):
         cleared = sorted(((k, v, "explicit") for k, v in self.model.items()), key=repr)
-        self.model.clear()
+        for every in (self.model, self.visited, self.live, self.idle):
+            every.clear()
+        self.hand = None
         before = len(self.left)
         self.cache.clear()
         assert sorted(self.left[before:], key=repr) == cleared

@@ -1,5 +1,6 @@
 """The cache on a real server, which the tests start, kill and slow down."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 import zerocost
 from contract import ArtifactContract, context, same
 from redis_server import SERVER, Server
+from zerocost.api.metrics import MemoryStats
 from zerocost.artifacts.memory.lru_cache import cache_from_environment
 from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact, decode, encode
+from zerocost.cli import main
 
 pytestmark = [
     pytest.mark.skipif(SERVER is None, reason="redis-server is not installed (apt-get install redis-server)"),
@@ -311,3 +314,46 @@ def test_services_of_two_processes_share_what_they_computed(artifact, shared_ser
     other.use_artifact("sliding_window_attention", window_size=1)
     assert other.forward(ids).timings["remembered"] == 0
     assert {type(key) for key in artifact.keys()} == {tuple}  # noqa: SIM118 - it is no dict
+
+
+def test_the_command_line_looks_into_a_server(artifact, shared_server, capsys):
+    def cli(*arguments):
+        assert main(["memory", *arguments]) == 0
+        return capsys.readouterr().out
+
+    run(artifact, "put", key="b", value=b"12345")
+    run(artifact, "put", key="a", value=np.zeros(3))
+    artifact._client.set("a stranger's", "value")
+    try:
+        assert cli("keys", shared_server.url) == "a\nb\n"
+        assert json.loads(cli("keys", shared_server.url, "--json")) == ["a", "b"]
+        stats = json.loads(cli("stats", shared_server.url, "--json"))
+        assert stats["entries"] == 2
+        assert stats["bytes"] == run(artifact, "stats")["result"]["bytes"] > 29
+        assert "evictions (size)" in cli("stats", shared_server.url)
+        assert "cleared" in cli("clear", shared_server.url)
+        assert cli("keys", shared_server.url) == ""
+        assert artifact._client.get("a stranger's") == b"value"
+    finally:
+        artifact._client.delete("a stranger's")
+
+
+def test_metrics_do_not_scan_the_server_at_each_look(artifact):
+    def scans():
+        return artifact._client.info("commandstats").get("cmdstat_scan", {"calls": 0})["calls"]
+
+    registry = zerocost.ArtifactRegistry()
+    registry.register_artifact("shared", artifact, "memory")
+    registry.register_artifact("own", zerocost.default_registry()["lru_cache"].implementation, "memory")
+    stats = MemoryStats(registry)
+    run(artifact, "put", key="a", value=b"1")
+    first = stats()
+    assert first["shared"]["entries"] == 1
+    assert first["own"]["entries"] == 0
+    before = scans()
+    registry["own"].implementation.store("b", b"2")
+    again = stats()
+    assert again["shared"] == first["shared"]
+    assert again["own"]["entries"] == 1, "what is in the process is always asked"
+    assert scans() == before
+    assert set(stats(of_this_process=True)) == {"own"}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ class Served:
                 break
         else:
             raise AssertionError("".join(lines))
-        self.remote = RemoteArtifact(line.split("Serving at ")[1].split()[0], "lru_cache", timeout=20)
+        self.url = line.split("Serving at ")[1].split()[0]
+        self.remote = RemoteArtifact(self.url, "lru_cache", timeout=20)
         # What it says later must not fill the pipe.
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
 
@@ -88,6 +90,19 @@ def test_what_one_stores_the_other_has(two):
     one("put", key="b", value="1")
     assert other("clear")["result"] is True
     assert one("keys")["result"] == []
+
+
+def test_metrics_show_what_the_server_holds(two):
+    one, other = two
+    one("put", key="a", value="1")
+    one("get", key="a")
+    one("get", key="b")
+    for served, hits, misses in ((one, 1, 1), (other, 0, 0)):
+        with urllib.request.urlopen(f"{served.url}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        assert 'zerocost_memory_entries{artifact="lru_cache"} 1.0' in lines
+        assert f'zerocost_memory_hits_total{{artifact="lru_cache"}} {hits}.0' in lines
+        assert f'zerocost_memory_misses_total{{artifact="lru_cache"}} {misses}.0' in lines
 
 
 def test_values_are_whole_whoever_writes_them(two):

@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 
 import ml_dtypes
 import numpy as np
@@ -121,5 +123,52 @@ def test_the_bounds_of_the_restored_cache_hold(path):
         source[str(n)] = bytes(10)
     source.snapshot(path)
     cache = LRUCache(max_bytes=25)
-    cache.restore(path)
+    assert cache.restore(path) == []
     assert list(cache) == ["3", "4"]
+
+
+def test_what_does_not_fit_is_reported(path):
+    source = LRUCache(9)
+    source.update(large=bytes(30), small=bytes(10), larger=np.zeros(100))
+    source.snapshot(path)
+    cache = LRUCache(max_bytes=25)
+    assert cache.restore(path) == ["large", "larger"]
+    assert list(cache) == ["small"]
+    assert cache.stats()["rejected"] == 2
+
+
+def test_a_sizeof_or_a_clock_that_fails_restores_nothing(path):
+    source = LRUCache(9)
+    source.update(a=b"1", b=b"2", c=b"3")
+    source.snapshot(path)
+    cache = LRUCache(2, 100, sizeof=lambda key, value: 1 // 0 if key == "c" else 1)
+    cache["mine"] = 1
+    with pytest.raises(ZeroDivisionError):
+        cache.restore(path)
+    assert cache == {"mine": 1}
+    broken = []
+    cache = LRUCache(9, ttl=9, clock=lambda: 1 // 0 if broken else 1.0)
+    broken.append(1)
+    with pytest.raises(ZeroDivisionError):
+        cache.restore(path)
+    broken.clear()
+    assert cache == {}
+
+
+@pytest.mark.parametrize("live", ["1" + "0" * 400, "NaN", "-1", '"x"'])
+def test_a_time_that_is_none_is_damage(path, live):
+    entries = f'[{{"key": "a", "kind": "array", "live": {live}, "idle": null}}]'
+    save_file({"0": np.zeros(3)}, path, {"format": "zerocost-memory", "version": "1", "entries": entries})
+    with pytest.raises(zerocost.InvalidInput, match="manifest"):
+        LRUCache(9).restore(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such modes here")
+def test_the_file_has_the_mode_that_the_umask_gives(path):
+    cache = LRUCache(9)
+    before = os.umask(0o027)
+    try:
+        cache.snapshot(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +14,10 @@ from prometheus_client.registry import Collector
 from zerocost._kernels import __version__
 from zerocost.api.observations import BUCKETS, Observations
 from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
-from zerocost.core.artifact_base import ExecutionContext
+from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
 
-__all__ = ["CONTENT_TYPE", "Figures", "memory_stats", "render_metrics"]
+__all__ = ["CONTENT_TYPE", "Figures", "MemoryStats", "render_metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -68,25 +69,52 @@ class Figures:
         return together
 
 
-def memory_stats(registry: ArtifactRegistry, *, of_this_process: bool = False) -> dict[str, dict[str, Any]]:
-    """The statistics of every memory artifact that has some; a Redis server is asked, so it may take a moment.
+class MemoryStats:
+    """The statistics of every memory artifact that has some.
 
-    Args:
-        registry: the artifacts.
-        of_this_process: only those whose contents live in this process, which can be added up over processes.
+    One that is not in this process, as on Redis, may look at every key to answer: it is asked every 15 seconds at most.
     """
-    found = {}
-    for spec in registry.list_artifacts():
-        artifact = spec.implementation
-        if spec.interface != "memory" or (of_this_process and not isinstance(artifact, LRUCacheArtifact)):
-            continue
+
+    _EVERY = 15.0
+
+    def __init__(self, registry: ArtifactRegistry) -> None:
+        self._registry = registry
+        self._remembered: dict[str, tuple[Artifact, float, dict[str, Any]]] = {}
+
+    def __call__(self, *, of_this_process: bool = False) -> dict[str, dict[str, Any]]:
+        """The statistics by name; a Redis server that is asked may take a moment.
+
+        Args:
+            of_this_process: only those whose contents live in this process, which can be added up over processes.
+        """
+        found = {}
+        for spec in self._registry.list_artifacts():
+            artifact = spec.implementation
+            local = isinstance(artifact, LRUCacheArtifact)
+            if spec.interface != "memory" or (of_this_process and not local):
+                continue
+            stats = self._stats(spec.name, artifact) if local else self._recent(spec.name, artifact)
+            if stats is not None:
+                found[spec.name] = stats
+        return found
+
+    def _recent(self, name: str, artifact: Artifact) -> dict[str, Any] | None:
+        of, until, stats = self._remembered.get(name, (None, 0.0, {}))
+        if of is artifact and time.monotonic() < until:
+            return stats
+        fresh = self._stats(name, artifact)
+        if fresh is not None:
+            self._remembered[name] = artifact, time.monotonic() + self._EVERY, fresh
+        return fresh
+
+    @staticmethod
+    def _stats(name: str, artifact: Artifact) -> dict[str, Any] | None:
         try:
-            stats = artifact.execute({"operation": "stats"}, ExecutionContext(spec.name, "memory", "zero_cost"))
-        except Exception:  # noqa: S112 - a stranger's, without statistics or out of reach; the others are shown
-            continue
-        if isinstance(stats, dict) and isinstance(stats.get("result"), dict):
-            found[spec.name] = stats["result"]
-    return found
+            stats = artifact.execute({"operation": "stats"}, ExecutionContext(name, "memory", "zero_cost"))
+        except Exception:  # a stranger's, without statistics or out of reach; the others are shown
+            return None
+        result = stats.get("result") if isinstance(stats, dict) else None
+        return result if isinstance(result, dict) else None
 
 
 def render_metrics(figures: Figures) -> bytes:

@@ -20,7 +20,7 @@ from zerocost.api.guard import header
 from zerocost.api.json_body import TensorTable, read_inputs, tensor_table, wants_typed_tensors
 from zerocost.api.limiter import Limiter
 from zerocost.api.metrics import CONTENT_TYPE as METRICS_TYPE
-from zerocost.api.metrics import Figures, memory_stats, render_metrics
+from zerocost.api.metrics import Figures, MemoryStats, render_metrics
 from zerocost.api.observations import Observations, Stages
 from zerocost.api.open_inference import OpenInference
 from zerocost.api.openapi import describe
@@ -63,6 +63,7 @@ class Routes:
         self.settings = api.settings
         self.limiter = limiter
         self.observations = Observations()
+        self._memory_stats = MemoryStats(self.registry)
         self.overdue = Overdue(self.settings.request_timeout)
         self.is_ready = True
         folder = self.settings.worker_folder
@@ -103,7 +104,7 @@ class Routes:
     def figures(self, *, of_this_process: bool = False) -> Figures:
         """What the server saw: this process, and unless asked otherwise its other workers."""
         alone = of_this_process or self.workers is None
-        memory = memory_stats(self.registry, of_this_process=of_this_process)
+        memory = self._memory_stats(of_this_process=of_this_process)
         own = Figures(self.observations, self.limiter.pending, self.is_ready, memory)
         return own if alone or self.workers is None else own.absorb(self.workers.others())
 

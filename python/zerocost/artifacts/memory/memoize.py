@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Hashable
 from types import MethodType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from zerocost._kernels import LRUCache
+from zerocost.errors import RangeError
 
 __all__ = ["CacheInfo", "Memoized", "memoize"]
 
@@ -35,6 +37,12 @@ class Memoized(Generic[P, R]):
         self, function: Callable[P, R], make: Callable[[], LRUCache[Any, Any]], typed: bool, single_flight: bool
     ) -> None:
         functools.update_wrapper(self, function)
+        self._async = inspect.iscoroutinefunction(function)
+        if self._async:
+            if not single_flight:
+                raise RangeError("single_flight: False was given, an async function allows True only", "single_flight")
+            # Since Python 3.12, so that frameworks await what it returns.
+            getattr(inspect, "markcoroutinefunction", lambda _: None)(self)
         self.cache = make()
         self._make = make
         self._function = function
@@ -45,6 +53,8 @@ class Memoized(Generic[P, R]):
         """The function's result for these arguments, from the cache where it is there."""
         key = self._key(args, kwargs)
         cache = self.cache
+        if self._async:
+            return cast("R", cache.aget_or_compute(key, lambda: self._function(*args, **kwargs)))
         if self._single_flight:
             return cast("R", cache.get_or_compute(key, lambda: self._function(*args, **kwargs)))
         return cast("R", cache._compute(key, lambda: self._function(*args, **kwargs)))
@@ -93,6 +103,8 @@ def memoize(
     **options: Any,
 ) -> Any:
     """Remembers what a function returned for the arguments that it was called with.
+
+    Of an ``async def`` the awaited result is remembered; tasks with the same arguments wait for one of them.
 
     Use it as ``@memoize`` (128 entries) or as ``@memoize(max_entries=…, max_bytes=…)``. ``cache_info()``,
     ``cache_clear()``, ``cache_parameters()`` and ``__wrapped__`` are those of :func:`functools.lru_cache`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +61,13 @@ def write(cache: LRUCache[Any, Any], path: str | os.PathLike[str]) -> None:
         manifest.append({"key": key, "kind": kind, "live": _finite(live), "idle": _finite(idle)})
     metadata = {"format": FORMAT, "version": str(VERSION), "entries": json.dumps(manifest)}
     target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    part = Path(name)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
+        part.touch(exist_ok=False)
+        mode = part.stat().st_mode
         save_file(tensors, part, metadata)
+        # As the umask has it; the writer makes a file that only its owner may read.
+        part.chmod(mode)
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(target)
@@ -73,11 +75,12 @@ def write(cache: LRUCache[Any, Any], path: str | os.PathLike[str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def read(cache: LRUCache[Any, Any], path: str | os.PathLike[str]) -> None:
-    """Puts every entry of the file into the cache, once the whole file has been read and checked."""
-    entries = read_entries(path)
-    for key, value, live, idle in entries:
-        cache._restore(key, value, live, idle)
+def read(cache: LRUCache[Any, Any], path: str | os.PathLike[str]) -> list[str]:
+    """Puts every entry of the file into the cache, once the whole file has been read, checked and weighed.
+
+    Returns the keys of the entries that are larger than the whole cache.
+    """
+    return cache._restore(read_entries(path))
 
 
 def read_entries(path: str | os.PathLike[str]) -> list[tuple[str, Any, float, float]]:
@@ -104,7 +107,7 @@ def read_entries(path: str | os.PathLike[str]) -> list[tuple[str, Any, float, fl
     try:
         manifest = json.loads(metadata["entries"])
         return [_entry(row, tensors[str(index)]) for index, row in enumerate(manifest)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(f"path: the manifest of {path} is damaged ({error!r})", "path") from None
 
 
@@ -126,6 +129,8 @@ def _entry(row: dict[str, Any], tensor: dict[str, Any]) -> tuple[str, Any, float
     if not isinstance(key, str) or kind not in ("array", "bytes"):
         raise ValueError(f"key {key!r} of kind {kind!r}")
     live, idle = (math.inf if row[name] is None else float(row[name]) for name in ("live", "idle"))
+    if not (live >= 0 and idle >= 0):
+        raise ValueError(f"key {key!r} has {live} and {idle} seconds left")
     if kind == "bytes":
         return key, bytes(tensor["data"]), live, idle
     # A copy of its own for each array, so that dropping one frees its memory.

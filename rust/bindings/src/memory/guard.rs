@@ -23,6 +23,25 @@ struct Inner<T> {
 #[cfg(not(Py_GIL_DISABLED))]
 unsafe impl<T: Send> Sync for Inner<T> {}
 
+/// Notices who comes back. Not left behind by a panic.
+#[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
+struct Busy<'a>(&'a std::cell::Cell<bool>);
+
+#[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
+impl<'a> Busy<'a> {
+    fn new(busy: &'a std::cell::Cell<bool>) -> Self {
+        assert!(!busy.replace(true), "Python code ran where it must not");
+        Self(busy)
+    }
+}
+
+#[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 impl<T> Guarded<T> {
     #[cfg(Py_GIL_DISABLED)]
     pub fn new(value: T) -> Self {
@@ -48,12 +67,9 @@ impl<T> Guarded<T> {
     #[inline]
     pub fn with<R>(&self, _py: Python<'_>, work: impl FnOnce(&mut T) -> R) -> R {
         #[cfg(debug_assertions)]
-        assert!(!self.0.busy.replace(true), "Python code ran where it must not");
+        let _busy = Busy::new(&self.0.busy);
         // SAFETY: as for `Sync` above; the reference does not outlive the closure.
-        let result = work(unsafe { &mut *self.0.value.get() });
-        #[cfg(debug_assertions)]
-        self.0.busy.set(false);
-        result
+        work(unsafe { &mut *self.0.value.get() })
     }
 
     /// For the garbage collector, which stops every thread and holds no token.

@@ -2,9 +2,11 @@
 
 use std::ffi::c_int;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 /// What is known of a key's type: the exact built-in types compare without running Python code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,14 +113,46 @@ impl From<bool> for Same {
     }
 }
 
+/// Where a tuple's items begin, in bytes; 0 if they have to be asked for one by one, at a call for each.
+static ITEMS: AtomicUsize = AtomicUsize::new(0);
+
+/// Finds out where a tuple's items begin: behind its `__basicsize__`, if a tuple agrees.
+pub fn learn_tuples(py: Python<'_>) -> PyResult<()> {
+    let offset: usize = py.get_type::<PyTuple>().getattr("__basicsize__")?.extract()?;
+    let probe = PyTuple::new(py, ["first", "second", "third"])?;
+    let word = size_of::<*mut ffi::PyObject>();
+    let agrees = offset.is_multiple_of(word)
+        && (0..probe.len()).all(|n| {
+            // SAFETY: within the object, which has `__basicsize__` bytes and a word for each of its items.
+            let found = unsafe { probe.as_ptr().byte_add(offset + n * word).cast::<*mut ffi::PyObject>().read() };
+            probe.get_borrowed_item(n).is_ok_and(|item| item.as_ptr() == found)
+        });
+    ITEMS.store(if agrees { offset } else { 0 }, Ordering::Relaxed);
+    Ok(())
+}
+
+/// # Safety
+/// `tuple` is an exact tuple that is alive, and `n` is within it.
+#[inline(always)]
+unsafe fn item(tuple: *mut ffi::PyObject, n: ffi::Py_ssize_t) -> *mut ffi::PyObject {
+    let offset = ITEMS.load(Ordering::Relaxed);
+    // SAFETY: the caller's; `learn_tuples` has checked the offset.
+    unsafe {
+        if offset == 0 {
+            return ffi::PyTuple_GetItem(tuple, n);
+        }
+        tuple.byte_add(offset).cast::<*mut ffi::PyObject>().offset(n).read()
+    }
+}
+
 /// # Safety
 /// `tuple` is an exact tuple that is alive.
-#[inline(never)]
+#[inline]
 unsafe fn is_tuple_of_atoms(tuple: *mut ffi::PyObject) -> bool {
     // SAFETY: the caller's; the indexes are within the tuple, which keeps its items alive.
     unsafe {
-        (0..ffi::PyTuple_Size(tuple)).all(|n| {
-            let item = ffi::PyTuple_GetItem(tuple, n);
+        (0..ffi::Py_SIZE(tuple)).all(|n| {
+            let item = item(tuple, n);
             ffi::PyLong_CheckExact(item) != 0
                 || ffi::PyUnicode_CheckExact(item) != 0
                 || ffi::PyFloat_CheckExact(item) != 0
@@ -134,12 +168,12 @@ unsafe fn is_tuple_of_atoms(tuple: *mut ffi::PyObject) -> bool {
 unsafe fn same_tuples(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> Same {
     // SAFETY: the caller's; the indexes are within both tuples, and equal types are told before they are compared.
     unsafe {
-        let length = ffi::PyTuple_Size(left);
-        if length != ffi::PyTuple_Size(right) {
+        let length = ffi::Py_SIZE(left);
+        if length != ffi::Py_SIZE(right) {
             return Same::No;
         }
         for n in 0..length {
-            let (left, right) = (ffi::PyTuple_GetItem(left, n), ffi::PyTuple_GetItem(right, n));
+            let (left, right) = (item(left, n), item(right, n));
             if left == right {
                 continue;
             }

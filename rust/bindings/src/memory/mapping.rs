@@ -4,20 +4,24 @@ use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyKeyError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 use zerocost_kernels::memory::{Cache, Cause, Config, Lifetime, NEVER, Timing, Ttl};
 
-use super::compute::Flight;
 use super::guard::Guarded;
 use super::key::Key;
-use super::protocol::Part;
+use super::protocol::{Part, Row};
 use super::{Inner, LRUCache, Settings, Weighing, settings};
 
 type Argument<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
 /// A key, its value, seconds to live and seconds to idle.
 type Aged = (Py<PyAny>, Py<PyAny>, f64, f64);
+
+/// That of `__init__`, which pyo3 keeps to itself.
+pub(super) const SIGNATURE: &str = "(max_entries=None, max_bytes=None, *, ttl=None, tti=None, ttl_jitter=0.0, \
+    policy='lru', on_evict=None, sizeof=None, freeze=False, clock=None)";
 
 #[pymethods]
 impl LRUCache {
@@ -173,7 +177,6 @@ impl LRUCache {
 
     /// Removes everything; counters stay.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
-        self.supersede_all(py)?;
         self.clear_all(py)
     }
 
@@ -224,16 +227,16 @@ impl LRUCache {
     ///     RuntimeError: the call would wait for itself, directly or through others.
     #[pyo3(signature = (key, r#fn, ttl=None))]
     fn get_or_compute<'py>(
-        slf: &Bound<'py, Self>,
+        &self,
         key: &Bound<'py, PyAny>,
         r#fn: &Bound<'py, PyAny>,
         ttl: Argument<'_, 'py>,
     ) -> PyResult<Py<PyAny>> {
-        settings::ttl(ttl)?;
-        if let Some(value) = slf.get().look_up(&Key::new(key)?)? {
-            return Ok(value);
+        let (key, ttl) = (Key::new(key)?, settings::ttl(ttl)?);
+        match self.look_up(&key)? {
+            Some(value) => Ok(value),
+            None => self.compute(&key, r#fn, ttl),
         }
-        Ok(flights(slf.py())?.call_method1(intern!(slf.py(), "compute"), (slf, key, r#fn, ttl))?.unbind())
     }
 
     /// As `get_or_compute`, in a coroutine; what fn() returns is awaited if it can be.
@@ -259,12 +262,13 @@ impl LRUCache {
         snapshots(slf.py())?.call_method1(intern!(slf.py(), "write"), (slf, path)).map(drop)
     }
 
-    /// Puts every entry of a snapshot, in its order and with what remained of its time.
+    /// Puts every entry of a snapshot, in its order and with what remained of its time. Returns the keys of the
+    /// entries that are larger than this whole cache, which are left out.
     ///
     /// Raises:
     ///     InvalidInput: the file is truncated, foreign or newer; the cache stays as it is.
-    fn restore(slf: &Bound<'_, Self>, path: &Bound<'_, PyAny>) -> PyResult<()> {
-        snapshots(slf.py())?.call_method1(intern!(slf.py(), "read"), (slf, path)).map(drop)
+    fn restore<'py>(slf: &Bound<'py, Self>, path: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        snapshots(slf.py())?.call_method1(intern!(slf.py(), "read"), (slf, path))
     }
 
     // What the package's own modules need of a cache.
@@ -293,11 +297,9 @@ impl LRUCache {
         })
     }
 
-    /// Puts an entry with exactly this much of its life left.
-    fn _restore(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, live: f64, idle: f64) -> PyResult<bool> {
-        let nanoseconds = |seconds: f64| settings::nanoseconds(seconds).max(1);
-        let ttl = Ttl::Remaining(Lifetime { live: nanoseconds(live), idle: nanoseconds(idle) });
-        self.put_key(&Key::new(key)?, value, ttl)
+    /// Puts entries as `_lifetimes` gives them; returns the keys of those that are larger than the whole cache.
+    fn _restore<'py>(&self, py: Python<'py>, rows: Vec<Row<'py>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.put_rows(py, &rows)
     }
 
     /// The value of a key; calls fn() and stores what it returns if there is none, without single flight.
@@ -316,33 +318,6 @@ impl LRUCache {
     #[pyo3(name = "_flights")]
     fn flights_(&self, py: Python<'_>) -> PyResult<Py<Self>> {
         self.flights(py)
-    }
-
-    /// Stores what a flight brought and returns what its callers get.
-    #[pyo3(signature = (key, value, ttl, flight, seconds))]
-    fn _land<'py>(
-        &self,
-        key: &Bound<'py, PyAny>,
-        value: &Bound<'py, PyAny>,
-        ttl: Argument<'_, 'py>,
-        flight: &Bound<'py, Flight>,
-        seconds: f64,
-    ) -> PyResult<Py<PyAny>> {
-        self._loaded(key.py(), seconds);
-        self.land_flight(&Key::new(key)?, value, settings::ttl(ttl)?, flight)
-    }
-
-    /// Counts a load that brought nothing, too.
-    fn _loaded(&self, py: Python<'_>, seconds: f64) {
-        self.inner.with(py, |inner| {
-            inner.loads += 1;
-            inner.load_seconds += seconds;
-        });
-    }
-
-    /// Removes a key if it holds this very value.
-    fn _discard(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(self.take(&Key::new(key)?, Some(value))?.is_some())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -376,12 +351,23 @@ impl LRUCache {
     }
 }
 
-fn views(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "zerocost.artifacts.memory.views"))
+fn views(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    once(&MODULE, py, "zerocost.artifacts.memory.views")
 }
 
-fn flights(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "zerocost.artifacts.memory.flights"))
+fn flights(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    once(&MODULE, py, "zerocost.artifacts.memory.flights")
+}
+
+/// A module that `import zerocost` has loaded.
+fn once<'py>(
+    module: &'static PyOnceLock<Py<PyModule>>,
+    py: Python<'py>,
+    name: &str,
+) -> PyResult<&'py Bound<'py, PyModule>> {
+    Ok(module.get_or_try_init(py, || py.import(name).map(Bound::unbind))?.bind(py))
 }
 
 fn snapshots(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {

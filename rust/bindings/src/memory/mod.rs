@@ -6,6 +6,7 @@
 
 mod compute;
 mod entry;
+mod flight;
 mod guard;
 mod key;
 mod lookup;
@@ -22,7 +23,7 @@ use numpy::PyUntypedArray;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use zerocost_kernels::memory::{Cache, Cause, Config, Removed, Ttl, Weight};
+use zerocost_kernels::memory::{Cache, Cause, Config, Removed, Ttl};
 
 use crate::error::{DatatypeError, RangeError};
 use entry::Entry;
@@ -102,7 +103,7 @@ impl Inner {
 ///     clock: called for the time in seconds; a monotonic clock by default.
 ///
 /// At least one bound is needed. Values are held, not copied: what comes out is what went in.
-#[pyclass(frozen, subclass, mapping, weakref, module = "zerocost")]
+#[pyclass(frozen, subclass, mapping, weakref, module = "zerocost._kernels", name = "_LRUCache")]
 pub(crate) struct LRUCache {
     inner: Guarded<Inner>,
 }
@@ -156,7 +157,7 @@ impl LRUCache {
         });
         let value = if freeze { frozen(value)? } else { value.clone() };
         let weighed = match weighing {
-            Weighing::Nothing => Weighed { weight: Weight::default(), owner: None },
+            Weighing::Nothing => Weighed::default(),
             Weighing::Native => weigh::native(&value)?,
             Weighing::Asked(sizeof) => weigh::asked(sizeof.bind(py), key, &value)?,
         };
@@ -173,11 +174,11 @@ impl LRUCache {
         keep: impl FnOnce(&mut Cache<Entry>, Option<u32>) -> bool,
     ) -> PyResult<Stored> {
         if self.inner.with(value.py(), |inner| inner.settings.is_plain()) {
-            return self.store_weighed(key, value, Weight::default(), None, ttl, keep);
+            return self.store_weighed(key, value, &Weighed::default(), ttl, self.now(value.py(), ttl)?, keep);
         }
         // Both are kept until the lock is free: what is not stored in the end must not die under it.
-        let (value, Weighed { weight, owner }) = self.prepare(key.object, value)?;
-        self.store_weighed(key, &value, weight, owner.as_ref(), ttl, keep)
+        let (value, weighed) = self.prepare(key.object, value)?;
+        self.store_weighed(key, &value, &weighed, ttl, self.now(value.py(), ttl)?, keep)
     }
 
     #[inline]
@@ -185,14 +186,16 @@ impl LRUCache {
         &self,
         key: &Key<'_, 'py>,
         value: &Bound<'py, PyAny>,
-        weight: Weight,
-        owner: Option<&Py<PyAny>>,
+        weighed: &Weighed,
         ttl: Ttl,
+        now: i64,
         keep: impl FnOnce(&mut Cache<Entry>, Option<u32>) -> bool,
     ) -> PyResult<Stored> {
         let py = value.py();
-        let now = self.now(py, ttl)?;
-        let tracked = key.is_tracked() || is_tracked(value) || owner.is_some();
+        let Weighed { weight, owner } = weighed;
+        let weight = *weight;
+        let owner_tracked = owner.as_ref().is_some_and(|owner| is_tracked(owner.bind(py)));
+        let tracked = key.is_tracked() || is_tracked(value) || owner_tracked;
         // What a listener does not have to see needs no entry.
         let mut replaced = None;
         let stored = self.lookup(key, now, |inner, slot, removed| {
@@ -203,8 +206,10 @@ impl LRUCache {
             if cache.rejects(weight) {
                 return Stored::TooLarge;
             }
+            inner.supersede(key);
+            let Some(cache) = &mut inner.cache else { return Stored::TooLarge };
             inner.tracks |= tracked;
-            let owner = owner.map(|owner| owner.clone_ref(py));
+            let owner = owner.as_ref().map(|owner| owner.clone_ref(py));
             let value = value.clone().unbind();
             let Some(slot) = slot else {
                 let entry = Entry { key: key.object.clone().unbind(), value, owner, kind: key.kind, tracked };
@@ -265,6 +270,9 @@ impl LRUCache {
         let py = key.object.py();
         let now = self.now(py, Ttl::Default)?;
         let taken = self.lookup(key, now, |inner, slot, _| {
+            if only.is_none() {
+                inner.supersede(key);
+            }
             let cache = inner.cache.as_mut()?;
             let slot = slot.filter(|&slot| only.is_none_or(|only| cache.entry(slot).value.is(only)))?;
             Some(cache.remove(slot))
@@ -277,12 +285,16 @@ impl LRUCache {
 
     /// Looks at the cache once what has ended is removed.
     fn look<R>(&self, py: Python<'_>, look: impl FnOnce(&mut Cache<Entry>) -> R) -> PyResult<R> {
+        self.look_inside(py, |inner| inner.cache().map(look))
+    }
+
+    fn look_inside<R>(&self, py: Python<'_>, look: impl FnOnce(&mut Inner) -> PyResult<R>) -> PyResult<R> {
         let now = self.now(py, Ttl::Default)?;
         let mut removed = Removed::default();
         let result = self.inner.with(py, |inner| {
             let cache = inner.cache()?;
             cache.expire(now, &mut removed);
-            Ok(look(cache))
+            look(inner)
         });
         if !removed.is_empty() {
             self.let_go(py, removed);
@@ -291,8 +303,11 @@ impl LRUCache {
     }
 
     fn clear_all(&self, py: Python<'_>) -> PyResult<()> {
-        let entries = self.look(py, Cache::clear)?;
-        self.inner.with(py, |inner| inner.tracks &= inner.cache.as_ref().is_some_and(|cache| !cache.is_empty()));
+        let entries = self.look_inside(py, |inner| {
+            inner.supersede_all(py);
+            inner.tracks = false;
+            inner.cache().map(Cache::clear)
+        })?;
         let listener = self.listener(py);
         entries.for_each(|entry| entry.leave(py, Cause::Explicit, listener.as_ref()));
         Ok(())
@@ -329,11 +344,12 @@ fn frozen<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    key::learn_tuples(py)?;
     let base = py.get_type::<LRUCache>();
     let class = quick::class(&base)?;
     // Also of the base, which the table of flights is.
     py.import("collections.abc")?.getattr("MutableMapping")?.call_method1("register", (base,))?;
     module.add("LRUCache", class)?;
-    module.add_class::<compute::Flight>()?;
+    module.add_class::<compute::Seat>()?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use pyo3::exceptions::{PyAttributeError, PyKeyError, PyRuntimeError, PyValueErro
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping};
 use pyo3::{import_exception, intern};
-use zerocost_kernels::memory::{Cache, Cause, Config, Ttl};
+use zerocost_kernels::memory::{Cache, Cause, Config, Lifetime, Ttl};
 
 use super::entry::cause_name;
 use super::key::Key;
@@ -13,6 +13,9 @@ use super::{LRUCache, Settings, Stored, quick, settings};
 use crate::error::KernelError;
 
 import_exception!(zerocost.errors, LimitExceeded);
+
+/// A key, its value, seconds to live and seconds to idle.
+pub(super) type Row<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, f64, f64);
 
 /// Which part of the entries a snapshot has.
 #[derive(Clone, Copy)]
@@ -47,14 +50,11 @@ impl LRUCache {
     }
 
     pub(super) fn put_key<'py>(&self, key: &Key<'_, 'py>, value: &Bound<'py, PyAny>, ttl: Ttl) -> PyResult<bool> {
-        self.supersede(key)?;
         Ok(matches!(self.store(key, value, ttl, |_, _| false)?, Stored::Now))
     }
 
     pub(super) fn pop_value(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        let key = Key::new(key)?;
-        self.supersede(&key)?;
-        self.take(&key, None)
+        self.take(&Key::new(key)?, None)
     }
 
     #[cold]
@@ -96,7 +96,6 @@ impl LRUCache {
 
     pub(super) fn get_or_put<'py>(&self, key: &Key<'_, 'py>, default: Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
         let py = key.object.py();
-        self.supersede(key)?;
         let stored = if self.inner.with(py, |inner| inner.settings.is_plain()) {
             // One look-up, as nothing has to be weighed.
             let keep = |cache: &mut Cache<_>, slot| match slot {
@@ -135,9 +134,7 @@ impl LRUCache {
         if let Some(other) = other {
             let keys = intern!(py, "keys");
             if let Ok(other) = other.cast_exact::<PyDict>() {
-                for (key, value) in other {
-                    self.set_item(&key, &value)?;
-                }
+                self.put_items(other)?;
             } else if other.hasattr(keys)? {
                 for key in other.call_method0(keys)?.try_iter()? {
                     let key = key?;
@@ -154,10 +151,34 @@ impl LRUCache {
                 }
             }
         }
-        for (key, value) in kwargs.into_iter().flatten() {
-            self.set_item(&key, &value)?;
+        kwargs.map_or(Ok(()), |kwargs| self.put_items(kwargs))
+    }
+
+    /// Of a copy: what is called meanwhile may change the dict.
+    fn put_items(&self, items: &Bound<'_, PyDict>) -> PyResult<()> {
+        items.items().iter().try_for_each(|item| {
+            let (key, value) = item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+            self.set_item(&key, &value)
+        })
+    }
+
+    /// Puts entries with what remains of their time; returns the keys of those that are larger than the whole cache.
+    /// What can fail comes before the first put.
+    pub(super) fn put_rows<'py>(&self, py: Python<'py>, rows: &[Row<'py>]) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let mut ready = Vec::with_capacity(rows.len());
+        for (key, value, live, idle) in rows {
+            let nanoseconds = |seconds: f64| settings::nanoseconds(seconds).max(1);
+            let ttl = Ttl::Remaining(Lifetime { live: nanoseconds(*live), idle: nanoseconds(*idle) });
+            ready.push((Key::new(key)?, self.prepare(key, value)?, ttl));
         }
-        Ok(())
+        let now = self.time(py)?;
+        let mut refused = Vec::new();
+        for (key, (value, weighed), ttl) in &ready {
+            if !matches!(self.store_weighed(key, value, weighed, *ttl, now, |_, _| false)?, Stored::Now) {
+                refused.push(key.object.clone());
+            }
+        }
+        Ok(refused)
     }
 
     pub(super) fn compared(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>, op: CompareOp) -> PyResult<Py<PyAny>> {

@@ -20,17 +20,18 @@ use pyo3::types::PyType;
 use super::entry::Entry;
 use super::key::{Key, is_tracked};
 use super::lookup::{Found, find};
+use super::mapping::SIGNATURE;
 use super::{Inner, LRUCache, Weighing};
 
 impl Inner {
     /// True if a put has nothing to weigh, nobody to tell and nothing to call off.
     #[inline]
-    fn stores_quickly(&self) -> bool {
+    fn stores_quickly(&self, py: Python<'_>) -> bool {
         let settings = &self.settings;
         matches!(settings.weighing, Weighing::Nothing)
             && !settings.freeze
             && settings.on_evict.is_none()
-            && self.flights.is_none()
+            && self.is_calm(py)
     }
 }
 
@@ -75,7 +76,7 @@ impl LRUCache {
         let tracked = key.is_tracked() || is_tracked(value);
         let (mut old_key, mut old_value) = (None, None);
         let done = self.inner.with(py, |inner| {
-            if !inner.stores_quickly() {
+            if !inner.stores_quickly(py) {
                 return None;
             }
             let cache = inner.cache.as_mut().filter(|cache| cache.is_plain())?;
@@ -256,7 +257,9 @@ pub(super) fn class<'py>(base: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyTyp
     // The type refers to these as long as the process lives.
     let end = ffi::PyMethodDef::zeroed();
     let methods = Box::leak(Box::new([method(&get_, get)?, method(&put_, put)?, end]));
-    let documentation = CString::new(base.getattr(intern!(py, "__doc__"))?.extract::<String>()?)?;
+    // As the interpreter reads it: the signature first, which `inspect` then finds.
+    let documentation = base.getattr(intern!(py, "__doc__"))?.extract::<String>()?;
+    let documentation = CString::new(format!("LRUCache{SIGNATURE}\n--\n\n{documentation}"))?;
     let mut slots = [
         slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
         slot(ffi::Py_tp_doc, documentation.as_ptr().cast_mut().cast()),

@@ -16,18 +16,21 @@ use zerocost_kernels::memory::Weight;
 use crate::error::{DatatypeError, RangeError};
 
 /// A weight, and the reference that keeps a shared owner's address from being used again.
+#[derive(Default)]
 pub struct Weighed {
     pub weight: Weight,
     pub owner: Option<Py<PyAny>>,
 }
 
 impl Weighed {
-    fn alone(bytes: usize) -> Self {
-        Self { weight: Weight { bytes: bytes as u64, owner: None }, owner: None }
+    fn alone(bytes: u64) -> Self {
+        Self { weight: Weight { bytes, owner: None }, owner: None }
     }
 
-    fn shared(owner: &Bound<'_, PyAny>, bytes: u64) -> Weight {
-        Weight { bytes, owner: Some(owner.as_ptr() as usize) }
+    /// `owner` is what the bytes are charged to; `value` keeps it alive unless Python lets go of it.
+    fn shared(owner: Bound<'_, PyAny>, bytes: u64, value: &Bound<'_, PyAny>) -> Self {
+        let weight = Weight { bytes, owner: Some(owner.as_ptr() as usize) };
+        Self { weight, owner: (!owner.is(value)).then(|| owner.unbind()) }
     }
 }
 
@@ -40,10 +43,10 @@ pub fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_
     }) else {
         return Err(DatatypeError::new_err(("sizeof: must return an int, a number of bytes", "sizeof")));
     };
-    match size.extract::<i64>() {
-        Ok(bytes) if bytes >= 0 => Ok(Weighed::alone(bytes as usize)),
+    match size.extract::<u64>() {
+        Ok(bytes) => Ok(Weighed::alone(bytes)),
         // Larger than any cache.
-        Err(_) if size.gt(0)? => Ok(Weighed { weight: Weight { bytes: u64::MAX, owner: None }, owner: None }),
+        Err(_) if size.gt(0)? => Ok(Weighed::alone(u64::MAX)),
         _ => Err(RangeError::new_err((format!("sizeof: returned {size}, 0 or more is allowed"), "sizeof"))),
     }
 }
@@ -51,19 +54,19 @@ pub fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_
 /// The native weight: arrays and memoryviews by what owns their memory, other values by their length.
 pub fn native(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
     if let Ok(array) = value.cast::<PyUntypedArray>() {
-        return Ok(Weighed { weight: root_weight(array), owner: None });
+        return Ok(of_array(array, value));
     }
     if let Ok(bytes) = value.cast::<PyBytes>() {
-        return Ok(Weighed::alone(bytes.as_bytes().len()));
+        return Ok(Weighed::alone(bytes.as_bytes().len() as u64));
     }
     if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Weighed::alone(utf8_length(text)?));
+        return Ok(Weighed::alone(utf8_length(text)? as u64));
     }
     if let Ok(view) = value.cast::<PyMemoryView>() {
         return of_memoryview(view);
     }
     if let Some(length) = json_length(value)? {
-        return Ok(Weighed::alone(length));
+        return Ok(Weighed::alone(length as u64));
     }
     if value.hasattr(intern!(value.py(), "__dlpack__"))? {
         return dlpack_bytes(value);
@@ -77,12 +80,13 @@ fn unweighable(value: &Bound<'_, PyAny>, why: &str) -> PyErr {
     DatatypeError::new_err((text, "value"))
 }
 
-/// The last ndarray in the chain of bases: what owns the memory, or views memory that NumPy does not know.
-fn root_weight(array: &Bound<'_, PyUntypedArray>) -> Weight {
+/// The last ndarray in the chain of bases: what owns the memory, or views memory that NumPy does not know. The entry
+/// keeps a reference to it, as `__setstate__` makes a view let go of its base.
+fn of_array(array: &Bound<'_, PyUntypedArray>, value: &Bound<'_, PyAny>) -> Weighed {
     let mut root = array.clone();
     loop {
         let pointer: *mut PyArrayObject = root.as_array_ptr();
-        // SAFETY: the array is alive; its base is null or an object that it keeps alive, and is never exchanged.
+        // SAFETY: the array is alive; its base is null or an object that it keeps alive as long as no other code runs.
         let base = unsafe { Bound::from_borrowed_ptr_or_opt(root.py(), (*pointer).fields.base) };
         match base.and_then(|base| base.cast_into::<PyUntypedArray>().ok()) {
             Some(base) => root = base,
@@ -90,21 +94,21 @@ fn root_weight(array: &Bound<'_, PyUntypedArray>) -> Weight {
         }
     }
     let bytes = root.len() as u64 * root.dtype().itemsize() as u64;
-    Weighed::shared(root.as_any(), bytes)
+    Weighed::shared(root.into_any(), bytes, value)
 }
 
 /// A released memoryview lets go of its object, so the entry keeps a reference of its own.
 fn of_memoryview(view: &Bound<'_, PyMemoryView>) -> PyResult<Weighed> {
     let object = view.getattr(intern!(view.py(), "obj"))?;
     if let Ok(array) = object.cast::<PyUntypedArray>() {
-        return Ok(Weighed { weight: root_weight(array), owner: Some(object.unbind()) });
+        return Ok(of_array(array, view.as_any()));
     }
     if object.is_none() {
-        let bytes: usize = view.getattr(intern!(view.py(), "nbytes"))?.extract()?;
+        let bytes: u64 = view.getattr(intern!(view.py(), "nbytes"))?.extract()?;
         return Ok(Weighed::alone(bytes));
     }
     let bytes = PyMemoryView::from(&object)?.getattr(intern!(view.py(), "nbytes"))?.extract()?;
-    Ok(Weighed { weight: Weighed::shared(&object, bytes), owner: Some(object.unbind()) })
+    Ok(Weighed::shared(object, bytes, view.as_any()))
 }
 
 fn utf8_length(text: &Bound<'_, PyString>) -> PyResult<usize> {
@@ -138,18 +142,24 @@ fn json_length(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
         }));
     }
     if let Ok(number) = value.cast::<PyFloat>() {
-        return Ok(Some(PyFloat::new(py, number.value()).repr()?.len()?));
+        // As a plain one, as NumPy's is a float too.
+        return encoded(PyFloat::new(py, number.value()).as_any())?.len().map(Some);
     }
     if !value.is_instance_of::<PyDict>() && !value.is_instance_of::<PyList>() {
         return Ok(None);
     }
-    match py.import(intern!(py, "orjson"))?.call_method1(intern!(py, "dumps"), (value,)) {
+    match encoded(value) {
         Ok(encoded) => encoded.len().map(Some),
         Err(error) if error.is_instance_of::<PyTypeError>(py) => {
             Err(unweighable(value, &format!("it is not JSON ({})", error.value(py))))
         }
         Err(error) => Err(error),
     }
+}
+
+fn encoded<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = value.py();
+    py.import(intern!(py, "orjson"))?.call_method1(intern!(py, "dumps"), (value,))
 }
 
 fn digits(number: i64) -> usize {
@@ -182,8 +192,8 @@ fn dlpack_bytes(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
         let tensor = pointer.cast::<DlTensor>().as_ref();
         let rank = usize::try_from(tensor.rank).unwrap_or(0);
         let shape = if rank == 0 { &[] } else { std::slice::from_raw_parts(tensor.shape, rank) };
-        let count = shape.iter().map(|&length| length.max(0) as u64).product::<u64>();
-        count * u64::from(tensor.bits) * u64::from(tensor.lanes)
+        let item = u128::from(tensor.bits) * u128::from(tensor.lanes);
+        shape.iter().fold(item, |bits, &length| bits.saturating_mul(length.max(0) as u128))
     };
-    Ok(Weighed::alone(bits.div_ceil(8) as usize))
+    Ok(Weighed::alone(bits.div_ceil(8).try_into().unwrap_or(u64::MAX)))
 }

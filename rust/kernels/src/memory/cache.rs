@@ -175,7 +175,7 @@ impl<E> Cache<E> {
     }
 
     /// What the entries weigh together.
-    pub fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u128 {
         self.ledger.total()
     }
 
@@ -185,8 +185,9 @@ impl<E> Cache<E> {
     }
 
     /// True if entries can end, so that operations need the time.
+    #[inline]
     pub fn is_timed(&self) -> bool {
-        self.expiry.is_some()
+        self.expiry.as_ref().is_some_and(|expiry| expiry.is_needed())
     }
 
     /// The slot with this hash whose entry `is_it`.
@@ -220,7 +221,7 @@ impl<E> Cache<E> {
     /// Removes what has ended by `now`. Every operation on a timed cache begins with this.
     #[inline]
     pub fn expire(&mut self, now: i64, removed: &mut Removed<E>) {
-        if self.expiry.is_some() {
+        if self.is_timed() {
             self.expire_by(now, removed);
         }
     }
@@ -252,7 +253,7 @@ impl<E> Cache<E> {
 
     /// True if `weight` is more than the whole cache holds; counts it.
     pub fn rejects(&mut self, weight: Weight) -> bool {
-        let rejected = self.bounds.bytes.is_some_and(|bound| weight.bytes > bound);
+        let rejected = weight.bytes == u64::MAX || self.bounds.bytes.is_some_and(|bound| weight.bytes > bound);
         self.stats.rejected += u64::from(rejected);
         rejected
     }
@@ -260,7 +261,7 @@ impl<E> Cache<E> {
     /// True if there is nothing but a bound on entries and their order: no times, no weights, no other policy.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.expiry.is_none() && self.bounds.bytes.is_none() && self.ledger.is_unused() && self.policy.is_lru()
+        !self.is_timed() && self.bounds.bytes.is_none() && self.ledger.is_unused() && self.policy.is_lru()
     }
 
     /// [`Cache::insert`] for a [plain](Cache::is_plain) cache and no weight: returns the entry that made room, if one
@@ -311,7 +312,7 @@ impl<E> Cache<E> {
     /// [reject](Cache::rejects).
     pub fn insert(&mut self, hash: u64, entry: E, weight: Weight, ttl: Ttl, now: i64, removed: &mut Removed<E>) {
         self.untimed_until(ttl, now);
-        if self.is_plain() && weight == Weight::default() {
+        if self.is_plain() && weight == Weight::default() && !matches!(ttl, Ttl::For(_) | Ttl::Remaining(_)) {
             if let Some(evicted) = self.insert_plain(hash, entry) {
                 removed.push(evicted, Cause::Size);
             }
@@ -419,12 +420,16 @@ impl<E> Cache<E> {
         }
     }
 
-    /// A cache without times gets them with the first put that has one.
+    /// A cache without times has them from a put that has one until that entry is gone.
     fn untimed_until(&mut self, ttl: Ttl, now: i64) {
-        if self.expiry.is_none() && matches!(ttl, Ttl::For(_) | Ttl::Remaining(_)) {
-            let mut expiry = Box::new(Expiry::new(self.config.timing, self.config.seed));
-            expiry.advance(now);
-            self.expiry = Some(expiry);
+        let ends = match ttl {
+            Ttl::For(_) => true,
+            Ttl::Remaining(rest) => rest.live != NEVER,
+            Ttl::Default | Ttl::Never => false,
+        };
+        if ends && !self.is_timed() {
+            let made = || Box::new(Expiry::new(self.config.timing, self.config.seed));
+            self.expiry.get_or_insert_with(made).advance(now);
         }
     }
 }

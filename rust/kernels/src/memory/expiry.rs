@@ -72,6 +72,11 @@ impl Expiry {
         Self { timing, ends: Vec::new(), heap: Vec::new(), now: i64::MIN, random: seed }
     }
 
+    /// False while nothing can end: no time is set, and no entry has one of its own.
+    pub(super) fn is_needed(&self) -> bool {
+        self.timing.ttl.is_some() || self.timing.tti.is_some() || !self.heap.is_empty()
+    }
+
     pub(super) fn clear(&mut self) {
         self.ends.clear();
         self.heap.clear();

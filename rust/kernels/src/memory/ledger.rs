@@ -7,7 +7,7 @@ use super::mix;
 /// The weight of one entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// Bytes, of the entry alone or of the whole memory that it shares.
+    /// Bytes, of the entry alone or of the whole memory that it shares. `u64::MAX` stands for more than any cache holds.
     pub bytes: u64,
     /// What owns the memory, by address; `None` for an entry that shares nothing.
     pub owner: Option<usize>,
@@ -23,7 +23,8 @@ struct Owner {
 /// The weights of the resident entries, by slot, and their sum.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    total: u64,
+    // As wide as all slots full of the largest weight need.
+    total: u128,
     weights: Vec<Weight>,
     owners: HashTable<Owner>,
 }
@@ -33,7 +34,7 @@ fn key(address: usize) -> u64 {
 }
 
 impl Ledger {
-    pub(super) fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u128 {
         self.total
     }
 
@@ -43,10 +44,10 @@ impl Ledger {
     }
 
     /// What the total would grow by.
-    pub(super) fn extra(&self, weight: Weight) -> u64 {
+    pub(super) fn extra(&self, weight: Weight) -> u128 {
         match weight.owner {
             Some(address) if self.owners.find(key(address), |owner| owner.address == address).is_some() => 0,
-            _ => weight.bytes,
+            _ => weight.bytes.into(),
         }
     }
 
@@ -65,7 +66,7 @@ impl Ledger {
         }
         self.weights[slot] = weight;
         let Some(address) = weight.owner else {
-            self.total += weight.bytes;
+            self.total += u128::from(weight.bytes);
             return;
         };
         let found = self.owners.find_mut(key(address), |owner| owner.address == address);
@@ -74,7 +75,7 @@ impl Ledger {
         } else {
             let owner = Owner { address, bytes: weight.bytes, entries: 1 };
             self.owners.insert_unique(key(address), owner, |owner| key(owner.address));
-            self.total += weight.bytes;
+            self.total += u128::from(weight.bytes);
         }
     }
 
@@ -89,14 +90,14 @@ impl Ledger {
         let Some(weight) = self.weights.get_mut(slot as usize) else { return };
         let Weight { bytes, owner } = std::mem::take(weight);
         let Some(address) = owner else {
-            self.total -= bytes;
+            self.total -= u128::from(bytes);
             return;
         };
         if let Ok(mut found) = self.owners.find_entry(key(address), |owner| owner.address == address) {
             found.get_mut().entries -= 1;
             if found.get().entries == 0 {
                 // The bytes that were charged; an array may have been resized in place since.
-                self.total -= found.remove().0.bytes;
+                self.total -= u128::from(found.remove().0.bytes);
             }
         }
     }

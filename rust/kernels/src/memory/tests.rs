@@ -78,19 +78,19 @@ struct Model {
 }
 
 impl Model {
-    fn bytes(&self) -> u64 {
-        let alone: u64 = self.rows.iter().filter(|row| row.2.owner.is_none()).map(|row| row.2.bytes).sum();
+    fn bytes(&self) -> u128 {
+        let alone: u128 = self.rows.iter().filter(|row| row.2.owner.is_none()).map(|row| u128::from(row.2.bytes)).sum();
         let mut owners: Vec<(usize, u64)> =
             self.rows.iter().filter_map(|row| Some((row.2.owner?, row.2.bytes))).collect();
         owners.sort_unstable();
         owners.dedup_by_key(|owner| owner.0);
-        alone + owners.iter().map(|owner| owner.1).sum::<u64>()
+        alone + owners.iter().map(|owner| u128::from(owner.1)).sum::<u128>()
     }
 
     fn fits(&self) -> bool {
         let Config { max_entries, max_bytes, .. } = self.config;
         max_entries.is_none_or(|bound| self.rows.len() as u64 <= bound)
-            && max_bytes.is_none_or(|bound| self.bytes() <= bound)
+            && max_bytes.is_none_or(|bound| self.bytes() <= bound.into())
     }
 
     fn position(&self, key: u64) -> Option<usize> {
@@ -287,7 +287,7 @@ proptest! {
             expected.sort_unstable();
             prop_assert_eq!(keys, expected);
             prop_assert!(max_entries.is_none_or(|bound| subject.cache.len() as u64 <= bound));
-            prop_assert!(max_bytes.is_none_or(|bound| subject.cache.bytes() <= bound));
+            prop_assert!(max_bytes.is_none_or(|bound| subject.cache.bytes() <= bound.into()));
         }
     }
 
@@ -388,5 +388,40 @@ fn what_cannot_work_is_refused() {
     for jitter in [-0.1, 1.1, f64::NAN] {
         let timing = Timing { jitter, ..Timing::default() };
         assert!(refused(Config { timing, ..base }).starts_with("ttl_jitter"));
+    }
+}
+
+#[test]
+fn weights_beyond_64_bits_are_counted_exactly() {
+    for policy in [PolicyKind::Lru, PolicyKind::Sieve, PolicyKind::TinyLfu] {
+        let half = Weight { bytes: 1 << 63, owner: None };
+        let config = Config { max_entries: Some(9), policy, ..Config::default() };
+        let mut subject = Subject::new(config);
+        for key in 0..3 {
+            assert!(subject.put(key, key, half, Ttl::Default, 0));
+        }
+        assert_eq!(subject.cache.bytes(), 3 << 63);
+        let mut subject = Subject::new(Config { max_bytes: Some(u64::MAX - 1), ..config });
+        for key in 0..3 {
+            assert!(subject.put(key, key, half, Ttl::Default, 0));
+            assert_eq!(subject.cache.bytes(), 1 << 63);
+        }
+        assert!(!subject.put(9, 9, Weight { bytes: u64::MAX, owner: None }, Ttl::Default, 0));
+    }
+}
+
+#[test]
+fn a_cache_is_timed_only_while_an_entry_can_end() {
+    let mut subject = Subject::new(Config { max_entries: Some(9), ..Config::default() });
+    let endless = Ttl::Remaining(Lifetime { live: NEVER, idle: NEVER });
+    subject.put(1, 1, Weight::default(), endless, -50);
+    assert!(!subject.cache.is_timed());
+    for start in [-50, 100] {
+        subject.put(2, 2, Weight::default(), Ttl::For(10), start);
+        assert!(subject.cache.is_timed());
+        assert_eq!(subject.get(2, start + 9), Some(2));
+        assert_eq!(subject.get(2, start + 10), None);
+        assert!(!subject.cache.is_timed());
+        assert_eq!(subject.get(1, 0), Some(1), "a time that nobody reads is none");
     }
 }

@@ -34,8 +34,8 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub(super) fn exceeded_by(&self, entries: u64, bytes: u64) -> bool {
-        self.entries.is_some_and(|bound| entries > bound) || self.bytes.is_some_and(|bound| bytes > bound)
+    pub(super) fn exceeded_by(&self, entries: u64, bytes: u128) -> bool {
+        self.entries.is_some_and(|bound| entries > bound) || self.bytes.is_some_and(|bound| bytes > bound.into())
     }
 }
 

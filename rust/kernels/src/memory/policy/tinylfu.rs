@@ -19,7 +19,7 @@ enum Part {
 struct Section {
     list: List,
     entries: u64,
-    bytes: u64,
+    bytes: u128,
     bounds: Bounds,
 }
 
@@ -106,7 +106,7 @@ impl TinyLfu {
         let section = self.section(part);
         section.list.push(slab, slot);
         section.entries += 1;
-        section.bytes += bytes;
+        section.bytes += u128::from(bytes);
     }
 
     fn leave<E>(&mut self, slab: &mut Slab<E>, slot: u32) {
@@ -114,7 +114,7 @@ impl TinyLfu {
         let section = self.section(part);
         section.list.remove(slab, slot);
         section.entries -= 1;
-        section.bytes -= bytes;
+        section.bytes -= u128::from(bytes);
     }
 
     pub(super) fn insert<E>(&mut self, slab: &mut Slab<E>, slot: u32, bytes: u64) {
@@ -122,7 +122,7 @@ impl TinyLfu {
         let (entries, weight) = (slab.len() as u64, self.window.bytes + self.probation.bytes + self.protected.bytes);
         if self.bounds.entries.is_some_and(|bound| entries >= bound / 2) {
             self.sketch.ensure(self.bounds.entries.unwrap_or(entries) as usize);
-        } else if self.bounds.bytes.is_some_and(|bound| weight + bytes >= bound / 2) {
+        } else if self.bounds.bytes.is_some_and(|bound| weight + u128::from(bytes) >= u128::from(bound / 2)) {
             self.sketch.ensure(slab.len());
         }
         self.sketch.increment(mix(slab.hash(slot)));
@@ -132,7 +132,7 @@ impl TinyLfu {
             self.residents.resize(slot as usize + 1, resident);
         }
         self.residents[slot as usize] = resident;
-        if self.window.bounds.exceeded_by(1, bytes) {
+        if self.window.bounds.exceeded_by(1, bytes.into()) {
             self.newcomer = slot;
             self.enter(slab, slot, Part::Probation);
         } else {
@@ -143,7 +143,7 @@ impl TinyLfu {
     pub(super) fn hit<E>(&mut self, slab: &mut Slab<E>, slot: u32) {
         self.sketch.increment(mix(slab.hash(slot)));
         let Resident { part, bytes, .. } = self.residents[slot as usize];
-        if part == Part::Probation && !self.protected.bounds.exceeded_by(1, bytes) {
+        if part == Part::Probation && !self.protected.bounds.exceeded_by(1, bytes.into()) {
             self.leave(slab, slot);
             self.enter(slab, slot, Part::Protected);
             self.demote(slab);
@@ -164,8 +164,8 @@ impl TinyLfu {
         let Resident { part, bytes: before, .. } = self.residents[slot as usize];
         self.residents[slot as usize].bytes = bytes;
         let section = self.section(part);
-        section.bytes = section.bytes - before + bytes;
-        if part == Part::Window && self.window.bounds.exceeded_by(1, bytes) {
+        section.bytes = section.bytes - u128::from(before) + u128::from(bytes);
+        if part == Part::Window && self.window.bounds.exceeded_by(1, bytes.into()) {
             self.leave(slab, slot);
             self.enter(slab, slot, Part::Probation);
             self.newcomer = slot;
