@@ -79,8 +79,9 @@ fn run<'py>(
     with_float!(matrix.float(), T => {
         let from = matrix.view::<T>();
         let mut to = out.view_mut::<T>()?;
+        let is_small = attention.is_small(from.layout(), to.layout());
         let kernel = || attention.run(level, &from, &mut to, before);
-        if attention.is_small(from.layout(), to.layout()) { attached(kernel)? } else { detached(py, kernel)? }
+        if is_small { attached(kernel)? } else { detached(py, kernel)? }
     });
     Ok(out.into_array())
 }
