@@ -247,7 +247,8 @@ struct Inside<'a>(&'a Door);
 
 impl<'a> Inside<'a> {
     fn enter(door: &'a Door) -> Option<Self> {
-        door.enter().then_some(Self(door))
+        // Not `then_some`: who has not entered must not leave.
+        door.enter().then(|| Self(door))
     }
 }
 
@@ -479,6 +480,29 @@ mod tests {
             assert_eq!(visits.load(Ordering::Relaxed), 1);
             ended.wait();
         });
+    }
+
+    #[test]
+    fn helpers_that_come_late_change_nothing() {
+        let pool: &'static Pool = Box::leak(Box::new(Pool::new(0, 3).unwrap()));
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let inside = AtomicUsize::new(0);
+                        share(pool, 3, &|| {
+                            inside.fetch_add(1, Ordering::Relaxed);
+                            thread::yield_now();
+                            inside.fetch_sub(1, Ordering::Relaxed);
+                        });
+                        assert_eq!(inside.into_inner(), 0);
+                    }
+                });
+            }
+        });
+        while pool.waiting.load(Ordering::Relaxed) > 0 {
+            thread::yield_now();
+        }
     }
 
     #[test]
