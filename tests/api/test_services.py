@@ -9,9 +9,19 @@ import numpy as np
 import orjson
 import pytest
 
-from zerocost import AttentionArtifact, MemoryArtifact, SimplifiedModelService, create_app, default_registry
+from zerocost import (
+    AttentionArtifact,
+    LimitExceeded,
+    MemoryArtifact,
+    SimplifiedModelService,
+    create_app,
+    default_registry,
+)
+from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.server import background_server
 from zerocost.api.settings import Settings
+from zerocost.services.architecture import Architecture
+from zerocost.services.bounds import check_work
 
 
 class FirstOnly(AttentionArtifact):
@@ -265,12 +275,12 @@ def test_an_output_beyond_the_limit_is_not_computed(serve, registry):
     [
         ("model/embed", {"texts": ["a"] * 20}, {"max_elements": 64 * 20}, 200),
         ("model/embed", {"texts": ["a"] * 21}, {"max_elements": 64 * 20}, 413),
-        ("model/embed", {"texts": ["a"] * 20}, {"max_operations": 12_000_000}, 200),
-        ("model/embed", {"texts": ["a" * 100] * 20}, {"max_operations": 12_000_000}, 413),
-        ("model/forward", {"input_ids": [1] * 50}, {"max_operations": 15_000_000}, 200),
-        ("model/forward", {"input_ids": [1] * 100}, {"max_operations": 15_000_000}, 413),
-        ("model/forward", {"input_ids": [[1] * 50] * 2}, {"max_operations": 23_000_000}, 200),
-        ("model/forward", {"input_ids": [1] * 500}, {"max_operations": 110_000_000}, 413),
+        ("model/embed", {"texts": ["a"] * 20}, {"max_model_operations": 12_000_000}, 200),
+        ("model/embed", {"texts": ["a" * 100] * 20}, {"max_model_operations": 12_000_000}, 413),
+        ("model/forward", {"input_ids": [1] * 50}, {"max_model_operations": 15_000_000}, 200),
+        ("model/forward", {"input_ids": [1] * 100}, {"max_model_operations": 15_000_000}, 413),
+        ("model/forward", {"input_ids": [[1] * 50] * 2}, {"max_model_operations": 23_000_000}, 200),
+        ("model/forward", {"input_ids": [1] * 500}, {"max_model_operations": 110_000_000}, 413),
         *(
             ("model/forward", {"input_ids": [1] * 3, "artifacts": {"parallel": chosen}}, {"max_parts": 10}, 422)
             for chosen in (
@@ -283,6 +293,16 @@ def test_an_output_beyond_the_limit_is_not_computed(serve, registry):
 def test_the_limits_of_the_server_hold_for_the_model(serve, registry, path, body, settings, status):
     answer = ask(serve(registry, **settings), path, body)
     assert answer.status_code == status, answer.text
+
+
+BERT_BASE = Architecture("bert", 30522, 768, 12, 12, 3072, 512, None, 2, "gelu", 1e-12)
+
+
+def test_an_ordinary_batch_of_an_ordinary_model_is_allowed(registry):
+    limits = ArtifactRESTAPI(registry, Settings()).model_limits
+    check_work([512] * 32, {}, limits, BERT_BASE)
+    with pytest.raises(LimitExceeded):
+        check_work([512] * 1024, {}, limits, BERT_BASE)
 
 
 def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatch):

@@ -148,11 +148,11 @@ class ServiceRoutes:
 
     async def _forward(self, data: dict[str, Any]) -> dict[str, Any]:
         self._check_artifacts(data)
-        return await self._model.post_forward(data, self._routes.api.limits)
+        return await self._model.post_forward(data, self._routes.api.model_limits)
 
     async def _embed(self, data: dict[str, Any]) -> dict[str, Any]:
         self._check_artifacts(data)
-        return await self._model.post_embed(data, self._routes.api.limits)
+        return await self._model.post_embed(data, self._routes.api.model_limits)
 
     def _check_artifacts(self, data: dict[str, Any]) -> None:
         """Refuses parameters that have no meaning over a network; the service checks everything else."""
