@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.artifacts.layers import VERSION, Awake
+from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 from zerocost.core.arrays import is_finite
 from zerocost.errors import InvalidInput
 from zerocost.services.active import Active, own_key, recall, remember
@@ -136,12 +137,19 @@ class Passes:
 
 
 def awake_for(active: Mapping[str, Active]) -> AbstractContextManager[None]:
-    """Keeps the kernels' threads awake during a pass, unless somebody else's artifact computes in it.
+    """Keeps the kernels' threads awake during a pass, unless somebody else computes in it.
 
-    That one has threads of its own (NumPy's products have), which would share the cores with threads that only wait.
+    A stranger's artifact has threads of its own (NumPy's products have), and so have the processes of an executor; they
+    would share the cores with threads that only wait.
     """
-    ours = all(active[name].is_built_in for name in ("attention", "parallel") if name in active)
+    ours = all(_computes_here(active[name]) for name in ("attention", "parallel") if name in active)
     return Awake() if ours else nullcontext()
+
+
+def _computes_here(active: Active) -> bool:
+    artifact = active.spec.implementation
+    shards_elsewhere = isinstance(artifact, TensorParallelArtifact) and artifact.executor is not None
+    return active.is_built_in and not shards_elsewhere
 
 
 def _key(prefix: bytes, sequence: tuple[Ints, Ints]) -> Hashable:
