@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,9 @@ from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.errors import InvalidInput, RangeError
 
-__all__ = ["Active", "ActiveArtifacts", "own_key", "recall", "remember"]
+__all__ = ["Active", "ActiveArtifacts", "deadline_now", "own_key", "recall", "remember", "until"]
+
+_deadline: ContextVar[float | None] = ContextVar("zerocost_service", default=None)
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,10 @@ class Active:
         return type(self.spec.implementation).__module__.startswith("zerocost.artifacts.")
 
     def execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Executes the artifact on ``inputs`` and its parameters."""
-        context = ExecutionContext(self.spec.name, self.spec.interface, "zero_cost")
+        """Executes the artifact on ``inputs`` and its parameters, until the deadline that holds here."""
+        deadline = deadline_now()
+        metadata = {} if deadline is None else {"deadline": deadline}
+        context = ExecutionContext(self.spec.name, self.spec.interface, "zero_cost", metadata)
         result = self.spec.implementation.execute({**self.params, **inputs}, context)
         if not isinstance(result, dict):
             raise InvalidInput(f"artifact {self.spec.name!r} returned {type(result).__name__}, a dict is needed")
@@ -113,6 +118,21 @@ class ActiveArtifacts:
             interface: {"artifact": active.spec.implementation, "name": active.spec.name, "params": dict(active.params)}
             for interface, active in self._active.items()
         }
+
+
+@contextmanager
+def until(deadline: float | None) -> Iterator[None]:
+    """Artifacts that a service executes inside get this deadline, on ``time.monotonic()``; None: none."""
+    token = _deadline.set(deadline)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def deadline_now() -> float | None:
+    """The deadline that holds here."""
+    return _deadline.get()
 
 
 def own_key(kind: str, *content: bytes) -> tuple[str, str]:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from zerocost.artifacts.layers import VERSION, Awake
 from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 from zerocost.core.arrays import is_finite
-from zerocost.errors import InvalidInput
-from zerocost.services.active import Active, own_key, recall, remember
+from zerocost.errors import DeadlineExceeded, InvalidInput
+from zerocost.services.active import Active, deadline_now, own_key, recall, remember
 from zerocost.services.attending import attention_of
 from zerocost.services.encoder import mean_of_sequences
 from zerocost.services.fingerprint import Fingerprints
@@ -57,7 +57,12 @@ class Passes:
     def run(
         self, sequences: Sequences, active: Mapping[str, Active], *, output_attentions: bool = False
     ) -> tuple[list[SequenceResult], dict[str, float]]:
-        """The result of each sequence, and the timings."""
+        """The result of each sequence, and the timings.
+
+        Raises:
+            DeadlineExceeded: the deadline passed that holds here; it is looked at before every packed batch.
+        """
+        _check_deadline()
         start = time.perf_counter()
         timings = {"seconds": 0.0, "attention_seconds": 0.0, "tokens": 0, "remembered": 0}
         timings["tokens"] = sum(len(ids) for ids, _ in sequences)
@@ -74,6 +79,7 @@ class Passes:
                     timings["remembered"] += 1
         missing = [index for index, result in enumerate(results) if result is None]
         for chunk in _chunks(missing, sequences):
+            _check_deadline()
             packed = Packed.of([sequences[index] for index in chunk])
             with awake_for(active):
                 forwarded = self._forward(packed, active, timings, output_attentions=output_attentions)
@@ -150,6 +156,12 @@ def _computes_here(active: Active) -> bool:
     artifact = active.spec.implementation
     shards_elsewhere = isinstance(artifact, TensorParallelArtifact) and artifact.executor is not None
     return active.is_built_in and not shards_elsewhere
+
+
+def _check_deadline() -> None:
+    deadline = deadline_now()
+    if deadline is not None and time.monotonic() >= deadline:
+        raise DeadlineExceeded("the deadline passed before the model was through with the request")
 
 
 def _key(prefix: bytes, sequence: tuple[Ints, Ints]) -> Hashable:
