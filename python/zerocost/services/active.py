@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -64,6 +65,7 @@ class ActiveArtifacts:
         self._registry = registry
         self._interfaces = interfaces
         self._active: Mapping[str, Active] = {}
+        self._lock = threading.Lock()
 
     def find(self, name: str, params: dict[str, Any]) -> Active:
         """The artifact ``name`` with its parameters.
@@ -87,14 +89,15 @@ class ActiveArtifacts:
 
     def put(self, active: Active) -> None:
         """Uses the artifact for its interface from now on."""
-        self._active = {**self._active, active.spec.interface: active}
+        with self._lock:
+            self._active = {**self._active, active.spec.interface: active}
 
     def use(self, name: str, params: dict[str, Any]) -> None:
         """:meth:`find` and :meth:`put`."""
         self.put(self.find(name, params))
 
-    def stop(self, interface: str) -> None:
-        """Uses no artifact for an interface from now on.
+    def stop(self, interface: str, instead: Active | None = None) -> None:
+        """Uses no artifact for an interface from now on, or ``instead``.
 
         Raises:
             RangeError: the service never uses artifacts of that interface.
@@ -102,7 +105,9 @@ class ActiveArtifacts:
         if interface not in self._interfaces:
             allowed = ", ".join(repr(known) for known in self._interfaces)
             raise RangeError(f"interface: {interface!r} was given, {allowed} is allowed", "interface")
-        self._active = {key: value for key, value in self._active.items() if key != interface}
+        with self._lock:
+            others = {key: value for key, value in self._active.items() if key != interface}
+            self._active = others if instead is None else {**others, interface: instead}
 
     def get(self, interface: str) -> Active | None:
         """The artifact of an interface, None if there is none."""
