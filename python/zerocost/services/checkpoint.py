@@ -134,13 +134,13 @@ class Checkpoint:
         """SHA-256 of the file, in hexadecimal. Computed when it is first asked for.
 
         Raises:
-            InvalidModel: the file was written to after it was opened. One that took its name is another file, and does
-                not count.
+            InvalidModel: the file was written to or touched after it was opened. One that took its name is another
+                file, and does not count.
         """
         with suppress(OSError):  # it is gone from its folder; the mapping holds it
             now = _written(self.path.stat())
             if now[0] == self._written[0] and now != self._written:
-                raise InvalidModel(f"{self.path}: was written to after it was loaded; load it again")
+                raise InvalidModel(f"{self.path}: was written to or touched after it was loaded; load it again")
         return self._digest
 
     @cached_property

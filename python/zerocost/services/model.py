@@ -49,7 +49,7 @@ class Model:
         """What tells this model from every other: a digest of its weights and its configuration.
 
         Raises:
-            InvalidModel: its file was written to after it was loaded, so nobody knows what the weights are.
+            InvalidModel: its file was written to or touched after it was loaded, so nobody knows what the weights are.
         """
         return self._identity()
 

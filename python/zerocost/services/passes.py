@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from zerocost.artifacts.layers import VERSION, Awake
 from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 from zerocost.core.arrays import is_finite
-from zerocost.errors import DeadlineExceeded, InvalidInput
+from zerocost.errors import DeadlineExceeded, InvalidInput, InvalidModel
 from zerocost.services.active import Active, deadline_now, own_key, recall, remember
 from zerocost.services.attending import attention_of
 from zerocost.services.encoder import mean_of_sequences
@@ -22,6 +23,8 @@ from zerocost.services.fingerprint import Fingerprints
 from zerocost.services.model import Model
 from zerocost.services.packing import Packed
 from zerocost.services.splitting import run_in_stages, sharded
+
+logger = logging.getLogger("zerocost.services")
 
 __all__ = ["BATCH_TOKENS", "Passes", "SequenceResult", "Sequences", "awake_for"]
 
@@ -53,6 +56,7 @@ class Passes:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._fingerprints = Fingerprints()
+        self._warned = False
 
     def run(
         self, sequences: Sequences, active: Mapping[str, Active], *, output_attentions: bool = False
@@ -137,9 +141,18 @@ class Passes:
         return SequenceResult(stored[:-1], stored[-1])
 
     def _prefix(self, active: Mapping[str, Active]) -> bytes | None:
-        """What the keys of all sequences begin with; None where an active artifact cannot stand in a key."""
+        """What the keys of all sequences begin with; None where an active artifact, or the model, has none."""
         parts = [self._fingerprints.of(active[name]) for name in ("attention", "parallel") if name in active]
-        return None if None in parts else f"{VERSION} {self._model.identity} {parts}".encode()
+        if None in parts:
+            return None
+        try:
+            identity = self._model.identity
+        except InvalidModel as error:
+            if not self._warned:
+                self._warned = True
+                logger.warning("results are not remembered any more: %s", error)
+            return None
+        return f"{VERSION} {identity} {parts}".encode()
 
 
 def awake_for(active: Mapping[str, Active]) -> AbstractContextManager[None]:
