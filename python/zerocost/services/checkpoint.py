@@ -96,10 +96,15 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    def tensor(self, name: str, shape: tuple[int, ...], *, is_table: bool = False) -> npt.NDArray[np.float32]:
         """The tensor ``name`` as float32 of ``shape``, read-only.
 
         float32 is a view of the file; float16 and bfloat16 are converted.
+
+        Args:
+            name: its name in the file.
+            shape: what it must have.
+            is_table: whether single rows are read afterwards: the memory of the others is given back at once.
 
         Raises:
             InvalidModel: there is no such tensor, it has another shape or dtype, or a number that is not finite.
@@ -119,8 +124,8 @@ class Checkpoint:
         for start in range(0, numbers.size, _PIECE):
             if not is_finite(numbers[start : start + _PIECE]):
                 raise InvalidModel(f"{self.path}: tensor {name!r} has numbers that are not finite")
-            if numbers.size > _PIECE:
-                self.release()  # of an embedding table a request reads a few rows: the others need no memory
+            if is_table:
+                self.release()
         array.flags.writeable = False
         return array
 
