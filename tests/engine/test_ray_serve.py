@@ -25,6 +25,7 @@ ELSEWHERE = {
     "test_any_other_exception_is_told_in_the_log_only": "reads the log, which is the replica's (the answer: below)",
     "test_one_connection_is_enough": "counts in the server's process",
     "test_a_server_that_is_killed_in_the_middle_of_a_step": "has a server of its own",
+    "test_a_chain_over_http_names_the_step_and_the_server_that_was_killed": "has a server of its own, and its registry",
     "test_whoever_goes_away_is_not_computed": "has a server of its own",
     "test_changing_the_server_needs_the_administrator": "changes the environment of the server's process",
     "test_entries_come_back_as_they_were_put": "looks into the server's registry",
