@@ -9,9 +9,19 @@ import numpy as np
 import orjson
 import pytest
 
-from zerocost import AttentionArtifact, MemoryArtifact, SimplifiedModelService, create_app, default_registry
+from zerocost import (
+    AttentionArtifact,
+    LimitExceeded,
+    MemoryArtifact,
+    SimplifiedModelService,
+    create_app,
+    default_registry,
+)
+from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.server import background_server
 from zerocost.api.settings import Settings
+from zerocost.services.architecture import Architecture
+from zerocost.services.bounds import check_work
 
 
 class FirstOnly(AttentionArtifact):
@@ -78,10 +88,25 @@ class Forgets(MemoryArtifact):
         return True
 
 
+class Timed(Dict):
+    """A dict that notes the deadline of every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.deadlines = []
+
+    def execute(self, input_data, context):
+        self.deadlines.append(context.metadata.get("deadline"))
+        return super().execute(input_data, context)
+
+
 def services_registry():
     registry = default_registry()
     registry.register_artifact("first", FirstOnly(), "attention")
     registry.register_artifact("breaks", Breaks(), "attention")
+    registry.register_artifact("changes", Changes(), "attention")
+    registry.register_artifact("forgets", Forgets(), "memory")
+    registry.register_artifact("dict", Dict(), "memory")
     registry.register_artifact("lru_cache", Dict(), "memory", replace=True)
     return registry
 
@@ -238,7 +263,6 @@ def test_mistakes_are_the_client_s(serve, registry, path, body, status):
 
 @pytest.mark.parametrize(("how", "told"), [("raise", "not today"), ("crop", "shape"), ("nan", "NaN")])
 def test_an_artifact_that_breaks_in_a_layer_is_named(serve, registry, how, told):
-    registry.register_artifact("changes", Changes(), "attention")
     chosen = {"attention": {"artifact": "changes", "params": {"how": how}}}
     answer = ask(serve(registry), "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen})
     assert answer.status_code == 422, answer.text
@@ -248,11 +272,46 @@ def test_an_artifact_that_breaks_in_a_layer_is_named(serve, registry, how, told)
 
 
 def test_a_memory_artifact_that_breaks_is_named(serve, registry):
-    registry.register_artifact("forgets", Forgets(), "memory")
     chosen = {"memory": {"artifact": "forgets"}}
     answer = ask(serve(registry), "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen})
     assert answer.status_code == 422, answer.text
     assert answer.json()["detail"] == "forgotten (in the memory artifact 'forgets')"
+
+
+@pytest.mark.parametrize(
+    ("stages", "told"),
+    [
+        (["first", "nothing"], "(in stages[1])"),
+        (["first", "breaks"], "(in stage 1 (breaks) of the pipeline, micro-batch 0)"),
+    ],
+)
+def test_the_stage_that_breaks_is_named(serve, registry, stages, told):
+    body = {"tensor": [[0.0, 1.0], [2.0, 3.0]], "num_stages": 2, "stages": stages, "num_microbatches": 1}
+    answer = serve(registry).post("/artifacts/pipeline_parallel/execute", json=body)
+    assert answer.status_code in (404, 422), answer.text
+    assert told in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("model/forward", {"input_ids": [1, 70, 2], "artifacts": {"memory": {"artifact": "lru_cache"}}}),
+        ("model/embed", {"texts": "a", "artifacts": {"memory": {"artifact": "lru_cache"}}}),
+        ("memory/put", {"key": "a", "value": 1}),
+        ("memory/stats", {}),
+        ("memory/entries/a", None),
+    ],
+)
+def test_artifacts_get_the_deadline_of_the_request(serve, registry, path, body):
+    timed = Timed()
+    registry.register_artifact("lru_cache", timed, "memory", replace=True)
+    client, before, headers = serve(registry), time.monotonic(), {"request-timeout": "20"}
+    if body is None:
+        assert client.get(f"/services/{path}", headers=headers).status_code == 404
+    else:
+        assert ask(client, path, body, **headers).status_code == 200
+    assert timed.deadlines
+    assert all(before + 20 <= deadline <= time.monotonic() + 20 for deadline in timed.deadlines)
 
 
 def test_an_output_beyond_the_limit_is_not_computed(serve, registry):
@@ -265,12 +324,12 @@ def test_an_output_beyond_the_limit_is_not_computed(serve, registry):
     [
         ("model/embed", {"texts": ["a"] * 20}, {"max_elements": 64 * 20}, 200),
         ("model/embed", {"texts": ["a"] * 21}, {"max_elements": 64 * 20}, 413),
-        ("model/embed", {"texts": ["a"] * 20}, {"max_operations": 12_000_000}, 200),
-        ("model/embed", {"texts": ["a" * 100] * 20}, {"max_operations": 12_000_000}, 413),
-        ("model/forward", {"input_ids": [1] * 50}, {"max_operations": 15_000_000}, 200),
-        ("model/forward", {"input_ids": [1] * 100}, {"max_operations": 15_000_000}, 413),
-        ("model/forward", {"input_ids": [[1] * 50] * 2}, {"max_operations": 23_000_000}, 200),
-        ("model/forward", {"input_ids": [1] * 500}, {"max_operations": 110_000_000}, 413),
+        ("model/embed", {"texts": ["a"] * 20}, {"max_model_operations": 12_000_000}, 200),
+        ("model/embed", {"texts": ["a" * 100] * 20}, {"max_model_operations": 12_000_000}, 413),
+        ("model/forward", {"input_ids": [1] * 50}, {"max_model_operations": 15_000_000}, 200),
+        ("model/forward", {"input_ids": [1] * 100}, {"max_model_operations": 15_000_000}, 413),
+        ("model/forward", {"input_ids": [[1] * 50] * 2}, {"max_model_operations": 23_000_000}, 200),
+        ("model/forward", {"input_ids": [1] * 500}, {"max_model_operations": 110_000_000}, 413),
         *(
             ("model/forward", {"input_ids": [1] * 3, "artifacts": {"parallel": chosen}}, {"max_parts": 10}, 422)
             for chosen in (
@@ -283,6 +342,16 @@ def test_an_output_beyond_the_limit_is_not_computed(serve, registry):
 def test_the_limits_of_the_server_hold_for_the_model(serve, registry, path, body, settings, status):
     answer = ask(serve(registry, **settings), path, body)
     assert answer.status_code == status, answer.text
+
+
+BERT_BASE = Architecture("bert", 30522, 768, 12, 12, 3072, 512, None, 2, "gelu", 1e-12)
+
+
+def test_an_ordinary_batch_of_an_ordinary_model_is_allowed(registry):
+    limits = ArtifactRESTAPI(registry, Settings()).model_limits
+    check_work([512] * 32, {}, limits, BERT_BASE)
+    with pytest.raises(LimitExceeded):
+        check_work([512] * 1024, {}, limits, BERT_BASE)
 
 
 def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatch):
@@ -304,7 +373,6 @@ def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatc
 
 @pytest.mark.parametrize("service", ["tokenizer", "memory"])
 def test_the_other_services_change_by_the_same_rules(serve, registry, service, monkeypatch):
-    registry.register_artifact("dict", Dict(), "memory")
     client = serve(registry, token="use", admin_token="admin")
     use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
     at_first = {} if service == "tokenizer" else {"memory": {"artifact": "lru_cache", "params": {}}}
@@ -348,9 +416,9 @@ def test_the_other_services_change_by_the_same_rules(serve, registry, service, m
     ],
 )
 def test_unknown_fields_are_refused(serve, registry, path, body):
-    registry["lru_cache"].implementation.entries["a"] = 1
     client = serve(registry, admin_token="a")
     client.headers["authorization"] = "Bearer a"
+    assert ask(client, "memory/put", {"key": "a", "value": 1}).status_code == 200
     answer = ask(client, path, {**body, "tll": 1})
     assert answer.status_code == 422, answer.text
     assert "tll" in answer.json()["detail"]

@@ -1,8 +1,10 @@
 """Shards and stages on a Ray cluster of two nodes: equal to those on threads, and sent no more than once."""
 
+import gc
 import itertools
 import os
 import time
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -251,3 +253,14 @@ def test_stages_share_the_cpus_of_their_node_with_their_neighbours(executor, num
     assert list(map(int, threads)) == expected
     assert len(set(nodes)) == min(num_stages, 2)
     assert sum(a != b for a, b in itertools.pairwise(nodes)) <= 1, "neighbours share a node"
+
+
+def test_functions_are_not_kept(executor):
+    def shard(number):
+        return number
+
+    assert executor.shards(shard, [(1,), (2,)], context()) == [1, 2]
+    there = weakref.ref(shard)
+    del shard
+    gc.collect()
+    assert there() is None

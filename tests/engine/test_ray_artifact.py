@@ -14,7 +14,7 @@ from contract import ArtifactContract, context, same
 from engine.cluster import MARKS, STORE
 from engine.ray_samples import Scale
 from zerocost.core.limits import Limits, check_inputs
-from zerocost.engine import journey
+from zerocost.engine import journey, ray_artifact
 
 pytestmark = MARKS
 
@@ -222,6 +222,74 @@ def test_a_deadline_is_not_waited_for_and_a_late_replica_is_not_asked(cluster):
         there.execute({"tensor": np.ones(1)}, context())
     assert time.monotonic() - began < 30
     there.close()
+
+
+def test_a_replica_that_is_stuck_is_started_again_and_runs_what_waited(cluster, monkeypatch, tmp_path):
+    class Sticks(Scale):
+        """Is stuck when asked to be."""
+
+        def process_parallel(self, tensor, factor: float = 2.0):
+            if factor == 0:
+                (tmp_path / f"stuck {time.monotonic_ns()}").touch()
+                time.sleep(600)
+            return tensor * factor
+
+    def until(seconds):
+        return zerocost.ExecutionContext("s", "x", "zero_cost", {"deadline": time.monotonic() + seconds})
+
+    monkeypatch.setattr(ray_artifact, "_PATIENCE", 1.0)
+    there = zerocost.RayArtifact(Sticks(), 1)
+    one, lost = {"tensor": np.ones(1)}, 0
+    for _ in range(5):  # more often than Ray itself restarts it
+        there.execute(one, until(60))
+        with pytest.raises(zerocost.DeadlineExceeded):
+            there.execute({**one, "factor": 0.0}, until(1.0))
+        try:
+            assert there.execute(one, until(60))["result"].tolist() == [2.0]
+        except zerocost.ServiceUnavailable:
+            lost += 1
+    assert lost <= 1, "what waits is lost only with the replica that has used up its restarts"
+    assert len(list(tmp_path.iterdir())) <= 5, "what was stuck is not run again"
+    end = time.monotonic() + 30
+    while there._calls != [0] and time.monotonic() < end:
+        time.sleep(0.05)
+    assert there._calls == [0]
+    there.close()
+
+
+def test_a_late_error_of_a_lost_replica_does_not_replace_the_new_one(cluster):
+    there = zerocost.RayArtifact(Scale, 1)
+    lost = there._replicas[0]
+    there._ray.kill(lost)
+    with pytest.raises(zerocost.ServiceUnavailable):
+        there.execute({"tensor": np.ones(1)}, context())
+    assert there.execute({"tensor": np.ones(1)}, context())["result"].tolist() == [2.0]
+    fresh = there._replicas[0]
+    there._calls[0] += 1
+    there._is_lost(0, lost)  # another call that was under way
+    there.execute({"tensor": np.ones(1)}, context())
+    assert there._replicas[0] is fresh
+    assert there._calls == [0]
+
+
+def test_a_replica_that_cannot_be_started_again_is_an_error_and_tried_again(cluster, monkeypatch):
+    import ray
+
+    there = zerocost.RayArtifact(Scale, 1)
+    start = there._starts[0]
+    there._ray.kill(there._replicas[0])
+    with pytest.raises(zerocost.ServiceUnavailable):
+        there.execute({"tensor": np.ones(1)}, context())
+
+    def fails():
+        raise ray.exceptions.RaySystemError("no connection")
+
+    there._starts[0] = fails
+    with pytest.raises(zerocost.ServiceUnavailable, match="replica 0 of 'under_test'"):
+        there.execute({"tensor": np.ones(1)}, context())
+    there._starts[0] = start
+    assert there.execute({"tensor": np.ones(1)}, context())["result"].tolist() == [2.0]
+    assert there._calls == [0]
 
 
 def test_an_array_is_sent_once(cluster, monkeypatch):

@@ -260,9 +260,7 @@ print(usage_lib.usage_stats_enabled())
     assert python(f"{connect}\n{ask}\nray.shutdown()").splitlines()[-1] == "False"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:99999", "host:", "http://127.0.0.1:1"])
-def test_an_address_without_a_cluster(address):
-    code = """
+ASK = """
 import zerocost
 from zerocost.engine import executor
 try:
@@ -270,7 +268,24 @@ try:
 except zerocost.ServiceUnavailable as error:
     print(error)
 """
-    assert python(code, RAY_ADDRESS=address).startswith(f"no Ray cluster answers at {address}: ")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:99999", "host:", "http://127.0.0.1:1"])
+def test_an_address_without_a_cluster(address):
+    assert python(ASK, RAY_ADDRESS=address).startswith(f"no Ray cluster answers at {address}: ")
+
+
+def test_a_cluster_that_cannot_be_started_here(tmp_path):
+    folder = tmp_path / ("x" * 120)  # sockets have shorter names
+    folder.mkdir()
+    assert python(ASK, RAY_TMPDIR=str(folder)).startswith("Ray cannot be started here: ")
+
+
+def test_a_cluster_of_another_version(cluster):
+    address = cluster[0].address
+    there = {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # as the cluster was started
+    told = python(f"import ray\nray.__version__ = '1.0.0'\n{ASK}", **there)
+    assert told.startswith(f"the Ray cluster at {address} cannot be joined: Version mismatch")
 
 
 # The stages that are refused on threads

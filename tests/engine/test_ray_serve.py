@@ -25,9 +25,12 @@ ELSEWHERE = {
     "test_any_other_exception_is_told_in_the_log_only": "reads the log, which is the replica's (the answer: below)",
     "test_one_connection_is_enough": "counts in the server's process",
     "test_a_server_that_is_killed_in_the_middle_of_a_step": "has a server of its own",
+    "test_a_chain_over_http_names_the_step_and_the_server_that_was_killed": "has a server of its own, and its registry",
     "test_whoever_goes_away_is_not_computed": "has a server of its own",
     "test_changing_the_server_needs_the_administrator": "changes the environment of the server's process",
     "test_entries_come_back_as_they_were_put": "looks into the server's registry",
+    "test_artifacts_get_the_deadline_of_the_request": "looks into the server's registry",
+    "test_the_other_services_change_by_the_same_rules": "looks into the server's registry, and changes its environment",
     "test_bodies_that_are_no_safetensors": "the codec's, whatever serves",
 }
 """Shared tests that say nothing about Ray Serve, or cannot hold there as they are written, and why."""

@@ -52,6 +52,18 @@ def test_what_was_laid_out_does_not_stay_in_memory_twice(folder):
     assert sum(resident()) > 0
 
 
+def test_every_tensor_is_taken_once(folder, monkeypatch):
+    taken, tensor = [], Checkpoint.tensor
+
+    def counting(self, name, *arguments, **options):
+        taken.append(name)
+        return tensor(self, name, *arguments, **options)
+
+    monkeypatch.setattr(Checkpoint, "tensor", counting)
+    load_model(folder)
+    assert sorted(taken) == sorted(weights())
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_16_bit_tensors_are_widened(tmp_path, dtype):
     write(tmp_path / "m", weights(dtype=dtype))

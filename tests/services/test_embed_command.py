@@ -124,6 +124,18 @@ def test_another_model_or_tokenizer_starts_over(lines, tmp_path, capsys, monkeyp
     assert leftovers(tmp_path) == []
 
 
+def test_another_length_of_truncation_starts_over(lines, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    make_folder(folder)
+    interrupted(lines, monkeypatch, "--model", str(folder))
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 2}')
+    assert main(["embed", str(lines), "--model", str(folder)]) == 0
+    told = capsys.readouterr().err
+    assert "starting over" in told
+    assert "going on" not in told
+
+
 def test_safetensors_after_an_interrupt(lines, tmp_path, capsys, monkeypatch):
     target = tmp_path / "vectors.safetensors"
     interrupted(lines, monkeypatch, "--out", str(target))

@@ -133,7 +133,7 @@ def test_the_identity_is_not_that_of_a_file_written_over_later(folder):
         opened.write(b"\0\0\0\0")
     os.utime(file, ns=(0, 0))
     for model in (again, never_asked):
-        with pytest.raises(InvalidModel, match=r"model\.safetensors: was written to after it was loaded"):
+        with pytest.raises(InvalidModel, match=r"model\.safetensors: was written to or touched after it was loaded"):
             _ = model.identity
     file.unlink()
     assert late.identity == identity

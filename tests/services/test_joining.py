@@ -1,10 +1,19 @@
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
 
-from zerocost import AttentionArtifact, RangeError, SimplifiedModelService, UndeclaredInput, default_registry
+from zerocost import (
+    AttentionArtifact,
+    DeadlineExceeded,
+    RangeError,
+    SimplifiedModelService,
+    UndeclaredInput,
+    default_registry,
+)
+from zerocost.services.active import until
 from zerocost.services.joining import Joiner
 
 
@@ -219,3 +228,57 @@ def test_requests_are_checked_before_they_wait():
     ]:
         with pytest.raises(kind):
             run(service.post_forward(data))
+
+
+class Clock(AttentionArtifact):
+    """Notes the deadline of every call, and waits where it is told to."""
+
+    def __init__(self):
+        self.deadlines, self.wait = [], 0.0
+
+    def execute(self, input_data, context):
+        self.deadlines.append(context.metadata.get("deadline"))
+        time.sleep(self.wait)
+        return super().execute(input_data, context)
+
+    def process_attention(self, attention_matrix):
+        return attention_matrix
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def timed(clock):
+    registry = default_registry()
+    registry.register_artifact("clock", clock, "attention")
+    service = SimplifiedModelService(registry)
+    service.use_artifact("clock")
+    return service
+
+
+async def ask_until(service, deadline, ids):
+    with until(deadline):
+        return await service.post_forward({"input_ids": ids})
+
+
+@pytest.mark.parametrize(("seconds", "latest"), [((50, 90, 70), 90), ((50, None, 70), None), ((None,), None)])
+def test_a_batch_has_the_latest_deadline_of_its_requests(timed, clock, seconds, latest):
+    now = time.monotonic()
+    deadlines = [None if left is None else now + left for left in seconds]
+
+    async def ask():
+        await asyncio.gather(*(ask_until(timed, deadline, [1, 70, 2]) for deadline in deadlines))
+
+    run(ask())
+    assert set(clock.deadlines) == {None if latest is None else now + latest}
+
+
+def test_a_deadline_is_looked_at_between_packed_batches(timed, clock):
+    clock.wait = 0.3
+    with pytest.raises(DeadlineExceeded):
+        run(ask_until(timed, time.monotonic() + 0.1, [[1] * 500] * 9))
+    layers, in_one_batch = timed.model.encoder.architecture.layers, 4
+    assert len(clock.deadlines) == layers * in_one_batch

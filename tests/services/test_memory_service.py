@@ -1,4 +1,6 @@
 import asyncio
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from zerocost import (
     UnknownOperation,
     default_registry,
 )
+from zerocost.services.active import ActiveArtifacts
 from zerocost.services.memory_service import Entry
 
 
@@ -152,3 +155,58 @@ def test_the_twins_for_requests(service):
             await service.post_get({"key": "raw"})
 
     asyncio.run(ask())
+
+
+@pytest.fixture
+def quick_switches():
+    """Threads take turns as often as they can, so that they meet in the middle of things."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def meanwhile(change, call):
+    """Calls ``change`` again and again in another thread while ``call`` runs here."""
+    done = threading.Event()
+
+    def work():
+        while not done.is_set():
+            change()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        call()
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.usefixtures("quick_switches")
+def test_there_is_a_memory_while_it_is_exchanged():
+    service = MemoryService(default_registry())
+
+    def call():
+        for _ in range(20_000):
+            service.clear()
+
+    meanwhile(lambda: service.stop_artifact("memory"), call)
+
+
+@pytest.mark.usefixtures("quick_switches")
+def test_changes_of_two_interfaces_at_once_are_both_kept():
+    active = ActiveArtifacts(default_registry(), ("attention", "memory"))
+    memory = active.find("lru_cache", {})
+    windows = [active.find("sliding_window_attention", {"window_size": size}) for size in (1, 2)]
+
+    def change():
+        active.put(memory)
+        active.stop("memory")
+
+    def call():
+        for window in windows * 20_000:
+            active.put(window)
+            assert active.get("attention") is window
+
+    meanwhile(change, call)

@@ -3,10 +3,12 @@
 import asyncio
 import threading
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from services.artifacts import Dict, FirstOnly, ids_of
+from services.folder import make_folder
 from zerocost import AttentionArtifact, SimplifiedModelService, default_registry
 from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
 from zerocost.services.model import untrained_model
@@ -113,7 +115,16 @@ def service_with(registry, artifact):
     return service
 
 
-@pytest.mark.parametrize("attributes", [{}, {"table": np.arange(3)}, {"bag": {"a": [1, (2, None)]}, "mode": b"x"}])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"table": np.arange(3)},
+        {"table": np.zeros((2, 0)), "scale": np.array(2.0)},
+        {"halves": np.ones(2, ml_dtypes.bfloat16)},
+        {"bag": {"a": [1, (2, None)]}, "mode": b"x"},
+    ],
+)
 def test_an_artifact_that_was_changed_is_not_answered_for(registry, attributes):
     artifact = Scaled(**attributes)
     service = service_with(registry, artifact)
@@ -153,16 +164,33 @@ def made_with(factor):
         Scaled(mixed={1: 2, "a": 3}),
         Scaled(cycle=cycle()),
         Scaled(objects=np.array([object()])),
+        Scaled(large=[np.zeros(2**17 - 100), np.zeros(200)]),
         made_with(1.0),
         Counts(),
     ],
-    ids=["lock", "function", "set", "mixed", "cycle", "objects", "slots", "counts"],
+    ids=["lock", "function", "set", "mixed", "cycle", "objects", "large", "slots", "counts"],
 )
 def test_what_an_artifact_with_state_that_no_key_can_hold_gave_is_not_remembered(registry, artifact):
     service = service_with(registry, artifact)
     service.forward(IDS)
     assert service.forward(IDS).timings["remembered"] == 0
     assert registry["dict"].implementation.entries == {}
+
+
+def test_a_file_that_was_touched_ends_remembering_and_nothing_else(registry, tmp_path, caplog):
+    folder = make_folder(tmp_path)
+    service = SimplifiedModelService(registry, folder)
+    service.use_artifact("dict")
+    ids = [[2, 4, 3], [2, 5, 3]]
+    first = service.forward(ids)
+    assert service.forward(ids).timings["remembered"] == 2
+    (folder / "model.safetensors").touch()
+    for _ in range(2):
+        again = service.forward(ids)
+        assert again.timings["remembered"] == 0
+        np.testing.assert_array_equal(again.pooled, first.pooled)
+    (told,) = caplog.messages
+    assert "model.safetensors: was written to or touched after it was loaded" in told
 
 
 def test_two_memories_of_one_class_are_not_mixed():

@@ -1,5 +1,6 @@
 """What strangers' artifacts return is checked: no rubbish becomes a vector, and the error names artifact and layer."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -114,10 +115,21 @@ def test_sharded_layers(change, kind, word):
     refused(lambda: service.forward(IDS), kind, word, "'bad'", "in layer 0", "through the parallel artifact")
 
 
-def test_shards_of_another_precision_are_taken():
-    service = service_with(Multiplies(lambda product: (product.astype(np.float64),)), "parallel")
+PRECISIONS = [(np.float64, 5e-6), (np.float16, 0.02), (ml_dtypes.bfloat16, 0.2)]
+
+
+@pytest.mark.parametrize(("dtype", "atol"), PRECISIONS)
+def test_shards_of_another_precision_are_taken(dtype, atol):
+    service = service_with(Multiplies(lambda product: (product.astype(dtype),)), "parallel")
     plain = SimplifiedModelService(default_registry()).forward(IDS)
-    np.testing.assert_allclose(service.forward(IDS).pooled, plain.pooled, atol=5e-6)
+    np.testing.assert_allclose(service.forward(IDS).pooled, plain.pooled, atol=atol)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), PRECISIONS)
+def test_weights_of_another_precision_are_taken(dtype, atol):
+    service = service_with(Attends(lambda weights: weights.astype(dtype)), "attention")
+    plain = SimplifiedModelService(default_registry()).forward(IDS)
+    np.testing.assert_allclose(service.forward(IDS).pooled, plain.pooled, atol=atol)
 
 
 class Runs(ParallelArtifact):

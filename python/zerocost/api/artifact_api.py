@@ -7,6 +7,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -47,6 +48,7 @@ class ArtifactRESTAPI:
             parts=self.settings.max_parts,
             operations=self.settings.max_operations,
         )
+        self.model_limits = replace(self.limits, operations=self.settings.max_model_operations)
 
     async def execute_artifact(self, artifact_name: str, request_data: dict[str, Any]) -> dict[str, Any]:
         """Execute artifact via REST.

@@ -36,8 +36,19 @@ _STATUSES: tuple[tuple[type[ZerocostError], int], ...] = (
     (ServiceUnavailable, 503),
 )
 
-_TOLD = ("in step ", "in layer ", "in stages, ", "in the memory artifact ")
-"""How the notes begin that say where in a chain or in a model it happened."""
+_TOLD = (
+    "in step ",
+    "in layer ",
+    "in stages, ",
+    "in the memory artifact ",
+    "in stage ",
+    "before stage ",
+    "in stages[",
+    "in shard ",
+    "in micro-batch ",
+    "in replica ",
+)
+"""How the notes begin that say where in a chain, in a model, in a pipeline or on a cluster it happened."""
 
 _DETAIL = 4000
 _MESSAGE = 1000

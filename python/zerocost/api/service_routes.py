@@ -28,6 +28,7 @@ from zerocost.errors import (
     RangeError,
     ZerocostError,
 )
+from zerocost.services.active import until
 from zerocost.services.memory_service import Entry, MemoryService
 from zerocost.services.model_service import SimplifiedModelService
 from zerocost.services.service import Service
@@ -123,7 +124,8 @@ class ServiceRoutes:
         async def handle(scope: Scope, receive: Receive) -> Answer:
             stages = self._routes.observations.begin("services/memory/entries", scope)
             start = time.perf_counter()
-            answer = await functions[scope["method"]](scope, receive)
+            with until(self._routes.metadata(scope).get("deadline")):
+                answer = await functions[scope["method"]](scope, receive)
             stages.add("compute", start)
             return answer
 
@@ -138,7 +140,9 @@ class ServiceRoutes:
             raise Refused(429, "overloaded", "the server has too much to do; try again later", {"retry-after": "1"})
         self._pending += 1
         try:
-            return await answered(asyncio.ensure_future(answer), receive, deadline)
+            with until(deadline):
+                task = asyncio.ensure_future(answer)
+            return await answered(task, receive, deadline)
         except ZerocostError:
             raise
         except (ValueError, TypeError) as error:  # of a third-party artifact
@@ -148,11 +152,11 @@ class ServiceRoutes:
 
     async def _forward(self, data: dict[str, Any]) -> dict[str, Any]:
         self._check_artifacts(data)
-        return await self._model.post_forward(data, self._routes.api.limits)
+        return await self._model.post_forward(data, self._routes.api.model_limits)
 
     async def _embed(self, data: dict[str, Any]) -> dict[str, Any]:
         self._check_artifacts(data)
-        return await self._model.post_embed(data, self._routes.api.limits)
+        return await self._model.post_embed(data, self._routes.api.model_limits)
 
     def _check_artifacts(self, data: dict[str, Any]) -> None:
         """Refuses parameters that have no meaning over a network; the service checks everything else."""

@@ -28,8 +28,9 @@ class Settings:
         max_depth: arrays and objects of JSON inside each other.
         max_values: JSON values outside of arrays of numbers.
         max_elements: elements of one tensor, of all outputs together, and the size of each axis.
-        max_operations: multiplications and additions of one artifact, where they are more than its arrays are large,
-            and of one request to the model service.
+        max_operations: multiplications and additions of one artifact, where they are more than its arrays are large.
+        max_model_operations: multiplications and additions of one request to the model service; the default is a batch
+            of 128 texts of 512 tokens with a model like BERT-base.
         max_parts: separate tensors of a binary body, and arrays that an artifact cuts its output into.
         max_steps: steps of a chain.
         max_fan_out: elements that one ``each`` of a chain runs through.
@@ -58,6 +59,7 @@ class Settings:
     max_values: int = 1_000_000
     max_elements: int = 1 << 24
     max_operations: int = 1 << 40
+    max_model_operations: int = 1 << 44
     max_parts: int = 1000
     max_steps: int = 100
     max_fan_out: int = 1024

@@ -53,7 +53,9 @@ def embed(
     if kept:
         typer.echo(f"going on after line {kept} of {len(texts)}", err=True)
     elif work.state.is_file():
-        typer.echo("starting over: what an earlier run has left is of another text, model or tokenizer", err=True)
+        typer.echo(
+            "starting over: what an earlier run has left is of another text, model, tokenizer or length", err=True
+        )
     truncated = work.run(kept)
     if truncated:
         warn(f"{truncated} lines were truncated to {service.model.max_tokens} tokens")
@@ -102,6 +104,7 @@ class _Work:
             "text": self.digest,
             "model": self.service.model.identity,
             "tokenizer": self.service.model.tokenizer.identity,
+            "max_tokens": self.service.model.max_tokens,
             "lines": len(self.texts),
             "kept": kept,
             "truncated": truncated,

@@ -30,7 +30,8 @@ def connect(address: str | None = None) -> Any:
 
     Raises:
         PluginError: Ray is not installed.
-        ServiceUnavailable: there is no cluster at the address, or it is no address.
+        ServiceUnavailable: there is no cluster at the address, it is no address, the cluster has another version of
+            Ray or Python, or none could be started here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS")
@@ -52,9 +53,17 @@ def connect(address: str | None = None) -> Any:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (OSError, ValueError) as error:
-            raise ServiceUnavailable(f"no Ray cluster answers at {address}: {error}", "address") from error
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ServiceUnavailable(f"{_what_failed(address, error)}: {error}", "address") from error
     return ray
+
+
+def _what_failed(address: str | None, error: Exception) -> str:
+    if not address:
+        return "Ray cannot be started here"
+    if isinstance(error, OSError | ValueError):
+        return f"no Ray cluster answers at {address}"
+    return f"the Ray cluster at {address} cannot be joined"
 
 
 def share() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,6 +25,8 @@ from zerocost.errors import (
 __all__ = ["RayArtifact"]
 
 _RETRIES = 3
+_PATIENCE = 5.0
+"""Seconds that a call may still run after its deadline."""
 
 
 class RayArtifact(Artifact):
@@ -100,7 +103,8 @@ class RayArtifact(Artifact):
             UndeclaredInput: an input that only means something in the same process (``out``, callables).
             DatatypeError: an input that cannot be sent to another process.
             LimitExceeded: an array larger than the object store of a node.
-            DeadlineExceeded: the context's deadline passed.
+            DeadlineExceeded: the context's deadline passed. A call that goes on for some seconds more is then ended
+                with its replica, which is started again, unless the artifact has a state.
             ServiceUnavailable: the replica was lost and the call could not be run again.
             Exception: whatever the artifact raises.
         """
@@ -110,15 +114,15 @@ class RayArtifact(Artifact):
         remote, seconds = packed(context)
         put, _ = self._store.for_call()
         values = [put(value) if getattr(value, "nbytes", 0) > SMALL else value for value in input_data.values()]
-        chosen = self._choose()
+        number, replica = self._choose(context.artifact_name)
         done = self._done
         try:
-            reference = self._send(chosen, list(input_data), values, remote, seconds)
+            reference = self._send(number, replica, list(input_data), values, remote, seconds)
             try:
                 outputs: dict[str, Any] = result(
                     self._ray,
                     reference,
-                    f"replica {chosen} of {context.artifact_name!r}".__str__,
+                    f"replica {number} of {context.artifact_name!r}".__str__,
                     context.metadata.get("deadline"),
                 )
             except BaseException as error:
@@ -127,41 +131,89 @@ class RayArtifact(Artifact):
                     done = self._is_lost
                 elif isinstance(error, DeadlineExceeded) or not isinstance(error, Exception):
                     done = self._done_when_free
+                    if isinstance(error, DeadlineExceeded) and self._comes_back:
+                        self._stop_if_stuck(replica, reference)
                 raise
         finally:
-            done(chosen)
+            done(number, replica)
         return outputs
 
-    def _choose(self) -> int:
-        """The replica with the fewest calls under way, which has one more from now on."""
-        with self._lock:
-            lost, self._lost = self._lost, set()
-        for replica in lost:  # without the lock, which threads of Ray wait for
-            self._replicas[replica] = self._starts[replica]()
-        with self._lock:
-            chosen = min(range(len(self._calls)), key=self._calls.__getitem__)
-            self._calls[chosen] += 1
-        return chosen
+    def _choose(self, name: str) -> tuple[int, Any]:
+        """The replica with the fewest calls under way, which has one more from now on: its number and its actor.
 
-    def _done(self, replica: int) -> None:
-        with self._lock:
-            self._calls[replica] -= 1
+        Raises:
+            ServiceUnavailable: one that was lost cannot be started again; the next call tries.
+        """
+        while True:
+            with self._lock:
+                if not self._lost:
+                    number = min(range(len(self._calls)), key=self._calls.__getitem__)
+                    self._calls[number] += 1
+                    return number, self._replicas[number]
+                number = self._lost.pop()
+            try:
+                replica = self._starts[number]()  # without the lock, which threads of Ray wait for
+            except BaseException as error:
+                with self._lock:
+                    self._lost.add(number)
+                if isinstance(error, self._ray.exceptions.RayError):
+                    raise failure(error, f"replica {number} of {name!r}".__str__) from error
+                raise
+            with self._lock:
+                self._replicas[number] = replica
 
-    def _is_lost(self, replica: int) -> None:
+    def _done(self, number: int, replica: Any) -> None:
         with self._lock:
-            self._calls[replica] -= 1
-            if self._comes_back:
-                self._lost.add(replica)
+            self._calls[number] -= 1
 
-    def _done_when_free(self, replica: int) -> None:
+    def _is_lost(self, number: int, replica: Any) -> None:
+        with self._lock:
+            self._calls[number] -= 1
+            # Of several calls that one replica took with it, the last may end when another one has its place.
+            if self._comes_back and self._replicas[number] is replica:
+                self._lost.add(number)
+
+    def _done_when_free(self, number: int, replica: Any) -> None:
         """Counts a call until its replica answers again: it may be busy for longer than anybody waits for it."""
-        self._replicas[replica].is_free.remote().future().add_done_callback(lambda _: self._done(replica))
 
-    def _send(self, chosen: int, names: list[str], values: list[Any], context: ExecutionContext, seconds: Any) -> Any:
+        def answered(answer: Any) -> None:
+            died = isinstance(answer.exception(), self._ray.exceptions.ActorDiedError)
+            (self._is_lost if died else self._done)(number, replica)
+
         try:
-            return self._replicas[chosen].execute.remote(names, context, seconds, *values)
+            replica.is_free.remote().future().add_done_callback(answered)
+        except self._ray.exceptions.RayError:  # what the call has raised says more
+            self._is_lost(number, replica)
+
+    def _stop_if_stuck(self, replica: Any, reference: Any) -> None:
+        """Some seconds after its deadline, a call that still runs is ended with its replica's process.
+
+        Ray starts the replica again, and runs there the calls that waited behind this one, which was cancelled.
+        """
+        call = reference.future()
+
+        def stop() -> None:
+            if not call.done():
+                with suppress(self._ray.exceptions.RayError):  # it has gone meanwhile, or the connection has
+                    self._ray.kill(replica, no_restart=False)
+
+        timer = threading.Timer(_PATIENCE, stop)
+        timer.daemon = True
+        timer.start()
+
+    def _send(
+        self,
+        number: int,
+        replica: Any,
+        names: list[str],
+        values: list[Any],
+        context: ExecutionContext,
+        seconds: float | None,
+    ) -> Any:
+        try:
+            return replica.execute.remote(names, context, seconds, *values)
         except self._ray.exceptions.RayError as error:
-            raise failure(error, f"replica {chosen} of {context.artifact_name!r}".__str__) from error
+            raise failure(error, f"replica {number} of {context.artifact_name!r}".__str__) from error
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DatatypeError(f"an input cannot be sent to another process ({reason})") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,8 @@ class RayExecutor:
         """
         self._ray = connect(address)
         self._retries = retries
-        self._tasks: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
+        # One for all functions: Ray keeps each remote function that is made for as long as the cluster is there.
+        self._task = self._ray.remote(_shard)
         self._nodes = Nodes(self._ray)
         self._store = ObjectStore(self._ray, self._nodes)
 
@@ -58,10 +58,6 @@ class RayExecutor:
     ) -> list[Any]:
         """``function(*call)`` of every call as a Ray task; see :class:`zerocost.core.executor.Executor`."""
         ray, deadline = self._ray, context.metadata.get("deadline")
-        task = self._tasks.get(function)
-        if task is None:
-            # Ray sends a function to the workers once for each remote function that is made of it.
-            task = self._tasks[function] = ray.remote(_with_threads(function))
         put, large = self._store.for_call()
         sent = [tuple(map(put, call)) for call in calls]
         if large:
@@ -71,7 +67,7 @@ class RayExecutor:
             cpus = min((node.cpus for node in self._nodes.lately()), default=1)
             homes = [Place(threads_for(cpus, len(calls)))] * len(calls)
         results = [
-            task.options(max_retries=self._retries, **home.options).remote(home.threads, *call)
+            self._task.options(max_retries=self._retries, **home.options).remote(home.threads, function, *call)
             for home, call in zip(homes, sent, strict=True)
         ]
         gathered: list[Any] = []
@@ -168,12 +164,9 @@ class _StageActor:
         return self._stage(batch, micro_batch, axis, arrived(context, seconds)), None
 
 
-def _with_threads(function: Callable[..., Any]) -> Callable[..., Any]:
-    def shard(threads: int, *call: Any) -> Any:
-        set_num_threads(threads)
-        return function(*call)
-
-    return shard
+def _shard(threads: int, function: Callable[..., Any], *call: Any) -> Any:
+    set_num_threads(threads)
+    return function(*call)
 
 
 def _where(ray: Any, stages: Sequence[PipelineStage], signs: list[Any], micro_batch: int) -> str:

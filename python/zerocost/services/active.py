@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +14,9 @@ from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.errors import InvalidInput, RangeError
 
-__all__ = ["Active", "ActiveArtifacts", "own_key", "recall", "remember"]
+__all__ = ["Active", "ActiveArtifacts", "deadline_now", "own_key", "recall", "remember", "until"]
+
+_deadline: ContextVar[float | None] = ContextVar("zerocost_service", default=None)
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,10 @@ class Active:
         return type(self.spec.implementation).__module__.startswith("zerocost.artifacts.")
 
     def execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Executes the artifact on ``inputs`` and its parameters."""
-        context = ExecutionContext(self.spec.name, self.spec.interface, "zero_cost")
+        """Executes the artifact on ``inputs`` and its parameters, until the deadline that holds here."""
+        deadline = deadline_now()
+        metadata = {} if deadline is None else {"deadline": deadline}
+        context = ExecutionContext(self.spec.name, self.spec.interface, "zero_cost", metadata)
         result = self.spec.implementation.execute({**self.params, **inputs}, context)
         if not isinstance(result, dict):
             raise InvalidInput(f"artifact {self.spec.name!r} returned {type(result).__name__}, a dict is needed")
@@ -59,6 +65,7 @@ class ActiveArtifacts:
         self._registry = registry
         self._interfaces = interfaces
         self._active: Mapping[str, Active] = {}
+        self._lock = threading.Lock()
 
     def find(self, name: str, params: dict[str, Any]) -> Active:
         """The artifact ``name`` with its parameters.
@@ -82,14 +89,15 @@ class ActiveArtifacts:
 
     def put(self, active: Active) -> None:
         """Uses the artifact for its interface from now on."""
-        self._active = {**self._active, active.spec.interface: active}
+        with self._lock:
+            self._active = {**self._active, active.spec.interface: active}
 
     def use(self, name: str, params: dict[str, Any]) -> None:
         """:meth:`find` and :meth:`put`."""
         self.put(self.find(name, params))
 
-    def stop(self, interface: str) -> None:
-        """Uses no artifact for an interface from now on.
+    def stop(self, interface: str, instead: Active | None = None) -> None:
+        """Uses no artifact for an interface from now on, or ``instead``.
 
         Raises:
             RangeError: the service never uses artifacts of that interface.
@@ -97,7 +105,9 @@ class ActiveArtifacts:
         if interface not in self._interfaces:
             allowed = ", ".join(repr(known) for known in self._interfaces)
             raise RangeError(f"interface: {interface!r} was given, {allowed} is allowed", "interface")
-        self._active = {key: value for key, value in self._active.items() if key != interface}
+        with self._lock:
+            others = {key: value for key, value in self._active.items() if key != interface}
+            self._active = others if instead is None else {**others, interface: instead}
 
     def get(self, interface: str) -> Active | None:
         """The artifact of an interface, None if there is none."""
@@ -113,6 +123,21 @@ class ActiveArtifacts:
             interface: {"artifact": active.spec.implementation, "name": active.spec.name, "params": dict(active.params)}
             for interface, active in self._active.items()
         }
+
+
+@contextmanager
+def until(deadline: float | None) -> Iterator[None]:
+    """Artifacts that a service executes inside get this deadline, on ``time.monotonic()``; None: none."""
+    token = _deadline.set(deadline)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def deadline_now() -> float | None:
+    """The deadline that holds here."""
+    return _deadline.get()
 
 
 def own_key(kind: str, *content: bytes) -> tuple[str, str]:

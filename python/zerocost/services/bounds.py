@@ -22,7 +22,8 @@ def check_work(lengths: Sequence[int], active: Mapping[str, Active], limits: Lim
     """Raises if a pass over sequences of these lengths would be more than the limits allow.
 
     Raises:
-        LimitExceeded: multiplications and additions, those of dense attention whatever artifact attends.
+        LimitExceeded: multiplications and additions (two for each product of a sum), those of dense attention
+            whatever artifact attends.
         RangeError: an artifact is told to cut its work into more parts.
     """
     linear = 2 * model.width * (4 * model.width + 2 * model.inner_width)

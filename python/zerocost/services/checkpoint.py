@@ -96,10 +96,15 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    def tensor(self, name: str, shape: tuple[int, ...], *, is_table: bool = False) -> npt.NDArray[np.float32]:
         """The tensor ``name`` as float32 of ``shape``, read-only.
 
         float32 is a view of the file; float16 and bfloat16 are converted.
+
+        Args:
+            name: its name in the file.
+            shape: what it must have.
+            is_table: whether single rows are read afterwards: the memory of the others is given back at once.
 
         Raises:
             InvalidModel: there is no such tensor, it has another shape or dtype, or a number that is not finite.
@@ -119,8 +124,8 @@ class Checkpoint:
         for start in range(0, numbers.size, _PIECE):
             if not is_finite(numbers[start : start + _PIECE]):
                 raise InvalidModel(f"{self.path}: tensor {name!r} has numbers that are not finite")
-            if numbers.size > _PIECE:
-                self.release()  # of an embedding table a request reads a few rows: the others need no memory
+            if is_table:
+                self.release()
         array.flags.writeable = False
         return array
 
@@ -134,13 +139,13 @@ class Checkpoint:
         """SHA-256 of the file, in hexadecimal. Computed when it is first asked for.
 
         Raises:
-            InvalidModel: the file was written to after it was opened. One that took its name is another file, and does
-                not count.
+            InvalidModel: the file was written to or touched after it was opened. One that took its name is another
+                file, and does not count.
         """
         with suppress(OSError):  # it is gone from its folder; the mapping holds it
             now = _written(self.path.stat())
             if now[0] == self._written[0] and now != self._written:
-                raise InvalidModel(f"{self.path}: was written to after it was loaded; load it again")
+                raise InvalidModel(f"{self.path}: was written to or touched after it was loaded; load it again")
         return self._digest
 
     @cached_property

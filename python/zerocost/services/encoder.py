@@ -31,10 +31,13 @@ Floats = npt.NDArray[np.float32]
 class Tensors(Protocol):
     """Where weights come from: a checkpoint, or a generator."""
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Floats:
-        """The tensor ``name``, of that shape."""
+    def tensor(self, name: str, shape: tuple[int, ...], *, is_table: bool = False) -> Floats:
+        """The tensor ``name``, of that shape; of a table single rows are read, of anything else everything."""
 
     def __contains__(self, name: str) -> bool: ...
+
+    def release(self) -> None:
+        """Everything that was given so far has been read."""
 
 
 class Linear:
@@ -48,13 +51,18 @@ class Linear:
     def __init__(self, where: str, take: Callable[[], list[tuple[Floats, Floats]]]) -> None:
         self.where = where
         self._take = take
-        self.bias = np.concatenate([bias for _, bias in take()])
-        self._laid_out = layers.Linear(np.concatenate([weight for weight, _ in take()]).T, self.bias)
+        taken = take()
+        self.bias = np.concatenate([bias for _, bias in taken])
+        self._laid_out = layers.Linear(np.concatenate([weight for weight, _ in taken]).T, self.bias)
 
     @cached_property
     def weight(self) -> Floats:
-        """``[d_in, d_out]``, for artifacts that multiply themselves. Laid out when it is first asked for."""
-        return np.ascontiguousarray(np.concatenate([weight for weight, _ in self._take()]).T)
+        """``[d_in, d_out]``, for artifacts that multiply themselves. Laid out when it is first asked for.
+
+        It stands in ``bytes``, which nobody can change: an executor sends it once and not at every call.
+        """
+        joined = np.concatenate([weight for weight, _ in self._take()]).T
+        return np.ndarray(joined.shape, np.float32, buffer=joined.tobytes())
 
     def __call__(self, tensor: Floats, activation: str, out: Floats) -> None:
         """Writes ``activation(tensor @ weight + bias)``."""
@@ -125,8 +133,8 @@ class Encoder:
         word = "embeddings.word_embeddings.weight"
         prefix = next((name for name in ("", "bert.", "roberta.") if name + word in tensors), "")
 
-        def take(name: str, *shape: int) -> Floats:
-            return tensors.tensor(prefix + name, shape)
+        def take(name: str, *shape: int, is_table: bool = False) -> Floats:
+            return tensors.tensor(prefix + name, shape, is_table=is_table)
 
         def linear(layer: int, d_in: int, d_out: int, *names: str) -> Linear:
             at = f"encoder.layer.{layer}"
@@ -143,7 +151,7 @@ class Encoder:
             weight, bias = ("gamma", "beta") if is_old else ("weight", "bias")
             return Norm(take(f"{name}.{weight}", width).copy(), take(f"{name}.{bias}", width).copy())
 
-        self._words = take(word, architecture.vocabulary, width)
+        self._words = take(word, architecture.vocabulary, width, is_table=True)
         table = architecture.positions + (0 if architecture.padding is None else architecture.padding + 1)
         positions = take("embeddings.position_embeddings.weight", table, width)
         types = take("embeddings.token_type_embeddings.weight", architecture.types, width)
@@ -164,6 +172,7 @@ class Encoder:
                     outer_norm=norm(f"{at}.output.LayerNorm"),
                 )
             )
+            tensors.release()
 
     def embed(self, packed: Packed) -> Hidden:
         """The states before the first layer: word, position and type, normalised."""

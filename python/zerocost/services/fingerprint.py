@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from zerocost.core.arrays import datatype_of
 from zerocost.services.active import Active
 
 __all__ = ["Fingerprints", "joining_key"]
+
+_LARGEST = 2**20
+"""Bytes of parameters or attributes; hashing as many takes about a millisecond."""
 
 
 class Fingerprints:
@@ -21,8 +25,9 @@ class Fingerprints:
 
     This package's own artifacts have the same one in every process of one version, so a cache that processes share
     serves them all. Of anybody else's it is not known what they will be in another process; theirs are this process's,
-    and hold the attributes of the instance. What an artifact keeps elsewhere (in its class, its module, a file, a
-    server) is not looked at.
+    and hold the attributes of the instance, up to 1 MiB of them: they are read at every pass. What an artifact keeps
+    elsewhere (in its class, its module, a file, a server) is not looked at. One that hands its work to another process
+    (``RayArtifact``, ``RemoteArtifact``) has none: its attributes are connections.
     """
 
     def __init__(self) -> None:
@@ -32,7 +37,10 @@ class Fingerprints:
         self._process = uuid.uuid4().hex
 
     def of(self, active: Active) -> str | None:
-        """The artifact as text; None if its parameters or its attributes hold something that no text stands for."""
+        """The artifact as text.
+
+        None if its parameters or its attributes hold something that no text stands for, or more than 1 MiB.
+        """
         params = _text(active.params)
         implementation = active.spec.implementation
         kind = type(implementation)
@@ -68,17 +76,29 @@ def _attributes(implementation: object) -> str | None:
 
 def _text(value: Any) -> str | None:
     try:
-        return _frozen(value)
+        return _frozen(value) if _bytes_in(value) <= _LARGEST else None
     except (TypeError, RecursionError):  # keys that cannot be sorted, a list that holds itself
         return None
+
+
+def _bytes_in(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_bytes_in(key) + _bytes_in(item) for key, item in value.items())
+    return 8 + sum(map(_bytes_in, value)) if isinstance(value, list | tuple) else 8
 
 
 def _frozen(value: Any) -> str | None:
     """The content of plain values and arrays as text; None for any other object."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return repr(value)
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
-        content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    if isinstance(value, np.ndarray | np.generic) and (
+        value.dtype.kind in "biuf" or datatype_of(value.dtype) == "BF16"
+    ):
+        content = hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data).hexdigest()
         return f"{value.dtype}{value.shape}{content}"
     if isinstance(value, list | tuple):
         items = [_frozen(item) for item in value]

@@ -75,8 +75,7 @@ class MemoryService(Service):
         Raises:
             RangeError: an interface other than ``"memory"``.
         """
-        super().stop_artifact(interface)
-        self._active.put(self._first)
+        self._active.stop(interface, instead=self._first)
 
     def get(self, key: str) -> Any:
         """What is stored under ``key``: the object that was put.

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.limits import Limits
 from zerocost.errors import DatatypeError, InvalidInput, RangeError
-from zerocost.services.active import Active
+from zerocost.services.active import Active, deadline_now, until
 from zerocost.services.architecture import Architecture
 from zerocost.services.bounds import check_elements, check_work
 from zerocost.services.fingerprint import joining_key
@@ -92,6 +92,7 @@ class _Request:
     several: bool
     output_attentions: bool
     active: Mapping[str, Active]
+    deadline: float | None = field(default_factory=deadline_now)
 
     @property
     def tokens(self) -> int:
@@ -186,11 +187,14 @@ class SimplifiedModelService(Service):
         return self._joiners[loop]
 
     def _answer(self, requests: Sequence[_Request]) -> list[ModelOutput | Exception]:
-        """The output of each of several requests with the same artifacts."""
+        """The output of each of several requests with the same artifacts. The latest of their deadlines holds."""
         first = requests[0]
+        deadlines = [request.deadline for request in requests if request.deadline is not None]
+        latest = max(deadlines) if len(deadlines) == len(requests) else None
         every = [sequence for request in requests for sequence in request.sequences]
         try:
-            results, timings = self._passes.run(every, first.active, output_attentions=first.output_attentions)
+            with until(latest):
+                results, timings = self._passes.run(every, first.active, output_attentions=first.output_attentions)
         except Exception as error:
             if len(requests) == 1:
                 return [error]

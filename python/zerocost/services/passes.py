@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,15 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.artifacts.layers import VERSION, Awake
+from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 from zerocost.core.arrays import is_finite
-from zerocost.errors import InvalidInput
-from zerocost.services.active import Active, own_key, recall, remember
+from zerocost.errors import DeadlineExceeded, InvalidInput, InvalidModel
+from zerocost.services.active import Active, deadline_now, own_key, recall, remember
 from zerocost.services.attending import attention_of
 from zerocost.services.encoder import mean_of_sequences
 from zerocost.services.fingerprint import Fingerprints
 from zerocost.services.model import Model
 from zerocost.services.packing import Packed
 from zerocost.services.splitting import run_in_stages, sharded
+
+logger = logging.getLogger("zerocost.services")
 
 __all__ = ["BATCH_TOKENS", "Passes", "SequenceResult", "Sequences", "awake_for"]
 
@@ -52,11 +56,17 @@ class Passes:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._fingerprints = Fingerprints()
+        self._warned = False
 
     def run(
         self, sequences: Sequences, active: Mapping[str, Active], *, output_attentions: bool = False
     ) -> tuple[list[SequenceResult], dict[str, float]]:
-        """The result of each sequence, and the timings."""
+        """The result of each sequence, and the timings.
+
+        Raises:
+            DeadlineExceeded: the deadline passed that holds here; it is looked at before every packed batch.
+        """
+        _check_deadline()
         start = time.perf_counter()
         timings = {"seconds": 0.0, "attention_seconds": 0.0, "tokens": 0, "remembered": 0}
         timings["tokens"] = sum(len(ids) for ids, _ in sequences)
@@ -73,6 +83,7 @@ class Passes:
                     timings["remembered"] += 1
         missing = [index for index, result in enumerate(results) if result is None]
         for chunk in _chunks(missing, sequences):
+            _check_deadline()
             packed = Packed.of([sequences[index] for index in chunk])
             with awake_for(active):
                 forwarded = self._forward(packed, active, timings, output_attentions=output_attentions)
@@ -130,18 +141,40 @@ class Passes:
         return SequenceResult(stored[:-1], stored[-1])
 
     def _prefix(self, active: Mapping[str, Active]) -> bytes | None:
-        """What the keys of all sequences begin with; None where an active artifact cannot stand in a key."""
+        """What the keys of all sequences begin with; None where an active artifact, or the model, has none."""
         parts = [self._fingerprints.of(active[name]) for name in ("attention", "parallel") if name in active]
-        return None if None in parts else f"{VERSION} {self._model.identity} {parts}".encode()
+        if None in parts:
+            return None
+        try:
+            identity = self._model.identity
+        except InvalidModel as error:
+            if not self._warned:
+                self._warned = True
+                logger.warning("results are not remembered any more: %s", error)
+            return None
+        return f"{VERSION} {identity} {parts}".encode()
 
 
 def awake_for(active: Mapping[str, Active]) -> AbstractContextManager[None]:
-    """Keeps the kernels' threads awake during a pass, unless somebody else's artifact computes in it.
+    """Keeps the kernels' threads awake during a pass, unless somebody else computes in it.
 
-    That one has threads of its own (NumPy's products have), which would share the cores with threads that only wait.
+    A stranger's artifact has threads of its own (NumPy's products have), and so have the processes of an executor; they
+    would share the cores with threads that only wait.
     """
-    ours = all(active[name].is_built_in for name in ("attention", "parallel") if name in active)
+    ours = all(_computes_here(active[name]) for name in ("attention", "parallel") if name in active)
     return Awake() if ours else nullcontext()
+
+
+def _computes_here(active: Active) -> bool:
+    artifact = active.spec.implementation
+    shards_elsewhere = isinstance(artifact, TensorParallelArtifact) and artifact.executor is not None
+    return active.is_built_in and not shards_elsewhere
+
+
+def _check_deadline() -> None:
+    deadline = deadline_now()
+    if deadline is not None and time.monotonic() >= deadline:
+        raise DeadlineExceeded("the deadline passed before the model was through with the request")
 
 
 def _key(prefix: bytes, sequence: tuple[Ints, Ints]) -> Hashable:

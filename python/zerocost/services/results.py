@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zerocost.core.arrays import datatype_of
 from zerocost.errors import DatatypeError, InvalidInput
 from zerocost.services.active import Active
 
@@ -30,7 +31,7 @@ def blamed(active: Active, where: str) -> Iterator[None]:
 
 
 def as_numbers(active: Active, result: Any, kinds: str) -> npt.NDArray[Any]:
-    """A result as an array whose dtype is of one of ``kinds`` (NumPy's letters).
+    """A result as an array whose dtype is of one of ``kinds`` (NumPy's letters), or bfloat16.
 
     Raises:
         DatatypeError: it is of another kind; complex numbers would lose a part, objects may be anything.
@@ -43,6 +44,6 @@ def as_numbers(active: Active, result: Any, kinds: str) -> npt.NDArray[Any]:
         raise InvalidInput(
             f"artifact {name!r} returned {type(result).__name__}, which is no array ({error})"
         ) from error
-    if array.dtype.kind not in kinds:
+    if array.dtype.kind not in kinds and datatype_of(array.dtype) != "BF16":
         raise DatatypeError(f"artifact {name!r} returned {array.dtype}, floating-point numbers are needed")
     return array

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from zerocost.artifacts.layers import activate
+from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
 from zerocost.core.arrays import is_finite
 from zerocost.errors import InvalidInput, ShapeError
 from zerocost.services.active import Active
@@ -52,6 +54,8 @@ def sharded(parallel: Active) -> Projection:
 def run_in_stages(parallel: Active, encoder: Encoder, packed: Packed, hidden: Hidden, attention: Attention) -> None:
     """The layers as stages, the sequences as what is cut into micro-batches. States are changed where they are.
 
+    So the stages of this package's own artifact always run in this process, whatever executor it has.
+
     Raises:
         InvalidInput: the artifact did not take every sequence through every stage, once and in their order, or returned
             something else than the sequences.
@@ -80,13 +84,20 @@ def run_in_stages(parallel: Active, encoder: Encoder, packed: Packed, hidden: Hi
         return run
 
     with blamed(parallel, "stages"):
-        result = parallel.call(every, stages=[stage(first, last) for first, last in itertools.pairwise(cuts)])
+        result = _here(parallel).call(every, stages=[stage(first, last) for first, last in itertools.pairwise(cuts)])
         missing = np.flatnonzero(passed != layers)
         if len(missing):
             index = int(missing[0])
             raise InvalidInput(f"artifact {name!r} took sequence {index} through {passed[index]} of {layers} layers")
         if not isinstance(result, np.ndarray) or not np.array_equal(result, every):
             raise InvalidInput(f"artifact {name!r} returned something else than what came out of its last stage")
+
+
+def _here(parallel: Active) -> Active:
+    artifact = parallel.spec.implementation
+    if not isinstance(artifact, PipelineParallelArtifact) or artifact.here() is artifact:
+        return parallel
+    return replace(parallel, spec=replace(parallel.spec, implementation=artifact.here()))
 
 
 def _ranges(sequences: Any, count: int, name: str) -> list[tuple[int, int]]:

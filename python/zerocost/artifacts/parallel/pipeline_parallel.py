@@ -5,6 +5,7 @@ Schedules are those of GPipe (Huang et al. 2019, arXiv:1811.06965) and 1F1B (Nar
 
 from __future__ import annotations
 
+import copy
 from contextvars import ContextVar
 from typing import Annotated, Any, Literal
 
@@ -42,6 +43,15 @@ class PipelineParallelArtifact(ParallelArtifact):
         """
         self._registry = registry
         self._run = run_pipeline if executor is None else executor.pipeline
+
+    def here(self) -> PipelineParallelArtifact:
+        """The same artifact with its stages in this process, for stages that share memory."""
+        if self._run is run_pipeline:
+            return self
+        twin = copy.copy(self)
+        twin._run = run_pipeline
+        vars(twin).pop("_process", None)  # bound to this one
+        return twin
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
         """As every parallel artifact; stages get a context made from this one, and its deadline holds for them."""

@@ -34,12 +34,12 @@ class TensorParallelArtifact(ParallelArtifact):
             executor: where the shards of a linear layer run; None: on the threads of this process. Views are always
                 made here.
         """
-        self._executor = executor
+        self.executor = executor
         self.is_quick = executor is None and type(self) is TensorParallelArtifact
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
         """As every parallel artifact; the deadline of the context holds for shards on an executor."""
-        if self._executor is None:
+        if self.executor is None:
             return super().execute(input_data, context)
         token = _context.set(context)
         try:
@@ -90,10 +90,10 @@ class TensorParallelArtifact(ParallelArtifact):
             return _kernels.split(tensor, num_splits, axis)
         if mode == "row" and not gather:
             raise RangeError("gather: False was given; only the shards of mode='column' can be left apart", "gather")
-        if self._executor is not None:
+        if self.executor is not None:
             context = _context.get() or ExecutionContext("tensor_parallel", "parallel", "zero_cost", {})
             return linear_on(
-                self._executor,
+                self.executor,
                 context,
                 tensor,
                 weight,
