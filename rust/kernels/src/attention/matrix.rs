@@ -93,9 +93,9 @@ const FEW_PAGES: usize = 8;
 /// What an entry costs that is searched, normalised or not beside the next one, next to one that is copied or cleared:
 /// 0.8 ns and 0.1 ns.
 const SEARCHED: usize = 8;
-/// From this much work on, in entries that are copied, a call goes to the thread pool: some 25 µs. `docs/matrix.md` has
+/// From this much work on, in entries that are copied, a call goes to the thread pool: some 50 µs. `docs/matrix.md` has
 /// the measurement.
-const PARALLEL_WORK: usize = 1 << 18;
+const PARALLEL_WORK: usize = 1 << 19;
 /// How much work one piece should have.
 const PIECE_WORK: usize = 1 << 18;
 /// From this many bytes on an output is written past the caches; what does not fit them is not read back from there.

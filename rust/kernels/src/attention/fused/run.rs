@@ -32,8 +32,8 @@ const PACKED: usize = 8 << 20;
 /// Products of pairs of bfloat16 below 2^-126 count as 0; a scale above this could make a score of them.
 const LARGEST_SCALE: f64 = (1u64 << 40) as f64;
 
-/// Multiply-adds below which a call stays on the calling thread.
-const SERIAL: usize = 1 << 17;
+/// Multiply-adds below which a call stays on the calling thread: some 60 µs. `docs/fused.md` has the measurement.
+const SERIAL: usize = 1 << 21;
 
 impl<T: Element> Attention<'_, T> {
     /// As [`Attention::run`], at a level of the caller's choice, which the CPU must have.
