@@ -67,7 +67,11 @@ class Case:
     def same(self, ours: np.ndarray, theirs: np.ndarray) -> bool:
         given, expected = ours.astype(np.float64), theirs.astype(np.float64).reshape(ours.shape)
         tolerance = {8: 1e-12, 4: 1e-5, 2: 2e-2}[np.dtype(self.dtype).itemsize]
-        return bool(np.abs(given - expected).max() <= tolerance * np.abs(expected).max())
+        errors, most = np.abs(given - expected), np.abs(expected).max()
+        if self.sparsity_ratio is not None:
+            # Where the last score that is kept and the first that is not differ by rounding only, either may be.
+            return bool(np.quantile(errors, 0.99) <= tolerance * most and errors.max() <= 0.1 * most)
+        return bool(errors.max() <= tolerance * most)
 
 
 def rows() -> list[Row]:

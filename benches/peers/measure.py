@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 ROUNDS = 9
+PAUSE = 0.02
+"""Seconds before every turn: the idle threads of many libraries spin after a call, on the cores of whoever is next."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def in_turn(
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for index, (call, repeat) in enumerate(zip(calls, repeats, strict=True)):
+            time.sleep(PAUSE)
             start = time.perf_counter()
             for _ in range(repeat):
                 call()
