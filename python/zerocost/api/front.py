@@ -101,7 +101,8 @@ class Front:
                     answer.headers.append((b"connection", b"close"))
                     await answer.send(send_and_drain)
             except ClientGone:
-                self._gone(scope)
+                if not started:
+                    self._gone(scope)
         finally:
             self.budget.close(scope)
 

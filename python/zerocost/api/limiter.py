@@ -59,19 +59,26 @@ class Limiter:
                 429, "overloaded", "the server has too much to do; try again later", {"retry-after": str(max(1, wait))}
             )
         self.pending += 1
-        running: Future[Result] = self._threads.submit(self._timed, job)
+        work = [job]
+        running: Future[Result] = self._threads.submit(self._timed, work)
         loop = asyncio.get_running_loop()
-        running.add_done_callback(lambda _: self._done(loop))
+
+        def done(future: Future[Result]) -> None:
+            if future.cancelled():
+                work.clear()  # the threads' queue keeps its entry, and would keep the body, until one is free
+            self._done(loop)
+
+        running.add_done_callback(done)
         return await answered(asyncio.wrap_future(running), receive, deadline)
 
     def close(self) -> None:
         """Ends the threads once their jobs are done."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _timed(self, job: Callable[[], Result]) -> Result:
+    def _timed(self, work: list[Callable[[], Result]]) -> Result:
         start = time.monotonic()
         try:
-            return contained(job)
+            return contained(work.pop())
         finally:
             self._average += _WEIGHT * (time.monotonic() - start - self._average)
 

@@ -226,7 +226,7 @@ class OpenInference:
         else:
             request = await self.native.overdue.watch(self._read_binary(scope, receive, spec, length))
         stages.add("read", start)
-        size = len(body) if length is None or request is None else request.binary_size
+        size = len(body) if length is None or request is None else length + request.binary_size
         if request is not None and request.timeout is not None:
             until = scope["zerocost.began"] + request.timeout
             metadata["deadline"] = min(until, metadata.get("deadline", until))

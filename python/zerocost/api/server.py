@@ -27,6 +27,7 @@ logger = logging.getLogger("zerocost.server")
 _START_SECONDS = 30.0
 _IDLE_SECONDS = 15
 _GONE_SECONDS = 60
+_LAST_SECONDS = 0.05
 
 
 class _Server(uvicorn.Server):
@@ -61,8 +62,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes the connections that the kernel has accepted already, which closing would reset, and ends."""
-        for _ in range(2):
-            await asyncio.sleep(0)
+        # A turn of the loop takes one connection, and some more turns read what it asks.
+        await asyncio.sleep(_LAST_SECONDS)
         await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
