@@ -308,3 +308,45 @@ def test_a_key_whose_deletion_ends_during_the_flight_does_not_come_back(remove):
     go.set()
     threads[0].join(10)
     assert "key" not in cache
+
+
+@pytest.mark.timeout(20)
+def test_a_loop_inside_of_a_computation_is_part_of_who_waits_for_whom():
+    # One thread computes k1 in a loop of its own, of which a task waits for k2; who computes k2 asks for k1.
+    cache = LRUCache(9)
+    second, waits = threading.Event(), threading.Event()
+    failures = []
+
+    async def below():
+        return await cache.aget_or_compute("k2", lambda: "own")
+
+    def first():
+        def load():
+            second.wait()
+            waits.set()
+            return asyncio.run(below())
+
+        return cache.get_or_compute("k1", load)
+
+    def other():
+        def load():
+            second.set()
+            waits.wait()
+            time.sleep(0.3)  # until the task waits
+            return cache.get_or_compute("k1", lambda: "theirs")
+
+        return cache.get_or_compute("k2", load)
+
+    def run(work):
+        try:
+            work()
+        except RuntimeError as error:
+            failures.append(str(error))
+
+    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in (first, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert "this computation would wait for itself" in failures[0]

@@ -79,7 +79,7 @@ class MemoryStats:
 
     def __init__(self, registry: ArtifactRegistry) -> None:
         self._registry = registry
-        self._remembered: dict[str, tuple[Artifact, float, dict[str, Any]]] = {}
+        self._remembered: dict[str, tuple[Artifact, float, dict[str, Any] | None]] = {}
 
     def __call__(self, *, of_this_process: bool = False) -> dict[str, dict[str, Any]]:
         """The statistics by name; a Redis server that is asked may take a moment.
@@ -103,8 +103,8 @@ class MemoryStats:
         if of is artifact and time.monotonic() < until:
             return stats
         fresh = self._stats(name, artifact)
-        if fresh is not None:
-            self._remembered[name] = artifact, time.monotonic() + self._EVERY, fresh
+        # Also that there are none: a server that does not answer costs its time-out.
+        self._remembered[name] = artifact, time.monotonic() + self._EVERY, fresh
         return fresh
 
     @staticmethod

@@ -5,7 +5,6 @@ Threads, the table of flights and the graph of who waits for whom are in Rust (`
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import time
 from collections.abc import Awaitable, Callable
@@ -59,9 +58,12 @@ async def _landing(seat: Seat, loop: Any) -> None:
             landed.set_result(None)
 
     def wake() -> None:
-        # A closed loop: nobody waits there any more.
-        with contextlib.suppress(RuntimeError):
+        try:
             loop.call_soon_threadsafe(land)
+        except RuntimeError:
+            # A closed loop: nobody waits there any more. Anything else (a RecursionError is one) is tried again.
+            if not loop.is_closed():
+                raise
 
     if seat.wait(wake):
         await landed

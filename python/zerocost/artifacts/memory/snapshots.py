@@ -97,7 +97,7 @@ def read_entries(path: str | os.PathLike[str]) -> list[tuple[str, Any, float, fl
         header_length = int.from_bytes(data[:8], "little")
         tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]  # its stub has no types
         metadata = json.loads(data[8 : 8 + header_length]).get("__metadata__") or {}
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise InvalidInput(f"path: {path} is damaged or no safetensors file ({error})", "path") from None
     if metadata.get("format") != FORMAT:
         raise InvalidInput(f"path: {path} is a safetensors file, but no snapshot of a cache", "path")
@@ -107,7 +107,7 @@ def read_entries(path: str | os.PathLike[str]) -> list[tuple[str, Any, float, fl
     try:
         manifest = json.loads(metadata["entries"])
         return [_entry(row, tensors[str(index)]) for index, row in enumerate(manifest)]
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"path: the manifest of {path} is damaged ({error!r})", "path") from None
 
 

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use zerocost_kernels::memory::{Cache, Config, Ttl};
 
 use super::entry::Entry;
-use super::flight::{Edge, Flight, Outcome, Owner};
+use super::flight::{Computing, Edge, Flight, Outcome, Owner};
 use super::guard::Guarded;
 use super::key::{Key, Kind, Same};
 use super::{Inner, LRUCache, Stored, settings};
@@ -96,8 +96,8 @@ impl LRUCache {
     fn leave(&self, key: &Key<'_, '_>, flight: &Bound<'_, Flight>, outcome: Outcome) -> PyResult<()> {
         let py = flight.py();
         let woken = flight.get().finish(py, outcome);
-        self.flights(py)?.get().take(key, Some(flight.as_any()))?;
-        woken
+        let taken = self.flights(py).and_then(|table| table.get().take(key, Some(flight.as_any())).map(drop));
+        woken.and(taken)
     }
 
     /// The value of a key that was missed, from a flight in progress or from `load`.
@@ -107,7 +107,9 @@ impl LRUCache {
             let (flight, leads) = self.join(key, Owner::new(None))?;
             if leads {
                 // No signal handler runs between these lines.
+                let computing = Computing::new();
                 let result = self.lead(key, load, ttl, &flight);
+                drop(computing);
                 let left = self.leave(key, &flight, Outcome::of(py, &result));
                 return result.and_then(|value| left.map(|()| value));
             }

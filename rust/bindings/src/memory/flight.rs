@@ -3,6 +3,7 @@
 //! Nothing here can be interrupted between two steps that belong together: signal handlers and destructors run Python
 //! code, and none runs while the state of a flight or the graph of who waits for whom is looked at.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{c_int, c_longlong, c_void};
 use std::ptr::NonNull;
@@ -11,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyBaseException, PyException, PyMemoryError, PyRuntimeError};
+use pyo3::exceptions::{PyBaseException, PyException, PyMemoryError, PyRecursionError, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
@@ -30,8 +31,11 @@ impl Owner {
         Self { thread: thread::current().id(), task: task.map(|task| task.as_ptr() as usize) }
     }
 
-    fn node(self) -> Node {
-        self.task.map_or(Node::Thread(self.thread), Node::Task)
+    /// Whose going on waits for what this one waits for.
+    fn nodes(self) -> impl Iterator<Item = Node> {
+        let own = self.task.map_or(Node::Thread(self.thread), Node::Task);
+        let below = self.task.is_some() && COMPUTING.get() > 0;
+        std::iter::once(own).chain(below.then_some(Node::Below(self.thread)))
     }
 }
 
@@ -39,6 +43,29 @@ impl Owner {
 enum Node {
     Thread(ThreadId),
     Task(usize),
+    /// The computations of a thread that runs a loop inside of them: they may wait for what its tasks wait for.
+    Below(ThreadId),
+}
+
+thread_local! {
+    /// How many computations are on this thread's stack.
+    static COMPUTING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// While it exists, this thread computes.
+pub(super) struct Computing;
+
+impl Computing {
+    pub(super) fn new() -> Self {
+        COMPUTING.set(COMPUTING.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Computing {
+    fn drop(&mut self) {
+        COMPUTING.set(COMPUTING.get() - 1);
+    }
 }
 
 /// How a flight ended.
@@ -117,8 +144,10 @@ impl Flight {
                     let Err(error) = call.call0(py) else { continue };
                     // A signal's exception, or the bottom of the stack: neither is a reason to leave others waiting.
                     let again = move || Python::attach(|py| call.call0(py).map(drop).unwrap_or_else(|e| e.print(py)));
-                    thread::Builder::new().spawn(again)?;
-                    if !error.is_instance_of::<PyException>(py) {
+                    if let Err(failed) = thread::Builder::new().spawn(again) {
+                        interrupted = Err(failed.into());
+                    }
+                    if !error.is_instance_of::<PyRecursionError>(py) {
                         interrupted = Err(error);
                     }
                 }
@@ -223,7 +252,7 @@ impl Graph {
             match leader.task {
                 // A thread's own computation, below on its stack.
                 None if leader.thread == who.thread => return true,
-                None => {}
+                None => follow(Node::Below(leader.thread)),
                 // A blocked thread runs none of its tasks; a task that awaits lets the others run.
                 Some(task) if who.task.map_or(leader.thread == who.thread, |own| own == task) => return true,
                 Some(task) => follow(Node::Task(task)),
@@ -236,7 +265,7 @@ impl Graph {
 
 /// While it exists, the graph knows that somebody waits for a flight.
 pub(super) struct Edge {
-    node: Node,
+    nodes: Vec<Node>,
     flight: Py<Flight>,
 }
 
@@ -249,8 +278,11 @@ impl Edge {
             if graph.leads_to(py, flight.get(), who) {
                 return None;
             }
-            graph.waits.entry(who.node()).or_default().push(flight.clone().unbind());
-            Some(Self { node: who.node(), flight: flight.clone().unbind() })
+            let nodes: Vec<Node> = who.nodes().collect();
+            for &node in &nodes {
+                graph.waits.entry(node).or_default().push(flight.clone().unbind());
+            }
+            Some(Self { nodes, flight: flight.clone().unbind() })
         });
         edge.ok_or_else(|| {
             PyRuntimeError::new_err("this computation would wait for itself, directly or through others")
@@ -262,14 +294,17 @@ impl Drop for Edge {
     fn drop(&mut self) {
         Python::attach(|py| {
             // Dropped when the graph is free.
-            let _flight = Graph::with(py, |graph| {
-                let flights = graph.waits.get_mut(&self.node)?;
-                let found = flights.iter().position(|flight| flight.is(&self.flight));
-                let flight = found.map(|place| flights.swap_remove(place));
-                if flights.is_empty() {
-                    graph.waits.remove(&self.node);
-                }
-                flight
+            let _flights: Vec<_> = Graph::with(py, |graph| {
+                let leave = |node: &Node| {
+                    let flights = graph.waits.get_mut(node)?;
+                    let found = flights.iter().position(|flight| flight.is(&self.flight));
+                    let flight = found.map(|place| flights.swap_remove(place));
+                    if flights.is_empty() {
+                        graph.waits.remove(node);
+                    }
+                    flight
+                };
+                self.nodes.iter().filter_map(leave).collect()
             });
         });
     }
