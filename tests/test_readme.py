@@ -45,7 +45,7 @@ def background():
 
 
 def wait_for(port, process):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server stopped"
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
