@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 WORK = """
-import hashlib, os, threading
+import hashlib, os, threading, time
 import numpy
 import zerocost
 
@@ -27,8 +27,13 @@ def work(_=None):
         digest.update(call(MATRIX, normalization="softmax").tobytes())
     attend = CALLS["scaled_dot_product_attention"].implementation.process_attention
     digest.update(attend(QUERY, QUERY, QUERY, is_causal=True).tobytes())
-    tasks = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-    helpers = sum(name.startswith("zerocost") for name in tasks)
+    end = time.monotonic() + 20
+    while True:  # calls do not wait for helpers to start
+        tasks = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+        helpers = sum(name.startswith("zerocost") for name in tasks)
+        if helpers >= zerocost.num_threads() - 1 or time.monotonic() > end:
+            break
+        time.sleep(0.01)
     return digest.hexdigest(), zerocost.num_threads(), helpers, os.getpid()
 """
 
