@@ -1,8 +1,11 @@
 """What holds a slot, and for how long; pages of other origins."""
 
 import asyncio
+import contextlib
+import gc
 import threading
 import time
+import weakref
 
 import httpx2
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 
 from api.samples import Picky, sample_registry
 from zerocost import ParallelArtifact, default_registry
-from zerocost.api.limiter import answered
+from zerocost.api.limiter import Limiter, answered
+from zerocost.errors import DeadlineExceeded
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -151,3 +155,35 @@ class Halve(ParallelArtifact):
 
     def process_parallel(self, tensor, by: float = 2.0):
         return np.asarray(tensor) / by
+
+
+def test_a_cancelled_request_leaves_nothing_in_the_queue():
+    limiter, busy = Limiter(1, 4), threading.Event()
+    bodies = []
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def late():
+        body = np.zeros(9)
+        bodies.append(weakref.ref(body))
+        with contextlib.suppress(DeadlineExceeded):
+            await limiter.run(lambda body=body: body.sum(), receive, time.monotonic() + 0.01)
+
+    async def all_of_them():
+        running = asyncio.ensure_future(limiter.run(lambda: busy.wait(30), receive, None))
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            await late()
+        await asyncio.sleep(0.05)  # cancelling takes a turn of the loop
+        gc.collect()
+        kept = sum(body() is not None for body in bodies)
+        busy.set()
+        await running
+        return kept
+
+    try:
+        assert asyncio.run(all_of_them()) == 0
+    finally:
+        busy.set()
+        limiter.close()
