@@ -21,6 +21,7 @@ __all__ = [
     "LimitExceeded",
     "MalformedJSON",
     "MissingInput",
+    "OutOfMemory",
     "OverlapError",
     "PlanError",
     "PluginError",
@@ -204,6 +205,15 @@ class ServiceUnavailable(ZerocostError, ConnectionError):
     """Something that is reached over a network does not answer."""
 
     code = "unavailable"
+
+
+class OutOfMemory(ZerocostError, MemoryError):
+    """Memory that a call needs besides its inputs and its result, and that the system does not give.
+
+    Nothing has been computed by then, and an ``out`` that is also the input is as it was.
+    """
+
+    code = "out_of_memory"
 
 
 class KernelPanic(ZerocostError, RuntimeError):

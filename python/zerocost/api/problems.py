@@ -15,6 +15,7 @@ from zerocost.errors import (
     KernelPanic,
     LimitExceeded,
     MalformedJSON,
+    OutOfMemory,
     PlanError,
     ServiceUnavailable,
     UnknownArtifact,
@@ -34,6 +35,7 @@ _STATUSES: tuple[tuple[type[ZerocostError], int], ...] = (
     (DuplicateArtifact, 409),
     (DeadlineExceeded, 504),
     (ServiceUnavailable, 503),
+    (OutOfMemory, 503),
 )
 
 _TOLD = (

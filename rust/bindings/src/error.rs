@@ -9,6 +9,7 @@ use zerocost_kernels::Error;
 
 import_exception!(zerocost.errors, DatatypeError);
 import_exception!(zerocost.errors, KernelPanic);
+import_exception!(zerocost.errors, OutOfMemory);
 import_exception!(zerocost.errors, OverlapError);
 import_exception!(zerocost.errors, RangeError);
 import_exception!(zerocost.errors, ShapeError);
@@ -31,6 +32,7 @@ impl From<KernelError> for PyErr {
             }
             Error::Range { argument, .. } | Error::Conflict { argument, .. } => RangeError::new_err((text, argument)),
             Error::Overlap { argument, .. } => OverlapError::new_err((text, argument)),
+            Error::Memory { .. } => OutOfMemory::new_err((text,)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use thiserror::Error as ThisError;
 
-/// What a kernel refuses, before any work is done.
+/// What a kernel refuses or cannot do, before any work is done.
 #[derive(Debug, Clone, PartialEq, ThisError)]
 pub enum Error {
     /// An argument has too few or too many axes.
@@ -58,6 +58,12 @@ pub enum Error {
         argument: &'static str,
         /// The shape.
         given: Vec<usize>,
+    },
+    /// Scratch memory that the system does not give.
+    #[error("{bytes} bytes of memory are needed besides inputs and output, and cannot be had")]
+    Memory {
+        /// How many bytes were asked for at once.
+        bytes: usize,
     },
 }
 

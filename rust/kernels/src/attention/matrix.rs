@@ -251,7 +251,10 @@ impl<T: Element> Work<'_, T> {
         let rows = self.leading.count() * self.from_layout.rows;
         let parallel = self.of_a_row.saturating_mul(rows) >= PARALLEL_WORK;
         let piece = if parallel { rows_of_a_piece(rows, self.of_a_row) } else { rows };
-        parallel::for_each_with(rows.div_ceil(piece), parallel, Scratch::default, |scratch, index| {
+        let pieces = rows.div_ceil(piece);
+        let mut scratch: Vec<Scratch<T>> =
+            (0..parallel::participants(pieces, parallel)).map(|_| Scratch::default()).collect();
+        parallel::for_each_with(pieces, &mut scratch, |scratch, index| {
             let first = index * piece;
             level.run(Piece { work: self, scratch, first, last: (first + piece).min(rows) });
         });

@@ -59,7 +59,7 @@ impl Linear {
         let count = d_out.div_ceil(width);
         let overflow = || Error::Overflow { argument: "weight", given: weight.shape().to_vec() };
         let len = count.checked_mul(width).and_then(|columns| columns.checked_mul(d_in)).ok_or_else(overflow)?;
-        let mut panels = Buffer::zeroed(len);
+        let mut panels = Buffer::zeroed(len)?;
         let (weight, bias_from) = (weight.as_ptr(), bias.as_ptr());
         for (index, panel) in panels.chunks_exact_mut((d_in * width).max(1)).enumerate() {
             let columns = index * width..d_out.min((index + 1) * width);
@@ -71,7 +71,7 @@ impl Linear {
                 }
             }
         }
-        let mut bias = Buffer::zeroed(count * width);
+        let mut bias = Buffer::zeroed(count * width)?;
         for (column, place) in bias[..d_out].iter_mut().enumerate() {
             // SAFETY: a contiguous vector of d_out elements, checked above.
             *place = unsafe { *bias_from.add(column) };

@@ -45,8 +45,8 @@ pub(super) fn padded<C: Cpu, R: Real>(columns: usize) -> usize {
 
 impl<R: Real> Block<R> {
     pub(super) fn new<C: Cpu>(d: usize, d_v: usize, pairs: bool) -> Self {
-        let values = Buffer::zeroed(depth(KEYS, pairs) * padded::<C, R>(d_v));
-        Self { keys: Buffer::zeroed(KEYS * depth(d, pairs)), values, is_finite: true, pairs }
+        let values = Buffer::zeroed(depth(KEYS, pairs) * padded::<C, R>(d_v)).expect("memory");
+        Self { keys: Buffer::zeroed(KEYS * depth(d, pairs)).expect("memory"), values, is_finite: true, pairs }
     }
 
     /// Packs `count` keys and values from row `start` on.

@@ -75,7 +75,7 @@ impl<'a, T: Element> Work<'a, T> {
             })
             .collect();
         let depth = depth(problem.d, pairs);
-        let mut queries = Buffer::zeroed(rows.len() * depth);
+        let mut queries = Buffer::zeroed(rows.len() * depth).expect("memory");
         if !queries.is_empty() {
             let chunks = queries.chunks_exact_mut(span.queries.len() * depth);
             for (to, head) in chunks.zip(span.heads.clone()) {
@@ -96,16 +96,17 @@ impl<'a, T: Element> Work<'a, T> {
             call,
             queries,
             pairs,
-            fresh: Buffer::zeroed(if pairs { 0 } else { rows.len().min(ROWS) * padded::<C, T::Real>(problem.d_v) }),
-            weights: Buffer::zeroed(if pairs { ROWS * KEYS / 2 } else { 0 }),
-            scores: Buffer::zeroed(0),
+            fresh: Buffer::zeroed(if pairs { 0 } else { rows.len().min(ROWS) * padded::<C, T::Real>(problem.d_v) })
+                .expect("memory"),
+            weights: Buffer::zeroed(if pairs { ROWS * KEYS / 2 } else { 0 }).expect("memory"),
+            scores: Buffer::zeroed(0).expect("memory"),
             stride: KEYS,
-            bias: Buffer::zeroed(if checked.mask.is_some() { KEYS } else { 0 }),
+            bias: Buffer::zeroed(if checked.mask.is_some() { KEYS } else { 0 }).expect("memory"),
             order: Order::default(),
             takes_part: Vec::new(),
             tops: vec![T::Real::NEG_INFINITY; rows.len()],
             sums: vec![T::Real::ZERO; rows.len()],
-            output: Buffer::zeroed(rows.len() * padded::<C, T::Real>(problem.d_v)),
+            output: Buffer::zeroed(rows.len() * padded::<C, T::Real>(problem.d_v)).expect("memory"),
             rows,
         };
         if checked.keep.is_some() {
@@ -113,7 +114,7 @@ impl<'a, T: Element> Work<'a, T> {
             let keys = work.keys();
             work.stride = (keys.end - keys.start / KEYS * KEYS).next_multiple_of(KEYS);
         }
-        work.scores = Buffer::zeroed(work.rows.len().min(ROWS) * work.stride);
+        work.scores = Buffer::zeroed(work.rows.len().min(ROWS) * work.stride).expect("memory");
         work
     }
 
