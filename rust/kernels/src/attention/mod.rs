@@ -3,11 +3,10 @@
 mod band;
 mod fused;
 mod matrix;
-mod row;
 mod top_k;
 
 pub use band::{Align, Band, Window, WindowSize};
 pub use fused::{Attention, Mask};
 pub(crate) use fused::{Checked, Operand};
 pub use matrix::{Before, MatrixAttention, Normalization, kept};
-pub use top_k::{Above, Cut, Keys, keys};
+pub use top_k::{Above, Cut, Floats, Keys, keys};

@@ -44,11 +44,21 @@ pub fn for_each(count: usize, parallel: bool, work: impl Fn(usize) + Sync) {
 
 /// As [`for_each`], over the items of a slice: each is lent to one thread.
 pub fn for_each_mut<T: Send>(items: &mut [T], parallel: bool, work: impl Fn(usize, &mut T) + Sync) {
+    let mut nothing = vec![(); participants(items.len(), parallel)];
+    for_each_mut_with(items, &mut nothing, |(), index, item| work(index, item));
+}
+
+/// As [`for_each_with`], over the items of a slice: each is lent to one thread.
+pub fn for_each_mut_with<T: Send, S: Send>(
+    items: &mut [T],
+    scratch: &mut [S],
+    work: impl Fn(&mut S, usize, &mut T) + Sync,
+) {
     let first = Apart(items.as_mut_ptr());
-    for_each(items.len(), parallel, |index| {
-        // SAFETY: the index is below the length, and `for_each` gives each index to one thread, once, while `items` is
-        // borrowed.
-        work(index, unsafe { first.item(index) });
+    for_each_with(items.len(), scratch, |scratch, index| {
+        // SAFETY: the index is below the length, and `for_each_with` gives each index to one thread, once, while `items`
+        // is borrowed.
+        work(scratch, index, unsafe { first.item(index) });
     });
 }
 

@@ -3,6 +3,7 @@
 //! Where the CPU multiplies bfloat16 as they are, two of them are an element of what is packed: two columns of a query
 //! or of a key, a column of two values.
 
+use crate::Result;
 use crate::arch::{Cpu, Element, Lanes, Real, Vector};
 use crate::buffer::Buffer;
 
@@ -44,9 +45,9 @@ pub(super) fn padded<C: Cpu, R: Real>(columns: usize) -> usize {
 }
 
 impl<R: Real> Block<R> {
-    pub(super) fn new<C: Cpu>(d: usize, d_v: usize, pairs: bool) -> Self {
-        let values = Buffer::zeroed(depth(KEYS, pairs) * padded::<C, R>(d_v)).expect("memory");
-        Self { keys: Buffer::zeroed(KEYS * depth(d, pairs)).expect("memory"), values, is_finite: true, pairs }
+    pub(super) fn new<C: Cpu>(d: usize, d_v: usize, pairs: bool) -> Result<Self> {
+        let values = Buffer::zeroed(depth(KEYS, pairs) * padded::<C, R>(d_v))?;
+        Ok(Self { keys: Buffer::zeroed(KEYS.saturating_mul(depth(d, pairs)))?, values, is_finite: true, pairs })
     }
 
     /// Packs `count` keys and values from row `start` on.

@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 
-use super::*;
-use crate::arch::Real;
-use crate::attention::WindowSize;
+use super::options::{Attention, Mask};
+use crate::arch::{Element, Level, Real};
+use crate::attention::{Align, Window, WindowSize};
 use crate::reference;
-use crate::view::Layout;
+use crate::view::{Layout, View, ViewMut};
 
 /// An array with memory of its own and any strides.
 #[derive(Debug, Clone)]

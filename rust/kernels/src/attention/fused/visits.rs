@@ -1,15 +1,16 @@
 //! Which keys and values a call reads: those of the blocks that the band touches, and no others.
 
 use std::ops::Range;
-use std::sync::RwLock;
 
-use super::item::{Blocks, Call, Item, Output, Span};
+use super::call::{Call, Output, Scale, Span};
+use super::item::{Blocks, Item, MakeScratch, Sums};
+use super::options::Attention;
 use super::pack::{Block, KEYS};
-use super::*;
-use crate::arch::{Cpu, Task};
-use crate::attention::WindowSize;
+use super::work::Limits;
+use crate::arch::{Cpu, Level, Task};
+use crate::attention::{Window, WindowSize};
 use crate::reference;
-use crate::view::Layout;
+use crate::view::{Layout, View, ViewMut};
 
 const D: usize = 4;
 
@@ -36,15 +37,18 @@ impl Task for Only<'_> {
     fn run<C: Cpu>(self, cpu: C) {
         let (keys, values) = self.call.keys_and_values(0, 0);
         let pack = |start: usize| {
-            let mut block = Block::new::<C>(D, D, false);
+            let mut block = Block::new::<C>(D, D, false).unwrap();
             // SAFETY: the test needs whole blocks of keys that there are.
             unsafe { block.pack(cpu, (&keys, &values), start, KEYS) };
-            RwLock::new(block)
+            block
         };
         let blocks: Vec<_> = self.needed.clone().step_by(KEYS).map(pack).collect();
+        let (rows, n_k) = (self.queries.len(), self.call.checked.problem.n_k);
+        let limits = Limits { rows, keys: n_k, packs: true };
+        let mut scratch = MakeScratch { call: self.call, limits, shares: true }.run(cpu).unwrap();
         let span = Span { batch: 0, kv: 0, heads: 0..1, queries: self.queries };
-        let (keys, blocks) = (0..self.call.checked.problem.n_k, Blocks::Shared(&blocks, self.needed.start));
-        Item { call: self.call, span, keys, blocks, partial: None }.run(cpu);
+        let blocks = Blocks::Shared(&blocks, self.needed.start);
+        Item { scratch: &mut scratch, span, keys: 0..n_k, blocks, sums: Sums::Whole }.run(cpu);
     }
 }
 
@@ -72,8 +76,9 @@ fn an_item_goes_to_no_block_outside_of_the_band() {
                 let operand = checked.problem.output(&Layout::contiguous("out", &[n, D], 4).unwrap()).unwrap();
                 let output = Output { first: out.as_mut_ptr(), operand };
                 let (query, key, value) = (&query, &key, &value);
-                let call =
-                    Call { attention: &attention, checked: &checked, query, key, value, out: output, pairs: false };
+                let (scale, pairs) = (Scale::new(checked.scale), false);
+                let (attention, checked) = (&attention, &checked);
+                let call = Call { attention, checked, query, key, value, out: output, scale, pairs };
                 level.run(Only { call: &call, queries: queries.clone(), needed: needed.clone() });
                 assert_close(&out[queries.start * D..queries.end * D], &expected);
             }

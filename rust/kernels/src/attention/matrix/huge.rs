@@ -3,7 +3,11 @@
 use half::f16;
 use half::slice::HalfBitsSliceExt;
 
-use super::*;
+use super::cost::{PIECE_COST, ROWS_TOGETHER, rows_of_a_piece};
+use super::{Before, MatrixAttention, Normalization};
+use crate::arch::Level;
+use crate::attention::{Align, WindowSize};
+use crate::view::{Layout, View, ViewMut};
 
 #[test]
 fn only_the_band_is_read_and_of_a_zeroed_output_only_the_band_is_written() {
@@ -62,7 +66,7 @@ fn more_than_2_to_the_32_rows_or_entries_are_cut_into_pieces_that_cover_them() {
     let rows = (1usize << 33) + 5;
     for entries in [1, 3, 4096, 1 << 33, usize::MAX] {
         let piece = rows_of_a_piece(rows, entries);
-        assert!((GATHERED_ROWS..=PIECE_WORK).contains(&piece), "{piece} rows");
+        assert!((ROWS_TOGETHER..=PIECE_COST).contains(&piece), "{piece} rows");
         let last = (rows.div_ceil(piece) - 1) * piece;
         assert!(last < rows && rows <= last + piece);
     }

@@ -3,10 +3,12 @@
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use super::*;
-use crate::arch::Real;
-use crate::reference;
-use crate::view::Layout;
+use super::rows::STREAMED_BYTES;
+use super::{Before, MatrixAttention, Normalization, kept};
+use crate::arch::{Element, Level, Real};
+use crate::attention::{Align, WindowSize};
+use crate::view::{Layout, View, ViewMut};
+use crate::{Error, parallel, reference};
 
 /// How the axes of a matrix lie in memory.
 #[derive(Debug, Clone, Copy)]

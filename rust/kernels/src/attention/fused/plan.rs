@@ -1,16 +1,20 @@
 //! How a call is cut into items. Nothing here depends on the number of threads, so neither does any bit of the result.
 
+use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError, RwLock};
 
-use super::item::{Blocks, Call, Combine, Item, Output, Partial, Span};
-use super::pack::{Block, KEYS};
+use super::call::{Call, Output, Scale, Span};
+use super::item::{Blocks, Item, MakeScratch, Scratch, Sums};
+use super::options::{Attention, Mask};
+use super::output::Part;
+use super::pack::{Block, KEYS, padded};
 use super::product::ROWS;
-use super::{Attention, Mask, Problem};
-use crate::Result;
-use crate::arch::{Cpu, Element, Level, Task};
-use crate::parallel;
+use super::shape::Problem;
+use super::work::Limits;
+use crate::arch::{Cpu, Element, Level, Real, Task};
+use crate::buffer::{Buffer, made, reserved};
 use crate::view::{View, ViewMut};
+use crate::{Result, parallel};
 
 /// The most queries of an item when keys and values are packed for all of them, and the fewest if that gives fewer than
 /// [`PIECES`] items.
@@ -36,7 +40,23 @@ const LARGEST_SCALE: f64 = (1u64 << 40) as f64;
 const SERIAL: usize = 1 << 21;
 
 impl<T: Element> Attention<'_, T> {
+    /// Computes `query [..., h_q, n_q, d]`, `key [..., h_kv, n_k, d]`, `value [..., h_kv, n_k, d_v]` into
+    /// `out [..., h_q, n_q, d_v]`, which must not share memory with an input. Heads may be absent (`[n, d]`), head h of
+    /// the query uses head `h / (h_q / h_kv)` of key and value, and leading axes broadcast.
+    pub fn run(
+        &self,
+        query: &View<'_, T>,
+        key: &View<'_, T>,
+        value: &View<'_, T>,
+        out: &mut ViewMut<'_, T>,
+    ) -> Result<()> {
+        self.run_at(Level::current()?, query, key, value, out)
+    }
+
     /// As [`Attention::run`], at a level of the caller's choice, which the CPU must have.
+    ///
+    /// # Errors
+    /// What does not fit; scratch memory that cannot be had. Then nothing has been written.
     pub fn run_at(
         &self,
         level: Level,
@@ -64,27 +84,23 @@ impl<T: Element> Attention<'_, T> {
         let out = Output { first: out.as_mut_ptr(), operand };
         let problem = &checked.problem;
         let pairs = T::IS_BFLOAT && level.has_dots() && checked.scale.abs() <= LARGEST_SCALE;
-        let call = Call { attention: self, checked, query, key, value, out, pairs };
+        let call =
+            Call { attention: self, checked, query, key, value, out, scale: Scale::new(checked.scale), pairs };
         // One after the other, first the keys that any query may look at.
         let keys = checked.band.keys_of_any(0..problem.n_q);
-        let cut = Cut {
+        let plan = Plan {
             call: &call,
             level,
             keys: keys.start / KEYS * KEYS..keys.end,
-            parallel: work(problem, keys.len()) >= SERIAL,
+            parallel: operations(problem, keys.len()) >= SERIAL,
         };
         let few = if checked.keep.is_none() { FEW_ROWS } else { ROWS };
-        if problem.group().saturating_mul(problem.n_q) <= few {
-            cut.keys()
-        } else {
-            cut.queries()
-        }
-        Ok(())
+        if problem.group().saturating_mul(problem.n_q) <= few { plan.run_over_keys() } else { plan.run_over_queries() }
     }
 }
 
 /// Multiply-adds, if every query looks at `keys` keys.
-fn work(problem: &Problem, keys: usize) -> usize {
+fn operations(problem: &Problem, keys: usize) -> usize {
     let rows = problem.batches().saturating_mul(problem.h_q).saturating_mul(problem.n_q);
     rows.saturating_mul(keys).saturating_mul(problem.d + problem.d_v)
 }
@@ -101,8 +117,8 @@ fn heads_at_once(blocks: usize, columns: usize, item_size: usize) -> usize {
     (PACKED / bytes.max(1)).max(1)
 }
 
-/// A call that is about to be cut.
-struct Cut<'a, T: Element> {
+/// A call, and how it is cut.
+struct Plan<'a, T: Element> {
     call: &'a Call<'a, T>,
     level: Level,
     /// All keys that any query may look at, from where a block begins.
@@ -110,7 +126,7 @@ struct Cut<'a, T: Element> {
     parallel: bool,
 }
 
-impl<T: Element> Cut<'_, T> {
+impl<T: Element> Plan<'_, T> {
     /// Heads of key and value, over all batches.
     fn heads(&self) -> usize {
         self.call.checked.problem.batches() * self.call.checked.problem.h_kv
@@ -123,95 +139,104 @@ impl<T: Element> Cut<'_, T> {
         Span { batch, kv, heads: kv * group..(kv + 1) * group, queries: 0..problem.n_q }
     }
 
+    /// What each thread needs for items of so many rows, whose queries are `queries` neighbours.
+    fn scratch(&self, items: usize, rows: usize, queries: usize, shares: bool) -> Result<Vec<Scratch<'_, T>>> {
+        // The keys of neighbours overlap but for one each; they begin and end where blocks do.
+        let keys = self.call.checked.band.most().saturating_add(queries).saturating_add(KEYS).min(self.keys.len());
+        let limits = Limits { rows, keys: keys.next_multiple_of(KEYS), packs: shares || rows > ROWS };
+        let threads = parallel::participants(items, self.parallel);
+        made(threads, |_| self.level.run(MakeScratch { call: self.call, limits, shares }))
+    }
+
     /// For few rows: an item is all rows of a head of key and value against a run of keys.
-    fn keys(&self) {
-        let heads = self.heads();
+    fn run_over_keys(&self) -> Result<()> {
+        let (heads, problem) = (self.heads(), &self.call.checked.problem);
         // The largest scores of a row are known when all of them are.
         let pieces = if self.call.checked.keep.is_some() { 1 } else { PIECES };
         let (run, runs) = runs(self.keys.len(), heads, pieces);
-        let keys = |index: usize| {
-            let start = self.keys.start + index * run;
-            start..(start + run).min(self.keys.end)
-        };
-        if runs == 1 {
-            parallel::for_each(heads, self.parallel, |head| {
-                let (call, span) = (self.call, self.span(head));
-                self.level.run(Item { call, span, keys: keys(0), blocks: Blocks::Own, partial: None });
+        let rows = problem.group() * problem.n_q;
+        let mut scratch = self.scratch(heads * runs, rows, problem.n_q, false)?;
+        let blocks = if rows > ROWS { Blocks::Packing } else { Blocks::InPlace };
+        let width = self.level.run(Width { columns: problem.d_v, real: PhantomData::<T::Real> });
+        let mut memory = Buffer::zeroed(if runs == 1 { 0 } else { (heads * runs).saturating_mul(Part::<T::Real>::len(rows, width)) })?;
+        let mut parts = reserved(if runs == 1 { 0 } else { heads * runs })?;
+        if runs > 1 {
+            parts.extend(memory.chunks_exact_mut(Part::<T::Real>::len(rows, width)).map(|memory| Part::new(memory, rows)));
+            parallel::for_each_mut_with(&mut parts, &mut scratch, |scratch, index, part| {
+                let start = self.keys.start + index % runs * run;
+                let (span, keys) = (self.span(index / runs), start..(start + run).min(self.keys.end));
+                self.level.run(Item { scratch, span, keys, blocks, sums: Sums::Kept(part) });
             });
-            return;
         }
-        let empty = || Mutex::new(Partial { tops: Vec::new(), sums: Vec::new(), output: Vec::new() });
-        let partials: Vec<Mutex<Partial<T::Real>>> = (0..heads * runs).map(|_| empty()).collect();
-        parallel::for_each(partials.len(), self.parallel, |index| {
-            let mut partial = partials[index].lock().unwrap_or_else(PoisonError::into_inner);
-            let (call, span) = (self.call, self.span(index / runs));
-            let keys = keys(index % runs);
-            self.level.run(Item { call, span, keys, blocks: Blocks::Own, partial: Some(&mut *partial) });
+        parallel::for_each_with(heads, &mut scratch, |scratch, head| {
+            let sums = if runs == 1 { Sums::Whole } else { Sums::Combined(&parts[head * runs..(head + 1) * runs]) };
+            self.level.run(Item { scratch, span: self.span(head), keys: self.keys.clone(), blocks, sums });
         });
-        let partials: Vec<Partial<T::Real>> =
-            partials.into_iter().map(|partial| partial.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
-        parallel::for_each(heads, self.parallel, |head| {
-            let (call, span) = (self.call, self.span(head));
-            self.level.run(Combine { call, span, partials: &partials[head * runs..(head + 1) * runs] });
-        });
+        Ok(())
     }
 
     /// For many rows: the keys of some heads are packed, then an item is some queries of one head against all keys.
-    fn queries(&self) {
-        let problem = &self.call.checked.problem;
+    fn run_over_queries(&self) -> Result<()> {
+        let (problem, pairs) = (&self.call.checked.problem, self.call.pairs);
+        let group = problem.group();
         let blocks = self.keys.len().div_ceil(KEYS);
         let heads = heads_at_once(blocks, problem.d + problem.d_v, size_of::<T::Real>()).min(self.heads());
-        let packed: Vec<RwLock<Block<T::Real>>> = (0..heads * blocks)
-            .map(|_| {
-                RwLock::new(self.level.run(Make {
-                    d: problem.d,
-                    d_v: problem.d_v,
-                    pairs: self.call.pairs,
-                    real: std::marker::PhantomData,
-                }))
-            })
-            .collect();
-        let all = self.heads().saturating_mul(problem.group()).saturating_mul(problem.n_q);
+        let all = self.heads().saturating_mul(group).saturating_mul(problem.n_q);
         let most = all.div_ceil(PIECES).clamp(*QUERIES.start(), *QUERIES.end());
         let items = problem.n_q.div_ceil(most);
         let queries = problem.n_q.div_ceil(items).next_multiple_of(ROWS);
         let items = problem.n_q.div_ceil(queries);
+        let mut scratch = self.scratch(heads * group * items, queries, queries, true)?;
+        let make = || MakeBlock { d: problem.d, d_v: problem.d_v, pairs, real: PhantomData };
+        let mut packed: Vec<Block<T::Real>> = made(heads * blocks, |_| self.level.run(make()))?;
         for first in (0..self.heads()).step_by(heads) {
             let heads = heads.min(self.heads() - first);
-            parallel::for_each(heads * blocks, self.parallel, |index| {
-                let mut block = packed[index].write().unwrap_or_else(PoisonError::into_inner);
+            parallel::for_each_mut(&mut packed[..heads * blocks], self.parallel, |index, block| {
                 let (call, span) = (self.call, self.span(first + index / blocks));
-                let start = self.keys.start + index % blocks * KEYS;
-                self.level.run(Pack { call, span, start, block: &mut block });
+                self.level.run(Pack { call, span, start: self.keys.start + index % blocks * KEYS, block });
             });
-            let group = problem.group();
-            parallel::for_each(heads * group * items, self.parallel, |index| {
+            parallel::for_each_with(heads * group * items, &mut scratch, |scratch, index| {
                 let (head, part) = (index / items, index % items);
                 let mut span = self.span(first + head / group);
                 let head = span.heads.start + head % group;
                 span.heads = head..head + 1;
                 span.queries = part * queries..((part + 1) * queries).min(problem.n_q);
-                let list = &packed[index / items / group * blocks..][..blocks];
-                let blocks = Blocks::Shared(list, self.keys.start);
-                self.level.run(Item { call: self.call, span, keys: self.keys.clone(), blocks, partial: None });
+                let blocks = Blocks::Shared(&packed[index / items / group * blocks..][..blocks], self.keys.start);
+                self.level.run(Item { scratch, span, keys: self.keys.clone(), blocks, sums: Sums::Whole });
             });
         }
+        Ok(())
     }
 }
 
-/// An empty block: its size depends on the level.
-struct Make<R> {
+/// `columns` rounded up to whole vectors of a level.
+struct Width<R> {
+    columns: usize,
+    real: PhantomData<R>,
+}
+
+impl<R: Real> Task for Width<R> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, _: C) -> usize {
+        padded::<C, R>(self.columns)
+    }
+}
+
+/// An empty block, whose size depends on the level.
+struct MakeBlock<R> {
     d: usize,
     d_v: usize,
     pairs: bool,
-    real: std::marker::PhantomData<R>,
+    real: PhantomData<R>,
 }
 
-impl<R: crate::arch::Real> Task for Make<R> {
-    type Output = Block<R>;
+impl<R: Real> Task for MakeBlock<R> {
+    type Output = Result<Block<R>>;
 
     #[inline(always)]
-    fn run<C: Cpu>(self, _: C) -> Block<R> {
+    fn run<C: Cpu>(self, _: C) -> Self::Output {
         Block::new::<C>(self.d, self.d_v, self.pairs)
     }
 }
@@ -263,10 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn work_beyond_what_a_number_can_count_is_as_much_as_can_be() {
+    fn operations_beyond_what_a_number_can_count_is_as_much_as_can_be() {
         let layout = |n: usize| Layout::new("a", &[1 << 20, n, 64], &[0, 0, 0], 4).unwrap();
         let problem = Problem::new(&layout(1 << 33), &layout(1 << 33), &layout(1 << 33)).unwrap();
-        assert_eq!(work(&problem, 1 << 33), usize::MAX);
+        assert_eq!(operations(&problem, 1 << 33), usize::MAX);
         assert_eq!(problem.group().saturating_mul(problem.n_q), 1 << 33);
     }
 }

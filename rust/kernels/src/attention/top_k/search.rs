@@ -1,65 +1,11 @@
-//! The k largest of a row: where to cut, found by counting. Nothing is sorted.
+//! The search for the cut.
 //!
-//! Floats are compared as integers of the same order ([`keys`]). A sample gives two integers that the k-th largest
-//! should lie between (Floyd and Rivest, 1975); one pass over the row counts how many keys lie above them and moves
-//! those in between together, and the same is done with what it has moved until so few are left that each is compared
-//! with each. If the key is not in between, another pass moves the part that it is in. A step that leaves most of the
-//! keys (few distinct values) is followed by one that halves the interval of integers and pulls its ends to keys that
-//! exist. So no row, however it is distributed, takes more passes than twice the bits of a key; most take two over the
-//! row and three over small parts of it.
+//! Every index and every pointer follows from lengths and from counts of what has been moved, which are at most the
+//! number of places that were looked at. So a row that changes during a search gives any cut, and nothing else is
+//! touched.
 
+use super::{Cut, Floats, Int};
 use crate::arch::{Lanes, Real};
-
-type Int<L> = <<L as Lanes>::Scalar as Real>::Int;
-
-/// Which keys of a row to keep: those above `key`, and the first `ties` of those equal to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut<I> {
-    /// Everything above is kept.
-    pub key: I,
-    /// How many of those equal to `key` are kept, lowest index first.
-    pub ties: usize,
-}
-
-/// Integers in the order of the floats: -0.0 equals 0.0, a NaN is above everything and equals every other NaN.
-/// The smallest integer is the key of no float.
-#[inline(always)]
-pub fn keys<L: Lanes>(lanes: L, floats: L::V) -> L::I {
-    let bits = lanes.int_of(floats);
-    let magnitude = lanes.int_and(bits, lanes.int_splat(L::Scalar::MAGNITUDE));
-    // -magnitude where the sign is set.
-    let sign = lanes.int_sign(bits);
-    let key = lanes.int_sub(lanes.int_xor(magnitude, sign), sign);
-    let nan = lanes.int_gt(magnitude, lanes.int_splat(L::Scalar::INFINITY_BITS));
-    lanes.int_select(nan, lanes.int_splat(L::Scalar::INT_MAX), key)
-}
-
-/// The test whether a float's [key](keys) is above another, without making it: for rows that came through
-/// [`Keys::cut`], whose NaNs are all positive.
-#[derive(Debug, Clone, Copy)]
-pub struct Above<L: Lanes> {
-    lanes: L,
-    flip: L::I,
-    bound: L::I,
-}
-
-impl<L: Lanes> Above<L> {
-    /// Above this key.
-    #[inline(always)]
-    pub fn new(lanes: L, key: Int<L>) -> Self {
-        let key: i64 = key.into();
-        // Positive floats are in the order of their bits. With all bits but the sign flipped, which lowers a float of
-        // key -m to the integer -m - 1 and leaves positive ones positive, negative ones are as well.
-        let (flip, bound) = if key < 0 { (L::Scalar::MAGNITUDE, key - 1) } else { (L::Scalar::int(0), key) };
-        Self { lanes, flip: lanes.int_splat(flip), bound: lanes.int_splat(L::Scalar::int(bound)) }
-    }
-
-    /// Which floats are.
-    #[inline(always)]
-    pub fn of(&self, floats: L::V) -> L::M {
-        self.lanes.int_gt(self.lanes.int_xor(self.lanes.int_of(floats), self.flip), self.bound)
-    }
-}
 
 /// Integers in the order of the floats, cheaper than [`keys`]: -0.0 is one below 0.0, and a NaN is above plus infinity
 /// or below minus infinity as its sign is.
@@ -70,71 +16,6 @@ fn ranks<L: Lanes>(lanes: L, floats: L::V) -> L::I {
     lanes.int_xor(bits, lanes.int_and(lanes.int_sign(bits), magnitude))
 }
 
-/// Room for the keys of one row; finds where to cut it.
-#[derive(Debug)]
-pub struct Keys<R: Real> {
-    from: Vec<R::Int>,
-    to: Vec<R::Int>,
-    /// A row whose NaNs have been made the same.
-    unified: Vec<R>,
-}
-
-impl<R: Real> Default for Keys<R> {
-    fn default() -> Self {
-        Self { from: Vec::new(), to: Vec::new(), unified: Vec::new() }
-    }
-}
-
-impl<R: Real> Keys<R> {
-    /// Where to cut so that exactly `k` of the row's `len` floats are kept, 1 ≤ `k` ≤ `len`; and the row, or a copy of
-    /// it in which all NaNs are positive and have the same bits.
-    ///
-    /// # Safety
-    /// `len` elements at `row` may be read.
-    #[inline(always)]
-    pub unsafe fn cut<L>(&mut self, lanes: L, row: *const R, len: usize, k: usize) -> (Cut<R::Int>, *const R)
-    where
-        L: Lanes<Scalar = R>,
-    {
-        debug_assert!(1 <= k && k <= len);
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.search(lanes, row, len).run(k, false) {
-                Some(cut) => (cut, row),
-                // Several kinds of NaN may have been told apart.
-                None => {
-                    self.unify(lanes, row, len);
-                    let row = self.unified.as_ptr();
-                    // With one kind of NaN there always is a cut.
-                    let cut = self.search(lanes, row, len).run(k, true).unwrap_or(Cut { key: R::INT_MAX, ties: k });
-                    (cut, row)
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// As for [`Keys::cut`].
-    #[inline(always)]
-    unsafe fn unify<L: Lanes<Scalar = R>>(&mut self, lanes: L, row: *const R, len: usize) {
-        self.unified.resize(len.next_multiple_of(L::N), R::ZERO);
-        let nan = lanes.splat(R::of_bits(R::INT_MAX));
-        for (index, to) in (0..len).step_by(L::N).zip(self.unified.chunks_exact_mut(L::N)) {
-            // SAFETY: at most what is left of the row is read; the chunk is a whole vector.
-            unsafe {
-                let float = lanes.load_first(row.add(index), (len - index).min(L::N));
-                lanes.store(to.as_mut_ptr(), lanes.select(lanes.eq(float, float), float, nan));
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn search<L: Lanes<Scalar = R>>(&mut self, lanes: L, row: *const R, len: usize) -> Search<'_, L> {
-        let (low, high) = (R::INT_MIN.into() + 1, R::INT_MAX.into());
-        Search { lanes, row, row_len: len, from: &mut self.from, to: &mut self.to, len, rank: 0, low, high }
-    }
-}
-
 /// From this many keys on a sample pays.
 const SAMPLED: usize = 128;
 /// Keys of a sample: at least a vector of every level's, and a multiple of it.
@@ -142,13 +23,15 @@ const SAMPLE: usize = 32;
 /// How many standard deviations of a rank the ends of the interval are from it.
 const SPREAD: f64 = 1.5;
 
+/// As many lanes as the widest vector has.
+pub(super) const WIDEST: usize = 16;
+
 /// The state of a search. The key that is looked for is the `rank`-th largest of the `len` candidates, all of which are
 /// in `low..=high`.
-struct Search<'a, L: Lanes> {
+pub(super) struct Search<'a, L: Lanes> {
     lanes: L,
     /// Where the candidates are at first.
-    row: *const L::Scalar,
-    row_len: usize,
+    row: Floats<'a, L::Scalar>,
     /// Where they are afterwards. Behind the first `len` the rest of that vector holds the smallest integer, which is
     /// below every interval.
     from: &'a mut Vec<Int<L>>,
@@ -160,36 +43,35 @@ struct Search<'a, L: Lanes> {
     high: i64,
 }
 
-impl<L: Lanes> Search<'_, L> {
-    /// `None`: there is a negative NaN, or the cut is among NaNs that may not all be the same.
-    ///
-    /// # Safety
-    /// The row can be read.
+impl<'a, L: Lanes> Search<'a, L> {
     #[inline(always)]
-    unsafe fn run(&mut self, k: usize, is_unified: bool) -> Option<Cut<Int<L>>> {
+    pub(super) fn new(
+        lanes: L,
+        row: Floats<'a, L::Scalar>,
+        from: &'a mut Vec<Int<L>>,
+        to: &'a mut Vec<Int<L>>,
+    ) -> Self {
+        const { assert!(L::N <= WIDEST && SAMPLE % L::N == 0) };
+        let (low, high) = (L::Scalar::INT_MIN.into() + 1, L::Scalar::INT_MAX.into());
+        Self { lanes, row, from, to, len: row.len(), rank: 0, low, high }
+    }
+
+    /// `None`: there is a negative NaN, or the cut is among NaNs that may not all be the same.
+    #[inline(always)]
+    pub(super) fn run(&mut self, k: usize, is_unified: bool) -> Option<Cut<Int<L>>> {
         self.rank = k;
-        // SAFETY: the caller's promise.
-        let (least, most) = unsafe {
-            let (from, to) = if self.len >= SAMPLED { self.sample::<true>() } else { (self.low, self.high) };
-            self.narrow::<true>(from, to)?
-        };
+        let (from, to) = if self.len >= SAMPLED { self.sample::<true>() } else { (self.low, self.high) };
+        let (least, most) = self.narrow::<true>(from, to)?;
         (self.low, self.high) = (self.low.max(least), self.high.min(most));
-        let mut stuck = self.len > self.row_len / 4 * 3;
+        let mut stuck = self.len > self.row.len() / 4 * 3;
         while self.low < self.high && self.rank < self.len {
             let before = self.len;
             if before <= 2 * L::N {
                 self.compare_all();
                 break;
             }
-            // SAFETY: as above.
-            unsafe {
-                if stuck {
-                    self.halve();
-                } else {
-                    let (from, to) = self.sample::<false>();
-                    _ = self.narrow::<false>(from, to);
-                }
-            }
+            let (from, to) = if stuck { self.half() } else { self.sample::<false>() };
+            _ = self.narrow::<false>(from, to);
             stuck = !stuck && self.len > before / 4 * 3;
         }
         // All that are left are kept, or all are equal.
@@ -198,10 +80,8 @@ impl<L: Lanes> Search<'_, L> {
             return None;
         }
         Some(if key == -1 {
-            // SAFETY: as above.
-            let positive = unsafe { self.positive() };
-            // Zeros of both signs are kept in the order of their places.
-            Cut { key: L::Scalar::int(0), ties: k - positive }
+            // Zeros of both signs are kept in the order of their places. The row may have more positive ones by now.
+            Cut { key: L::Scalar::int(0), ties: k.saturating_sub(self.positive()) }
         } else {
             Cut { key: L::Scalar::int(if key < 0 { key + 1 } else { key }), ties }
         })
@@ -209,47 +89,39 @@ impl<L: Lanes> Search<'_, L> {
 
     /// Keeps the candidates in `from..=to`, or if the key is not among them those above or those below. `ROW`: the
     /// candidates are in the row; then it gives the least and the greatest, or `None` if there is a negative NaN, and
-    /// nothing has been done.
-    ///
-    /// # Safety
-    /// As for [`Search::run`]. `low <= from <= to <= high`.
+    /// nothing has been done. `low <= from <= to <= high`.
     #[inline(always)]
-    unsafe fn narrow<const ROW: bool>(&mut self, from: i64, to: i64) -> Option<(i64, i64)> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (mut inside, above, ends) = self.gather::<ROW>(from, to);
-            // Below the key of minus infinity.
-            if ROW && ends.0 < -1 - L::Scalar::INFINITY_BITS.into() {
-                return None;
-            }
-            if above >= self.rank {
-                self.low = to + 1;
-                (inside, ..) = self.gather::<ROW>(self.low, self.high);
-            } else if above + inside < self.rank {
-                self.rank -= above + inside;
-                self.high = from - 1;
-                (inside, ..) = self.gather::<ROW>(self.low, self.high);
-            } else {
-                self.rank -= above;
-                (self.low, self.high) = (from, to);
-            }
-            self.len = inside;
-            std::mem::swap(self.from, self.to);
-            Some(ends)
+    fn narrow<const ROW: bool>(&mut self, from: i64, to: i64) -> Option<(i64, i64)> {
+        let (mut inside, above, ends) = self.compact::<ROW>(from, to);
+        // Below the key of minus infinity.
+        if ROW && ends.0 < -1 - L::Scalar::INFINITY_BITS.into() {
+            return None;
         }
+        if above >= self.rank {
+            self.low = to + 1;
+        } else if above + inside < self.rank {
+            self.rank -= above + inside;
+            self.high = from - 1;
+        } else {
+            self.rank -= above;
+            (self.low, self.high) = (from, to);
+        }
+        if (self.low, self.high) != (from, to) {
+            (inside, ..) = self.compact::<ROW>(self.low, self.high);
+        }
+        self.len = inside;
+        std::mem::swap(self.from, self.to);
+        Some(ends)
     }
 
     /// Moves the candidates in `low..=high` to the other buffer. Says how many they are, how many are above, and for a
     /// `ROW` the least and the greatest of all.
-    ///
-    /// # Safety
-    /// As for [`Search::run`].
     #[inline(always)]
-    unsafe fn gather<const ROW: bool>(&mut self, low: i64, high: i64) -> (usize, usize, (i64, i64)) {
+    fn compact<const ROW: bool>(&mut self, low: i64, high: i64) -> (usize, usize, (i64, i64)) {
         let lanes = self.lanes;
         let (below, high) = (lanes.int_splat(L::Scalar::int(low - 1)), lanes.int_splat(L::Scalar::int(high)));
-        // A vector more, for the padding. Only as many as there are candidates: a second buffer as long as a long row
-        // would cost more than the pass.
+        // A vector more, for the padding. Only as many as there are candidates: to write a second buffer as long as a long
+        // row would cost more than the pass. Memory for all of them was asked for by `Keys::new`.
         let room = self.len.next_multiple_of(L::N) + L::N;
         if self.to.len() < room {
             self.to.resize(room, L::Scalar::INT_MIN);
@@ -261,11 +133,11 @@ impl<L: Lanes> Search<'_, L> {
         let whole = if ROW { self.len - self.len % L::N } else { self.len };
         let mut index = 0;
         while index < whole {
-            // SAFETY: a whole vector of the row, or one of keys, is there; `kept <= index`, and there is room for as
-            // many keys as there are candidates, to the next whole vector.
+            // SAFETY: a whole vector of the row, or one of keys, is there; `kept <= index`, since no vector adds more keys
+            // than it has lanes, and there is room for as many keys as there are candidates, to the next whole vector.
             unsafe {
                 let key = if ROW {
-                    let key = ranks(lanes, lanes.load(self.row.add(index)));
+                    let key = ranks(lanes, lanes.load(self.row.as_ptr().add(index)));
                     (least, most) = (lanes.int_min(least, key), lanes.int_max(most, key));
                     key
                 } else {
@@ -279,9 +151,9 @@ impl<L: Lanes> Search<'_, L> {
         }
         if ROW && whole < self.len {
             let first = lanes.first(self.len - whole);
-            // SAFETY: the last elements of the row are there; otherwise as above.
+            let key = ranks(lanes, self.row.vector(lanes, whole));
+            // SAFETY: as above.
             unsafe {
-                let key = ranks(lanes, lanes.load_first(self.row.add(whole), self.len - whole));
                 least = lanes.int_min(least, lanes.int_select(first, key, least));
                 let key = lanes.int_select(first, key, lanes.int_splat(L::Scalar::INT_MIN));
                 most = lanes.int_max(most, key);
@@ -298,11 +170,8 @@ impl<L: Lanes> Search<'_, L> {
     }
 
     /// Two integers that the key looked for should lie between.
-    ///
-    /// # Safety
-    /// As for [`Search::run`].
     #[inline(always)]
-    unsafe fn sample<const ROW: bool>(&self) -> (i64, i64) {
+    fn sample<const ROW: bool>(&self) -> (i64, i64) {
         let lanes = self.lanes;
         let mut sample = [L::Scalar::INT_MIN; SAMPLE];
         let step = self.len / SAMPLE;
@@ -310,7 +179,7 @@ impl<L: Lanes> Search<'_, L> {
             let mut floats = [L::Scalar::ZERO; SAMPLE];
             for (index, float) in floats.iter_mut().enumerate() {
                 // SAFETY: the place is within the row.
-                *float = unsafe { *self.row.add(index * step + step / 2) };
+                *float = unsafe { self.row.as_ptr().add(index * step + step / 2).read() };
             }
             for index in (0..SAMPLE).step_by(L::N) {
                 // SAFETY: SAMPLE is a multiple of every level's N.
@@ -381,12 +250,9 @@ impl<L: Lanes> Search<'_, L> {
         self.len = lanes.total(from) - above;
     }
 
-    /// Halves the interval, pulls the end that moves to a key that exists, and keeps the candidates in between.
-    ///
-    /// # Safety
-    /// As for [`Search::run`].
+    /// The half of the interval that the key is in, its new end pulled to a key that exists.
     #[inline(always)]
-    unsafe fn halve(&mut self) {
+    fn half(&self) -> (i64, i64) {
         let lanes = self.lanes;
         let width = self.high.wrapping_sub(self.low) as u64;
         let middle = self.low.wrapping_add_unsigned(width / 2);
@@ -404,26 +270,21 @@ impl<L: Lanes> Search<'_, L> {
         }
         let count = lanes.total(count);
         if count >= self.rank {
-            self.low = lanes.int_min_lane(above).into();
+            (lanes.int_min_lane(above).into(), self.high)
         } else {
-            self.high = lanes.int_max_lane(below).into();
+            (self.low, lanes.int_max_lane(below).into())
         }
-        // SAFETY: the caller's promise.
-        _ = unsafe { self.narrow::<false>(self.low, self.high) };
     }
 
     /// How many of the row are above 0.
-    ///
-    /// # Safety
-    /// As for [`Search::run`].
     #[inline(always)]
-    unsafe fn positive(&self) -> usize {
+    fn positive(&self) -> usize {
         let lanes = self.lanes;
         let zero = lanes.int_splat(L::Scalar::int(0));
         let mut count = zero;
-        for index in (0..self.row_len).step_by(L::N) {
-            // SAFETY: at most what is left of the row is read; the other lanes are 0.
-            let floats = unsafe { lanes.load_first(self.row.add(index), (self.row_len - index).min(L::N)) };
+        for index in (0..self.row.len()).step_by(L::N) {
+            // Lanes behind the row are 0.
+            let floats = self.row.vector(lanes, index);
             count = lanes.count(count, lanes.int_gt(lanes.int_of(floats), zero));
         }
         lanes.total(count)
