@@ -53,8 +53,8 @@ pub struct Difference<L: Lanes> {
 }
 
 impl<L: Lanes> Difference<L> {
-    /// `most` is at least every lane that will be given, or NaN; `temperature` is finite, positive, and not so small that
-    /// [`ColdDifference`] is needed.
+    /// `most` is at least every lane that will be given, or NaN; `temperature` is finite and at least 1e-30, so that the type
+    /// holds its inverse.
     #[inline(always)]
     pub fn new(lanes: L, most: L::Scalar, temperature: f64) -> Self {
         let largest = L::Scalar::LARGEST.to_f64();
@@ -91,45 +91,6 @@ impl<L: Lanes> Difference<L> {
         let rest = lanes.fma(difference, self.scale_rest, rest);
         let rest = lanes.fma(lost, self.scale, rest);
         scaled_power(lanes, rest, shifted)
-    }
-}
-
-/// As [`Difference`], for a temperature whose inverse the type cannot hold: what is below `most` by more than the
-/// smallest of numbers weighs nothing. A difference may be rounded once.
-#[derive(Debug, Clone, Copy)]
-pub struct ColdDifference<L: Lanes> {
-    lanes: L,
-    most: L::V,
-    stretch: L::V,
-    stretched: Difference<L>,
-}
-
-impl<L: Lanes> ColdDifference<L> {
-    /// Differences and temperature are both multiplied by it. A power of two, so that nothing is rounded.
-    const STRETCH: f64 = (1u128 << 64) as f64;
-
-    /// Whether `temperature` is so small that [`Difference`] cannot be used.
-    pub fn is_needed(temperature: f64) -> bool {
-        temperature < 16.0 * L::Scalar::SMALLEST.to_f64()
-    }
-
-    /// `most` is at least every lane that will be given, or NaN; `temperature` is positive.
-    #[inline(always)]
-    pub fn new(lanes: L, most: L::Scalar, temperature: f64) -> Self {
-        // At this temperature every difference but 0 has no weight already, and its inverse can still be held.
-        let coldest = L::Scalar::SMALLEST.to_f64() / (1u64 << 60) as f64;
-        Self {
-            lanes,
-            most: lanes.splat(most),
-            stretch: lanes.splat(L::Scalar::from_f64(Self::STRETCH)),
-            stretched: Difference::new(lanes, L::Scalar::ZERO, temperature.max(coldest) * Self::STRETCH),
-        }
-    }
-
-    /// Exactly 0 for -inf, NaN for NaN and for +inf.
-    #[inline(always)]
-    pub fn exp(&self, x: L::V) -> L::V {
-        self.stretched.exp(self.lanes.mul(self.lanes.sub(x, self.most), self.stretch))
     }
 }
 

@@ -62,7 +62,7 @@ mod tests;
 use std::sync::OnceLock;
 
 pub use lanes::{Cpu, Dots, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
-pub use math::{ColdDifference, Difference, exp, exp_below, tanh};
+pub use math::{Difference, exp, exp_below, tanh};
 
 use crate::{Error, Result};
 

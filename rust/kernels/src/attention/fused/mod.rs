@@ -17,6 +17,8 @@
 
 mod call;
 mod decode;
+#[cfg(test)]
+mod edges;
 mod item;
 mod options;
 mod output;

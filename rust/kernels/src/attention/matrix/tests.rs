@@ -358,3 +358,47 @@ fn what_does_not_fit_is_refused() {
     let rank = plain.run(Level::Scalar, &row, &mut view, Before::Anything);
     assert!(matches!(rank, Err(Error::Rank { argument: "attention_matrix", .. })));
 }
+
+#[test]
+fn weights_whose_sum_overflows_are_divided_by_it_all_the_same() {
+    for level in Level::available() {
+        let matrix = [1e308f64, 1e308, 1e308, 1e308, 3.0, f64::INFINITY];
+        let mut out = [f64::NAN; 6];
+        let view = View::from_slice("a", &matrix, &[3, 2]).unwrap();
+        let mut to = ViewMut::from_slice("out", &mut out, &[3, 2]).unwrap();
+        let sum = MatrixAttention { normalization: Normalization::Sum, ..Default::default() };
+        sum.run(level, &view, &mut to, Before::Anything).unwrap();
+        assert!(out[..4].iter().all(|quotient| (quotient - 0.5).abs() < 1e-15), "{out:?}");
+        assert!(out[4] == 0.0 && out[5].is_nan(), "{out:?}");
+    }
+}
+
+#[test]
+fn a_temperature_whose_inverse_a_type_may_not_hold_is_refused() {
+    let softmax = MatrixAttention { normalization: Normalization::Softmax, ..Default::default() };
+    assert!(MatrixAttention { temperature: 1e-30, ..softmax }.check().is_ok());
+    for temperature in [9e-31, 0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let error = MatrixAttention { temperature, ..softmax }.check().unwrap_err();
+        assert!(matches!(error, Error::Range { argument: "temperature", .. }));
+        assert!(error.to_string().contains("at least 1e-30"), "{error}");
+    }
+}
+
+#[test]
+fn scratch_that_no_machine_has_is_an_error_before_anything_is_written() {
+    // Broadcast entries, some of them in place, others far apart.
+    let n = 1usize << 58;
+    for (columns, normalization) in [(0, Normalization::None), (0, Normalization::Softmax)] {
+        let entry = [1.0f32];
+        // SAFETY: every entry is the one that there is; the output is never written, which is what the test is about.
+        let (matrix, mut out) = unsafe {
+            let layout = Layout::new("a", &[1, n], &[0, columns], 4).unwrap();
+            let out = Layout::contiguous("out", &[1, n], 4).unwrap();
+            let far = std::ptr::without_provenance_mut(1 << 20);
+            (View::from_raw(entry.as_ptr(), layout), ViewMut::from_raw("out", far, out).unwrap())
+        };
+        let options = MatrixAttention { sparsity_ratio: Some(0.5), normalization, ..Default::default() };
+        let error = options.run(Level::Scalar, &matrix, &mut out, Before::Anything).unwrap_err();
+        assert!(matches!(error, Error::Memory { bytes } if bytes >= n), "{error}");
+    }
+}
