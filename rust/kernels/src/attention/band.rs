@@ -135,7 +135,9 @@ impl Band {
     /// No query may look at more keys.
     pub fn most(&self) -> usize {
         match self.window {
-            Window { left: Some(left), right: Some(right) } => left.saturating_add(right).saturating_add(1).min(self.n_k),
+            Window { left: Some(left), right: Some(right) } => {
+                left.saturating_add(right).saturating_add(1).min(self.n_k)
+            }
             _ => self.n_k,
         }
     }
@@ -201,7 +203,9 @@ mod tests {
     #[test]
     fn no_query_looks_at_more_keys_than_the_most() {
         for (n_q, n_k) in [(10, 3), (3, 10), (5, 5), (1, 1)] {
-            for (left, right) in [(Some(1), Some(1)), (Some(0), Some(4)), (None, Some(0)), (Some(2), None), (None, None)] {
+            for (left, right) in
+                [(Some(1), Some(1)), (Some(0), Some(4)), (None, Some(0)), (Some(2), None), (None, None)]
+            {
                 for align in [Align::TopLeft, Align::BottomRight] {
                     let band = Band::new(Window { left, right }, align, n_q, n_k);
                     assert!((0..n_q).all(|query| band.keys(query).len() <= band.most()));

@@ -35,6 +35,6 @@ mod values;
 mod visits;
 mod work;
 
-pub use options::{Attention, Mask};
 pub(crate) use options::Checked;
+pub use options::{Attention, Mask};
 pub(crate) use shape::Operand;

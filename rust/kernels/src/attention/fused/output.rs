@@ -89,9 +89,8 @@ impl<T: Element> Work<'_, T> {
                 trace = lanes.fma(unsafe { lanes.load(sums.as_ptr()) }, lanes.splat(T::Real::ZERO), trace);
             }
             let is_ordinary = |number: T::Real| number.to_f64().is_finite();
-            let overflowed = lanes.sum(trace) != T::Real::ZERO
-                && is_ordinary(self.sums[row])
-                && is_ordinary(self.tops[row]);
+            let overflowed =
+                lanes.sum(trace) != T::Real::ZERO && is_ordinary(self.sums[row]) && is_ordinary(self.tops[row]);
             self.overflowed.push(overflowed);
             any |= overflowed;
         }

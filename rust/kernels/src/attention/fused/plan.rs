@@ -84,8 +84,7 @@ impl<T: Element> Attention<'_, T> {
         let out = Output { first: out.as_mut_ptr(), operand };
         let problem = &checked.problem;
         let pairs = T::IS_BFLOAT && level.has_dots() && checked.scale.abs() <= LARGEST_SCALE;
-        let call =
-            Call { attention: self, checked, query, key, value, out, scale: Scale::new(checked.scale), pairs };
+        let call = Call { attention: self, checked, query, key, value, out, scale: Scale::new(checked.scale), pairs };
         // One after the other, first the keys that any query may look at.
         let keys = checked.band.keys_of_any(0..problem.n_q);
         let plan = Plan {
@@ -158,10 +157,16 @@ impl<T: Element> Plan<'_, T> {
         let mut scratch = self.scratch(heads * runs, rows, problem.n_q, false)?;
         let blocks = if rows > ROWS { Blocks::Packing } else { Blocks::InPlace };
         let width = self.level.run(Width { columns: problem.d_v, real: PhantomData::<T::Real> });
-        let mut memory = Buffer::zeroed(if runs == 1 { 0 } else { (heads * runs).saturating_mul(Part::<T::Real>::len(rows, width)) })?;
+        let mut memory = Buffer::zeroed(if runs == 1 {
+            0
+        } else {
+            (heads * runs).saturating_mul(Part::<T::Real>::len(rows, width))
+        })?;
         let mut parts = reserved(if runs == 1 { 0 } else { heads * runs })?;
         if runs > 1 {
-            parts.extend(memory.chunks_exact_mut(Part::<T::Real>::len(rows, width)).map(|memory| Part::new(memory, rows)));
+            parts.extend(
+                memory.chunks_exact_mut(Part::<T::Real>::len(rows, width)).map(|memory| Part::new(memory, rows)),
+            );
             parallel::for_each_mut_with(&mut parts, &mut scratch, |scratch, index, part| {
                 let start = self.keys.start + index % runs * run;
                 let (span, keys) = (self.span(index / runs), start..(start + run).min(self.keys.end));

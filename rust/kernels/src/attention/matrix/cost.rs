@@ -63,5 +63,4 @@ impl MatrixAttention {
         let pages = |entries: usize| entries * item_size / PAGE_BYTES;
         pages(n_k) >= FEW_PAGES * (pages(Band::new(window, self.align, n_q, n_k).widest(n_q)) + 1)
     }
-
 }

@@ -120,7 +120,8 @@ impl<T: Element> Call<'_, T> {
     /// At most how many entries of [`ROWS_TOGETHER`] rows are copied together.
     fn entries_together(&self) -> usize {
         let Self { from_layout: MatrixLayout { rows, columns, .. }, .. } = *self;
-        let columns = if self.rule.zeroed { columns.min(self.band.most().saturating_add(ROWS_TOGETHER)) } else { columns };
+        let columns =
+            if self.rule.zeroed { columns.min(self.band.most().saturating_add(ROWS_TOGETHER)) } else { columns };
         if self.is_straight() { 0 } else { columns.saturating_mul(rows.min(ROWS_TOGETHER)) }
     }
 }
@@ -221,12 +222,7 @@ impl<T: Element> Call<'_, T> {
 
 /// Visits entries in the order in which they stand in memory.
 #[inline(always)]
-fn walk(
-    layout: &MatrixLayout,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    mut visit: impl FnMut(usize, usize),
-) {
+fn walk(layout: &MatrixLayout, rows: Range<usize>, columns: Range<usize>, mut visit: impl FnMut(usize, usize)) {
     if layout.row_stride.unsigned_abs() < layout.column_stride.unsigned_abs() {
         for column in columns {
             for row in rows.clone() {

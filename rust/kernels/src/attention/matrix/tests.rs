@@ -394,7 +394,7 @@ fn scratch_that_no_machine_has_is_an_error_before_anything_is_written() {
         let (matrix, mut out) = unsafe {
             let layout = Layout::new("a", &[1, n], &[0, columns], 4).unwrap();
             let out = Layout::contiguous("out", &[1, n], 4).unwrap();
-            let far = std::ptr::without_provenance_mut(1 << 20);
+            let far = std::ptr::without_provenance_mut(1 << 60);
             (View::from_raw(entry.as_ptr(), layout), ViewMut::from_raw("out", far, out).unwrap())
         };
         let options = MatrixAttention { sparsity_ratio: Some(0.5), normalization, ..Default::default() };
