@@ -10,6 +10,7 @@ use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMet
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
+use zerocost_kernels::arch::Element;
 use zerocost_kernels::view::{Layout, View, ViewMut};
 
 use crate::error::{DatatypeError, KernelError, OverlapError};
@@ -88,20 +89,24 @@ macro_rules! with_float {
 }
 pub(crate) use with_float;
 
-/// Marks the Rust type of each [`Float`].
-pub trait Element: Copy + Send + Sync + 'static {
+/// The Rust type of each [`Float`].
+pub trait Viewable: Element {
     const FLOAT: Float;
 }
-impl Element for f64 {
+
+impl Viewable for f64 {
     const FLOAT: Float = Float::F64;
 }
-impl Element for f32 {
+
+impl Viewable for f32 {
     const FLOAT: Float = Float::F32;
 }
-impl Element for f16 {
+
+impl Viewable for f16 {
     const FLOAT: Float = Float::F16;
 }
-impl Element for bf16 {
+
+impl Viewable for bf16 {
     const FLOAT: Float = Float::BF16;
 }
 
@@ -180,22 +185,24 @@ impl<'py> FloatArray<'py> {
     }
 
     /// The elements as `T`, which must be the type that [`FloatArray::float`] says.
-    pub fn view<T: Element>(&self) -> View<'_, T> {
+    pub fn view<T: Viewable>(&self) -> View<'_, T> {
         assert!(T::FLOAT == self.float, "viewed as another type than it has");
-        // SAFETY: `readable` checked type, alignment and layout, NumPy guarantees that every element within shape and
-        // strides is memory of the array, and self holds a reference to it. That another thread of the caller writes
-        // to it meanwhile is the caller's data race, as with every NumPy function that releases the GIL.
+        // SAFETY: `readable` checked alignment and layout, and NumPy guarantees that every element within shape and
+        // strides is memory of the array. It stays, because `self` holds a reference: `resize` refuses an array that
+        // somebody else holds, unless it is told not to look. T has the size of the elements, asserted above, and every
+        // bit pattern is a value of an `Element`. Other threads may write to it, as the contract allows.
         unsafe { View::from_raw((*self.array.as_array_ptr()).fields.data.cast(), self.layout.clone()) }
     }
 
     /// The elements of an `out` argument as `T`. Refuses arrays that are read-only or that overlap themselves.
-    pub fn view_mut<T: Element>(&mut self) -> PyResult<ViewMut<'_, T>> {
+    pub fn view_mut<T: Viewable>(&mut self) -> PyResult<ViewMut<'_, T>> {
         assert!(T::FLOAT == self.float, "viewed as another type than it has");
         if !self.is_writeable() {
             let text = format!("{}: the array is read-only, a writeable one is needed", self.argument);
             return Err(OverlapError::new_err((text, self.argument)));
         }
-        // SAFETY: as in `view`, and writeable. Overlap with inputs is checked by the kernel (`check_overlap`).
+        // SAFETY: as in `view`, and writeable, checked above. Where it may overlap an input, the kernel refuses it
+        // (`check_overlap`).
         let view = unsafe {
             ViewMut::from_raw(self.argument, (*self.array.as_array_ptr()).fields.data.cast(), self.layout.clone())
         };

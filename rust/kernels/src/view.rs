@@ -2,6 +2,16 @@
 //!
 //! Strides count elements, not bytes, and may be negative or zero. A view never allocates for its elements and never
 //! copies them.
+//!
+//! # Elements that change
+//! A view of raw memory is of an array of the caller, whose other threads go on running and may write to it at any time.
+//! That is a race, and by the letter of the language the outcome of a racing read is undefined. What makes it a wrong
+//! number and nothing else is kept by every kernel:
+//! - Elements are read and written through raw pointers. No `&[T]` and no `&mut [T]` of a view's elements is ever formed:
+//!   the compiler may take for granted that what is behind one does not change, and read it twice.
+//! - No bound, index or pointer depends on the value of an element that is read twice. What a value decides, it decides
+//!   when it has been copied, or within the vector into which it was loaded.
+//! - Every bit pattern is a value of the elements' type. (Bools are viewed as bytes.)
 
 use std::marker::PhantomData;
 
@@ -132,7 +142,8 @@ impl LeadingAxes<'_> {
     }
 }
 
-/// Borrowed elements that nobody writes to while the view lives.
+/// Elements that a kernel reads. Nobody writes to those of a slice while the view lives; those of raw memory may change,
+/// see the [module](self).
 #[derive(Debug, Clone)]
 pub struct View<'a, T> {
     data: *const T,
@@ -140,17 +151,18 @@ pub struct View<'a, T> {
     elements: PhantomData<&'a [T]>,
 }
 
-// SAFETY: a View is a shared borrow of plain elements, as &[T] is.
+// SAFETY: what is reached through a View is shared, as through &[T], which is Send where T is Sync.
 unsafe impl<T: Sync> Send for View<'_, T> {}
-// SAFETY: as above.
+// SAFETY: as above, for &[T], which is Sync where T is.
 unsafe impl<T: Sync> Sync for View<'_, T> {}
 
 impl<'a, T> View<'a, T> {
     /// A view of raw memory.
     ///
     /// # Safety
-    /// Every offset within `layout` from `data` is an aligned, initialised element that nobody writes to during `'a`,
-    /// unless it is the very element (same address) that the kernel called writes after having read it.
+    /// Every offset within `layout` from `data` is an aligned, initialised element that can be read during all of `'a`,
+    /// and every bit pattern is a value of `T`. It may be written to at any time, by another thread or by the kernel itself
+    /// through an output which [`ViewMut::check_overlap`] lets pass.
     pub unsafe fn from_raw(data: *const T, layout: Layout) -> Self {
         Self { data, layout, elements: PhantomData }
     }
@@ -159,7 +171,8 @@ impl<'a, T> View<'a, T> {
     pub fn from_slice(argument: &'static str, elements: &'a [T], shape: &[usize]) -> Result<Self> {
         let layout = Layout::contiguous(argument, shape, size_of::<T>())?;
         check_length(argument, layout.len(), elements.len(), shape)?;
-        // SAFETY: the slice is borrowed for 'a and has exactly as many elements as the contiguous layout.
+        // SAFETY: the slice is borrowed for 'a and has exactly as many elements as the contiguous layout, checked above;
+        // since nobody writes to it, each stays the value of T that it is.
         Ok(unsafe { Self::from_raw(elements.as_ptr(), layout) })
     }
 
@@ -179,7 +192,8 @@ impl<'a, T> View<'a, T> {
     }
 }
 
-/// Borrowed elements that only the holder of the view writes to.
+/// Elements that a kernel writes. Nobody else reads or writes those of a slice while the view lives; those of raw memory
+/// may change, see the [module](self).
 #[derive(Debug)]
 pub struct ViewMut<'a, T> {
     data: *mut T,
@@ -187,7 +201,8 @@ pub struct ViewMut<'a, T> {
     elements: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a ViewMut is a unique borrow of plain elements, as &mut [T] is.
+// SAFETY: what is reached through a ViewMut is reached through nothing else of this crate, as through &mut [T], which is
+// Send where T is.
 unsafe impl<T: Send> Send for ViewMut<'_, T> {}
 // SAFETY: as above; through a shared reference only shape, strides and the pointer's value are read.
 unsafe impl<T: Sync> Sync for ViewMut<'_, T> {}
@@ -196,8 +211,9 @@ impl<'a, T> ViewMut<'a, T> {
     /// A view of raw memory. Refuses a layout in which two indexes may name one element.
     ///
     /// # Safety
-    /// Every offset within `layout` from `data` is an aligned element that nobody else reads or writes during `'a`,
-    /// but for a [`View`] of the very same elements whose kernel reads each one before it writes it.
+    /// Every offset within `layout` from `data` is an aligned element that can be written during all of `'a`, and read if
+    /// it is initialised; every bit pattern is a value of `T`. No other [`ViewMut`] of it is in use. It may be read and
+    /// written to at any time by another thread of the caller.
     pub unsafe fn from_raw(argument: &'static str, data: *mut T, layout: Layout) -> Result<Self> {
         if overlaps_itself(&layout) {
             return Err(Error::Overlap { argument, problem: "two of its indexes may name one element" });
@@ -209,7 +225,8 @@ impl<'a, T> ViewMut<'a, T> {
     pub fn from_slice(argument: &'static str, elements: &'a mut [T], shape: &[usize]) -> Result<Self> {
         let layout = Layout::contiguous(argument, shape, size_of::<T>())?;
         check_length(argument, layout.len(), elements.len(), shape)?;
-        // SAFETY: the slice is borrowed mutably for 'a and has exactly as many elements as the contiguous layout.
+        // SAFETY: the slice is borrowed mutably for 'a and has exactly as many elements as the contiguous layout, checked
+        // above; since only kernels write to it, each stays a value of T.
         unsafe { Self::from_raw(argument, elements.as_mut_ptr(), layout) }
     }
 

@@ -1,24 +1,29 @@
-//! 512-bit vectors: AVX-512 F, BW, DQ, VL.
+//! 512-bit vectors: AVX-512 F, BW, DQ, VL, and what AVX2 has; with BF16 where the CPU has that too.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use half::{bf16, f16};
 
 use super::lanes::{Cpu, Dots, HalfLanes, Lanes};
-use super::{DotsTask, Task, run_avx512, run_avx512_dots};
+use super::macros::{memory, proof, registers};
+use super::sealed::Sealed;
+use super::{DotsTask, Task};
 
-/// AVX-512. The value proves that the CPU has it.
-#[derive(Debug, Clone, Copy)]
-pub struct Avx512(());
-
-impl Avx512 {
-    /// # Safety
-    /// The CPU has AVX2, FMA, F16C and AVX-512 F, BW, DQ and VL.
-    #[inline(always)]
-    pub(super) unsafe fn new() -> Self {
-        Self(())
-    }
+proof! {
+    /// AVX-512 F, BW, DQ and VL, and what [`Avx2`](super::avx2::Avx2) proves. The value proves that the CPU has them all.
+    Avx512, run_avx512<Task>, is_x86_feature_detected:
+    "avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl"
 }
+
+proof! {
+    /// What [`Avx512`] proves, and AVX-512 BF16. The value proves that the CPU has them all.
+    Avx512Dots, run_avx512_dots<DotsTask>, is_x86_feature_detected:
+    "avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512bf16"
+}
+
+impl Sealed for Avx512 {}
+impl Sealed for Avx512Dots {}
 
 impl Cpu for Avx512 {
     type F32 = Avx512F32;
@@ -28,30 +33,25 @@ impl Cpu for Avx512 {
 
     #[inline(always)]
     fn f32(self) -> Avx512F32 {
-        Avx512F32(())
+        Avx512F32(self)
     }
 
     #[inline(always)]
     fn f64(self) -> Avx512F64 {
-        Avx512F64(())
+        Avx512F64(self)
     }
 
     #[inline(always)]
     fn run<T: Task>(self, task: T) -> T::Output {
-        // SAFETY: the CPU has what the level needs, which `self` proves.
-        unsafe { run_avx512(task) }
-    }
-
-    #[inline(always)]
-    fn has_dots(self) -> bool {
-        is_x86_feature_detected!("avx512bf16")
+        // SAFETY: the CPU has the features, which `self` proves: `detect` asked for each of them.
+        unsafe { run_avx512(self, task) }
     }
 
     #[inline(always)]
     fn run_dots<T: DotsTask>(self, task: T) -> T::Output {
-        assert!(self.has_dots(), "this CPU has no dot products of bfloat16");
-        // SAFETY: the CPU has what the level needs, which `self` proves, and the dot products, asserted above.
-        unsafe { run_avx512_dots(task) }
+        let dots = Avx512Dots::detect().expect("this CPU has no dot products of bfloat16");
+        // SAFETY: the CPU has the features, which `dots` proves: `detect` asked for each of them.
+        unsafe { run_avx512_dots(dots, task) }
     }
 
     #[inline(always)]
@@ -67,17 +67,11 @@ impl Cpu for Avx512 {
     }
 }
 
-/// AVX-512 with BF16. The value proves that the CPU has both.
-#[derive(Debug, Clone, Copy)]
-pub struct Avx512Dots(Avx512);
-
 impl Avx512Dots {
-    /// # Safety
-    /// As for [`Avx512::new`], and AVX-512 BF16.
+    /// The part of the features that every task needs.
     #[inline(always)]
-    pub(super) unsafe fn new() -> Self {
-        // SAFETY: the caller's promise.
-        Self(unsafe { Avx512::new() })
+    fn cpu(self) -> Avx512 {
+        Avx512(())
     }
 }
 
@@ -89,22 +83,22 @@ impl Cpu for Avx512Dots {
 
     #[inline(always)]
     fn f32(self) -> Avx512F32 {
-        self.0.f32()
+        self.cpu().f32()
     }
 
     #[inline(always)]
     fn f64(self) -> Avx512F64 {
-        self.0.f64()
+        self.cpu().f64()
     }
 
     #[inline(always)]
     fn run<T: Task>(self, task: T) -> T::Output {
-        self.0.run(task)
+        self.cpu().run(task)
     }
 
     #[inline(always)]
     fn fence(self) {
-        self.0.fence();
+        self.cpu().fence();
     }
 }
 
@@ -112,320 +106,193 @@ impl Dots for Avx512Dots {
     #[inline(always)]
     fn dot_pairs(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: `self` proves the instruction; the types are 512 bits that mean pairs of bfloat16.
-        unsafe {
-            _mm512_dpbf16_ps(c, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b))
-        }
+        unsafe { _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)) }
     }
 }
 
 /// Float32 lanes of AVX-512.
 #[derive(Debug, Clone, Copy)]
-pub struct Avx512F32(());
+pub struct Avx512F32(Avx512);
 
 /// Float64 lanes of AVX-512.
 #[derive(Debug, Clone, Copy)]
-pub struct Avx512F64(());
+pub struct Avx512F64(Avx512);
 
-/// Methods that are one expression of intrinsics on registers.
-macro_rules! registers {
-    ($(fn $name:ident($($argument:ident: $kind:ident),*) -> $result:ty = $body:expr;)*) => {$(
+impl Sealed for Avx512F32 {}
+impl Sealed for Avx512F64 {}
+
+/// Masks are integers.
+macro_rules! masks {
+    ($mask:ty) => {
         #[inline(always)]
-        fn $name(self, $($argument: Self::$kind),*) -> $result {
-            // SAFETY: the instructions are there, which `self` proves; only registers are touched.
-            unsafe { $body }
-        }
-    )*};
-}
-
-macro_rules! lanes {
-    (
-        $lanes:ident, $real:ident, $int:ident, $unsigned:ident, $v:ident, $mask:ident, $n:literal, $mantissa:literal,
-        $set1:ident, $loadu:ident, $maskz_loadu:ident, $storeu:ident, $mask_storeu:ident, $stream:ident,
-        $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $min:ident, $max:ident,
-        $cmp:ident, $blend:ident, $reduce_add:ident, $reduce_max:ident, $cast_int:ident, $cast_real:ident,
-        $int_set1:ident, $int_loadu:ident, $int_storeu:ident, $compress:ident, $expand:ident, $int_add:ident, $int_sub:ident,
-        $srai:ident, $slli:ident, $int_min:ident, $int_max:ident, $cmpgt:ident, $int_blend:ident,
-        $int_mask_sub:ident, $reduce_int_add:ident, $reduce_int_min:ident, $reduce_int_max:ident,
-        $wide:ty, $wide_zero:expr, $wide_add:expr, $wide_sum:expr
-    ) => {
-        impl $lanes {
-            #[inline(always)]
-            fn first_bits(count: usize) -> $mask {
-                if count >= $n { $mask::MAX >> ($mask::BITS - $n) } else { (1 << count) - 1 }
-            }
+        fn first(self, count: usize) -> $mask {
+            if count >= Self::N { <$mask>::MAX } else { (1 << count) - 1 }
         }
 
-        impl Lanes for $lanes {
-            type Scalar = $real;
-            type V = $v;
-            type I = __m512i;
-            type M = $mask;
-            type Wide = $wide;
-            const N: usize = $n;
+        #[inline(always)]
+        fn and(self, a: $mask, b: $mask) -> $mask {
+            a & b
+        }
 
-            #[inline(always)]
-            unsafe fn load(self, from: *const $real) -> $v {
-                // SAFETY: the caller promises N readable elements; `self` proves the instruction.
-                unsafe { $loadu(from) }
-            }
+        #[inline(always)]
+        fn or(self, a: $mask, b: $mask) -> $mask {
+            a | b
+        }
 
-            #[inline(always)]
-            unsafe fn load_first(self, from: *const $real, count: usize) -> $v {
-                // SAFETY: lanes outside of the mask are not read, the caller promises the others.
-                unsafe { $maskz_loadu(Self::first_bits(count), from) }
-            }
+        #[inline(always)]
+        fn and_not(self, a: $mask, b: $mask) -> $mask {
+            a & !b
+        }
 
-            #[inline(always)]
-            unsafe fn store(self, to: *mut $real, vector: $v) {
-                // SAFETY: the caller promises N writable elements; `self` proves the instruction.
-                unsafe { $storeu(to, vector) }
-            }
-
-            #[inline(always)]
-            unsafe fn store_first(self, to: *mut $real, count: usize, vector: $v) {
-                // SAFETY: lanes outside of the mask are not written, the caller promises the others.
-                unsafe { $mask_storeu(to, Self::first_bits(count), vector) }
-            }
-
-            #[inline(always)]
-            unsafe fn stream(self, to: *mut $real, vector: $v) {
-                // SAFETY: the caller promises N writable, aligned elements; `self` proves the instruction.
-                unsafe { $stream(to.cast(), vector) }
-            }
-
-            #[inline(always)]
-            fn splat(self, value: $real) -> $v {
-                // SAFETY: `self` proves the instruction.
-                unsafe { $set1(value) }
-            }
-
-            registers! {
-                fn add(a: V, b: V) -> $v = $add(a, b);
-                fn sub(a: V, b: V) -> $v = $sub(a, b);
-                fn mul(a: V, b: V) -> $v = $mul(a, b);
-                fn div(a: V, b: V) -> $v = $div(a, b);
-                fn fma(a: V, b: V, c: V) -> $v = $fmadd(a, b, c);
-                fn fma_once(a: V, b: V, c: V) -> $v = $fmadd(a, b, c);
-                fn fnma(a: V, b: V, c: V) -> $v = $fnmadd(a, b, c);
-                fn min(a: V, b: V) -> $v = $min(a, b);
-                fn max(a: V, b: V) -> $v = $max(a, b);
-                fn lt(a: V, b: V) -> $mask = $cmp::<_CMP_LT_OQ>(a, b);
-                fn eq(a: V, b: V) -> $mask = $cmp::<_CMP_EQ_OQ>(a, b);
-                fn select(mask: M, a: V, b: V) -> $v = $blend(mask, b, a);
-                fn sum(vector: V) -> $real = $reduce_add(vector);
-                fn max_lane(vector: V) -> $real = $reduce_max(vector);
-                fn wide_zero() -> $wide = $wide_zero();
-                fn wide_add(sums: Wide, vector: V) -> $wide = $wide_add(sums, vector);
-                fn wide_sum(sums: Wide) -> f64 = $wide_sum(sums);
-                fn int_of(vector: V) -> __m512i = $cast_int(vector);
-                fn float_of(vector: I) -> $v = $cast_real(vector);
-                fn int_add(a: I, b: I) -> __m512i = $int_add(a, b);
-                fn int_sub(a: I, b: I) -> __m512i = $int_sub(a, b);
-                fn int_and(a: I, b: I) -> __m512i = _mm512_and_si512(a, b);
-                fn int_xor(a: I, b: I) -> __m512i = _mm512_xor_si512(a, b);
-                fn int_sign(a: I) -> __m512i = $srai::<{ $int::BITS - 1 }>(a);
-                fn int_to_exponent(a: I) -> __m512i = $slli::<$mantissa>(a);
-                fn int_min(a: I, b: I) -> __m512i = $int_min(a, b);
-                fn int_max(a: I, b: I) -> __m512i = $int_max(a, b);
-                fn int_gt(a: I, b: I) -> $mask = $cmpgt(a, b);
-                fn int_select(mask: M, a: I, b: I) -> __m512i = $int_blend(mask, b, a);
-                fn count(count: I, mask: M) -> __m512i = $int_mask_sub(count, mask, count, $int_set1(-1));
-                fn total(count: I) -> usize = $reduce_int_add(count) as $unsigned as usize;
-                fn int_min_lane(a: I) -> $int = $reduce_int_min(a);
-                fn int_max_lane(a: I) -> $int = $reduce_int_max(a);
-            }
-
-            #[inline(always)]
-            fn first(self, count: usize) -> $mask {
-                Self::first_bits(count)
-            }
-
-            #[inline(always)]
-            fn and(self, a: $mask, b: $mask) -> $mask {
-                a & b
-            }
-
-            #[inline(always)]
-            fn or(self, a: $mask, b: $mask) -> $mask {
-                a | b
-            }
-
-            #[inline(always)]
-            fn and_not(self, a: $mask, b: $mask) -> $mask {
-                a & !b
-            }
-
-            #[inline(always)]
-            fn bits(self, mask: $mask) -> u32 {
-                u32::from(mask)
-            }
-
-            #[inline(always)]
-            fn int_splat(self, value: $int) -> __m512i {
-                // SAFETY: `self` proves the instruction.
-                unsafe { $int_set1(value) }
-            }
-
-            #[inline(always)]
-            unsafe fn int_load(self, from: *const $int) -> __m512i {
-                // SAFETY: the caller promises N readable integers; `self` proves the instruction.
-                unsafe { $int_loadu(from) }
-            }
-
-            #[inline(always)]
-            unsafe fn int_store(self, to: *mut $int, vector: __m512i) {
-                // SAFETY: the caller promises N writable integers; `self` proves the instruction.
-                unsafe { $int_storeu(to, vector) }
-            }
-
-            // Compressing to memory is microcoded on Zen 4: compress to a register, then store all of it.
-            #[inline(always)]
-            unsafe fn int_compress(self, to: *mut $int, mask: $mask, vector: __m512i) -> usize {
-                // SAFETY: the caller promises N writable integers; `self` proves the instructions.
-                unsafe { $int_storeu(to, $compress(mask, vector)) };
-                mask.count_ones() as usize
-            }
-
-            #[inline(always)]
-            unsafe fn expand(self, from: *const $real, bits: u32) -> $v {
-                // SAFETY: the caller promises N readable elements; `self` proves the instructions.
-                unsafe { $expand(bits as $mask, $loadu(from)) }
-            }
+        #[inline(always)]
+        fn bits(self, mask: $mask) -> u32 {
+            u32::from(mask)
         }
     };
 }
 
-lanes!(
-    Avx512F32,
-    f32,
-    i32,
-    u32,
-    __m512,
-    __mmask16,
-    16,
-    23,
-    _mm512_set1_ps,
-    _mm512_loadu_ps,
-    _mm512_maskz_loadu_ps,
-    _mm512_storeu_ps,
-    _mm512_mask_storeu_ps,
-    _mm512_stream_ps,
-    _mm512_add_ps,
-    _mm512_sub_ps,
-    _mm512_mul_ps,
-    _mm512_div_ps,
-    _mm512_fmadd_ps,
-    _mm512_fnmadd_ps,
-    _mm512_min_ps,
-    _mm512_max_ps,
-    _mm512_cmp_ps_mask,
-    _mm512_mask_blend_ps,
-    _mm512_reduce_add_ps,
-    _mm512_reduce_max_ps,
-    _mm512_castps_si512,
-    _mm512_castsi512_ps,
-    _mm512_set1_epi32,
-    _mm512_loadu_epi32,
-    _mm512_storeu_epi32,
-    _mm512_maskz_compress_epi32,
-    _mm512_maskz_expand_ps,
-    _mm512_add_epi32,
-    _mm512_sub_epi32,
-    _mm512_srai_epi32,
-    _mm512_slli_epi32,
-    _mm512_min_epi32,
-    _mm512_max_epi32,
-    _mm512_cmpgt_epi32_mask,
-    _mm512_mask_blend_epi32,
-    _mm512_mask_sub_epi32,
-    _mm512_reduce_add_epi32,
-    _mm512_reduce_min_epi32,
-    _mm512_reduce_max_epi32,
-    [__m512d; 2],
-    zero_pair,
-    add_pair,
-    sum_pair
-);
-lanes!(
-    Avx512F64,
-    f64,
-    i64,
-    u64,
-    __m512d,
-    __mmask8,
-    8,
-    52,
-    _mm512_set1_pd,
-    _mm512_loadu_pd,
-    _mm512_maskz_loadu_pd,
-    _mm512_storeu_pd,
-    _mm512_mask_storeu_pd,
-    _mm512_stream_pd,
-    _mm512_add_pd,
-    _mm512_sub_pd,
-    _mm512_mul_pd,
-    _mm512_div_pd,
-    _mm512_fmadd_pd,
-    _mm512_fnmadd_pd,
-    _mm512_min_pd,
-    _mm512_max_pd,
-    _mm512_cmp_pd_mask,
-    _mm512_mask_blend_pd,
-    _mm512_reduce_add_pd,
-    _mm512_reduce_max_pd,
-    _mm512_castpd_si512,
-    _mm512_castsi512_pd,
-    _mm512_set1_epi64,
-    _mm512_loadu_epi64,
-    _mm512_storeu_epi64,
-    _mm512_maskz_compress_epi64,
-    _mm512_maskz_expand_pd,
-    _mm512_add_epi64,
-    _mm512_sub_epi64,
-    _mm512_srai_epi64,
-    _mm512_slli_epi64,
-    _mm512_min_epi64,
-    _mm512_max_epi64,
-    _mm512_cmpgt_epi64_mask,
-    _mm512_mask_blend_epi64,
-    _mm512_mask_sub_epi64,
-    _mm512_reduce_add_epi64,
-    _mm512_reduce_min_epi64,
-    _mm512_reduce_max_epi64,
-    __m512d,
-    _mm512_setzero_pd,
-    _mm512_add_pd,
-    _mm512_reduce_add_pd
-);
+impl Lanes for Avx512F32 {
+    type Scalar = f32;
+    type V = __m512;
+    type I = __m512i;
+    type M = __mmask16;
+    type Wide = [__m512d; 2];
+    const N: usize = 16;
 
-/// # Safety
-/// AVX-512.
-#[inline(always)]
-unsafe fn zero_pair() -> [__m512d; 2] {
-    // SAFETY: the caller's promise.
-    unsafe { [_mm512_setzero_pd(); 2] }
-}
-
-/// Adds the lower and the upper half of the lanes.
-///
-/// # Safety
-/// AVX-512.
-#[inline(always)]
-unsafe fn add_pair([low, high]: [__m512d; 2], vector: __m512) -> [__m512d; 2] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let lower = _mm512_cvtps_pd(_mm512_castps512_ps256(vector));
-        let upper = _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(vector));
-        [_mm512_add_pd(low, lower), _mm512_add_pd(high, upper)]
+    memory! {
+        unsafe fn load(self, from: *const f32) -> __m512 = _mm512_loadu_ps(from);
+        unsafe fn load_first(self, from: *const f32, count: usize) -> __m512 =
+            _mm512_maskz_loadu_ps(self.first(count), from);
+        unsafe fn store(self, to: *mut f32, vector: __m512) = _mm512_storeu_ps(to, vector);
+        unsafe fn store_first(self, to: *mut f32, count: usize, vector: __m512) =
+            _mm512_mask_storeu_ps(to, self.first(count), vector);
+        unsafe fn stream(self, to: *mut f32, vector: __m512) = _mm512_stream_ps(to, vector);
+        unsafe fn int_load(self, from: *const i32) -> __m512i = _mm512_loadu_epi32(from);
+        unsafe fn int_store(self, to: *mut i32, vector: __m512i) = _mm512_storeu_epi32(to, vector);
+        // Compressing to memory is microcoded on Zen 4: compress to a register, then store all of it.
+        unsafe fn int_compress(self, to: *mut i32, mask: __mmask16, vector: __m512i) -> usize = {
+            _mm512_storeu_epi32(to, _mm512_maskz_compress_epi32(mask, vector));
+            mask.count_ones() as usize
+        };
+        unsafe fn expand(self, from: *const f32, bits: u32) -> __m512 =
+            _mm512_maskz_expand_ps(bits as __mmask16, _mm512_loadu_ps(from));
     }
+
+    registers! {
+        fn splat(self, value: f32) -> __m512 = _mm512_set1_ps(value);
+        fn add(self, a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+        fn sub(self, a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+        fn mul(self, a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        fn div(self, a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+        fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+        fn fma_once(self, a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+        fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fnmadd_ps(a, b, c);
+        fn min(self, a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+        fn max(self, a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        fn lt(self, a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
+        fn eq(self, a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b);
+        fn select(self, mask: __mmask16, a: __m512, b: __m512) -> __m512 = _mm512_mask_blend_ps(mask, b, a);
+        fn sum(self, vector: __m512) -> f32 = _mm512_reduce_add_ps(vector);
+        fn max_lane(self, vector: __m512) -> f32 = _mm512_reduce_max_ps(vector);
+
+        fn wide_zero(self) -> [__m512d; 2] = [_mm512_setzero_pd(); 2];
+        fn wide_add(self, sums: [__m512d; 2], vector: __m512) -> [__m512d; 2] = {
+            let lower = _mm512_cvtps_pd(_mm512_castps512_ps256(vector));
+            let upper = _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(vector));
+            [_mm512_add_pd(sums[0], lower), _mm512_add_pd(sums[1], upper)]
+        };
+        fn wide_sum(self, sums: [__m512d; 2]) -> f64 = _mm512_reduce_add_pd(_mm512_add_pd(sums[0], sums[1]));
+
+        fn int_of(self, vector: __m512) -> __m512i = _mm512_castps_si512(vector);
+        fn float_of(self, vector: __m512i) -> __m512 = _mm512_castsi512_ps(vector);
+        fn int_splat(self, value: i32) -> __m512i = _mm512_set1_epi32(value);
+        fn int_add(self, a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
+        fn int_sub(self, a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
+        fn int_and(self, a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
+        fn int_xor(self, a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
+        fn int_sign(self, a: __m512i) -> __m512i = _mm512_srai_epi32::<31>(a);
+        fn int_to_exponent(self, a: __m512i) -> __m512i = _mm512_slli_epi32::<23>(a);
+        fn int_min(self, a: __m512i, b: __m512i) -> __m512i = _mm512_min_epi32(a, b);
+        fn int_max(self, a: __m512i, b: __m512i) -> __m512i = _mm512_max_epi32(a, b);
+        fn int_gt(self, a: __m512i, b: __m512i) -> __mmask16 = _mm512_cmpgt_epi32_mask(a, b);
+        fn int_select(self, mask: __mmask16, a: __m512i, b: __m512i) -> __m512i = _mm512_mask_blend_epi32(mask, b, a);
+        fn count(self, count: __m512i, mask: __mmask16) -> __m512i = _mm512_mask_sub_epi32(count, mask, count, _mm512_set1_epi32(-1));
+        fn total(self, count: __m512i) -> usize = _mm512_reduce_add_epi32(count) as u32 as usize;
+        fn int_min_lane(self, a: __m512i) -> i32 = _mm512_reduce_min_epi32(a);
+        fn int_max_lane(self, a: __m512i) -> i32 = _mm512_reduce_max_epi32(a);
+    }
+
+    masks!(__mmask16);
 }
 
-/// # Safety
-/// AVX-512.
-#[inline(always)]
-unsafe fn sum_pair([low, high]: [__m512d; 2]) -> f64 {
-    // SAFETY: the caller's promise.
-    unsafe { _mm512_reduce_add_pd(_mm512_add_pd(low, high)) }
+impl Lanes for Avx512F64 {
+    type Scalar = f64;
+    type V = __m512d;
+    type I = __m512i;
+    type M = __mmask8;
+    type Wide = __m512d;
+    const N: usize = 8;
+
+    memory! {
+        unsafe fn load(self, from: *const f64) -> __m512d = _mm512_loadu_pd(from);
+        unsafe fn load_first(self, from: *const f64, count: usize) -> __m512d =
+            _mm512_maskz_loadu_pd(self.first(count), from);
+        unsafe fn store(self, to: *mut f64, vector: __m512d) = _mm512_storeu_pd(to, vector);
+        unsafe fn store_first(self, to: *mut f64, count: usize, vector: __m512d) =
+            _mm512_mask_storeu_pd(to, self.first(count), vector);
+        unsafe fn stream(self, to: *mut f64, vector: __m512d) = _mm512_stream_pd(to, vector);
+        unsafe fn int_load(self, from: *const i64) -> __m512i = _mm512_loadu_epi64(from);
+        unsafe fn int_store(self, to: *mut i64, vector: __m512i) = _mm512_storeu_epi64(to, vector);
+        // Compressing to memory is microcoded on Zen 4: compress to a register, then store all of it.
+        unsafe fn int_compress(self, to: *mut i64, mask: __mmask8, vector: __m512i) -> usize = {
+            _mm512_storeu_epi64(to, _mm512_maskz_compress_epi64(mask, vector));
+            mask.count_ones() as usize
+        };
+        unsafe fn expand(self, from: *const f64, bits: u32) -> __m512d =
+            _mm512_maskz_expand_pd(bits as __mmask8, _mm512_loadu_pd(from));
+    }
+
+    registers! {
+        fn splat(self, value: f64) -> __m512d = _mm512_set1_pd(value);
+        fn add(self, a: __m512d, b: __m512d) -> __m512d = _mm512_add_pd(a, b);
+        fn sub(self, a: __m512d, b: __m512d) -> __m512d = _mm512_sub_pd(a, b);
+        fn mul(self, a: __m512d, b: __m512d) -> __m512d = _mm512_mul_pd(a, b);
+        fn div(self, a: __m512d, b: __m512d) -> __m512d = _mm512_div_pd(a, b);
+        fn fma(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d = _mm512_fmadd_pd(a, b, c);
+        fn fma_once(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d = _mm512_fmadd_pd(a, b, c);
+        fn fnma(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d = _mm512_fnmadd_pd(a, b, c);
+        fn min(self, a: __m512d, b: __m512d) -> __m512d = _mm512_min_pd(a, b);
+        fn max(self, a: __m512d, b: __m512d) -> __m512d = _mm512_max_pd(a, b);
+        fn lt(self, a: __m512d, b: __m512d) -> __mmask8 = _mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b);
+        fn eq(self, a: __m512d, b: __m512d) -> __mmask8 = _mm512_cmp_pd_mask::<_CMP_EQ_OQ>(a, b);
+        fn select(self, mask: __mmask8, a: __m512d, b: __m512d) -> __m512d = _mm512_mask_blend_pd(mask, b, a);
+        fn sum(self, vector: __m512d) -> f64 = _mm512_reduce_add_pd(vector);
+        fn max_lane(self, vector: __m512d) -> f64 = _mm512_reduce_max_pd(vector);
+
+        fn wide_zero(self) -> __m512d = _mm512_setzero_pd();
+        fn wide_add(self, sums: __m512d, vector: __m512d) -> __m512d = _mm512_add_pd(sums, vector);
+        fn wide_sum(self, sums: __m512d) -> f64 = _mm512_reduce_add_pd(sums);
+
+        fn int_of(self, vector: __m512d) -> __m512i = _mm512_castpd_si512(vector);
+        fn float_of(self, vector: __m512i) -> __m512d = _mm512_castsi512_pd(vector);
+        fn int_splat(self, value: i64) -> __m512i = _mm512_set1_epi64(value);
+        fn int_add(self, a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi64(a, b);
+        fn int_sub(self, a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi64(a, b);
+        fn int_and(self, a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
+        fn int_xor(self, a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
+        fn int_sign(self, a: __m512i) -> __m512i = _mm512_srai_epi64::<63>(a);
+        fn int_to_exponent(self, a: __m512i) -> __m512i = _mm512_slli_epi64::<52>(a);
+        fn int_min(self, a: __m512i, b: __m512i) -> __m512i = _mm512_min_epi64(a, b);
+        fn int_max(self, a: __m512i, b: __m512i) -> __m512i = _mm512_max_epi64(a, b);
+        fn int_gt(self, a: __m512i, b: __m512i) -> __mmask8 = _mm512_cmpgt_epi64_mask(a, b);
+        fn int_select(self, mask: __mmask8, a: __m512i, b: __m512i) -> __m512i = _mm512_mask_blend_epi64(mask, b, a);
+        fn count(self, count: __m512i, mask: __mmask8) -> __m512i = _mm512_mask_sub_epi64(count, mask, count, _mm512_set1_epi64(-1));
+        fn total(self, count: __m512i) -> usize = _mm512_reduce_add_epi64(count) as u64 as usize;
+        fn int_min_lane(self, a: __m512i) -> i64 = _mm512_reduce_min_epi64(a);
+        fn int_max_lane(self, a: __m512i) -> i64 = _mm512_reduce_max_epi64(a);
+    }
+
+    masks!(__mmask8);
 }
 
 impl HalfLanes for Avx512F32 {

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::lanes::{Cpu, Dots, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
+use super::sealed::Sealed;
 
 impl Real for f32 {
     type Int = i32;
@@ -136,6 +137,8 @@ impl Real for f64 {
 
 macro_rules! real_element {
     ($($real:ty),*) => {$(
+        impl Sealed for $real {}
+
         impl Element for $real {
             type Real = $real;
             const NULL: $real = 0.0;
@@ -203,11 +206,20 @@ macro_rules! real_element {
 }
 real_element!(f32, f64);
 
-/// The widest vector has 16 lanes of float32.
+/// The most lanes of float32 that a vector has.
 const WIDEST: usize = 16;
+
+/// A whole vector of zeros in memory. That one has room is asserted for each level for which this is compiled.
+#[inline(always)]
+fn whole<C: Cpu, T: Copy>(zero: T) -> [T; WIDEST] {
+    const { assert!(<C::F32 as Lanes>::N <= WIDEST) };
+    [zero; WIDEST]
+}
 
 macro_rules! half_element {
     ($($half:ty: $load:ident, $store:ident, $is_bfloat:literal;)*) => {$(
+        impl Sealed for $half {}
+
         impl Element for $half {
             type Real = f32;
             const NULL: $half = <$half>::ZERO;
@@ -232,9 +244,9 @@ macro_rules! half_element {
 
             #[inline(always)]
             unsafe fn load_first<C: Cpu>(cpu: C, from: *const $half, count: usize) -> Vector<C, f32> {
-                let mut whole = [<$half>::ZERO; WIDEST];
-                // SAFETY: the caller promises `count` elements, at most as many as there are lanes; there are at most
-                // WIDEST.
+                let mut whole = whole::<C, $half>(<$half>::ZERO);
+                // SAFETY: the caller promises `count` readable elements and no more than there are lanes, for all of which
+                // `whole` has room.
                 unsafe {
                     std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), count);
                     cpu.f32().$load(whole.as_ptr())
@@ -249,8 +261,9 @@ macro_rules! half_element {
 
             #[inline(always)]
             unsafe fn store_first<C: Cpu>(cpu: C, to: *mut $half, count: usize, vector: Vector<C, f32>) {
-                let mut whole = [<$half>::ZERO; WIDEST];
-                // SAFETY: as in `load_first`.
+                let mut whole = whole::<C, $half>(<$half>::ZERO);
+                // SAFETY: `whole` has room for all lanes; the caller promises `count` writable elements and no more than
+                // there are lanes.
                 unsafe {
                     cpu.f32().$store(whole.as_mut_ptr(), vector);
                     std::ptr::copy_nonoverlapping(whole.as_ptr(), to, count);
@@ -271,8 +284,9 @@ macro_rules! half_element {
                 count: usize,
                 mask: Mask<C, f32>,
             ) {
-                let mut whole = [<$half>::ZERO; WIDEST];
-                // SAFETY: as in `load_first`.
+                let mut whole = whole::<C, $half>(<$half>::ZERO);
+                // SAFETY: `whole` has room for all lanes; the caller promises `count` readable and `count` writable elements
+                // and no more than there are lanes.
                 unsafe {
                     std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), count);
                     let whole = whole.as_mut_ptr();
@@ -287,5 +301,3 @@ half_element! {
     f16: load_f16, store_f16, false;
     bf16: load_bf16, store_bf16, true;
 }
-
-const _: () = assert!(<super::scalar::ScalarF32 as Lanes>::N <= WIDEST);

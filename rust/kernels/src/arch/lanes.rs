@@ -2,13 +2,12 @@
 
 use half::{bf16, f16};
 
+use super::sealed::Sealed;
 use super::{DotsTask, Task};
 
-/// A CPU level that is there. The value proves it: outside of tests of this module only [`Level::run`] makes one, after
-/// having asked the CPU, which is why the methods of its lanes are safe.
-///
-/// [`Level::run`]: super::Level::run
-pub trait Cpu: Copy + Send + Sync + 'static {
+/// A CPU level that is there. The value proves it: the one function that makes it asks the CPU for every feature of the
+/// level first, which is why the methods of its lanes are safe. Nobody else can implement it.
+pub trait Cpu: Sealed + Copy + Send + Sync + 'static {
     /// Lanes of float32.
     type F32: HalfLanes;
     /// Lanes of float64.
@@ -48,7 +47,9 @@ pub trait Cpu: Copy + Send + Sync + 'static {
     fn fence(self);
 }
 
-/// A level that multiplies bfloat16 as they are.
+/// A level that multiplies bfloat16 as they are. Whether that is faster, [`Level::gains_by_dots`] says.
+///
+/// [`Level::gains_by_dots`]: super::Level::gains_by_dots
 pub trait Dots: Cpu {
     /// `a · b + c`: each lane of a and b holds two bfloat16, the first one in the lower half. Products are exact, sums
     /// are rounded to float32, denormals count as 0.
@@ -131,8 +132,11 @@ pub struct Math<T: 'static> {
     pub tanh_denominator: &'static [T],
 }
 
-/// What arrays hold: `f64`, `f32`, `f16`, `bf16`. The 16-bit types are computed as `f32`.
-pub trait Element: Copy + Send + Sync + std::fmt::Debug + 'static {
+/// What arrays hold: `f64`, `f32`, `f16`, `bf16`, and nothing else. The 16-bit types are computed as `f32`. Every bit
+/// pattern is a value of each of them.
+///
+/// Pointers to them are aligned to an element, as those of every view and slice are; to a vector they need not be.
+pub trait Element: Sealed + Copy + Send + Sync + std::fmt::Debug + 'static {
     /// The type that it is computed in.
     type Real: Real;
     /// 0.
@@ -187,8 +191,10 @@ pub type Mask<C, T> = <<T as Real>::Lanes<C> as Lanes>::M;
 /// Vectors of one float type at one level. The value is a proof of the level, see [`Cpu`].
 ///
 /// Every level means the same by each method; only the number of lanes, and the rounding of `fma` at the scalar level
-/// (which rounds twice), differ.
-pub trait Lanes: Copy + Send + Sync + 'static {
+/// (which rounds twice), differ. Nobody else can implement it.
+///
+/// Pointers are aligned to a lane; to a vector they need not be, but where a method says so.
+pub trait Lanes: Sealed + Copy + Send + Sync + 'static {
     /// The type of a lane.
     type Scalar: Real;
     /// A vector of floats.
@@ -204,7 +210,7 @@ pub trait Lanes: Copy + Send + Sync + 'static {
 
     /// All lanes `value`.
     fn splat(self, value: Self::Scalar) -> Self::V;
-    /// Loads `N` elements, of any alignment.
+    /// Loads `N` elements.
     ///
     /// # Safety
     /// `N` elements at `from` may be read.
@@ -214,7 +220,7 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// # Safety
     /// `count` elements at `from` may be read; `count <= N`.
     unsafe fn load_first(self, from: *const Self::Scalar, count: usize) -> Self::V;
-    /// Stores `N` elements, of any alignment.
+    /// Stores `N` elements.
     ///
     /// # Safety
     /// `N` elements at `to` may be written.
@@ -297,12 +303,13 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// up to `N` integers from `to`, is overwritten.
     ///
     /// # Safety
-    /// `N` integers at `to` may be written.
+    /// `N` integers at `to` may be written, whatever the mask is.
     unsafe fn int_compress(self, to: *mut <Self::Scalar as Real>::Int, mask: Self::M, vector: Self::I) -> usize;
-    /// The way back: lanes whose bit is set get one element after the other, the other lanes are 0.
+    /// The way back: lanes whose bit is set get one element after the other, the other lanes are 0. Bits beyond the `N`
+    /// lowest are 0.
     ///
     /// # Safety
-    /// `N` elements at `from` may be read.
+    /// `N` elements at `from` may be read, whatever the bits are.
     unsafe fn expand(self, from: *const Self::Scalar, bits: u32) -> Self::V;
     /// `a + b`, wrapping.
     fn int_add(self, a: Self::I, b: Self::I) -> Self::I;

@@ -1,24 +1,24 @@
 //! 128-bit vectors: NEON, which every AArch64 has.
 
 use std::arch::aarch64::*;
+use std::array::from_fn;
+use std::mem::transmute;
+use std::ptr::copy_nonoverlapping;
 
 use half::{bf16, f16};
 
+use super::Task;
 use super::lanes::{Cpu, HalfLanes, Lanes};
-use super::{Task, run_neon};
+use super::macros::{memory, proof, registers};
+use super::sealed::Sealed;
 
-/// NEON. The value proves that the CPU has it.
-#[derive(Debug, Clone, Copy)]
-pub struct Neon(());
-
-impl Neon {
-    /// # Safety
-    /// The CPU has NEON.
-    #[inline(always)]
-    pub(super) unsafe fn new() -> Self {
-        Self(())
-    }
+proof! {
+    /// NEON. The value proves that the CPU has it.
+    Neon, run_neon<Task>, is_aarch64_feature_detected:
+    "neon"
 }
+
+impl Sealed for Neon {}
 
 impl Cpu for Neon {
     type F32 = NeonF32;
@@ -28,18 +28,18 @@ impl Cpu for Neon {
 
     #[inline(always)]
     fn f32(self) -> NeonF32 {
-        NeonF32(())
+        NeonF32(self)
     }
 
     #[inline(always)]
     fn f64(self) -> NeonF64 {
-        NeonF64(())
+        NeonF64(self)
     }
 
     #[inline(always)]
     fn run<T: Task>(self, task: T) -> T::Output {
-        // SAFETY: the CPU has what the level needs, which `self` proves.
-        unsafe { run_neon(task) }
+        // SAFETY: the CPU has the feature, which `self` proves: `detect` asked for it.
+        unsafe { run_neon(self, task) }
     }
 
     #[inline(always)]
@@ -48,350 +48,217 @@ impl Cpu for Neon {
 
 /// Float32 lanes of NEON.
 #[derive(Debug, Clone, Copy)]
-pub struct NeonF32(());
+pub struct NeonF32(Neon);
 
 /// Float64 lanes of NEON.
 #[derive(Debug, Clone, Copy)]
-pub struct NeonF64(());
+pub struct NeonF64(Neon);
 
-/// Methods that are one expression of intrinsics on registers.
-macro_rules! registers {
-    ($(fn $name:ident($($argument:ident: $kind:ident),*) -> $result:ty = $body:expr;)*) => {$(
-        #[inline(always)]
-        fn $name(self, $($argument: Self::$kind),*) -> $result {
-            // SAFETY: the instructions are there, which `self` proves; only registers are touched.
-            unsafe { $body }
-        }
-    )*};
-}
+impl Sealed for NeonF32 {}
+impl Sealed for NeonF64 {}
 
-macro_rules! lanes {
-    (
-        $lanes:ident, $real:ident, $int:ident, $unsigned:ident, $v:ident, $i:ident, $m:ident, $n:literal,
-        $mantissa:literal, $dup:ident, $ld1:ident, $st1:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-        $fma:ident, $fms:ident, $clt:ident, $cgt:ident, $ceq:ident, $bsl:ident, $addv:ident, $maxv:ident,
-        $and_mask:ident, $or_mask:ident, $bic_mask:ident, $ld1_mask:ident, $st1_mask:ident, $cast_int:ident,
-        $cast_real:ident, $mask_int:ident, $int_dup:ident, $int_ld1:ident, $int_st1:ident, $int_add:ident,
-        $int_sub:ident, $and:ident, $eor:ident, $shr:ident, $shl:ident, $int_cgt:ident, $int_bsl:ident,
-        $wide:ty, $wide_zero:expr, $wide_add:expr, $wide_sum:expr
-    ) => {
-        impl $lanes {
-            #[inline(always)]
-            fn int_array(self, vector: $i) -> [$int; $n] {
-                let mut lanes = [0; $n];
-                // SAFETY: the array has exactly N elements; `self` proves the instruction.
-                unsafe { $int_st1(lanes.as_mut_ptr(), vector) };
-                lanes
+impl Lanes for NeonF32 {
+    type Scalar = f32;
+    type V = float32x4_t;
+    type I = int32x4_t;
+    type M = uint32x4_t;
+    type Wide = [float64x2_t; 2];
+    const N: usize = 4;
+
+    memory! {
+        unsafe fn load(self, from: *const f32) -> float32x4_t = vld1q_f32(from);
+        unsafe fn load_first(self, from: *const f32, count: usize) -> float32x4_t = {
+            let mut whole = [0.0; 4];
+            copy_nonoverlapping(from, whole.as_mut_ptr(), count);
+            transmute::<[f32; 4], float32x4_t>(whole)
+        };
+        unsafe fn store(self, to: *mut f32, vector: float32x4_t) = vst1q_f32(to, vector);
+        unsafe fn store_first(self, to: *mut f32, count: usize, vector: float32x4_t) =
+            copy_nonoverlapping(transmute::<float32x4_t, [f32; 4]>(vector).as_ptr(), to, count);
+        unsafe fn stream(self, to: *mut f32, vector: float32x4_t) = vst1q_f32(to, vector);
+        unsafe fn int_load(self, from: *const i32) -> int32x4_t = vld1q_s32(from);
+        unsafe fn int_store(self, to: *mut i32, vector: int32x4_t) = vst1q_s32(to, vector);
+        unsafe fn int_compress(self, to: *mut i32, mask: uint32x4_t, vector: int32x4_t) -> usize = {
+            let bits = self.bits(mask);
+            let mut kept = 0;
+            for (i, lane) in transmute::<int32x4_t, [i32; 4]>(vector).into_iter().enumerate() {
+                to.add(kept).write(lane); // kept <= i < N
+                kept += (bits >> i & 1) as usize;
             }
-        }
-
-        impl Lanes for $lanes {
-            type Scalar = $real;
-            type V = $v;
-            type I = $i;
-            type M = $m;
-            type Wide = $wide;
-            const N: usize = $n;
-
-            #[inline(always)]
-            fn splat(self, value: $real) -> $v {
-                // SAFETY: `self` proves the instruction.
-                unsafe { $dup(value) }
-            }
-
-            #[inline(always)]
-            unsafe fn load(self, from: *const $real) -> $v {
-                // SAFETY: the caller promises N readable elements; `self` proves the instruction.
-                unsafe { $ld1(from) }
-            }
-
-            #[inline(always)]
-            unsafe fn load_first(self, from: *const $real, count: usize) -> $v {
-                let mut whole = [0.0; $n];
-                // SAFETY: the caller promises `count` readable elements and `count <= N`.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), count);
-                    $ld1(whole.as_ptr())
+            kept
+        };
+        unsafe fn expand(self, from: *const f32, bits: u32) -> float32x4_t = {
+            let (mut lanes, mut kept) = ([0.0; 4], 0);
+            for (i, lane) in lanes.iter_mut().enumerate() {
+                if bits >> i & 1 == 1 {
+                    *lane = from.add(kept).read(); // kept <= i < N
+                    kept += 1;
                 }
             }
+            transmute::<[f32; 4], float32x4_t>(lanes)
+        };
+    }
 
-            #[inline(always)]
-            unsafe fn store(self, to: *mut $real, vector: $v) {
-                // SAFETY: the caller promises N writable elements; `self` proves the instruction.
-                unsafe { $st1(to, vector) }
-            }
+    registers! {
+        fn splat(self, value: f32) -> float32x4_t = vdupq_n_f32(value);
+        fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t = vaddq_f32(a, b);
+        fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t = vsubq_f32(a, b);
+        fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t = vmulq_f32(a, b);
+        fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t = vdivq_f32(a, b);
+        fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmaq_f32(c, a, b);
+        fn fma_once(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmaq_f32(c, a, b);
+        fn fnma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmsq_f32(c, a, b);
+        // FMIN and FMAX prefer a NaN, whichever argument it is.
+        fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcltq_f32(a, b), a, b);
+        fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcgtq_f32(a, b), a, b);
+        fn lt(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t = vcltq_f32(a, b);
+        fn eq(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t = vceqq_f32(a, b);
+        fn select(self, mask: uint32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(mask, a, b);
+        fn sum(self, vector: float32x4_t) -> f32 = vaddvq_f32(vector);
+        fn max_lane(self, vector: float32x4_t) -> f32 = vmaxvq_f32(vector);
 
-            #[inline(always)]
-            unsafe fn store_first(self, to: *mut $real, count: usize, vector: $v) {
-                let mut whole = [0.0; $n];
-                // SAFETY: the caller promises `count` writable elements and `count <= N`.
-                unsafe {
-                    $st1(whole.as_mut_ptr(), vector);
-                    std::ptr::copy_nonoverlapping(whole.as_ptr(), to, count);
-                }
-            }
+        fn wide_zero(self) -> [float64x2_t; 2] = [vdupq_n_f64(0.0); 2];
+        fn wide_add(self, sums: [float64x2_t; 2], vector: float32x4_t) -> [float64x2_t; 2] = {
+            let lower = vcvt_f64_f32(vget_low_f32(vector));
+            [vaddq_f64(sums[0], lower), vaddq_f64(sums[1], vcvt_high_f64_f32(vector))]
+        };
+        fn wide_sum(self, sums: [float64x2_t; 2]) -> f64 = vaddvq_f64(vaddq_f64(sums[0], sums[1]));
 
-            #[inline(always)]
-            unsafe fn stream(self, to: *mut $real, vector: $v) {
-                // SAFETY: the caller promises N writable elements.
-                unsafe { self.store(to, vector) }
-            }
+        fn first(self, count: usize) -> uint32x4_t =
+            transmute::<[u32; 4], uint32x4_t>(from_fn(|i| if i < count { u32::MAX } else { 0 }));
+        fn and(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t = vandq_u32(a, b);
+        fn or(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t = vorrq_u32(a, b);
+        fn and_not(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t = vbicq_u32(a, b);
+        fn bits(self, mask: uint32x4_t) -> u32 = {
+            let lanes = transmute::<uint32x4_t, [u32; 4]>(mask);
+            (0..4).map(|i| ((lanes[i] & 1) as u32) << i).sum()
+        };
 
-            registers! {
-                fn add(a: V, b: V) -> $v = $add(a, b);
-                fn sub(a: V, b: V) -> $v = $sub(a, b);
-                fn mul(a: V, b: V) -> $v = $mul(a, b);
-                fn div(a: V, b: V) -> $v = $div(a, b);
-                fn fma(a: V, b: V, c: V) -> $v = $fma(c, a, b);
-                fn fma_once(a: V, b: V, c: V) -> $v = $fma(c, a, b);
-                fn fnma(a: V, b: V, c: V) -> $v = $fms(c, a, b);
-                // FMIN and FMAX prefer a NaN, whichever argument it is.
-                fn min(a: V, b: V) -> $v = $bsl($clt(a, b), a, b);
-                fn max(a: V, b: V) -> $v = $bsl($cgt(a, b), a, b);
-                fn lt(a: V, b: V) -> $m = $clt(a, b);
-                fn eq(a: V, b: V) -> $m = $ceq(a, b);
-                fn select(mask: M, a: V, b: V) -> $v = $bsl(mask, a, b);
-                fn sum(vector: V) -> $real = $addv(vector);
-                fn max_lane(vector: V) -> $real = $maxv(vector);
-                fn and(a: M, b: M) -> $m = $and_mask(a, b);
-                fn or(a: M, b: M) -> $m = $or_mask(a, b);
-                fn and_not(a: M, b: M) -> $m = $bic_mask(a, b);
-                fn wide_zero() -> $wide = $wide_zero();
-                fn wide_add(sums: Wide, vector: V) -> $wide = $wide_add(sums, vector);
-                fn wide_sum(sums: Wide) -> f64 = $wide_sum(sums);
-                fn int_of(vector: V) -> $i = $cast_int(vector);
-                fn float_of(vector: I) -> $v = $cast_real(vector);
-                fn int_add(a: I, b: I) -> $i = $int_add(a, b);
-                fn int_sub(a: I, b: I) -> $i = $int_sub(a, b);
-                fn int_and(a: I, b: I) -> $i = $and(a, b);
-                fn int_xor(a: I, b: I) -> $i = $eor(a, b);
-                fn int_sign(a: I) -> $i = $shr::<{ $int::BITS as i32 - 1 }>(a);
-                fn int_to_exponent(a: I) -> $i = $shl::<$mantissa>(a);
-                fn int_min(a: I, b: I) -> $i = $int_bsl($int_cgt(a, b), b, a);
-                fn int_max(a: I, b: I) -> $i = $int_bsl($int_cgt(a, b), a, b);
-                fn int_gt(a: I, b: I) -> $m = $int_cgt(a, b);
-                fn int_select(mask: M, a: I, b: I) -> $i = $int_bsl(mask, a, b);
-                fn count(count: I, mask: M) -> $i = $int_sub(count, $mask_int(mask));
-            }
-
-            #[inline(always)]
-            fn first(self, count: usize) -> $m {
-                let lanes: [$unsigned; $n] = std::array::from_fn(|i| if i < count { $unsigned::MAX } else { 0 });
-                // SAFETY: the array has exactly N elements; `self` proves the instruction.
-                unsafe { $ld1_mask(lanes.as_ptr()) }
-            }
-
-            #[inline(always)]
-            fn bits(self, mask: $m) -> u32 {
-                let mut lanes: [$unsigned; $n] = [0; $n];
-                // SAFETY: the array has exactly N elements; `self` proves the instruction.
-                unsafe { $st1_mask(lanes.as_mut_ptr(), mask) };
-                (0..$n).map(|i| ((lanes[i] & 1) as u32) << i).sum()
-            }
-
-            #[inline(always)]
-            fn int_splat(self, value: $int) -> $i {
-                // SAFETY: `self` proves the instruction.
-                unsafe { $int_dup(value) }
-            }
-
-            #[inline(always)]
-            unsafe fn int_load(self, from: *const $int) -> $i {
-                // SAFETY: the caller promises N readable integers; `self` proves the instruction.
-                unsafe { $int_ld1(from) }
-            }
-
-            #[inline(always)]
-            unsafe fn int_store(self, to: *mut $int, vector: $i) {
-                // SAFETY: the caller promises N writable integers; `self` proves the instruction.
-                unsafe { $int_st1(to, vector) }
-            }
-
-            #[inline(always)]
-            unsafe fn int_compress(self, to: *mut $int, mask: $m, vector: $i) -> usize {
-                let (lanes, bits) = (self.int_array(vector), self.bits(mask));
-                let mut kept = 0;
-                for i in 0..$n {
-                    // SAFETY: `kept <= i < N`, and the caller promises N writable integers.
-                    unsafe { to.add(kept).write(lanes[i]) };
-                    kept += (bits >> i & 1) as usize;
-                }
-                kept
-            }
-
-            #[inline(always)]
-            unsafe fn expand(self, from: *const $real, bits: u32) -> $v {
-                let (mut lanes, mut kept) = ([0.0; $n], 0);
-                for (i, lane) in lanes.iter_mut().enumerate() {
-                    if bits >> i & 1 == 1 {
-                        // SAFETY: `kept <= i < N`, and the caller promises N readable elements.
-                        *lane = unsafe { *from.add(kept) };
-                        kept += 1;
-                    }
-                }
-                // SAFETY: the array has N elements.
-                unsafe { self.load(lanes.as_ptr()) }
-            }
-
-            #[inline(always)]
-            fn total(self, count: $i) -> usize {
-                self.int_array(count).into_iter().map(|lane| lane as usize).sum()
-            }
-
-            #[inline(always)]
-            fn int_min_lane(self, a: $i) -> $int {
-                self.int_array(a).into_iter().fold($int::MAX, $int::min)
-            }
-
-            #[inline(always)]
-            fn int_max_lane(self, a: $i) -> $int {
-                self.int_array(a).into_iter().fold($int::MIN, $int::max)
-            }
-        }
-    };
-}
-
-lanes!(
-    NeonF32,
-    f32,
-    i32,
-    u32,
-    float32x4_t,
-    int32x4_t,
-    uint32x4_t,
-    4,
-    23,
-    vdupq_n_f32,
-    vld1q_f32,
-    vst1q_f32,
-    vaddq_f32,
-    vsubq_f32,
-    vmulq_f32,
-    vdivq_f32,
-    vfmaq_f32,
-    vfmsq_f32,
-    vcltq_f32,
-    vcgtq_f32,
-    vceqq_f32,
-    vbslq_f32,
-    vaddvq_f32,
-    vmaxvq_f32,
-    vandq_u32,
-    vorrq_u32,
-    vbicq_u32,
-    vld1q_u32,
-    vst1q_u32,
-    vreinterpretq_s32_f32,
-    vreinterpretq_f32_s32,
-    vreinterpretq_s32_u32,
-    vdupq_n_s32,
-    vld1q_s32,
-    vst1q_s32,
-    vaddq_s32,
-    vsubq_s32,
-    vandq_s32,
-    veorq_s32,
-    vshrq_n_s32,
-    vshlq_n_s32,
-    vcgtq_s32,
-    vbslq_s32,
-    [float64x2_t; 2],
-    zero_pair,
-    add_pair,
-    sum_pair
-);
-lanes!(
-    NeonF64,
-    f64,
-    i64,
-    u64,
-    float64x2_t,
-    int64x2_t,
-    uint64x2_t,
-    2,
-    52,
-    vdupq_n_f64,
-    vld1q_f64,
-    vst1q_f64,
-    vaddq_f64,
-    vsubq_f64,
-    vmulq_f64,
-    vdivq_f64,
-    vfmaq_f64,
-    vfmsq_f64,
-    vcltq_f64,
-    vcgtq_f64,
-    vceqq_f64,
-    vbslq_f64,
-    vaddvq_f64,
-    vmaxvq_f64,
-    vandq_u64,
-    vorrq_u64,
-    vbicq_u64,
-    vld1q_u64,
-    vst1q_u64,
-    vreinterpretq_s64_f64,
-    vreinterpretq_f64_s64,
-    vreinterpretq_s64_u64,
-    vdupq_n_s64,
-    vld1q_s64,
-    vst1q_s64,
-    vaddq_s64,
-    vsubq_s64,
-    vandq_s64,
-    veorq_s64,
-    vshrq_n_s64,
-    vshlq_n_s64,
-    vcgtq_s64,
-    vbslq_s64,
-    float64x2_t,
-    zero_wide,
-    vaddq_f64,
-    vaddvq_f64
-);
-
-/// # Safety
-/// NEON.
-#[inline(always)]
-unsafe fn zero_wide() -> float64x2_t {
-    // SAFETY: the caller's promise.
-    unsafe { vdupq_n_f64(0.0) }
-}
-
-/// # Safety
-/// NEON.
-#[inline(always)]
-unsafe fn zero_pair() -> [float64x2_t; 2] {
-    // SAFETY: the caller's promise.
-    unsafe { [zero_wide(); 2] }
-}
-
-/// Adds the lower and the upper half of the lanes.
-///
-/// # Safety
-/// NEON.
-#[inline(always)]
-unsafe fn add_pair([low, high]: [float64x2_t; 2], vector: float32x4_t) -> [float64x2_t; 2] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let lower = vcvt_f64_f32(vget_low_f32(vector));
-        [vaddq_f64(low, lower), vaddq_f64(high, vcvt_high_f64_f32(vector))]
+        fn int_of(self, vector: float32x4_t) -> int32x4_t = vreinterpretq_s32_f32(vector);
+        fn float_of(self, vector: int32x4_t) -> float32x4_t = vreinterpretq_f32_s32(vector);
+        fn int_splat(self, value: i32) -> int32x4_t = vdupq_n_s32(value);
+        fn int_add(self, a: int32x4_t, b: int32x4_t) -> int32x4_t = vaddq_s32(a, b);
+        fn int_sub(self, a: int32x4_t, b: int32x4_t) -> int32x4_t = vsubq_s32(a, b);
+        fn int_and(self, a: int32x4_t, b: int32x4_t) -> int32x4_t = vandq_s32(a, b);
+        fn int_xor(self, a: int32x4_t, b: int32x4_t) -> int32x4_t = veorq_s32(a, b);
+        fn int_sign(self, a: int32x4_t) -> int32x4_t = vshrq_n_s32::<31>(a);
+        fn int_to_exponent(self, a: int32x4_t) -> int32x4_t = vshlq_n_s32::<23>(a);
+        fn int_min(self, a: int32x4_t, b: int32x4_t) -> int32x4_t = vbslq_s32(vcgtq_s32(a, b), b, a);
+        fn int_max(self, a: int32x4_t, b: int32x4_t) -> int32x4_t = vbslq_s32(vcgtq_s32(a, b), a, b);
+        fn int_gt(self, a: int32x4_t, b: int32x4_t) -> uint32x4_t = vcgtq_s32(a, b);
+        fn int_select(self, mask: uint32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t = vbslq_s32(mask, a, b);
+        fn count(self, count: int32x4_t, mask: uint32x4_t) -> int32x4_t = vsubq_s32(count, vreinterpretq_s32_u32(mask));
+        fn total(self, count: int32x4_t) -> usize =
+            transmute::<int32x4_t, [i32; 4]>(count).into_iter().map(|lane| lane as usize).sum();
+        fn int_min_lane(self, a: int32x4_t) -> i32 =
+            transmute::<int32x4_t, [i32; 4]>(a).into_iter().fold(i32::MAX, i32::min);
+        fn int_max_lane(self, a: int32x4_t) -> i32 =
+            transmute::<int32x4_t, [i32; 4]>(a).into_iter().fold(i32::MIN, i32::max);
     }
 }
 
-/// # Safety
-/// NEON.
-#[inline(always)]
-unsafe fn sum_pair([low, high]: [float64x2_t; 2]) -> f64 {
-    // SAFETY: the caller's promise.
-    unsafe { vaddvq_f64(vaddq_f64(low, high)) }
+impl Lanes for NeonF64 {
+    type Scalar = f64;
+    type V = float64x2_t;
+    type I = int64x2_t;
+    type M = uint64x2_t;
+    type Wide = float64x2_t;
+    const N: usize = 2;
+
+    memory! {
+        unsafe fn load(self, from: *const f64) -> float64x2_t = vld1q_f64(from);
+        unsafe fn load_first(self, from: *const f64, count: usize) -> float64x2_t = {
+            let mut whole = [0.0; 2];
+            copy_nonoverlapping(from, whole.as_mut_ptr(), count);
+            transmute::<[f64; 2], float64x2_t>(whole)
+        };
+        unsafe fn store(self, to: *mut f64, vector: float64x2_t) = vst1q_f64(to, vector);
+        unsafe fn store_first(self, to: *mut f64, count: usize, vector: float64x2_t) =
+            copy_nonoverlapping(transmute::<float64x2_t, [f64; 2]>(vector).as_ptr(), to, count);
+        unsafe fn stream(self, to: *mut f64, vector: float64x2_t) = vst1q_f64(to, vector);
+        unsafe fn int_load(self, from: *const i64) -> int64x2_t = vld1q_s64(from);
+        unsafe fn int_store(self, to: *mut i64, vector: int64x2_t) = vst1q_s64(to, vector);
+        unsafe fn int_compress(self, to: *mut i64, mask: uint64x2_t, vector: int64x2_t) -> usize = {
+            let bits = self.bits(mask);
+            let mut kept = 0;
+            for (i, lane) in transmute::<int64x2_t, [i64; 2]>(vector).into_iter().enumerate() {
+                to.add(kept).write(lane); // kept <= i < N
+                kept += (bits >> i & 1) as usize;
+            }
+            kept
+        };
+        unsafe fn expand(self, from: *const f64, bits: u32) -> float64x2_t = {
+            let (mut lanes, mut kept) = ([0.0; 2], 0);
+            for (i, lane) in lanes.iter_mut().enumerate() {
+                if bits >> i & 1 == 1 {
+                    *lane = from.add(kept).read(); // kept <= i < N
+                    kept += 1;
+                }
+            }
+            transmute::<[f64; 2], float64x2_t>(lanes)
+        };
+    }
+
+    registers! {
+        fn splat(self, value: f64) -> float64x2_t = vdupq_n_f64(value);
+        fn add(self, a: float64x2_t, b: float64x2_t) -> float64x2_t = vaddq_f64(a, b);
+        fn sub(self, a: float64x2_t, b: float64x2_t) -> float64x2_t = vsubq_f64(a, b);
+        fn mul(self, a: float64x2_t, b: float64x2_t) -> float64x2_t = vmulq_f64(a, b);
+        fn div(self, a: float64x2_t, b: float64x2_t) -> float64x2_t = vdivq_f64(a, b);
+        fn fma(self, a: float64x2_t, b: float64x2_t, c: float64x2_t) -> float64x2_t = vfmaq_f64(c, a, b);
+        fn fma_once(self, a: float64x2_t, b: float64x2_t, c: float64x2_t) -> float64x2_t = vfmaq_f64(c, a, b);
+        fn fnma(self, a: float64x2_t, b: float64x2_t, c: float64x2_t) -> float64x2_t = vfmsq_f64(c, a, b);
+        // FMIN and FMAX prefer a NaN, whichever argument it is.
+        fn min(self, a: float64x2_t, b: float64x2_t) -> float64x2_t = vbslq_f64(vcltq_f64(a, b), a, b);
+        fn max(self, a: float64x2_t, b: float64x2_t) -> float64x2_t = vbslq_f64(vcgtq_f64(a, b), a, b);
+        fn lt(self, a: float64x2_t, b: float64x2_t) -> uint64x2_t = vcltq_f64(a, b);
+        fn eq(self, a: float64x2_t, b: float64x2_t) -> uint64x2_t = vceqq_f64(a, b);
+        fn select(self, mask: uint64x2_t, a: float64x2_t, b: float64x2_t) -> float64x2_t = vbslq_f64(mask, a, b);
+        fn sum(self, vector: float64x2_t) -> f64 = vaddvq_f64(vector);
+        fn max_lane(self, vector: float64x2_t) -> f64 = vmaxvq_f64(vector);
+
+        fn wide_zero(self) -> float64x2_t = vdupq_n_f64(0.0);
+        fn wide_add(self, sums: float64x2_t, vector: float64x2_t) -> float64x2_t = vaddq_f64(sums, vector);
+        fn wide_sum(self, sums: float64x2_t) -> f64 = vaddvq_f64(sums);
+
+        fn first(self, count: usize) -> uint64x2_t =
+            transmute::<[u64; 2], uint64x2_t>(from_fn(|i| if i < count { u64::MAX } else { 0 }));
+        fn and(self, a: uint64x2_t, b: uint64x2_t) -> uint64x2_t = vandq_u64(a, b);
+        fn or(self, a: uint64x2_t, b: uint64x2_t) -> uint64x2_t = vorrq_u64(a, b);
+        fn and_not(self, a: uint64x2_t, b: uint64x2_t) -> uint64x2_t = vbicq_u64(a, b);
+        fn bits(self, mask: uint64x2_t) -> u32 = {
+            let lanes = transmute::<uint64x2_t, [u64; 2]>(mask);
+            (0..2).map(|i| ((lanes[i] & 1) as u32) << i).sum()
+        };
+
+        fn int_of(self, vector: float64x2_t) -> int64x2_t = vreinterpretq_s64_f64(vector);
+        fn float_of(self, vector: int64x2_t) -> float64x2_t = vreinterpretq_f64_s64(vector);
+        fn int_splat(self, value: i64) -> int64x2_t = vdupq_n_s64(value);
+        fn int_add(self, a: int64x2_t, b: int64x2_t) -> int64x2_t = vaddq_s64(a, b);
+        fn int_sub(self, a: int64x2_t, b: int64x2_t) -> int64x2_t = vsubq_s64(a, b);
+        fn int_and(self, a: int64x2_t, b: int64x2_t) -> int64x2_t = vandq_s64(a, b);
+        fn int_xor(self, a: int64x2_t, b: int64x2_t) -> int64x2_t = veorq_s64(a, b);
+        fn int_sign(self, a: int64x2_t) -> int64x2_t = vshrq_n_s64::<63>(a);
+        fn int_to_exponent(self, a: int64x2_t) -> int64x2_t = vshlq_n_s64::<52>(a);
+        fn int_min(self, a: int64x2_t, b: int64x2_t) -> int64x2_t = vbslq_s64(vcgtq_s64(a, b), b, a);
+        fn int_max(self, a: int64x2_t, b: int64x2_t) -> int64x2_t = vbslq_s64(vcgtq_s64(a, b), a, b);
+        fn int_gt(self, a: int64x2_t, b: int64x2_t) -> uint64x2_t = vcgtq_s64(a, b);
+        fn int_select(self, mask: uint64x2_t, a: int64x2_t, b: int64x2_t) -> int64x2_t = vbslq_s64(mask, a, b);
+        fn count(self, count: int64x2_t, mask: uint64x2_t) -> int64x2_t = vsubq_s64(count, vreinterpretq_s64_u64(mask));
+        fn total(self, count: int64x2_t) -> usize =
+            transmute::<int64x2_t, [i64; 2]>(count).into_iter().map(|lane| lane as usize).sum();
+        fn int_min_lane(self, a: int64x2_t) -> i64 =
+            transmute::<int64x2_t, [i64; 2]>(a).into_iter().fold(i64::MAX, i64::min);
+        fn int_max_lane(self, a: int64x2_t) -> i64 =
+            transmute::<int64x2_t, [i64; 2]>(a).into_iter().fold(i64::MIN, i64::max);
+    }
 }
 
 impl HalfLanes for NeonF32 {
     #[inline(always)]
     unsafe fn load_f16(self, from: *const f16) -> float32x4_t {
         // SAFETY: the caller promises 4 readable elements.
-        let lanes = unsafe { from.cast::<[f16; 4]>().read_unaligned() }.map(f16::to_f32);
+        let lanes = unsafe { from.cast::<[f16; 4]>().read() }.map(f16::to_f32);
         // SAFETY: the array has 4 elements.
         unsafe { self.load(lanes.as_ptr()) }
     }
@@ -402,7 +269,7 @@ impl HalfLanes for NeonF32 {
         // SAFETY: the array has 4 elements, and the caller promises 4 writable ones.
         unsafe {
             self.store(lanes.as_mut_ptr(), vector);
-            to.cast::<[f16; 4]>().write_unaligned(lanes.map(f16::from_f32));
+            to.cast::<[f16; 4]>().write(lanes.map(f16::from_f32));
         }
     }
 
@@ -418,7 +285,7 @@ impl HalfLanes for NeonF32 {
         // SAFETY: the array has 4 elements, and the caller promises 4 writable ones.
         unsafe {
             self.store(lanes.as_mut_ptr(), vector);
-            to.cast::<[bf16; 4]>().write_unaligned(lanes.map(bf16::from_f32));
+            to.cast::<[bf16; 4]>().write(lanes.map(bf16::from_f32));
         }
     }
 

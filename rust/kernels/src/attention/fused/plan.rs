@@ -83,7 +83,7 @@ impl<T: Element> Attention<'_, T> {
         }
         let out = Output { first: out.as_mut_ptr(), operand };
         let problem = &checked.problem;
-        let pairs = T::IS_BFLOAT && level.has_dots() && checked.scale.abs() <= LARGEST_SCALE;
+        let pairs = T::IS_BFLOAT && level.gains_by_dots() && checked.scale.abs() <= LARGEST_SCALE;
         let call = Call { attention: self, checked, query, key, value, out, scale: Scale::new(checked.scale), pairs };
         // One after the other, first the keys that any query may look at.
         let keys = checked.band.keys_of_any(0..problem.n_q);

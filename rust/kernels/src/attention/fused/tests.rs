@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::options::{Attention, Mask};
-use crate::arch::{Element, Level, Real};
+use crate::arch::{Element, Level, Real, force_dots};
 use crate::attention::{Align, Window, WindowSize};
 use crate::reference;
 use crate::view::{Layout, View, ViewMut};
@@ -341,6 +341,8 @@ proptest! {
 
     #[test]
     fn bfloat16_is_within_the_bound(case in case()) {
-        case.check::<half::bf16>();
+        for gain in [false, true] {
+            force_dots(gain, || case.check::<half::bf16>());
+        }
     }
 }
