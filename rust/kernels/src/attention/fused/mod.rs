@@ -35,6 +35,4 @@ mod values;
 mod visits;
 mod work;
 
-pub(crate) use options::Checked;
 pub use options::{Attention, Mask};
-pub(crate) use shape::Operand;

@@ -54,21 +54,21 @@ impl<T> Default for Attention<'_, T> {
 
 /// A call whose arguments have been checked: numbers, shapes, strides.
 #[derive(Debug)]
-pub(crate) struct Checked {
-    pub(crate) problem: Problem,
-    pub(crate) band: Band,
-    pub(crate) scale: f64,
-    pub(crate) softcap: Option<f64>,
+pub(super) struct Checked {
+    pub(super) problem: Problem,
+    pub(super) band: Band,
+    pub(super) scale: f64,
+    pub(super) softcap: Option<f64>,
     /// How many keys a row keeps.
-    pub(crate) keep: Option<usize>,
-    pub(crate) mask: Option<Operand>,
+    pub(super) keep: Option<usize>,
+    pub(super) mask: Option<Operand>,
     /// The step from one head's sink to the next.
-    pub(crate) sink_stride: isize,
+    pub(super) sink_stride: isize,
 }
 
 impl<T: Element> Attention<'_, T> {
     /// Checks everything but the output.
-    pub(crate) fn check(&self, query: &View<'_, T>, key: &View<'_, T>, value: &View<'_, T>) -> Result<Checked> {
+    pub(super) fn check(&self, query: &View<'_, T>, key: &View<'_, T>, value: &View<'_, T>) -> Result<Checked> {
         let problem = Problem::new(query.layout(), key.layout(), value.layout())?;
         let scale = match self.scale {
             // No product at all is a score of 0, however it is scaled.

@@ -68,7 +68,7 @@ fn an_item_goes_to_no_block_outside_of_the_band() {
             let window = Window::new(window_size, is_causal).unwrap();
             let attention = Attention { window, sparsity_ratio, ..Attention::default() };
             let checked = attention.check(&query, &key, &value).unwrap();
-            let expected = reference::attention(&attention, &query, &key, &value).unwrap();
+            let expected = reference::attention(&attention, &query, &key, &value);
             let expected: Vec<f32> =
                 expected[queries.clone()].iter().flat_map(|row| row.output.iter().map(|&e| e as f32)).collect();
             for level in Level::available() {
