@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help dev format lint test neon soak bench demo clean
+.PHONY: help dev format lint test neon fuzz soak bench demo clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,24 @@ neon: ## the kernels' tests on the NEON level, run by qemu on any machine
 	export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu'; \
 	cargo test --quiet -p zerocost-kernels --lib --target $(ARM) -- \
 		--skip more_than_one_tile_and_more_than_one_block_of_depth
+
+# `make fuzz FUZZ_SECONDS=600` for ten minutes each. Sanitizers ask for a nightly compiler, or for this variable. What is
+# found lies in target/fuzz/found; a run goes on with the inputs that the last one left, beside the seeds in rust/fuzz.
+FUZZ_SECONDS ?= 30
+CARGO_FUZZ := target/tools/bin/cargo-fuzz
+
+fuzz: $(CARGO_FUZZ) ## the JSON reader and writer under cargo-fuzz, FUZZ_SECONDS (30) for each of three targets
+	@for name in read read_long write; do \
+		mkdir -p target/fuzz/inputs/$$name target/fuzz/found/$$name; \
+		RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run --fuzz-dir rust/fuzz --target-dir target/fuzz $$name \
+			target/fuzz/inputs/$$name rust/fuzz/seeds/$$name -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+			-artifact_prefix=target/fuzz/found/$$name/ >target/fuzz/$$name.log 2>&1 \
+			|| { tail -n 60 target/fuzz/$$name.log; echo "FUZZ FOUND SOMETHING in $$name"; exit 1; }; \
+		echo "$$name: $$(grep DONE target/fuzz/$$name.log | tr '\t' ' '); $$(grep Done target/fuzz/$$name.log)"; \
+	done
+
+$(CARGO_FUZZ):
+	cargo install --quiet --root target/tools cargo-fuzz
 
 soak: dev ## ten minutes of mixed valid and invalid load on a real server
 	ZEROCOST_LOAD_SECONDS=600 $(BIN)/python -m pytest -q -s tests/api/test_attacks.py -k mixed_load

@@ -39,6 +39,7 @@ _ATTEMPTS = 3
 _LARGEST_WAIT = 30.0
 _PIECE = 1 << 20
 _LARGEST_ERROR = 1 << 20
+_LARGEST_HEADER = 100 << 20
 
 
 class RemoteArtifact(Artifact):
@@ -118,7 +119,10 @@ class RemoteArtifact(Artifact):
 
     @cached_property
     def _description(self) -> dict[str, Any]:
-        return self._call("GET", self._path, {}, [], time.monotonic() + self._timeout)
+        described = self._call("GET", self._path, {}, [], time.monotonic() + self._timeout)
+        if not (isinstance(described.get("schema"), dict) and "description" in described):
+            raise ServiceUnavailable(f"{self._shown}: the answer is not a zerocost server's (it describes nothing)")
+        return described
 
     def _call(
         self, method: str, url: str, headers: dict[str, str], pieces: list[bytes | memoryview], until: float
@@ -159,13 +163,13 @@ class RemoteArtifact(Artifact):
     def _error(self, status: int, content: bytes) -> ZerocostError:
         try:
             document = orjson.loads(content)
-            code, detail = str(document["code"]), str(document["detail"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
+            code, detail, request = str(document["code"]), str(document["detail"]), str(document.get("request_id"))
+            errors = [(str(entry["pointer"]), str(entry["message"])) for entry in document.get("errors", [])]
+        except (orjson.JSONDecodeError, KeyError, TypeError, RecursionError):
             return ServiceUnavailable(f"{self._shown}: the answer {status} is not a zerocost server's")
         kind = error_class(code)
         error: ZerocostError
         if issubclass(kind, InvalidInput):
-            errors = [(str(entry["pointer"]), str(entry["message"])) for entry in document.get("errors", [])]
             where = errors[0][0] if len(errors) == 1 else ""
             argument = where.strip("/").replace("~1", "/").replace("~0", "~") or None
             error = kind(detail, argument, errors or None)
@@ -177,7 +181,7 @@ class RemoteArtifact(Artifact):
             error = ServiceUnavailable(f"{self._shown}: {detail}")
         else:
             error = kind(detail)
-        error.add_note(f"at {self._shown}, artifact {self.name}, request {document.get('request_id')}")
+        error.add_note(f"at {self._shown}, artifact {self.name}, request {request}")
         return error
 
 
@@ -211,6 +215,8 @@ def _read(response: httpx2.Response, stream: _Stream) -> dict[str, Any]:
                 raise _WrongAnswer("no object")
             return content
         size = int.from_bytes(stream.take(8), "little")
+        if size > _LARGEST_HEADER:
+            raise _WrongAnswer(f"a header of {size} bytes")
         slots, text = parse_header(orjson.loads(stream.take(size)), max_elements=2**62, max_parts=2**31)
         arrays = {}
         for slot in slots:
@@ -220,7 +226,7 @@ def _read(response: httpx2.Response, stream: _Stream) -> dict[str, Any]:
                 stream.fill(array.reshape(-1).view(np.uint8).data)
         stream.finish()
         return {**grouped(arrays), **orjson.loads(text)}
-    except (orjson.JSONDecodeError, TypeError, ZerocostError) as error:
+    except (ValueError, TypeError, RecursionError, MemoryError, ZerocostError) as error:
         raise _WrongAnswer(str(error)) from error
 
 
@@ -232,7 +238,7 @@ class _Stream:
         self._until = until
         self._pending = memoryview(b"")
         length = response.headers.get("content-length", "")
-        self._left: int | None = int(length) if length.isdigit() else None
+        self._left: int | None = int(length) if _is_number(length) else None
 
     def expect(self, size: int) -> None:
         """Raises unless ``size`` more bytes may come. Nothing is allocated for what a wrong answer announces."""
@@ -287,9 +293,13 @@ class _Stream:
         return next(filter(None, self._chunks), b"")
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
 def _retry_after(response: httpx2.Response) -> float | None:
     text = response.headers.get("retry-after", "")
-    return float(text) if response.status_code in (429, 503) and text.isdigit() else None
+    return float(text) if response.status_code in (429, 503) and _is_number(text) else None
 
 
 def _plain(value: Any) -> Any:

@@ -62,9 +62,10 @@ class Members:
             MalformedJSON: the text is no JSON.
             DatatypeError: it is no ``kind`` (dict or list); ``what`` names it.
         """
-        self._view = memoryview(text)
+        # Parts of bytes are read where they are; of anything else each would be copied.
+        self._view = memoryview(bytes(text) if isinstance(text, bytearray) else text)
         self._settings = settings
-        spans = json_spans(text, max_depth=settings.max_depth, max_values=settings.max_values)
+        spans = json_spans(self._view, max_depth=settings.max_depth, max_values=settings.max_values)
         if not isinstance(spans, kind):
             needed = "an object" if kind is dict else "a list"
             raise DatatypeError(f"{what}: {needed} is needed", what)

@@ -86,10 +86,12 @@ def grouped(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     for name, array in tensors.items():
         match = _ELEMENT.fullmatch(name)
         if match is None:
+            if name in values:
+                raise ShapeError(f"{name}: given as a tensor and as a list", name)
             values[name] = array
             continue
         elements = values.setdefault(match[1], [])
-        if not isinstance(elements, list) or len(elements) != int(match[2]):
+        if not isinstance(elements, list) or match[2] != str(len(elements)):
             raise ShapeError(f"{name}: the elements of a list must be numbered from 0 without a gap", match[1])
         elements.append(array)
     return values
@@ -152,7 +154,8 @@ def parse_header(header: Any, max_elements: int, max_parts: int) -> tuple[list[S
 def _slot(name: str, entry: Any, max_elements: int) -> tuple[int, int, Slot]:
     dtype = entry.get("dtype") if isinstance(entry, dict) else None
     if not isinstance(dtype, str) or dtype not in _DATATYPES:
-        raise DatatypeError(f"{name}: dtype {dtype!r} is not one of {', '.join(_DATATYPES)}", name)
+        given = f"a {type(dtype).__name__}" if isinstance(dtype, list | dict) else repr(dtype)  # it may be deep
+        raise DatatypeError(f"{name}: dtype {given} is not one of {', '.join(_DATATYPES)}", name)
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_sizes(shape) or len(shape) > 32 or not _are_sizes(offsets) or len(offsets) != 2:
         raise ShapeError(f"{name}: shape and data_offsets must be lists of whole numbers", name)

@@ -8,7 +8,8 @@ use zerocost_kernels::parallel;
 
 use crate::error::{DatatypeError, KernelError};
 
-fn given(value: &Bound<'_, PyAny>) -> String {
+/// A value as an error shows it.
+pub fn given(value: &Bound<'_, PyAny>) -> String {
     value.repr().map_or_else(|_| value.get_type().to_string(), |repr| repr.to_string())
 }
 

@@ -1,7 +1,9 @@
 //! JSON bodies: values as Python objects, declared tensors straight as arrays.
 
 mod failure;
+mod limits;
 mod read;
+mod text;
 mod write;
 
 use pyo3::prelude::*;

@@ -1,8 +1,13 @@
+//! Arrays of numbers, read and written.
+
+use half::f16;
 use proptest::prelude::*;
 
+use super::read::PARALLEL_BYTES;
 use super::*;
+use crate::view::View;
 
-fn parsed<T: Element>(text: &str) -> Result<(Vec<T>, Vec<usize>)> {
+fn parsed<T: Datatype>(text: &str) -> Result<(Vec<T>, Vec<usize>)> {
     let mut reader = Reader::new(text.as_bytes(), 100)?;
     let read = read::<T>(&mut reader, 1000)?;
     reader.finish()?;
@@ -55,7 +60,9 @@ fn given_shapes() {
         |text: &str, shape: &[usize]| read_shaped::<f32>(&mut Reader::new(text.as_bytes(), 9).unwrap(), shape, 100);
     assert_eq!(shaped("[1,2,3,4]", &[2, 2]), Ok(vec![1.0, 2.0, 3.0, 4.0]));
     assert_eq!(shaped("[[1,2],[3,4]]", &[2, 2]), Ok(vec![1.0, 2.0, 3.0, 4.0]));
-    assert_eq!(shaped("[[1,2],[3,4]]", &[4, 1]), Err(Error::Ragged));
+    assert_eq!(shaped("[[1,2],[3,4]]", &[4, 1]), Err(Error::Shape { given: vec![2, 2], needed: vec![4, 1] }));
+    assert_eq!(shaped("[[1,2],[3,4]]", &[4]), Err(Error::Shape { given: vec![2, 2], needed: vec![4] }));
+    assert_eq!(shaped("[[1,2],[3]]", &[3]), Err(Error::Ragged));
     assert_eq!(shaped("[1]", &[]), Ok(vec![1.0]));
     assert_eq!(shaped("[]", &[3, 0]), Ok(vec![]));
     assert_eq!(shaped("[1]", &[2]), Err(Error::Count { given: 1, needed: 2 }));
@@ -126,9 +133,9 @@ fn what_is_wrong_in_long_rows_is_what_is_wrong_in_short_ones() {
     assert_eq!(read::<f64>(&mut reader, 35_999), Err(Error::Elements { allowed: 35_999 }));
 }
 
-fn round_trip<T: Element + std::fmt::Debug>(values: &[T], shape: &[usize]) -> Vec<T> {
+fn round_trip<T: Datatype<Stored = T> + std::fmt::Debug>(values: &[T], shape: &[usize]) -> Vec<T> {
     let mut out = Vec::new();
-    write(values, shape, &mut out);
+    write::<T>(&View::from_slice("values", values, shape).unwrap(), &mut out).unwrap();
     let (read, found) = read::<T>(&mut Reader::new(&out, 10).unwrap(), usize::MAX).unwrap();
     assert_eq!(found, shape);
     read

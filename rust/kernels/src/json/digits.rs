@@ -18,18 +18,22 @@ pub trait Digits: Copy {
     fn write(self, out: &mut Vec<u8>);
 }
 
-/// How many zeros are kept ready.
-const ZEROS: usize = 64;
-static FRACTIONS: [[u8; 4]; ZEROS] = [*b"0.0,"; ZEROS];
-static INTEGERS: [[u8; 2]; ZEROS] = [*b"0,"; ZEROS];
-static BOOLEANS: [[u8; 6]; ZEROS] = [*b"false,"; ZEROS];
+/// Elements that are written at a time, and zeros that are kept ready.
+pub(super) const BLOCK: usize = 64;
+static FRACTIONS: [[u8; 4]; BLOCK] = [*b"0.0,"; BLOCK];
+static INTEGERS: [[u8; 2]; BLOCK] = [*b"0,"; BLOCK];
+static BOOLEANS: [[u8; 6]; BLOCK] = [*b"false,"; BLOCK];
 
-/// Appends the elements of one list, with commas between them.
-pub fn write_row<T: Digits>(elements: &[T], out: &mut Vec<u8>) {
+/// The most bytes that a value of any type takes, with its comma.
+pub(super) const LONGEST: usize = 25;
+
+/// Appends [`BLOCK`] elements at most, each with a comma behind it.
+#[inline]
+pub(super) fn write_elements<T: Digits>(elements: &[T], out: &mut Vec<u8>) {
     let mut rest = elements;
     while let Some((&first, others)) = rest.split_first() {
         if first.is_zero() {
-            let run = rest.iter().take(ZEROS).take_while(|element| element.is_zero()).count();
+            let run = rest.iter().take_while(|element| element.is_zero()).count();
             out.extend_from_slice(&T::ZEROS[..run * T::ZERO_BYTES]);
             rest = &rest[run..];
         } else {
@@ -37,9 +41,6 @@ pub fn write_row<T: Digits>(elements: &[T], out: &mut Vec<u8>) {
             out.push(b',');
             rest = others;
         }
-    }
-    if !elements.is_empty() {
-        out.pop();
     }
 }
 
