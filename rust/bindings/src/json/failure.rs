@@ -1,11 +1,10 @@
 //! From what goes wrong with a text to the exception that a caller sees.
 
-use pyo3::exceptions::PyMemoryError;
 use pyo3::import_exception;
 use pyo3::prelude::*;
 use zerocost_kernels::json::Error;
 
-use crate::error::{DatatypeError, RangeError, ShapeError};
+use crate::error::{DatatypeError, OutOfMemory, RangeError, ShapeError};
 
 import_exception!(zerocost.errors, LimitExceeded);
 import_exception!(zerocost.errors, MalformedJSON);
@@ -74,6 +73,6 @@ fn text_exception(error: Error, named: impl Fn(String) -> (String, Option<String
         }
         Error::Element { .. } => DatatypeError::new_err(named(text)),
         Error::Range { .. } => RangeError::new_err(named(text)),
-        Error::OutOfMemory { .. } => PyMemoryError::new_err(named(text).0),
+        Error::OutOfMemory { .. } => OutOfMemory::new_err(named(text).0),
     }
 }
