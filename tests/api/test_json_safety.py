@@ -482,6 +482,10 @@ def test_too_little_memory_is_an_error():
             for text in (string, b'{"x":%s}' % string, b"{%s:1}" % string):
                 with_megabytes(15, MemoryError, read_json, text)  # Python's own words where there is no escape
             with_megabytes(15, MemoryError, json_spans, text)
+        numbers, objects = (b"[%s]" % b",".join([item] * 450_000) for item in (b"0.5,12345678901", b'{"a":[]}'))
+        for read in (read_json, json_spans):
+            for text in (numbers, objects):
+                with_megabytes(8, MemoryError, read, text, max_values=10**9)
         assert read_json(b'{"a":[1,2]}') == {"a": [1, 2]}
         assert read_tensor(rows, "FP64", [25_000, 1000], **many).sum() == 1.5 * 25_000_000
     """)

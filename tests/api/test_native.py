@@ -337,7 +337,7 @@ def test_a_third_party_value_error_is_the_clients(client):
     problem(execute(client, "picky", how="type"), 422, "invalid_input")
 
 
-@pytest.mark.parametrize("how", ["key", "no dict", "object"])
+@pytest.mark.parametrize("how", ["key", "no dict", "object", "longdouble", "endless"])
 def test_any_other_exception_is_told_in_the_log_only(client, caplog, how):
     document = problem(execute(client, "picky", how=how), 500, "internal")
     assert "passwd" not in str(document)

@@ -82,8 +82,12 @@ fn value(reader: &mut Reader<'_>) -> json::Result<Value> {
             if number.text == "-0" {
                 return Ok(Value::from(-0.0)); // to serde_json it is no integer
             }
-            let whole = || number.text.parse::<u64>().map(Value::from).or_else(|_| number.text.parse::<i64>().map(Value::from));
-            Some(whole).filter(|_| number.is_integer).and_then(|whole| whole().ok()).unwrap_or_else(|| Value::from(double))
+            let whole =
+                || number.text.parse::<u64>().map(Value::from).or_else(|_| number.text.parse::<i64>().map(Value::from));
+            Some(whole)
+                .filter(|_| number.is_integer)
+                .and_then(|whole| whole().ok())
+                .unwrap_or_else(|| Value::from(double))
         }
     })
 }

@@ -15,7 +15,8 @@ const BYTES: usize = 300 << 10;
 fuzz_target!(|data: &[u8]| {
     let [datatype, place, rest @ ..] = data else { return };
     let mut parts = rest.split(|&byte| byte == b'|');
-    let (row, separator, other) = (parts.next().unwrap_or(b""), parts.next().unwrap_or(b""), parts.next().unwrap_or(b""));
+    let (row, separator, other) =
+        (parts.next().unwrap_or(b""), parts.next().unwrap_or(b""), parts.next().unwrap_or(b""));
     // Many copies of one row, another one somewhere among them, and something between them.
     let count = BYTES / (row.len() + separator.len() + 3) + 1;
     let place = usize::from(*place) * count / 256;

@@ -32,9 +32,12 @@ fn array<T: Checked>(bytes: &[u8], shape: &[usize], steps: &[isize]) {
     }
     // SAFETY: from the lowest to the highest offset there are no more elements than there are.
     let view = unsafe { View::from_raw(elements.as_ptr().offset(-low), layout) };
-    let at = |row: usize, column: usize| elements[(row as isize * steps[0] + column as isize * steps[1] - low) as usize];
-    let gathered: Vec<T::Stored> =
-        (0..shape[0]).flat_map(|row| (0..shape[1]).map(move |column| (row, column))).map(|(row, column)| at(row, column)).collect();
+    let at =
+        |row: usize, column: usize| elements[(row as isize * steps[0] + column as isize * steps[1] - low) as usize];
+    let gathered: Vec<T::Stored> = (0..shape[0])
+        .flat_map(|row| (0..shape[1]).map(move |column| (row, column)))
+        .map(|(row, column)| at(row, column))
+        .collect();
     assert_eq!(text::<T>(&view), text::<T>(&View::from_slice("gathered", &gathered, shape).unwrap()));
 }
 

@@ -120,10 +120,7 @@ fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
 }
 
 /// Nested lists of numbers, one element after the other; None for whatever is not to be read.
-pub fn naive_array<T: Checked>(
-    reader: &mut Reader<'_>,
-    max_elements: usize,
-) -> Option<(Vec<T>, Vec<usize>)> {
+pub fn naive_array<T: Checked>(reader: &mut Reader<'_>, max_elements: usize) -> Option<(Vec<T>, Vec<usize>)> {
     let mut elements = Vec::new();
     let mut shape = Vec::new();
     let is_read = naive_level(reader, 0, max_elements, &mut elements, &mut shape, &mut None);

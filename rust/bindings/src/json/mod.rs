@@ -2,6 +2,7 @@
 
 mod failure;
 mod limits;
+mod object;
 mod read;
 mod text;
 mod write;

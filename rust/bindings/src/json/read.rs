@@ -3,12 +3,13 @@
 use numpy::{Element as NumpyElement, PyArrayMethods};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
+use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
 use zerocost_kernels::json::{self, Datatype, Error, MAX_AXES, Number, Reader};
 
 use super::DETACH_BYTES;
 use super::failure::Failure;
 use super::limits::{Limits, max_depth, max_elements, max_values, shape};
+use super::object;
 use super::text::Text;
 use crate::datatype::{datatype_name, with_datatype};
 
@@ -61,19 +62,19 @@ pub fn json_spans<'py>(
     let mut limits = Limits::new(max_values, 0);
     let spans = match reader.peek().map_err(Failure::from)? {
         b'{' => {
-            let spans = PyDict::new(py);
+            let spans = object::dict(py)?;
             reader.object(|reader, name| {
                 limits.count_value()?;
                 let key = unused(py, reader, &spans, &name)?;
-                Ok::<_, Failure>(spans.set_item(key, reader.skip()?)?)
+                Ok::<_, Failure>(spans.set_item(key, object::span(py, reader.skip()?)?)?)
             })?;
             spans.into_any()
         }
         b'[' => {
-            let spans = PyList::empty(py);
+            let spans = object::list(py)?;
             reader.array(|reader| {
                 limits.count_value()?;
-                Ok::<_, Failure>(spans.append(reader.skip()?)?)
+                Ok::<_, Failure>(spans.append(object::span(py, reader.skip()?)?)?)
             })?;
             spans.into_any()
         }
@@ -128,7 +129,7 @@ fn value<'py>(py: Python<'py>, reader: &mut Reader<'_>, limits: &mut Limits) -> 
         limits.count_value()?;
         let mut value = match reader.peek()? {
             b'[' => {
-                let list = PyList::empty(py);
+                let list = object::list(py)?;
                 if reader.open(b'[')? {
                     open.push(Open::List(list));
                     continue;
@@ -136,7 +137,7 @@ fn value<'py>(py: Python<'py>, reader: &mut Reader<'_>, limits: &mut Limits) -> 
                 list.into_any()
             }
             b'{' => {
-                let object = PyDict::new(py);
+                let object = object::dict(py)?;
                 if reader.open(b'{')? {
                     let name = reader.name()?;
                     let key = unused(py, reader, &object, &name)?;
@@ -202,10 +203,10 @@ fn number<'py>(py: Python<'py>, number: Number<'_>) -> Result<Bound<'py, PyAny>,
         if !double.is_finite() {
             return Err(Error::Range { datatype: "FP64" }.into());
         }
-        return Ok(PyFloat::new(py, double).into_any());
+        return Ok(object::float(py, double)?);
     }
     if let Ok(small) = number.text.parse::<i64>() {
-        return Ok(PyInt::new(py, small).into_any());
+        return Ok(object::integer(py, small)?);
     }
     if number.text.len() > MAX_DIGITS {
         return Err(Error::Range { datatype: "an integer of 4300 digits" }.into());
@@ -220,7 +221,7 @@ fn members<'py>(
     limits: &mut Limits,
     tensors: &Bound<'py, PyDict>,
 ) -> Result<Bound<'py, PyAny>, Failure> {
-    let object = PyDict::new(py);
+    let object = object::dict(py)?;
     reader.object(|reader, name| {
         let key = unused(py, reader, &object, &name)?;
         let member = match tensors.get_item(&key)? {

@@ -4,7 +4,7 @@ use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::iter::BoundListIterator;
+use pyo3::types::iter::BoundDictIterator;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple, PyType};
 use zerocost_kernels::json::{self, Datatype, Digits, MAX_DEPTH, append};
 use zerocost_kernels::view::{Layout, View};
@@ -40,8 +40,8 @@ struct Open<'py> {
 
 enum Items<'py> {
     List(Bound<'py, PyIterator>),
-    /// A list of its own: who changes a dict while it is written changes nothing here.
-    Dict(BoundListIterator<'py>),
+    /// Of a copy: who changes a dict while it is written changes nothing here.
+    Dict(BoundDictIterator<'py>),
     /// What an array of objects is as lists, which has no brackets of its own.
     Array(Option<Bound<'py, PyAny>>),
 }
@@ -57,8 +57,7 @@ impl<'py> Open<'py> {
                 None => append_text(out, b"]").map(|()| None),
             },
             Items::Dict(items) => match items.next() {
-                Some(pair) => {
-                    let (key, item): (Bound<'py, PyAny>, Bound<'py, PyAny>) = pair.extract()?;
+                Some((key, item)) => {
                     comma(out)?;
                     write_text(key.str()?.to_str()?, out)?;
                     append_text(out, b":")?;
@@ -119,7 +118,7 @@ fn begin<'py>(value: &Bound<'py, PyAny>, typed: bool, out: &mut Vec<u8>) -> PyRe
         }
     } else if let Ok(dict) = value.cast::<PyDict>() {
         out.push(b'{');
-        return Ok(Some(Items::Dict(dict.items().into_iter())));
+        return Ok(Some(Items::Dict(dict.copy()?.into_iter())));
     } else if let Ok(array) = value.cast::<PyUntypedArray>() {
         return write_array(array, typed, out);
     } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
