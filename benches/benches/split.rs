@@ -1,11 +1,11 @@
-//! Sharded linear layers, balanced stages and schedules.
+//! Sharded linear layers and balanced stages.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zerocost_benches::Seeded;
 use zerocost_kernels::parallel;
-use zerocost_kernels::split::{Kind, Mode, Schedule, ShardedLinear, balanced_cuts};
+use zerocost_kernels::split::{Mode, ShardedLinear, balanced_cuts};
 use zerocost_kernels::view::{View, ViewMut};
 
 /// Products of growing size, with one thread and with all; the unsplit product (one shard) stands beside the shards.
@@ -53,19 +53,5 @@ fn stages(criterion: &mut Criterion) {
     }
 }
 
-fn schedules(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("schedule");
-    let durations = [1.0; 16];
-    for micro_batches in [16, 1024] {
-        for (name, kind) in [("gpipe", Kind::GPipe), ("1f1b", Kind::OneForwardOneBackward)] {
-            group.throughput(Throughput::Elements(2 * 16 * micro_batches as u64));
-            group.bench_function(BenchmarkId::new(format!("16x{micro_batches}"), name), |bencher| {
-                let schedule = Schedule { kind, forward: &durations, backward: &durations, micro_batches };
-                bencher.iter(|| black_box(&schedule).run().unwrap());
-            });
-        }
-    }
-}
-
-criterion_group!(benches, linear, stages, schedules);
+criterion_group!(benches, linear, stages);
 criterion_main!(benches);

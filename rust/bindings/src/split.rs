@@ -1,4 +1,4 @@
-//! Views of shards and stages, sharded linear layers, pipeline schedules.
+//! Views of shards and stages, sharded linear layers.
 
 use std::ops::Range;
 
@@ -7,9 +7,7 @@ use numpy::{PyArrayDescr, PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray,
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PySlice, PyTuple};
-use zerocost_kernels::split::{
-    Kind, Mode, Part, Schedule, ShardedLinear, array_split, axis_index, balanced_cuts, idle, makespan, passes, peak,
-};
+use zerocost_kernels::split::{Mode, Part, ShardedLinear, array_split, axis_index, balanced_cuts};
 
 use crate::array::{FloatArray, with_float};
 use crate::error::{DatatypeError, KernelError, RangeError, detached};
@@ -206,39 +204,11 @@ fn sharded_linear<'py>(
     Ok(out.into_array())
 }
 
-/// How many passes a pipeline schedule has; counts that are none, or too large, are refused.
-#[pyfunction]
-fn schedule_passes(num_stages: &Bound<'_, PyAny>, micro_batches: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let (stages, micro_batches) = (positive(num_stages, "num_stages")?, positive(micro_batches, "num_microbatches")?);
-    Ok(passes(stages, micro_batches).map_err(KernelError::from)?)
-}
-
-/// Every pass of a pipeline schedule as (start, duration, stage, micro-batch, "F" or "B"); then the makespan, and for
-/// each stage the time that it idles and the largest number of micro-batches that it holds.
-#[pyfunction]
-#[expect(clippy::type_complexity, reason = "it is what Python sees: plain tuples and lists")]
-fn schedule(
-    py: Python<'_>,
-    kind: &str,
-    micro_batches: &Bound<'_, PyAny>,
-    forward: Vec<f64>,
-    backward: Vec<f64>,
-) -> PyResult<(Vec<(f64, f64, usize, usize, &'static str)>, f64, Vec<f64>, Vec<usize>)> {
-    let kind = Kind::named(kind).map_err(KernelError::from)?;
-    let micro_batches = positive(micro_batches, "num_microbatches")?;
-    let works = detached(py, || Schedule { kind, forward: &forward, backward: &backward, micro_batches }.run())?;
-    let (idles, peaks) = (idle(&works, forward.len()), peak(&works, forward.len()));
-    let rows = works.iter().map(|w| (w.start, w.duration, w.stage, w.micro_batch, w.direction.letter())).collect();
-    Ok((rows, makespan(&works), idles, peaks))
-}
-
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(positive, module)?)?;
     module.add_function(wrap_pyfunction!(split, module)?)?;
     module.add_function(wrap_pyfunction!(split_stages, module)?)?;
     module.add_function(wrap_pyfunction!(gather_view, module)?)?;
     module.add_function(wrap_pyfunction!(sharded_linear, module)?)?;
-    module.add_function(wrap_pyfunction!(schedule_passes, module)?)?;
-    module.add_function(wrap_pyfunction!(schedule, module)?)?;
     Ok(())
 }
