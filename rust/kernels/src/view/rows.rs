@@ -1,0 +1,272 @@
+//! The rows of a matrix: what kernels read and write through.
+//!
+//! There is no slice of a caller's memory anywhere: while a kernel runs another thread of the caller's may write to it,
+//! and behind a `&[T]` the compiler may read an element twice. Elements are read through these pointers, as values.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::{Layout, MatrixLayout, View, ViewMut};
+use crate::Result;
+use crate::buffer::reserved;
+
+/// Rows of a matrix that may be read: `count` times `columns` elements, of any strides, which were checked to be within a
+/// [`View`] or a slice when this was made.
+#[derive(Debug)]
+pub(crate) struct Rows<'a, T> {
+    first: *const T,
+    matrix: MatrixLayout,
+    elements: PhantomData<&'a T>,
+}
+
+impl<T> Clone for Rows<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Rows<'_, T> {}
+
+// SAFETY: elements are only read through it, as through a View.
+unsafe impl<T: Sync> Send for Rows<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Rows<'_, T> {}
+
+impl<'a, T> Rows<'a, T> {
+    /// The rows of a slice of our own, one behind the other. Panics if they are not whole.
+    #[inline(always)]
+    pub(crate) fn of(elements: &'a [T], count: usize, columns: usize) -> Self {
+        assert!(count.checked_mul(columns) == Some(elements.len()), "rows of another length");
+        let matrix = MatrixLayout { rows: count, columns, row_stride: columns as isize, column_stride: 1 };
+        Self { first: elements.as_ptr(), matrix, elements: PhantomData }
+    }
+
+    /// How many rows there are.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> usize {
+        self.matrix.rows
+    }
+
+    /// How many elements a row has.
+    #[inline(always)]
+    pub(crate) fn columns(&self) -> usize {
+        self.matrix.columns
+    }
+
+    /// Elements from one row to the next.
+    #[inline(always)]
+    pub(crate) fn row_stride(&self) -> isize {
+        self.matrix.row_stride
+    }
+
+    /// Elements from one column to the next.
+    #[inline(always)]
+    pub(crate) fn column_stride(&self) -> isize {
+        self.matrix.column_stride
+    }
+
+    /// Whether neighbours in a row are neighbours in memory.
+    #[inline(always)]
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.matrix.column_stride == 1 || self.matrix.columns <= 1
+    }
+
+    /// Where a row begins: so many elements as there are columns, a column stride apart, may be read for `'a`. Panics if
+    /// there is no such row.
+    #[inline(always)]
+    pub(crate) fn row(&self, index: usize) -> *const T {
+        assert!(index < self.matrix.rows, "no such row");
+        self.first.wrapping_offset(index as isize * self.matrix.row_stride)
+    }
+
+    /// Some columns of some rows. Panics if there are none such.
+    #[inline(always)]
+    pub(crate) fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.matrix.rows, "no such rows");
+        assert!(columns.start <= columns.end && columns.end <= self.matrix.columns, "no such columns");
+        let offset = rows.start as isize * self.matrix.row_stride + columns.start as isize * self.matrix.column_stride;
+        let matrix = MatrixLayout { rows: rows.len(), columns: columns.len(), ..self.matrix };
+        Self { first: self.first.wrapping_offset(offset), matrix, elements: PhantomData }
+    }
+
+    /// Its columns as rows.
+    #[inline(always)]
+    pub(crate) fn transposed(&self) -> Self {
+        let MatrixLayout { rows, columns, row_stride, column_stride } = self.matrix;
+        let matrix =
+            MatrixLayout { rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride };
+        Self { matrix, ..*self }
+    }
+}
+
+impl<T: Copy> Rows<'_, T> {
+    /// An element, read once. Panics if there is no such one.
+    #[inline(always)]
+    pub(crate) fn get(&self, row: usize, column: usize) -> T {
+        assert!(column < self.matrix.columns, "no such column");
+        // SAFETY: the row was checked by `row`, the column above.
+        unsafe { self.row(row).offset(column as isize * self.matrix.column_stride).read() }
+    }
+}
+
+/// Rows of a matrix that only the holder writes to, else as [`Rows`].
+#[derive(Debug)]
+pub(crate) struct RowsMut<'a, T> {
+    first: *mut T,
+    matrix: MatrixLayout,
+    elements: PhantomData<&'a mut T>,
+}
+
+// SAFETY: a unique borrow of plain elements, as a ViewMut is.
+unsafe impl<T: Send> Send for RowsMut<'_, T> {}
+// SAFETY: through a shared reference only the layout is read.
+unsafe impl<T: Sync> Sync for RowsMut<'_, T> {}
+
+impl<'a, T> RowsMut<'a, T> {
+    /// The rows of a slice of our own, one behind the other. Panics if they are not whole.
+    #[inline(always)]
+    pub(crate) fn of(elements: &'a mut [T], count: usize, columns: usize) -> Self {
+        let matrix = Rows::of(elements, count, columns).matrix;
+        Self { first: elements.as_mut_ptr(), matrix, elements: PhantomData }
+    }
+
+    /// How many rows there are.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> usize {
+        self.matrix.rows
+    }
+
+    /// How many elements a row has.
+    #[inline(always)]
+    pub(crate) fn columns(&self) -> usize {
+        self.matrix.columns
+    }
+
+    /// Elements from one row to the next.
+    #[inline(always)]
+    pub(crate) fn row_stride(&self) -> isize {
+        self.matrix.row_stride
+    }
+
+    /// Elements from one column to the next.
+    #[inline(always)]
+    pub(crate) fn column_stride(&self) -> isize {
+        self.matrix.column_stride
+    }
+
+    /// Whether neighbours in a row are neighbours in memory.
+    #[inline(always)]
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.matrix.column_stride == 1 || self.matrix.columns <= 1
+    }
+
+    /// Where a row begins: so many elements as there are columns, a column stride apart, may be read and written while
+    /// `self` is borrowed. Panics if there is no such row.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, index: usize) -> *mut T {
+        assert!(index < self.matrix.rows, "no such row");
+        self.first.wrapping_offset(index as isize * self.matrix.row_stride)
+    }
+
+    /// Some columns of some rows. Panics if there are none such.
+    #[inline(always)]
+    pub(crate) fn part(&mut self, rows: Range<usize>, columns: Range<usize>) -> RowsMut<'_, T> {
+        let all = Rows { first: self.first.cast_const(), matrix: self.matrix, elements: PhantomData };
+        let part = all.part(rows, columns);
+        RowsMut { first: part.first.cast_mut(), matrix: part.matrix, elements: PhantomData }
+    }
+
+    /// The same rows, for as long as `self` is borrowed.
+    #[inline(always)]
+    pub(crate) fn reborrow(&mut self) -> RowsMut<'_, T> {
+        RowsMut { ..*self }
+    }
+
+    /// Cuts into blocks of at most `tall` rows.
+    pub(crate) fn whole_rows(self, tall: usize) -> Result<Vec<RowsMut<'a, T>>> {
+        let columns = self.columns().max(1);
+        self.blocks(tall, columns)
+    }
+
+    /// Cuts into blocks of at most `tall` rows and `wide` columns: all blocks of the first rows, then those of the next.
+    pub(crate) fn blocks(mut self, tall: usize, wide: usize) -> Result<Vec<RowsMut<'a, T>>> {
+        let (rows, columns) = (self.count(), self.columns());
+        let mut blocks = reserved(rows.div_ceil(tall).saturating_mul(columns.div_ceil(wide)))?;
+        for row in (0..rows).step_by(tall) {
+            for column in (0..columns).step_by(wide) {
+                let block = self.part(row..rows.min(row + tall), column..columns.min(column + wide));
+                let RowsMut { first, matrix, .. } = block;
+                // No element is in two blocks, and `self`, which all of them are, is used up.
+                blocks.push(RowsMut { first, matrix, elements: PhantomData });
+            }
+        }
+        Ok(blocks)
+    }
+}
+
+/// The matrix `index`, in C order, of the leading axes.
+fn matrix_of(layout: &Layout, index: usize) -> (isize, MatrixLayout) {
+    let (leading, matrix) = layout.matrices();
+    assert!(index < leading.count(), "no such matrix");
+    (leading.offset(index), matrix)
+}
+
+impl<'a, T> View<'a, T> {
+    /// Matrix number `index`, in C order of the axes before the last two, of a view of rank 2 at least. Panics if there
+    /// is none such.
+    pub(crate) fn matrix(&self, index: usize) -> Rows<'a, T> {
+        let (offset, matrix) = matrix_of(&self.layout, index);
+        Rows { first: self.data.wrapping_offset(offset), matrix, elements: PhantomData }
+    }
+
+    /// The matrix of the last two axes that begins `offset` elements behind element 0 … 0, which may count broadcast axes.
+    /// Panics if it reaches beyond the memory of the view.
+    #[inline(always)]
+    pub(crate) fn matrix_at(&self, offset: isize) -> Rows<'a, T> {
+        let (_, matrix) = self.layout.matrices();
+        if !self.layout.is_empty() {
+            let reach = |low: isize, steps: usize, stride: isize| low + (steps as isize - 1) * stride.min(0);
+            let low = reach(reach(offset, matrix.rows, matrix.row_stride), matrix.columns, matrix.column_stride);
+            let reach = |high: isize, steps: usize, stride: isize| high + (steps as isize - 1) * stride.max(0);
+            let high = reach(reach(offset, matrix.rows, matrix.row_stride), matrix.columns, matrix.column_stride);
+            let bounds = self.layout.bounds();
+            assert!(bounds.0 <= low && high <= bounds.1, "a matrix beyond its view");
+        }
+        // Of no elements there are no rows, whatever the shape says.
+        let rows = if self.layout.is_empty() { 0 } else { matrix.rows };
+        let matrix = MatrixLayout { rows, ..matrix };
+        Rows { first: self.data.wrapping_offset(offset), matrix, elements: PhantomData }
+    }
+
+    /// A vector, as one row. Panics if the view has more axes.
+    pub(crate) fn vector(&self) -> Rows<'a, T> {
+        assert!(self.layout.shape().len() == 1, "no vector");
+        self.flat().expect("one row")
+    }
+
+    /// The view as one matrix, see [`Layout::flat`].
+    pub(crate) fn flat(&self) -> Option<Rows<'a, T>> {
+        self.layout.flat().map(|matrix| Rows { first: self.data, matrix, elements: PhantomData })
+    }
+}
+
+impl<T> ViewMut<'_, T> {
+    /// The matrix of a view of rank 2.
+    pub(crate) fn matrix(&mut self) -> RowsMut<'_, T> {
+        let (offset, matrix) = matrix_of(&self.layout, 0);
+        RowsMut { first: self.data.wrapping_offset(offset), matrix, elements: PhantomData }
+    }
+
+    /// Every matrix, in C order of the axes before the last two.
+    pub(crate) fn matrices(&mut self) -> impl Iterator<Item = RowsMut<'_, T>> {
+        // No element is in two matrices: the constructor refuses layouts that overlap themselves.
+        (0..self.layout.matrices().0.count()).map(|index| {
+            let (offset, matrix) = matrix_of(&self.layout, index);
+            RowsMut { first: self.data.wrapping_offset(offset), matrix, elements: PhantomData }
+        })
+    }
+
+    /// The view as one matrix, see [`Layout::flat`].
+    pub(crate) fn flat(&mut self) -> Option<RowsMut<'_, T>> {
+        self.layout.flat().map(|matrix| RowsMut { first: self.data, matrix, elements: PhantomData })
+    }
+}
