@@ -103,7 +103,7 @@ impl Activation {
         tensor.check_overlap("tensor", bias, false)?;
         let rows = tensor.matrix();
         let is_parallel = rows.count().saturating_mul(rows.columns()) >= PARALLEL_ELEMENTS;
-        let mut blocks = rows.whole_rows(BLOCK)?;
+        let mut blocks = rows.blocks(BLOCK)?;
         parallel::for_each_mut(&mut blocks, is_parallel, |_, out| {
             level.run(Finish { activation: self, bias: row, out })
         });

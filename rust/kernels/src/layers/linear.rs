@@ -2,10 +2,10 @@
 
 use super::activation::Finish;
 use super::{Activation, matrix, matrix_mut, vector};
-use crate::arch::{Cpu, Lanes, Level, Task};
+use crate::arch::{Cpu, Level, Task};
 use crate::buffer::Buffer;
-use crate::product::{PanelProduct, VECTORS};
-use crate::view::{Rows, RowsMut, View, ViewMut};
+use crate::product::{PanelProduct, panel_width};
+use crate::view::{Rows, RowsMut, View, ViewMut, steps};
 use crate::{Error, Result, parallel};
 
 /// Below this many multiplications the calling thread is done before others have woken up.
@@ -45,7 +45,7 @@ impl Linear {
             return Err(Error::Rank { argument: "weight", given: weight.shape().len(), allowed: "2" });
         };
         let from = vector("bias", bias, d_out)?;
-        let width = level.run(Width);
+        let width = panel_width::<f32>(level);
         let columns = d_out.next_multiple_of(width);
         let overflow = || Error::Overflow { argument: "weight", given: weight.shape().to_vec() };
         let mut panels = Buffer::zeroed(columns.checked_mul(d_in).ok_or_else(overflow)?)?;
@@ -81,8 +81,8 @@ impl Linear {
         out.check_overlap("out", tensor, false)?;
 
         let tall = block(rows);
-        let mut blocks = matrix_mut("out", out)?.blocks(tall, width)?;
         let panels = d_out.div_ceil(width);
+        let mut blocks = matrix_mut("out", out)?.cut(&steps(rows, tall)?, &steps(d_out, width)?)?;
         let is_parallel = rows.saturating_mul(d_out).saturating_mul(d_in) >= PARALLEL_PRODUCTS;
         // All panels of one block of rows before the next: the rows stay in the cache.
         parallel::for_each_mut(&mut blocks, is_parallel, |index, out| {
@@ -96,18 +96,6 @@ impl Linear {
             });
         });
         Ok(())
-    }
-}
-
-/// How many columns a panel has at a level.
-struct Width;
-
-impl Task for Width {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<C: Cpu>(self, _: C) -> usize {
-        VECTORS * C::F32::N
     }
 }
 

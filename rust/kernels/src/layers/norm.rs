@@ -55,7 +55,7 @@ impl LayerNorm {
         }
         let residual = matrix("residual", residual)?;
         let (weight, bias) = (vector("weight", weight, columns)?, vector("bias", bias, columns)?);
-        let mut blocks = matrix_mut("out", out)?.whole_rows(BLOCK)?;
+        let mut blocks = matrix_mut("out", out)?.blocks(BLOCK)?;
         let is_parallel = rows.saturating_mul(columns) >= PARALLEL_ELEMENTS;
         parallel::for_each_mut(&mut blocks, is_parallel, |index, out| {
             let rows = index * BLOCK..index * BLOCK + out.count();

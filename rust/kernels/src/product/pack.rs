@@ -4,7 +4,7 @@
 //! a column of two rows.
 
 use crate::arch::{Cpu, Element, Lanes, Real, Vector};
-use crate::view::Rows;
+use crate::view::{Rows, RowsMut};
 
 /// The widest vector has 16 lanes of float32.
 const WIDEST: usize = 16;
@@ -206,6 +206,37 @@ impl<T: Element> Rows<'_, T> {
             }
         }
         !is_delicate
+    }
+}
+
+impl<T: Element> RowsMut<'_, T> {
+    /// Stores the first `count` lanes in a row from `column` on, converted. Panics if there is no such place.
+    #[inline(always)]
+    pub(crate) fn store<C: Cpu>(
+        &mut self,
+        cpu: C,
+        row: usize,
+        column: usize,
+        count: usize,
+        vector: Vector<C, T::Real>,
+    ) {
+        assert!(count <= <T::Real as Real>::Lanes::<C>::N);
+        assert!(column <= self.columns() && count <= self.columns() - column, "no such columns");
+        let stride = self.column_stride();
+        let to = self.row(row).wrapping_offset(column as isize * stride);
+        // SAFETY: the row has these columns, and there are at most as many as lanes, asserted above; `line` has a whole
+        // vector.
+        unsafe {
+            if stride == 1 {
+                T::store_first(cpu, to, count, vector);
+            } else {
+                let mut line = [T::NULL; WIDEST];
+                T::store(cpu, line.as_mut_ptr(), vector);
+                for (index, &element) in line.iter().enumerate().take(count) {
+                    to.offset(index as isize * stride).write(element);
+                }
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use crate::arch::{Cpu, Dots, DotsTask, Lanes, Real, Task};
+use crate::arch::{Cpu, Dots, DotsTask, Lanes, Level, Real, Task};
 use crate::view::{Rows, RowsMut};
 
 /// Rows of a tile of attention. Six rows of four vectors are 24 sums, which with four vectors of b and one of a fill 32 registers;
@@ -182,6 +182,22 @@ impl<R: Real, F: Finish<R>> Product<'_, R, F> {
 
 /// Vectors in a row of a panel of a linear layer.
 pub(crate) const VECTORS: usize = 3;
+
+/// How many columns a panel has at a level.
+pub(crate) fn panel_width<R: Real>(level: Level) -> usize {
+    level.run(Width(PhantomData::<R>))
+}
+
+struct Width<R>(PhantomData<R>);
+
+impl<R: Real> Task for Width<R> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, _: C) -> usize {
+        VECTORS * R::Lanes::<C>::N
+    }
+}
 
 /// Rows of a tile of a linear layer. Eight rows of three vectors are 24 sums, which with three vectors of the weight and
 /// one of the tensor are 28 registers; four rows fill 16.

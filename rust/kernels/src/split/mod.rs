@@ -1,9 +1,11 @@
 //! Cutting arrays into shards and stages: partition arithmetic, sharded linear layers.
 
 mod gather;
-mod linear;
 mod partition;
+mod sharded;
+#[cfg(test)]
+mod tests;
 
 pub use gather::Part;
-pub use linear::{Mode, Scalar, ShardedLinear};
 pub use partition::{ArraySplit, MOST_PARTS, array_split, axis_index, balanced_cuts};
+pub use sharded::{Mode, ShardedLinear};

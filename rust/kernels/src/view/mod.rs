@@ -17,7 +17,7 @@ mod rows;
 
 use std::marker::PhantomData;
 
-pub(crate) use rows::{Rows, RowsMut};
+pub(crate) use rows::{Rows, RowsMut, steps};
 
 use crate::{Error, Result};
 

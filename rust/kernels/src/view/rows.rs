@@ -3,12 +3,13 @@
 //! There is no slice of a caller's memory anywhere: while a kernel runs another thread of the caller's may write to it,
 //! and behind a `&[T]` the compiler may read an element twice. Elements are read through these pointers, as values.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::{Layout, MatrixLayout, View, ViewMut};
 use crate::Result;
-use crate::buffer::reserved;
+use crate::buffer::{made, reserved};
 
 /// Rows of a matrix that may be read: `count` times `columns` elements, of any strides, which were checked to be within a
 /// [`View`] or a slice when this was made.
@@ -98,6 +99,15 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
+impl<'a, T: 'static> Rows<'a, T> {
+    /// The same rows, if `T` is `U`.
+    #[inline(always)]
+    pub(crate) fn typed<U: 'static>(self) -> Option<Rows<'a, U>> {
+        let same = TypeId::of::<T>() == TypeId::of::<U>();
+        same.then(|| Rows { first: self.first.cast(), matrix: self.matrix, elements: PhantomData })
+    }
+}
+
 impl<T: Copy> Rows<'_, T> {
     /// An element, read once. Panics if there is no such one.
     #[inline(always)]
@@ -170,9 +180,14 @@ impl<'a, T> RowsMut<'a, T> {
     /// Some columns of some rows. Panics if there are none such.
     #[inline(always)]
     pub(crate) fn part(&mut self, rows: Range<usize>, columns: Range<usize>) -> RowsMut<'_, T> {
-        let all = Rows { first: self.first.cast_const(), matrix: self.matrix, elements: PhantomData };
-        let part = all.part(rows, columns);
+        let part = self.as_rows().part(rows, columns);
         RowsMut { first: part.first.cast_mut(), matrix: part.matrix, elements: PhantomData }
+    }
+
+    /// The same rows, to read.
+    #[inline(always)]
+    pub(crate) fn as_rows(&self) -> Rows<'_, T> {
+        Rows { first: self.first, matrix: self.matrix, elements: PhantomData }
     }
 
     /// The same rows, for as long as `self` is borrowed.
@@ -181,26 +196,50 @@ impl<'a, T> RowsMut<'a, T> {
         RowsMut { ..*self }
     }
 
-    /// Cuts into blocks of at most `tall` rows.
-    pub(crate) fn whole_rows(self, tall: usize) -> Result<Vec<RowsMut<'a, T>>> {
-        let columns = self.columns().max(1);
-        self.blocks(tall, columns)
+    /// An element, written. Panics if there is no such one.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, row: usize, column: usize, value: T) {
+        assert!(column < self.matrix.columns, "no such column");
+        // SAFETY: the row was checked by `row`, the column above.
+        unsafe { self.row(row).offset(column as isize * self.matrix.column_stride).write(value) }
     }
 
-    /// Cuts into blocks of at most `tall` rows and `wide` columns: all blocks of the first rows, then those of the next.
-    pub(crate) fn blocks(mut self, tall: usize, wide: usize) -> Result<Vec<RowsMut<'a, T>>> {
+    /// Cuts into blocks of at most `tall` rows.
+    pub(crate) fn blocks(self, tall: usize) -> Result<Vec<RowsMut<'a, T>>> {
         let (rows, columns) = (self.count(), self.columns());
-        let mut blocks = reserved(rows.div_ceil(tall).saturating_mul(columns.div_ceil(wide)))?;
-        for row in (0..rows).step_by(tall) {
-            for column in (0..columns).step_by(wide) {
-                let block = self.part(row..rows.min(row + tall), column..columns.min(column + wide));
-                let RowsMut { first, matrix, .. } = block;
-                // No element is in two blocks, and `self`, which all of them are, is used up.
+        self.cut(&steps(rows, tall)?, std::slice::from_ref(&(0..columns)))
+    }
+
+    /// Cuts into blocks: all `columns` of the first of `rows`, then those of the next. Panics unless the ranges of each
+    /// ascend.
+    pub(crate) fn cut(mut self, rows: &[Range<usize>], columns: &[Range<usize>]) -> Result<Vec<RowsMut<'a, T>>> {
+        for ranges in [rows, columns] {
+            assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "ranges that do not ascend");
+        }
+        let mut blocks = reserved(rows.len().saturating_mul(columns.len()))?;
+        for rows in rows {
+            for columns in columns {
+                let RowsMut { first, matrix, .. } = self.part(rows.clone(), columns.clone());
+                // No element is in two blocks, and `self`, which all of them are parts of, is used up.
                 blocks.push(RowsMut { first, matrix, elements: PhantomData });
             }
         }
         Ok(blocks)
     }
+}
+
+impl<'a, T: 'static> RowsMut<'a, T> {
+    /// The same rows, if `T` is `U`.
+    #[inline(always)]
+    pub(crate) fn typed<U: 'static>(self) -> Option<RowsMut<'a, U>> {
+        let same = TypeId::of::<T>() == TypeId::of::<U>();
+        same.then(|| RowsMut { first: self.first.cast(), matrix: self.matrix, elements: PhantomData })
+    }
+}
+
+/// `0..length` in steps of `step`, the last one shorter.
+pub(crate) fn steps(length: usize, step: usize) -> Result<Vec<Range<usize>>> {
+    made(length.div_ceil(step), |index| Ok(index * step..length.min((index + 1) * step)))
 }
 
 /// The matrix `index`, in C order, of the leading axes.
@@ -257,7 +296,7 @@ impl<T> ViewMut<'_, T> {
     }
 
     /// Every matrix, in C order of the axes before the last two.
-    pub(crate) fn matrices(&mut self) -> impl Iterator<Item = RowsMut<'_, T>> {
+    pub(crate) fn matrices(&mut self) -> impl ExactSizeIterator<Item = RowsMut<'_, T>> {
         // No element is in two matrices: the constructor refuses layouts that overlap themselves.
         (0..self.layout.matrices().0.count()).map(|index| {
             let (offset, matrix) = matrix_of(&self.layout, index);
