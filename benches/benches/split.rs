@@ -48,6 +48,7 @@ fn stages(criterion: &mut Criterion) {
         let costs: Vec<f64> = (0..slices).map(|_| f64::from(seeded.normal().abs())).collect();
         group.throughput(Throughput::Elements(slices as u64));
         group.bench_function(BenchmarkId::new(slices.to_string(), "8-stages"), |bencher| {
+            let costs = View::from_slice("costs", &costs, &[slices]).unwrap();
             bencher.iter(|| balanced_cuts(slices, 8, black_box(&costs)).unwrap());
         });
     }

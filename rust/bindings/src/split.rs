@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PY_ARRAY_API, PyArrayObject, npy_intp};
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PySlice, PyTuple};
-use zerocost_kernels::split::{Mode, Part, ShardedLinear, array_split, axis_index, balanced_cuts};
+use zerocost_kernels::split::{Mode, Shard, ShardedLinear, array_split, axis_index, balanced_cuts};
 
-use crate::array::{FloatArray, with_float};
+use crate::array::{Float, FloatArray, with_float};
 use crate::error::{DatatypeError, KernelError, RangeError, detached};
 
 /// A Python integer; bools and floats are none.
@@ -86,7 +86,7 @@ fn split_stages<'py>(
     tensor: &Bound<'py, PyAny>,
     num_stages: &Bound<'py, PyAny>,
     axis: &Bound<'py, PyAny>,
-    costs: Option<PyReadonlyArray1<'py, f64>>,
+    costs: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyList>> {
     let (parts, axis) = (positive(num_stages, "num_stages")?, integer(axis, "axis")?);
     let tensor = tensor_of(tensor, "tensor")?;
@@ -95,8 +95,13 @@ fn split_stages<'py>(
     let Some(costs) = costs else {
         return views(&tensor, axis, array_split("num_stages", length, parts).map_err(KernelError::from)?);
     };
-    let costs = costs.as_array().to_vec();
-    let ranges = detached(tensor.py(), || balanced_cuts(length, parts, &costs))?;
+    let costs = FloatArray::new(costs, "costs")?;
+    if costs.float() != Float::F64 {
+        let text = format!("costs: dtype {} was given, float64 is needed", costs.array().dtype());
+        return Err(DatatypeError::new_err((text, "costs")));
+    }
+    let view = costs.view::<f64>();
+    let ranges = detached(tensor.py(), || balanced_cuts(length, parts, &view))?;
     views(&tensor, axis, ranges.into_iter())
 }
 
@@ -109,14 +114,14 @@ fn gather_view<'py>(
 ) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
     let axis = integer(axis, "axis")?;
     let axis = tensors.first().map_or(Ok(0), |first| axis_index(first.ndim(), axis)).map_err(KernelError::from)?;
-    let part = |array: &Bound<'py, PyUntypedArray>| Part {
+    let shard = |array: &Bound<'py, PyUntypedArray>| Shard {
         // SAFETY: the array object is alive and its header is only read.
         address: unsafe { (*array.as_array_ptr()).fields.data as usize },
         shape: array.shape().to_vec(),
         strides: array.strides().to_vec(),
     };
-    let parts: Vec<Part> = tensors.iter().map(part).collect();
-    let Some(gathered) = Part::gathered(&parts, axis).map_err(KernelError::from)? else { return Ok(None) };
+    let gathered = Shard::gathered(tensors.iter().map(shard), axis).map_err(KernelError::from)?;
+    let Some(gathered) = gathered else { return Ok(None) };
     let Some(first) = tensors.first() else { return Ok(None) };
     let owner = root(first)?;
     let mut writeable = true;
@@ -143,13 +148,13 @@ fn root<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntype
 fn view_of<'py>(
     owner: &Bound<'py, PyUntypedArray>,
     dtype: Bound<'py, PyArrayDescr>,
-    part: &Part,
+    shard: &Shard,
     writeable: bool,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let py = owner.py();
-    let mut shape: Vec<npy_intp> = part.shape.iter().map(|&length| length as npy_intp).collect();
-    let mut strides: Vec<npy_intp> = part.strides.iter().map(|&stride| stride as npy_intp).collect();
-    // SAFETY: `Part::gathered` promises that every element is one of the parts', which are views of `owner`'s memory;
+    let mut shape: Vec<npy_intp> = shard.shape.iter().map(|&length| length as npy_intp).collect();
+    let mut strides: Vec<npy_intp> = shard.strides.iter().map(|&stride| stride as npy_intp).collect();
+    // SAFETY: `Shard::gathered` promises that every element is one of the shards', which are views of `owner`'s memory;
     // `PyArray_SetBaseObject` makes the result hold a reference to it. Both steal the reference that they are given.
     unsafe {
         let kind = numpy::npyffi::get_type_object(py, numpy::npyffi::NpyTypes::PyArray_Type);
@@ -160,7 +165,7 @@ fn view_of<'py>(
             shape.len() as i32,
             shape.as_mut_ptr(),
             strides.as_mut_ptr(),
-            part.address as *mut std::ffi::c_void,
+            shard.address as *mut std::ffi::c_void,
             if writeable { NPY_ARRAY_WRITEABLE } else { 0 },
             std::ptr::null_mut(),
         );

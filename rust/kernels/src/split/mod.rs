@@ -6,6 +6,6 @@ mod sharded;
 #[cfg(test)]
 mod tests;
 
-pub use gather::Part;
+pub use gather::Shard;
 pub use partition::{ArraySplit, MOST_PARTS, array_split, axis_index, balanced_cuts};
 pub use sharded::{Mode, ShardedLinear};

@@ -309,3 +309,73 @@ impl<T> ViewMut<'_, T> {
         self.layout.flat().map(|matrix| RowsMut { first: self.data, matrix, elements: PhantomData })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    fn is_refused<T>(work: impl FnOnce() -> T) -> bool {
+        catch_unwind(AssertUnwindSafe(|| _ = work())).is_err()
+    }
+
+    #[test]
+    fn a_part_of_a_part_is_where_its_elements_are() {
+        let memory: Vec<u32> = (0..24).collect();
+        let rows = Rows::of(&memory, 4, 6).part(1..4, 2..6);
+        assert_eq!((rows.count(), rows.columns(), rows.get(0, 0), rows.get(2, 3)), (3, 4, 8, 23));
+        let turned = rows.transposed().part(1..3, 2..3);
+        assert_eq!((turned.count(), turned.columns(), turned.get(0, 0), turned.get(1, 0)), (2, 1, 21, 22));
+        assert_eq!((rows.is_contiguous(), rows.transposed().is_contiguous()), (true, false));
+    }
+
+    #[test]
+    fn blocks_are_every_element_once() {
+        let mut memory = [0u32; 35];
+        let rows = RowsMut::of(&mut memory, 5, 7);
+        for (index, block) in rows.cut(&[0..2, 2..5], &[0..3, 3..3, 3..7]).unwrap().iter_mut().enumerate() {
+            for row in 0..block.count() {
+                (0..block.columns())
+                    .for_each(|column| block.set(row, column, block.as_rows().get(row, column) + 1 + index as u32));
+            }
+        }
+        let wanted = |row: usize, column: usize| [[1, 3], [4, 6]][usize::from(row >= 2)][usize::from(column >= 3)];
+        assert!(memory.iter().enumerate().all(|(index, &found)| found == wanted(index / 7, index % 7)));
+        assert_eq!(RowsMut::of(&mut memory, 5, 7).blocks(2).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let mut memory = [0u32; 12];
+        let rows = Rows::of(&memory, 3, 4);
+        assert!(is_refused(|| Rows::of(&memory, 3, 5)));
+        assert!(is_refused(|| rows.row(3)) && is_refused(|| rows.get(2, 4)));
+        assert!(is_refused(|| rows.part(2..4, 0..1)) && is_refused(|| rows.part(0..1, 4..5)));
+        assert!(rows.typed::<u32>().is_some() && rows.typed::<f32>().is_none());
+        // From 2, steps of 8, -2 and 1: the elements from 0 to 11.
+        let layout = Layout::new("a", &[2, 2, 2], &[8, -2, 1], 4).unwrap();
+        // SAFETY: as said.
+        let view = unsafe { View::from_raw(memory[2..].as_ptr(), layout) };
+        assert!(!is_refused(|| view.matrix(1)) && is_refused(|| view.matrix(2)));
+        assert!(
+            !is_refused(|| view.matrix_at(8)) && is_refused(|| view.matrix_at(9)) && is_refused(|| view.matrix_at(-1))
+        );
+        let mut rows = RowsMut::of(&mut memory, 3, 4);
+        assert!(is_refused(|| rows.set(0, 4, 1)) && is_refused(|| rows.set(3, 0, 1)));
+        assert!(is_refused(|| rows.cut(&[0..2, 1..3], std::slice::from_ref(&(0..4)))));
+    }
+
+    #[test]
+    fn leading_axes_are_one_matrix_where_one_step_leads_through_them() {
+        let flat = |shape: &[usize], strides: &[isize]| {
+            Layout::new("a", shape, strides, 4).unwrap().flat().map(|matrix| (matrix.rows, matrix.row_stride))
+        };
+        assert_eq!(flat(&[2, 3, 4], &[12, 4, 1]), Some((6, 4)));
+        assert_eq!(flat(&[2, 1, 4], &[12, 99, 1]), Some((2, 12)));
+        assert_eq!(flat(&[2, 3, 4], &[-15, -5, 1]), Some((6, -5)));
+        assert_eq!(flat(&[2, 3, 4], &[13, 4, 1]), None);
+        assert_eq!(flat(&[4], &[3]), Some((1, 0)));
+        assert_eq!(flat(&[0, 3, 4], &[0, 0, 0]), Some((0, 0)));
+    }
+}
