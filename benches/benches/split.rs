@@ -6,9 +6,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use zerocost_benches::Seeded;
 use zerocost_kernels::parallel;
 use zerocost_kernels::split::{Mode, ShardedLinear, balanced_cuts};
-use zerocost_kernels::view::{View, ViewMut};
+use zerocost_kernels::view::{Layout, View, ViewMut};
 
-/// Products of growing size, with one thread and with all; the unsplit product (one shard) stands beside the shards.
+/// Products of growing size, with one thread and with all; the unsplit product (one shard) stands beside the shards, and
+/// that of a weight which is stored transposed.
 fn linear(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear");
     group.sample_size(10);
@@ -18,6 +19,9 @@ fn linear(criterion: &mut Criterion) {
         let (tensor, weight) = (seeded.normals(rows * d_in), seeded.normals(d_in * d_out));
         let x = View::from_slice("tensor", &tensor, &[rows, d_in]).unwrap();
         let w = View::from_slice("weight", &weight, &[d_in, d_out]).unwrap();
+        let layout = Layout::new("weight", &[d_in, d_out], &[1, d_in as isize], 4).unwrap();
+        // SAFETY: the slice has d_in × d_out elements, which the layout steps over once.
+        let turned = unsafe { View::from_raw(weight.as_ptr(), layout) };
         let mut out = vec![0.0; rows * d_out];
         group.throughput(Throughput::ElementsAndBytes {
             elements: 2 * (rows * d_in * d_out) as u64,
@@ -25,14 +29,17 @@ fn linear(criterion: &mut Criterion) {
         });
         for threads in [1, all] {
             parallel::set_num_threads(threads).unwrap();
-            for (name, shards, mode) in
-                [("unsplit", 1, Mode::Column), ("column-2", 2, Mode::Column), ("row-2", 2, Mode::Row)]
-            {
+            for (name, w, shards, mode) in [
+                ("unsplit", &w, 1, Mode::Column),
+                ("column-2", &w, 2, Mode::Column),
+                ("row-2", &w, 2, Mode::Row),
+                ("transposed", &turned, 1, Mode::Column),
+            ] {
                 let id = BenchmarkId::new(format!("{rows}x{d_in}x{d_out}"), format!("{name}/threads-{threads}"));
                 group.bench_function(id, |bencher| {
                     bencher.iter(|| {
                         let mut out = ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap();
-                        ShardedLinear { shards, mode }.run(black_box(&x), &w, None, &mut out).unwrap();
+                        ShardedLinear { shards, mode }.run(black_box(&x), w, None, &mut out).unwrap();
                     });
                 });
             }
