@@ -2,7 +2,7 @@
 //!
 //! A linear layer's throughput is in flops (criterion's "elements"): 2 rows d_in d_out. A layer norm's is in bytes: the
 //! tensor and the residual read, the result written. The naive float64 twins stand beside them at the smallest size,
-//! and the unsplit product of a weight that was not laid out before (the `gemm` crate's) beside the linear layers.
+//! and the product of a weight that was not laid out before beside the linear layers.
 
 use std::hint::black_box;
 
@@ -66,7 +66,7 @@ fn linear(criterion: &mut Criterion) {
                 });
                 parallel::set_num_threads(all).unwrap();
             }
-            with_threads(&mut group, &shape, "gemm-crate", || {
+            with_threads(&mut group, &shape, "not-laid-out", || {
                 let mut out = ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap();
                 ShardedLinear { shards: 1, mode: Mode::Column }.run(black_box(&x), &w, Some(&b), &mut out).unwrap();
             });

@@ -25,10 +25,6 @@ def gather_view(tensors: Sequence[npt.NDArray[Any]], axis: Any) -> npt.NDArray[A
 def sharded_linear(
     tensor: Any, weight: Any, num_splits: Any, axis: Any, bias: Any | None, mode: str
 ) -> npt.NDArray[Any]: ...
-def schedule_passes(num_stages: Any, micro_batches: Any) -> int: ...
-def schedule(
-    kind: str, micro_batches: Any, forward: Sequence[float], backward: Sequence[float]
-) -> tuple[list[tuple[float, float, int, int, str]], float, list[float], list[int]]: ...
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

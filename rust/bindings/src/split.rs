@@ -1,17 +1,15 @@
-//! Views of shards and stages, sharded linear layers, pipeline schedules.
+//! Views of shards and stages, sharded linear layers.
 
 use std::ops::Range;
 
 use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PY_ARRAY_API, PyArrayObject, npy_intp};
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PySlice, PyTuple};
-use zerocost_kernels::split::{
-    Kind, Mode, Part, Schedule, ShardedLinear, array_split, axis_index, balanced_cuts, idle, makespan, passes, peak,
-};
+use zerocost_kernels::split::{Mode, Shard, ShardedLinear, array_split, axis_index, balanced_cuts};
 
-use crate::array::{FloatArray, with_float};
+use crate::array::{Float, FloatArray, with_float};
 use crate::error::{DatatypeError, KernelError, RangeError, detached};
 
 /// A Python integer; bools and floats are none.
@@ -88,7 +86,7 @@ fn split_stages<'py>(
     tensor: &Bound<'py, PyAny>,
     num_stages: &Bound<'py, PyAny>,
     axis: &Bound<'py, PyAny>,
-    costs: Option<PyReadonlyArray1<'py, f64>>,
+    costs: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyList>> {
     let (parts, axis) = (positive(num_stages, "num_stages")?, integer(axis, "axis")?);
     let tensor = tensor_of(tensor, "tensor")?;
@@ -97,8 +95,13 @@ fn split_stages<'py>(
     let Some(costs) = costs else {
         return views(&tensor, axis, array_split("num_stages", length, parts).map_err(KernelError::from)?);
     };
-    let costs = costs.as_array().to_vec();
-    let ranges = detached(tensor.py(), || balanced_cuts(length, parts, &costs))?;
+    let costs = FloatArray::new(costs, "costs")?;
+    if costs.float() != Float::F64 {
+        let text = format!("costs: dtype {} was given, float64 is needed", costs.array().dtype());
+        return Err(DatatypeError::new_err((text, "costs")));
+    }
+    let view = costs.view::<f64>();
+    let ranges = detached(tensor.py(), || balanced_cuts(length, parts, &view))?;
     views(&tensor, axis, ranges.into_iter())
 }
 
@@ -111,14 +114,14 @@ fn gather_view<'py>(
 ) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
     let axis = integer(axis, "axis")?;
     let axis = tensors.first().map_or(Ok(0), |first| axis_index(first.ndim(), axis)).map_err(KernelError::from)?;
-    let part = |array: &Bound<'py, PyUntypedArray>| Part {
+    let shard = |array: &Bound<'py, PyUntypedArray>| Shard {
         // SAFETY: the array object is alive and its header is only read.
         address: unsafe { (*array.as_array_ptr()).fields.data as usize },
         shape: array.shape().to_vec(),
         strides: array.strides().to_vec(),
     };
-    let parts: Vec<Part> = tensors.iter().map(part).collect();
-    let Some(gathered) = Part::gathered(&parts, axis).map_err(KernelError::from)? else { return Ok(None) };
+    let gathered = Shard::gathered(tensors.iter().map(shard), axis).map_err(KernelError::from)?;
+    let Some(gathered) = gathered else { return Ok(None) };
     let Some(first) = tensors.first() else { return Ok(None) };
     let owner = root(first)?;
     let mut writeable = true;
@@ -145,13 +148,13 @@ fn root<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntype
 fn view_of<'py>(
     owner: &Bound<'py, PyUntypedArray>,
     dtype: Bound<'py, PyArrayDescr>,
-    part: &Part,
+    shard: &Shard,
     writeable: bool,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let py = owner.py();
-    let mut shape: Vec<npy_intp> = part.shape.iter().map(|&length| length as npy_intp).collect();
-    let mut strides: Vec<npy_intp> = part.strides.iter().map(|&stride| stride as npy_intp).collect();
-    // SAFETY: `Part::gathered` promises that every element is one of the parts', which are views of `owner`'s memory;
+    let mut shape: Vec<npy_intp> = shard.shape.iter().map(|&length| length as npy_intp).collect();
+    let mut strides: Vec<npy_intp> = shard.strides.iter().map(|&stride| stride as npy_intp).collect();
+    // SAFETY: `Shard::gathered` promises that every element is one of the shards', which are views of `owner`'s memory;
     // `PyArray_SetBaseObject` makes the result hold a reference to it. Both steal the reference that they are given.
     unsafe {
         let kind = numpy::npyffi::get_type_object(py, numpy::npyffi::NpyTypes::PyArray_Type);
@@ -162,7 +165,7 @@ fn view_of<'py>(
             shape.len() as i32,
             shape.as_mut_ptr(),
             strides.as_mut_ptr(),
-            part.address as *mut std::ffi::c_void,
+            shard.address as *mut std::ffi::c_void,
             if writeable { NPY_ARRAY_WRITEABLE } else { 0 },
             std::ptr::null_mut(),
         );
@@ -206,39 +209,11 @@ fn sharded_linear<'py>(
     Ok(out.into_array())
 }
 
-/// How many passes a pipeline schedule has; counts that are none, or too large, are refused.
-#[pyfunction]
-fn schedule_passes(num_stages: &Bound<'_, PyAny>, micro_batches: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let (stages, micro_batches) = (positive(num_stages, "num_stages")?, positive(micro_batches, "num_microbatches")?);
-    Ok(passes(stages, micro_batches).map_err(KernelError::from)?)
-}
-
-/// Every pass of a pipeline schedule as (start, duration, stage, micro-batch, "F" or "B"); then the makespan, and for
-/// each stage the time that it idles and the largest number of micro-batches that it holds.
-#[pyfunction]
-#[expect(clippy::type_complexity, reason = "it is what Python sees: plain tuples and lists")]
-fn schedule(
-    py: Python<'_>,
-    kind: &str,
-    micro_batches: &Bound<'_, PyAny>,
-    forward: Vec<f64>,
-    backward: Vec<f64>,
-) -> PyResult<(Vec<(f64, f64, usize, usize, &'static str)>, f64, Vec<f64>, Vec<usize>)> {
-    let kind = Kind::named(kind).map_err(KernelError::from)?;
-    let micro_batches = positive(micro_batches, "num_microbatches")?;
-    let works = detached(py, || Schedule { kind, forward: &forward, backward: &backward, micro_batches }.run())?;
-    let (idles, peaks) = (idle(&works, forward.len()), peak(&works, forward.len()));
-    let rows = works.iter().map(|w| (w.start, w.duration, w.stage, w.micro_batch, w.direction.letter())).collect();
-    Ok((rows, makespan(&works), idles, peaks))
-}
-
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(positive, module)?)?;
     module.add_function(wrap_pyfunction!(split, module)?)?;
     module.add_function(wrap_pyfunction!(split_stages, module)?)?;
     module.add_function(wrap_pyfunction!(gather_view, module)?)?;
     module.add_function(wrap_pyfunction!(sharded_linear, module)?)?;
-    module.add_function(wrap_pyfunction!(schedule_passes, module)?)?;
-    module.add_function(wrap_pyfunction!(schedule, module)?)?;
     Ok(())
 }

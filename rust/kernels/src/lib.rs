@@ -18,6 +18,7 @@ pub mod json;
 pub mod layers;
 pub mod memory;
 pub mod parallel;
+mod product;
 pub mod reference;
 pub mod split;
 pub mod view;

@@ -1,6 +1,6 @@
 //! The one room that names rayon: the helpers, how many there are, and how a call is shared with them.
 //!
-//! How work is split never depends on the number of threads: results are the same bits with one and with many.
+//! No bit of a result depends on how work is split between threads: it is the same with one and with many.
 //!
 //! The calling thread always takes part, and a helper that comes too late finds the door closed, so a call waits for
 //! nobody to wake up or to end another caller's work. Threads of the caller's own are counted:

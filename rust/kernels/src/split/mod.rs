@@ -1,11 +1,11 @@
-//! Cutting arrays into shards and stages: partition arithmetic, sharded linear layers, pipeline schedules.
+//! Cutting arrays into shards and stages: partition arithmetic, sharded linear layers.
 
 mod gather;
-mod linear;
 mod partition;
-mod schedule;
+mod sharded;
+#[cfg(test)]
+mod tests;
 
-pub use gather::Part;
-pub use linear::{Mode, Scalar, ShardedLinear};
+pub use gather::Shard;
 pub use partition::{ArraySplit, MOST_PARTS, array_split, axis_index, balanced_cuts};
-pub use schedule::{Direction, Kind, MOST_PASSES, Schedule, Work, idle, makespan, passes, peak};
+pub use sharded::{Mode, ShardedLinear};

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::options::{Attention, Checked};
-use super::pack::Rows;
 use super::shape::Operand;
 use crate::arch::{Element, Real};
+use crate::view::Rows;
 use crate::view::View;
 
 /// Everything that all items of a call share.
@@ -50,25 +50,20 @@ impl<R: Real> Scale<R> {
     }
 }
 
-impl<T: Element> Call<'_, T> {
+impl<'a, T: Element> Call<'a, T> {
     /// The queries of one head.
-    pub(super) fn queries(&self, batch: usize, head: usize) -> Rows<T> {
+    pub(super) fn queries(&self, batch: usize, head: usize) -> Rows<'a, T> {
         self.rows(self.query, &self.checked.problem.query, batch, head)
     }
 
     /// Keys and values of one head.
-    pub(super) fn keys_and_values(&self, batch: usize, head: usize) -> (Rows<T>, Rows<T>) {
+    pub(super) fn keys_and_values(&self, batch: usize, head: usize) -> (Rows<'a, T>, Rows<'a, T>) {
         let problem = &self.checked.problem;
         (self.rows(self.key, &problem.key, batch, head), self.rows(self.value, &problem.value, batch, head))
     }
 
-    fn rows(&self, view: &View<'_, T>, operand: &Operand, batch: usize, head: usize) -> Rows<T> {
-        Rows {
-            first: view.as_ptr().wrapping_offset(self.checked.problem.offset(operand, batch, head)),
-            row: operand.row,
-            column: operand.column,
-            columns: view.shape()[view.shape().len() - 1],
-        }
+    fn rows(&self, view: &View<'a, T>, operand: &Operand, batch: usize, head: usize) -> Rows<'a, T> {
+        view.matrix_at(self.checked.problem.offset(operand, batch, head))
     }
 }
 

@@ -24,7 +24,6 @@ mod options;
 mod output;
 mod pack;
 mod plan;
-mod product;
 mod scores;
 mod shape;
 mod softmax;

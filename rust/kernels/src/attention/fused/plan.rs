@@ -8,11 +8,11 @@ use super::item::{Blocks, Item, MakeScratch, Scratch, Sums};
 use super::options::{Attention, Mask};
 use super::output::Part;
 use super::pack::{Block, KEYS, padded};
-use super::product::ROWS;
 use super::shape::Problem;
 use super::work::Limits;
 use crate::arch::{Cpu, Element, Level, Real, Task};
 use crate::buffer::{Buffer, made, reserved};
+use crate::product::ROWS;
 use crate::view::{View, ViewMut};
 use crate::{Result, parallel};
 
@@ -261,8 +261,7 @@ impl<T: Element> Task for Pack<'_, T> {
     fn run<C: Cpu>(self, cpu: C) {
         let (keys, values) = self.call.keys_and_values(self.span.batch, self.span.kv);
         let count = KEYS.min(self.call.checked.problem.n_k - self.start);
-        // SAFETY: these rows are below n_k, and the block was made for this problem.
-        unsafe { self.block.pack(cpu, (&keys, &values), self.start, count) };
+        self.block.pack(cpu, (&keys, &values), self.start, count);
     }
 }
 

@@ -5,11 +5,13 @@ use std::ops::Range;
 use super::call::Call;
 use super::decode::Dots;
 use super::options::Mask;
-use super::pack::{Block, KEYS, Rows, depth, gather};
-use super::product::{Product, ROWS, Scaled, Shape};
+use super::pack::{Block, KEYS, depth};
 use super::work::Work;
 use crate::arch::{Cpu, Element, Lanes, Real, tanh};
 use crate::attention::{Cut, Floats, keys};
+use crate::product::strided;
+use crate::product::{Product, ROWS, Scaled, Shape};
+use crate::view::Rows;
 
 /// The keys of a block.
 #[derive(Debug)]
@@ -17,7 +19,7 @@ pub(super) enum Keys<'a, T: Element> {
     /// Packed.
     Packed(&'a Block<T::Real>),
     /// Where they are: all keys of the head, for few rows.
-    InPlace(&'a Rows<T>),
+    InPlace(&'a Rows<'a, T>),
 }
 
 impl<T: Element> Work<'_, T> {
@@ -210,7 +212,7 @@ fn add_mask<C: Cpu, T: Element>(cpu: C, call: &Call<'_, T>, from: isize, bias: &
                 // SAFETY: as above; the chunk has at most a vector's elements.
                 unsafe {
                     let from = mask.as_ptr().offset(from + (index * n) as isize * operand.column);
-                    let vector = gather(cpu, from, operand.column, bias.len());
+                    let vector = strided(cpu, from, operand.column, bias.len());
                     lanes.store_first(bias.as_mut_ptr(), bias.len(), vector);
                 }
             }

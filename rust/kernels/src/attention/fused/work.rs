@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use super::call::{Call, Span};
 use super::pack::{KEYS, depth, padded};
-use super::product::ROWS;
 use crate::Result;
 use crate::arch::{Cpu, Element, Real};
 use crate::attention::Keys as Order;
 use crate::buffer::{Buffer, reserved};
+use crate::product::ROWS;
 
 /// What the items of a call need at most.
 #[derive(Debug, Clone, Copy)]
@@ -133,15 +133,12 @@ impl<'a, T: Element> Work<'a, T> {
         }
         for (to, head) in queries.chunks_exact_mut(span.queries.len() * depth).zip(span.heads.clone()) {
             let from = self.call.queries(span.batch, head);
-            // SAFETY: these are queries of this head, and d is their number of columns.
-            unsafe {
-                if self.pairs {
-                    for (to, query) in to.chunks_exact_mut(depth).zip(span.queries.clone()) {
-                        from.column_pairs(query, to, 1);
-                    }
-                } else {
-                    from.copy(cpu, span.queries.start, to, d);
+            if self.pairs {
+                for (to, query) in to.chunks_exact_mut(depth).zip(span.queries.clone()) {
+                    from.column_pairs(query, to, 1);
                 }
+            } else {
+                from.copy(cpu, span.queries.start, to, d);
             }
         }
         if power != T::Real::ONE && self.pairs {

@@ -1,8 +1,10 @@
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use super::*;
-use crate::reference;
+use super::{Mode, ShardedLinear};
+use crate::arch::{Element, Level};
+use crate::view::{Layout, View, ViewMut};
+use crate::{Error, parallel, reference};
 
 /// Numbers with few digits, so that every type holds them; the generator is enough for a test.
 fn numbers(count: usize, seed: usize) -> Vec<f64> {
@@ -14,7 +16,7 @@ fn numbers(count: usize, seed: usize) -> Vec<f64> {
     (0..count).map(|_| next()).collect()
 }
 
-trait Number: Scalar {
+trait Number: Element {
     const EPSILON: f64;
     fn of(number: f64) -> Self;
     fn wide(self) -> f64;
@@ -94,7 +96,7 @@ fn check_all(case: Case) {
 }
 
 #[test]
-fn more_than_one_tile_and_more_than_one_block_of_depth() {
+fn more_than_one_block_and_more_than_one_piece_of_depth() {
     for mode in [Mode::Column, Mode::Row] {
         for transposed in [false, true] {
             let layer = ShardedLinear { shards: 3, mode };
@@ -104,10 +106,19 @@ fn more_than_one_tile_and_more_than_one_block_of_depth() {
 }
 
 #[test]
-fn few_rows_at_every_level() {
-    // More than one band in both directions, a width that no vector divides, and depths that do not fill a group.
+fn every_way_at_every_level() {
+    // Few and many rows of a weight that is plain or transposed: more than one band in both directions, a width that no
+    // vector divides, and depths that do not fill a group. A level that is forced is the one that multiplies.
     for level in Level::available() {
-        for (rows, mode) in [(1, Mode::Column), (1, Mode::Row), (few::ROWS, Mode::Column), (few::ROWS + 1, Mode::Row)] {
+        for (rows, transposed) in [(1, true), (7, true), (40, true), (40, false)] {
+            let layer = ShardedLinear { shards: 3, mode: Mode::Row };
+            let case = Case { rows, d_in: 1003, d_out: 301, layer, bias: true, transposed };
+            check_at::<f64>(level, case);
+            check_at::<f32>(level, case);
+            check_at::<f16>(level, case);
+            check_at::<bf16>(level, case);
+        }
+        for (rows, mode) in [(1, Mode::Column), (1, Mode::Row), (8, Mode::Column), (9, Mode::Row)] {
             let layer = ShardedLinear { shards: 3, mode };
             let case = Case { rows, d_in: 203, d_out: 16999, layer, bias: true, transposed: false };
             check_at::<f64>(level, case);
@@ -139,15 +150,20 @@ fn dot_products_of_contiguous_columns() {
 #[test]
 fn the_bits_do_not_depend_on_the_number_of_threads() {
     let layer = ShardedLinear { shards: 3, mode: Mode::Row };
-    for (rows, d_in, d_out) in [(600, 300, 700), (2, 3000, 700)] {
-        let (tensor, weight) = (numbers(rows * d_in, 1), numbers(d_in * d_out, 2));
+    for (rows, d_in, d_out, transposed) in [(600, 1300, 700, false), (2, 3000, 700, false), (2, 3000, 700, true)] {
+        // Thirds, so that no sum is exact.
+        let thirds = |count, seed| numbers(count, seed).into_iter().map(|number| number / 3.0).collect::<Vec<f64>>();
+        let (tensor, weight) = (thirds(rows * d_in, 1), thirds(d_in * d_out, 2));
+        let strides = if transposed { [1, d_in as isize] } else { [d_out as isize, 1] };
+        let layout = Layout::new("weight", &[d_in, d_out], &strides, 8).unwrap();
+        // SAFETY: the slice has d_in × d_out elements, which the layout steps over once.
+        let weight = unsafe { View::from_raw(weight.as_ptr(), layout) };
+        let tensor = View::from_slice("tensor", &tensor, &[rows, d_in]).unwrap();
         let run = |threads| {
             parallel::set_num_threads(threads).unwrap();
             let mut out = vec![0.0; rows * d_out];
             let mut view = ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap();
-            let (x, w) =
-                (View::from_slice("x", &tensor, &[rows, d_in]), View::from_slice("w", &weight, &[d_in, d_out]));
-            layer.run(&x.unwrap(), &w.unwrap(), None, &mut view).unwrap();
+            layer.run(&tensor, &weight, None, &mut view).unwrap();
             out
         };
         let before = parallel::num_threads();

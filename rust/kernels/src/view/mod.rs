@@ -13,7 +13,11 @@
 //!   when it has been copied, or within the vector into which it was loaded.
 //! - Every bit pattern is a value of the elements' type. (Bools are viewed as bytes.)
 
+mod rows;
+
 use std::marker::PhantomData;
+
+pub(crate) use rows::{Rows, RowsMut, steps};
 
 use crate::{Error, Result};
 
@@ -103,6 +107,27 @@ impl Layout {
         };
         (LeadingAxes { shape: &self.shape[..axes], strides: &self.strides[..axes] }, matrix)
     }
+
+    /// All axes but the last as the rows of one matrix, if one step leads from each row to the next.
+    ///
+    /// The rank must be at least 1; callers check it with [`Error::Rank`] first.
+    pub(crate) fn flat(&self) -> Option<MatrixLayout> {
+        let last = self.shape.len() - 1;
+        let (mut step, mut next) = (None, 0);
+        for (&length, &stride) in self.shape[..last].iter().zip(&self.strides).rev().filter(|(n, _)| **n != 1) {
+            if step.is_some() && stride != next {
+                return None;
+            }
+            step.get_or_insert(stride);
+            next = stride.checked_mul(length as isize)?;
+        }
+        Some(MatrixLayout {
+            rows: self.shape[..last].iter().product(),
+            columns: self.shape[last],
+            row_stride: step.unwrap_or(0),
+            column_stride: self.strides[last],
+        })
+    }
 }
 
 /// The last two axes of a [`Layout`].
@@ -160,8 +185,8 @@ impl<'a, T> View<'a, T> {
     /// A view of raw memory.
     ///
     /// # Safety
-    /// Every offset within `layout` from `data` is an aligned, initialised element that can be read during all of `'a`,
-    /// and every bit pattern is a value of `T`. It may be written to at any time, by another thread or by the kernel itself
+    /// Every offset within `layout` from `data` is an aligned, initialised element that can be read during all of `'a`, as
+    /// is all that lies between two of them, and every bit pattern is a value of `T`. It may be written to at any time, by another thread or by the kernel itself
     /// through an output which [`ViewMut::check_overlap`] lets pass.
     pub unsafe fn from_raw(data: *const T, layout: Layout) -> Self {
         Self { data, layout, elements: PhantomData }
