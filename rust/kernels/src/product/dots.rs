@@ -109,13 +109,13 @@ impl<T: Element> Dots<'_, '_, T> {
                 // SAFETY: `row` has checked the rows, which have so many elements beside each other.
                 unsafe {
                     let mut columns = [zero; WIDE];
-                    for (vector, b) in columns.iter_mut().zip(&b) {
-                        *vector = T::load(cpu, b.add(at));
+                    for index in 0..WIDE {
+                        columns[index] = T::load(cpu, b[index].add(at));
                     }
-                    for (sums, a) in sums.iter_mut().zip(&a) {
-                        let factor = lanes.load(a.add(at));
-                        for (sum, &column) in sums.iter_mut().zip(&columns) {
-                            *sum = lanes.fma(factor, column, *sum);
+                    for row in 0..HIGH {
+                        let factor = lanes.load(a[row].add(at));
+                        for index in 0..WIDE {
+                            sums[row][index] = lanes.fma(factor, columns[index], sums[row][index]);
                         }
                     }
                 }

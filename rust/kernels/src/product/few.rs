@@ -128,8 +128,8 @@ impl<T: Element> Multiply<'_, '_, T> {
             unsafe {
                 let sum = sums.as_mut_ptr().add(column);
                 let mut total = if fresh { zero } else { lanes.load(sum) };
-                for (&factor, line) in factors.iter().zip(&lines) {
-                    total = lanes.fma(factor, T::load(cpu, line.add(column)), total);
+                for index in 0..K {
+                    total = lanes.fma(factors[index], T::load(cpu, lines[index].add(column)), total);
                 }
                 lanes.store(sum, total);
             }

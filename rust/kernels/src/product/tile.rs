@@ -325,8 +325,8 @@ impl<L: Lanes, M: Multiply<L>, F: Finish<L::Scalar>> Tile<L, M, F> {
             for (row, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: row < HEIGHT and k < depth, as the caller promises.
                 let weight = lanes.splat(unsafe { *a.offset(row as isize * a_row).add(k) });
-                for (sum, &column) in sums.iter_mut().zip(&columns) {
-                    *sum = multiply.onto(weight, column, *sum);
+                for v in 0..WIDTH {
+                    sums[v] = multiply.onto(weight, columns[v], sums[v]);
                 }
             }
             // The pointer behind the last step is never read.

@@ -166,8 +166,8 @@ impl<T: Element> Weighted<'_, T> {
             for (row, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the weights were asserted to be there.
                 let weight = lanes.splat(unsafe { *self.weights.as_ptr().add(row * self.weights_row + value) });
-                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                    *sum = lanes.fma(weight, vector, *sum);
+                for index in 0..VECTORS {
+                    sums[index] = lanes.fma(weight, vectors[index], sums[index]);
                 }
             }
         }
