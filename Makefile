@@ -30,8 +30,7 @@ lint: dev ## rustfmt, clippy, the free-threaded build, rustdoc, ruff, mypy, stub
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@mkdir -p target && printf '%s\n' implementation=CPython version=3.14 shared=true abi3=false \
 		build_flags=Py_GIL_DISABLED suppress_build_script_link_lines=true > target/free-threaded.txt
-	PYO3_CONFIG_FILE=$(abspath target/free-threaded.txt) cargo check --quiet -p zerocost-bindings --no-default-features \
-		--target-dir target/free-threaded
+	PYO3_CONFIG_FILE=$(abspath target/free-threaded.txt) cargo check --quiet -p zerocost-bindings --no-default-features
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 	$(BIN)/ruff format --check python tests benches
 	$(BIN)/ruff check python tests benches

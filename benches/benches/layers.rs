@@ -25,7 +25,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
 
 fn with_threads(group: &mut BenchmarkGroup<'_, WallTime>, shape: &str, name: &str, mut call: impl FnMut()) {
     let all = parallel::num_threads();
-    for threads in [1, all] {
+    for threads in zerocost_benches::one_and(all) {
         parallel::set_num_threads(threads).unwrap();
         let id = BenchmarkId::new(shape, format!("{name}/threads-{threads}"));
         group.bench_function(id, |bencher| bencher.iter(&mut call));

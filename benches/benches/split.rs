@@ -27,7 +27,7 @@ fn linear(criterion: &mut Criterion) {
             elements: 2 * (rows * d_in * d_out) as u64,
             bytes: 4 * (rows * d_in + d_in * d_out + rows * d_out) as u64,
         });
-        for threads in [1, all] {
+        for threads in zerocost_benches::one_and(all) {
             parallel::set_num_threads(threads).unwrap();
             for (name, w, shards, mode) in [
                 ("unsplit", &w, 1, Mode::Column),
