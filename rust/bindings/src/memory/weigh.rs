@@ -4,8 +4,10 @@ use std::ffi::{c_int, c_void};
 
 use numpy::npyffi::PyArrayObject;
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
+use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -14,6 +16,41 @@ use pyo3::types::{
 use zerocost_kernels::memory::Weight;
 
 use crate::error::{DatatypeError, RangeError};
+
+/// How values are weighed.
+#[derive(Default)]
+pub enum Weighing {
+    #[default]
+    Nothing,
+    Native,
+    Asked(Py<PyAny>),
+}
+
+impl Weighing {
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Native => Self::Native,
+            Self::Asked(sizeof) => Self::Asked(sizeof.clone_ref(py)),
+        }
+    }
+
+    /// Runs Python code.
+    pub fn weigh(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
+        match self {
+            Self::Nothing => Ok(Weighed::default()),
+            Self::Native => native(value),
+            Self::Asked(sizeof) => asked(sizeof.bind(key.py()), key, value),
+        }
+    }
+
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Asked(sizeof) => visit.call(sizeof),
+            Self::Nothing | Self::Native => Ok(()),
+        }
+    }
+}
 
 /// A weight, and the reference that keeps a shared owner's address from being used again.
 #[derive(Default)]
@@ -35,7 +72,7 @@ impl Weighed {
 }
 
 /// What `sizeof(key, value)` says.
-pub fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
+fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
     let size = sizeof.call1((key, value))?;
     let Ok(size) = size.cast_into::<PyInt>().map_err(|error| error.into_inner()).or_else(|other| {
         // NumPy's integers, and whatever else is one.
@@ -52,7 +89,7 @@ pub fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_
 }
 
 /// The native weight: arrays and memoryviews by what owns their memory, other values by their length.
-pub fn native(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
+fn native(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
     if let Ok(array) = value.cast::<PyUntypedArray>() {
         return Ok(of_array(array, value));
     }
