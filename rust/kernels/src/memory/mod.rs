@@ -24,6 +24,8 @@ mod policy;
 mod removed;
 mod slab;
 #[cfg(test)]
+mod starved;
+#[cfg(test)]
 mod tests;
 
 pub use cache::{Cache, Stats, Terms};
