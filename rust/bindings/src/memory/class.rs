@@ -4,6 +4,7 @@
 //! and hands results on through memory, and go to pyo3's own functions with whatever is not [`quick`](super::quick).
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::mem::transmute;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -42,8 +43,8 @@ unsafe extern "C" fn get(
     names: *mut PyObject,
 ) -> *mut PyObject {
     if names.is_null() && (count == 1 || count == 2) {
-        // SAFETY: the interpreter calls a method of this type, attached, with an instance of it and `count` arguments,
-        // which all outlive the call.
+        // SAFETY: the interpreter calls a method of this type, attached, with an instance of it, which its descriptor
+        // checks, and `count` arguments; all of them outlive the call.
         let (this, key) = unsafe { (instance(&this), object(&*arguments)) };
         match or_pyo3(|| this.get().get_quickly(&Key::native(key)?, true)) {
             Some(Some(value)) => return value.into_ptr(),
@@ -53,7 +54,7 @@ unsafe extern "C" fn get(
             None => {}
         }
     }
-    // SAFETY: it is what pyo3 defined for this name, and takes what came here.
+    // SAFETY: it is what pyo3 defined for this name (`make`), and takes what came here.
     unsafe { (general().get)(this, arguments, count, names) }
 }
 
@@ -78,14 +79,14 @@ unsafe extern "C" fn put(
 
 /// `cache[key]`.
 unsafe extern "C" fn subscript(this: *mut PyObject, key: *mut PyObject) -> *mut PyObject {
-    // SAFETY: the interpreter calls a slot of this type, attached, with an instance of it and objects, which all outlive
-    // the call.
+    // SAFETY: the interpreter calls a slot of this type, attached, with an instance of it (a slot's wrapper checks that)
+    // and objects; all of them outlive the call.
     let (cache, object) = unsafe { (instance(&this), object(&key)) };
     // Of a miss pyo3's function takes care: it is counted there, and `__missing__` asked.
     if let Some(Some(value)) = or_pyo3(|| cache.get().get_quickly(&Key::native(object)?, false)) {
         return value.into_ptr();
     }
-    // SAFETY: it is what pyo3 defined for this slot.
+    // SAFETY: it is what pyo3 defined for this slot (`make`), and takes what came here.
     unsafe { (general().subscript)(this, key) }
 }
 
@@ -145,19 +146,24 @@ pub(super) fn make<'py>(base: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyType
     let py = base.py();
     let empty = base.call_method1(intern!(py, "__new__"), (base,))?;
     let (get_, put_) = (empty.getattr(intern!(py, "get"))?, empty.getattr(intern!(py, "put"))?);
-    // SAFETY: the functions of slots have the signatures of those slots, and pyo3's class defines all three.
-    let fresh = unsafe {
+    // SAFETY: the function in a slot has the signature of that slot; an empty one is null, which is None.
+    let (subscript_, assign_, contains_) = unsafe {
         let slot = |slot| ffi::PyType_GetSlot(base.as_type_ptr(), slot);
-        General {
-            get: c_function(&get_)?,
-            put: c_function(&put_)?,
-            subscript: std::mem::transmute::<*mut c_void, ffi::binaryfunc>(slot(ffi::Py_mp_subscript)),
-            assign: std::mem::transmute::<*mut c_void, ffi::objobjargproc>(slot(ffi::Py_mp_ass_subscript)),
-            contains: std::mem::transmute::<*mut c_void, ffi::objobjproc>(slot(ffi::Py_sq_contains)),
-        }
+        (
+            transmute::<*mut c_void, Option<ffi::binaryfunc>>(slot(ffi::Py_mp_subscript)),
+            transmute::<*mut c_void, Option<ffi::objobjargproc>>(slot(ffi::Py_mp_ass_subscript)),
+            transmute::<*mut c_void, Option<ffi::objobjproc>>(slot(ffi::Py_sq_contains)),
+        )
     };
-    let _ = GENERAL.set(fresh);
-    // The type refers to these as long as the process lives.
+    let general = General {
+        get: c_function(&get_)?,
+        put: c_function(&put_)?,
+        subscript: subscript_.ok_or_else(unexpected)?,
+        assign: assign_.ok_or_else(unexpected)?,
+        contains: contains_.ok_or_else(unexpected)?,
+    };
+    let _ = GENERAL.set(general);
+    // The type refers to these, which are never freed.
     let end = ffi::PyMethodDef::zeroed();
     let methods = Box::leak(Box::new([method(&get_, get)?, method(&put_, put)?, end]));
     // As the interpreter reads it: the signature first, which `inspect` then finds.
@@ -179,7 +185,8 @@ pub(super) fn make<'py>(base: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyType
         flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE) as c_uint,
         slots: slots.as_mut_ptr(),
     };
-    // SAFETY: the specification is complete, and what the type keeps of it lives for ever.
+    // SAFETY: the specification ends with a slot 0; the type keeps its methods, which are never freed, and copies the
+    // rest. The functions have the signatures of their slots and flags.
     let class = unsafe {
         let class = ffi::PyType_FromSpecWithBases(&raw mut spec, base.as_ptr());
         Bound::from_owned_ptr_or_err(py, class)?.cast_into::<PyType>()?
@@ -215,8 +222,12 @@ fn c_function(method: &Bound<'_, PyAny>) -> PyResult<PyCFunctionFastWithKeywords
             && ffi::PyCFunction_GetFlags(pointer) == fast
             && let Some(function) = ffi::PyCFunction_GetFunction(pointer)
         {
-            return Ok(std::mem::transmute::<ffi::PyCFunction, PyCFunctionFastWithKeywords>(function));
+            return Ok(transmute::<ffi::PyCFunction, PyCFunctionFastWithKeywords>(function));
         }
     }
-    Err(PySystemError::new_err("pyo3 makes methods of another kind than this module was written for"))
+    Err(unexpected())
+}
+
+fn unexpected() -> PyErr {
+    PySystemError::new_err("pyo3 makes classes of another kind than this module was written for")
 }

@@ -208,7 +208,7 @@ impl Flight {
                 Wake::Thread(_) => Ok(()),
             })
         };
-        // SAFETY: this is `tp_traverse`, and the closure only visits.
+        // SAFETY: this is `tp_traverse`.
         unsafe { self.progress.traverse(look) }
     }
 

@@ -1,15 +1,17 @@
 //! What a cache does.
 
 use numpy::PyUntypedArray;
-use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::{import_exception, intern};
 use zerocost_kernels::memory::{Cache, Cause, Removed, Terms, Ttl};
 
-use super::cache::LRUCache;
+use super::cache::{LRUCache, State};
 use super::entry::Entry;
 use super::key::{Key, is_tracked};
 use super::weigh::Weighed;
 use crate::error::{DatatypeError, KernelError};
+
+import_exception!(zerocost.errors, LimitExceeded);
 
 /// What became of a put.
 pub(super) enum Stored {
@@ -54,7 +56,7 @@ impl LRUCache {
         value: &Bound<'py, PyAny>,
     ) -> PyResult<(Bound<'py, PyAny>, Weighed)> {
         let py = value.py();
-        let settings = |state: &mut super::cache::State| (state.settings.weighing.clone_ref(py), state.settings.freeze);
+        let settings = |state: &mut State| (state.settings.weighing.clone_ref(py), state.settings.freeze);
         let (weighing, freeze) = self.state.with(py, settings);
         let value = if freeze { frozen(value)? } else { value.clone() };
         let weighed = weighing.weigh(key.object(), &value)?;
@@ -175,6 +177,13 @@ impl LRUCache {
             Stored::Now | Stored::Kept(None) => Ok(default.unbind()),
             Stored::TooLarge => Err(self.too_large(py)),
         }
+    }
+
+    #[cold]
+    pub(super) fn too_large(&self, py: Python<'_>) -> PyErr {
+        let bound = self.state.with(py, |state| state.cache.as_ref().and_then(|cache| cache.config().max_bytes));
+        let text = format!("value: weighs more than the whole cache, {} bytes are allowed", bound.unwrap_or(0));
+        LimitExceeded::new_err((text, "value"))
     }
 
     /// Takes out the entry of a key, or, with `only`, the one that holds this very value.

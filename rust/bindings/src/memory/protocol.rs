@@ -2,9 +2,9 @@
 
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::{PyAttributeError, PyKeyError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
-use pyo3::{import_exception, intern};
 use zerocost_kernels::memory::{Cause, Ttl};
 
 use super::cache::LRUCache;
@@ -12,8 +12,6 @@ use super::class;
 use super::entry::cause_name;
 use super::key::Key;
 use super::settings::{Argument, policy_name};
-
-import_exception!(zerocost.errors, LimitExceeded);
 
 impl LRUCache {
     pub(super) fn set_item(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -36,13 +34,6 @@ impl LRUCache {
             Err(error) if error.is_instance_of::<PyAttributeError>(py) => Err(absent()),
             Err(error) => Err(error),
         }
-    }
-
-    #[cold]
-    pub(super) fn too_large(&self, py: Python<'_>) -> PyErr {
-        let bound = self.state.with(py, |state| state.cache.as_ref().and_then(|cache| cache.config().max_bytes));
-        let text = format!("value: weighs more than the whole cache, {} bytes are allowed", bound.unwrap_or(0));
-        LimitExceeded::new_err((text, "value"))
     }
 
     pub(super) fn put_all(
