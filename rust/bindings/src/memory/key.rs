@@ -2,9 +2,11 @@
 
 use std::ffi::c_int;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 /// What is known of a key's type: the exact built-in types compare without running Python code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +157,41 @@ impl From<bool> for Equality {
     }
 }
 
+/// Where a tuple's items begin, in bytes; 0 if they have to be asked for one by one, at a call for each. Without that,
+/// get-or-put on tuples of two takes 5 % longer, hits on tuples of six 6 to 20 %.
+static ITEMS: AtomicUsize = AtomicUsize::new(0);
+
+/// Finds out where a tuple's items begin: behind its `__basicsize__`, if a tuple agrees.
+pub fn learn_tuples(py: Python<'_>) -> PyResult<()> {
+    let word = size_of::<*mut ffi::PyObject>();
+    let size = |name| py.get_type::<PyTuple>().getattr(name)?.extract::<usize>();
+    let (offset, item_size) = (size("__basicsize__")?, size("__itemsize__")?);
+    let probe = PyTuple::new(py, ["first", "second", "third"])?;
+    let agrees = item_size == word
+        && offset.is_multiple_of(word)
+        && (0..probe.len()).all(|n| {
+            // SAFETY: within the object, which has `__basicsize__` bytes and `__itemsize__`, a word, for each item.
+            let found = unsafe { probe.as_ptr().byte_add(offset + n * word).cast::<*mut ffi::PyObject>().read() };
+            probe.get_borrowed_item(n).is_ok_and(|item| item.as_ptr() == found)
+        });
+    ITEMS.store(if agrees { offset } else { 0 }, Ordering::Relaxed);
+    Ok(())
+}
+
+/// # Safety
+/// `tuple` is an exact tuple that is alive, and `n` is within it.
+#[inline(always)]
+unsafe fn item(tuple: *mut ffi::PyObject, n: ffi::Py_ssize_t) -> *mut ffi::PyObject {
+    let offset = ITEMS.load(Ordering::Relaxed);
+    // SAFETY: the caller's; every exact tuple has its items where `learn_tuples` found those of one.
+    unsafe {
+        if offset == 0 {
+            return ffi::PyTuple_GetItem(tuple, n);
+        }
+        tuple.byte_add(offset).cast::<*mut ffi::PyObject>().offset(n).read()
+    }
+}
+
 /// # Safety
 /// `tuple` is an exact tuple that is alive.
 #[inline]
@@ -162,7 +199,7 @@ unsafe fn is_tuple_of_atoms(tuple: *mut ffi::PyObject) -> bool {
     // SAFETY: the caller's; the indexes are within the tuple, which keeps its items alive.
     unsafe {
         (0..ffi::Py_SIZE(tuple)).all(|n| {
-            let item = ffi::PyTuple_GetItem(tuple, n);
+            let item = item(tuple, n);
             ffi::PyLong_CheckExact(item) != 0
                 || ffi::PyUnicode_CheckExact(item) != 0
                 || ffi::PyFloat_CheckExact(item) != 0
@@ -183,7 +220,7 @@ unsafe fn equality_of_tuples(left: *mut ffi::PyObject, right: *mut ffi::PyObject
             return Equality::Different;
         }
         for n in 0..length {
-            let (left, right) = (ffi::PyTuple_GetItem(left, n), ffi::PyTuple_GetItem(right, n));
+            let (left, right) = (item(left, n), item(right, n));
             if left == right {
                 continue;
             }

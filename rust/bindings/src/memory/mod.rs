@@ -36,6 +36,7 @@ use pyo3::prelude::*;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    key::learn_tuples(py)?;
     let base = py.get_type::<cache::LRUCache>();
     let class = class::make(&base)?;
     // Also of the base, which the table of flights is.
