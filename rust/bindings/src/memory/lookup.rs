@@ -2,28 +2,13 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use zerocost_kernels::Error;
 use zerocost_kernels::memory::{Cache, Removed};
 
+use super::cache::{LRUCache, State};
 use super::entry::Entry;
-use super::key::{Key, Same};
-use super::{Inner, LRUCache};
-
-/// An entry whose key may be the one that is looked for: only Python can tell.
-struct Candidate {
-    slot: u32,
-    version: u32,
-    key: Py<PyAny>,
-}
-
-impl Candidate {
-    fn new(py: Python<'_>, cache: &Cache<Entry>, slot: u32) -> Option<Self> {
-        Some(Self { slot, version: cache.version(slot)?, key: cache.entry(slot).key.clone_ref(py) })
-    }
-
-    fn is_resident(&self, cache: &Cache<Entry>) -> bool {
-        cache.version(self.slot) == Some(self.version)
-    }
-}
+use super::key::{Equality, Key};
+use crate::error::KernelError;
 
 /// What can be said without Python code of where a key is.
 pub(super) enum Found {
@@ -37,10 +22,10 @@ pub(super) enum Found {
 #[inline(always)]
 pub(super) fn find(cache: &Cache<Entry>, key: &Key<'_, '_>) -> Found {
     let mut suspect = None;
-    let found = cache.find(key.hash, |slot, entry| match key.same(&entry.key, entry.kind) {
-        Same::Yes => true,
-        Same::No => false,
-        Same::Ask => {
+    let found = cache.find(key.hash(), |slot, entry| match key.equality(&entry.key) {
+        Equality::Equal => true,
+        Equality::Different => false,
+        Equality::Unknown => {
             suspect = Some(slot);
             false
         }
@@ -52,11 +37,35 @@ pub(super) fn find(cache: &Cache<Entry>, key: &Key<'_, '_>) -> Found {
     }
 }
 
+/// An entry whose key may be the one that is looked for: only Python can tell.
+struct Candidate {
+    slot: u32,
+    version: Option<u64>,
+    key: Py<PyAny>,
+}
+
+impl Candidate {
+    fn new(py: Python<'_>, cache: &Cache<Entry>, slot: u32) -> Self {
+        Self { slot, version: cache.version(slot), key: cache.entry(slot).key.object().clone_ref(py) }
+    }
+
+    fn is_resident(&self, cache: &Cache<Entry>) -> bool {
+        cache.version(self.slot) == self.version
+    }
+}
+
+/// What a look under the lock has led to.
+enum Looked<R, F> {
+    Acted(R),
+    /// Python must be asked first; `F` is what is to be done then.
+    Ask(F, Vec<Candidate>),
+}
+
 /// How often a look-up compares before it gives up on a cache that changes meanwhile.
 const MAX_ROUNDS: usize = 1000;
 
 impl LRUCache {
-    /// Finds `key` and runs `act` on the cache with its slot, under one lock. `act` must run no Python code.
+    /// Finds `key` and runs `act` on the state with its slot, under one lock. `act` must run no Python code.
     ///
     /// What ends by `now` is removed before; what `act` removes is dropped afterwards, with the lock free.
     #[inline]
@@ -64,29 +73,24 @@ impl LRUCache {
         &self,
         key: &Key<'_, '_>,
         now: i64,
-        act: impl FnOnce(&mut Inner, Option<u32>, &mut Removed<Entry>) -> R,
+        act: impl FnOnce(&mut State, Option<u32>, &mut Removed<Entry>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let py = key.object.py();
+        let py = key.object().py();
         let mut removed = Removed::default();
-        let mut act = Some(act);
-        let mut candidate = None;
-        let done = self.inner.with(py, |inner| {
-            let cache = inner.cache.as_mut()?;
-            cache.expire(now, &mut removed);
-            let found = match find(cache, key) {
+        let looked = self.state.with(py, |state| {
+            let cache = state.cache()?;
+            cache.expire(now, &mut removed).map_err(KernelError::from)?;
+            let slot = match find(cache, key) {
                 Found::At(slot) => Some(slot),
                 Found::Nowhere => None,
-                Found::Perhaps(slot) => {
-                    candidate = Some(slot);
-                    return None;
-                }
+                Found::Perhaps(slot) => return Ok(Looked::Ask(act, vec![Candidate::new(py, cache, slot)])),
             };
-            Some(act.take()?(inner, found, &mut removed))
+            act(state, slot, &mut removed).map(Looked::Acted)
         });
-        let result = match (done, act) {
-            (Some(done), _) => Ok(done),
-            (None, Some(act)) => self.ask(key, candidate, &mut removed, act),
-            (None, None) => unreachable!("what acts returns something"),
+        let result = match looked {
+            Ok(Looked::Acted(result)) => Ok(result),
+            Ok(Looked::Ask(act, candidates)) => self.ask(key, candidates, &mut removed, act),
+            Err(error) => Err(error),
         };
         if !removed.is_empty() {
             self.let_go(py, removed);
@@ -94,65 +98,74 @@ impl LRUCache {
         result
     }
 
-    /// The look-up when only Python can tell whether `suspect`, which has the key's hash, is the key.
+    /// The look-up when only Python can tell which of the candidates, which have the key's hash, is the key.
     #[inline(never)]
-    fn ask<R, F>(&self, key: &Key<'_, '_>, suspect: Option<u32>, removed: &mut Removed<Entry>, act: F) -> PyResult<R>
+    fn ask<R, F>(
+        &self,
+        key: &Key<'_, '_>,
+        mut candidates: Vec<Candidate>,
+        removed: &mut Removed<Entry>,
+        mut act: F,
+    ) -> PyResult<R>
     where
-        F: FnOnce(&mut Inner, Option<u32>, &mut Removed<Entry>) -> R,
+        F: FnOnce(&mut State, Option<u32>, &mut Removed<Entry>) -> PyResult<R>,
     {
-        let py = key.object.py();
-        let mut act = Some(act);
-        let mut candidate = self.inner.with(py, |inner| {
-            let cache = inner.cache()?;
-            // Another thread may have been here since; any entry of this hash will do.
-            let suspect = suspect.filter(|&slot| cache.version(slot).is_some() && cache.hash(slot) == key.hash);
-            PyResult::Ok(suspect.and_then(|slot| Candidate::new(py, cache, slot)))
-        })?;
-        let mut candidates = Vec::new();
-        // Entries that Python said are different, by slot and version, sorted once a round is over.
-        let mut different: Vec<(u32, u32)> = Vec::new();
-        // One round is what it takes, a second one finds nothing new; unless the cache changes under the comparisons.
+        let py = key.object().py();
+        // Versions of the entries that Python said are different, sorted once a round is over.
+        let mut different = Vec::new();
+        // One round is what it takes, or two where several entries have this hash; unless the cache changes under the
+        // comparisons.
         for _ in 0..MAX_ROUNDS {
-            while let Some(suspect) = candidate.take().or_else(|| candidates.pop()) {
+            let mut equal = None;
+            for candidate in candidates {
                 // The resident key on the left, as dict has it.
-                if !suspect.key.bind(py).eq(key.object)? {
-                    different.push((suspect.slot, suspect.version));
-                    continue;
+                if candidate.key.bind(py).eq(key.object())? {
+                    equal = Some(candidate);
+                    break;
                 }
-                let done = self.inner.with(py, |inner| {
-                    let resident = suspect.is_resident(inner.cache.as_ref()?);
-                    if resident { Some(act.take()?(inner, Some(suspect.slot), removed)) } else { None }
-                });
-                if let Some(done) = done {
-                    return Ok(done);
-                }
-                break;
+                push(&mut different, candidate.version)?;
             }
-            candidates.clear();
             different.sort_unstable();
-            // Also after nothing was equal: an equal key may have come meanwhile.
-            let done = self.inner.with(py, |inner| {
-                let cache = inner.cache.as_ref()?;
-                let found = cache.find(key.hash, |slot, entry| match key.same(&entry.key, entry.kind) {
-                    Same::Yes => true,
-                    Same::No => false,
-                    Same::Ask => {
-                        let suspect = Candidate::new(py, cache, slot);
-                        let known = |suspect: &Candidate| different.binary_search(&(slot, suspect.version)).is_ok();
-                        candidates.extend(suspect.filter(|suspect| !known(suspect)));
+            let looked = self.state.with(py, |state| {
+                let cache = state.cache()?;
+                if let Some(equal) = &equal
+                    && equal.is_resident(cache)
+                {
+                    return act(state, Some(equal.slot), removed).map(Looked::Acted);
+                }
+                // Also after nothing was equal: an equal key may have come meanwhile.
+                let mut candidates = Vec::new();
+                let mut complete = Ok(());
+                let found = cache.find(key.hash(), |slot, entry| match key.equality(&entry.key) {
+                    Equality::Equal => true,
+                    Equality::Different => false,
+                    Equality::Unknown => {
+                        if different.binary_search(&cache.version(slot)).is_err() && complete.is_ok() {
+                            complete = push(&mut candidates, Candidate::new(py, cache, slot));
+                        }
                         false
                     }
                 });
+                complete?;
                 if found.is_none() && !candidates.is_empty() {
-                    return None;
+                    return Ok(Looked::Ask(act, candidates));
                 }
-                Some(act.take()?(inner, found, removed))
+                act(state, found, removed).map(Looked::Acted)
             });
-            if let Some(done) = done {
-                return Ok(done);
+            match looked? {
+                Looked::Acted(result) => return Ok(result),
+                Looked::Ask(later, others) => (act, candidates) = (later, others),
             }
         }
         let text = "the comparisons of a key changed the cache each time in 1,000 attempts to find it";
         Err(PyRuntimeError::new_err(text))
     }
+}
+
+/// As many as a caller makes collide, so without an abort.
+fn push<T>(list: &mut Vec<T>, item: T) -> PyResult<()> {
+    let error = Error::Memory { bytes: (list.len() + 1).saturating_mul(size_of::<T>()) };
+    list.try_reserve(1).map_err(|_| KernelError::from(error))?;
+    list.push(item);
+    Ok(())
 }

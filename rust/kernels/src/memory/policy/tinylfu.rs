@@ -2,36 +2,39 @@
 //! it, without its hill climber and without its random admissions: new entries pass a small LRU window; what falls out
 //! of it must have been seen more often than the victim of the main part to stay.
 
-use super::Bounds;
 use super::sketch::Sketch;
-use crate::memory::mix;
+use crate::Result;
+use crate::memory::config::Bounds;
+use crate::memory::grow;
+use crate::memory::hash::mix;
 use crate::memory::slab::{List, NIL, Slab};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Segment {
+    #[default]
     Window,
     Probation,
     Protected,
 }
 
-/// One LRU list and its size, in both units.
+/// One segment's LRU list, and its size in both units.
 #[derive(Debug, Default)]
-struct Section {
+struct Queue {
     list: List,
     entries: u64,
     bytes: u128,
     bounds: Bounds,
 }
 
-impl Section {
+impl Queue {
     fn exceeded(&self) -> bool {
         self.bounds.exceeded_by(self.entries, self.bytes)
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Resident {
-    part: Part,
+    segment: Segment,
     bytes: u64,
     inserted: u64,
 }
@@ -40,9 +43,9 @@ struct Resident {
 pub(crate) struct TinyLfu {
     sketch: Sketch,
     bounds: Bounds,
-    window: Section,
-    probation: Section,
-    protected: Section,
+    window: Queue,
+    probation: Queue,
+    protected: Queue,
     residents: Vec<Resident>,
     insertions: u64,
     /// An entry that is larger than the window and stands in probation unexamined.
@@ -55,17 +58,17 @@ pub(crate) struct Contest {
     candidate: u32,
     candidates_from_window: bool,
     victim: u32,
-    victims_from: Part,
+    victims_from: Segment,
 }
 
 impl Default for Contest {
     fn default() -> Self {
-        Self { candidate: NIL, candidates_from_window: false, victim: NIL, victims_from: Part::Probation }
+        Self { candidate: NIL, candidates_from_window: false, victim: NIL, victims_from: Segment::Probation }
     }
 }
 
-fn share(bounds: Bounds, part: impl Fn(u64) -> u64) -> Bounds {
-    Bounds { entries: bounds.entries.map(&part), bytes: bounds.bytes.map(&part) }
+fn share(bounds: Bounds, of: impl Fn(u64) -> u64) -> Bounds {
+    Bounds { entries: bounds.entries.map(&of), bytes: bounds.bytes.map(&of) }
 }
 
 /// All but 99 %, rounded up: at least one entry.
@@ -83,72 +86,73 @@ impl TinyLfu {
         Self {
             sketch: Sketch::default(),
             bounds,
-            window: Section { bounds: share(bounds, window_share), ..Section::default() },
-            probation: Section::default(),
-            protected: Section { bounds: share(bounds, protected_share), ..Section::default() },
+            window: Queue { bounds: share(bounds, window_share), ..Queue::default() },
+            probation: Queue::default(),
+            protected: Queue { bounds: share(bounds, protected_share), ..Queue::default() },
             residents: Vec::new(),
             insertions: 0,
             newcomer: NIL,
         }
     }
 
-    fn section(&mut self, part: Part) -> &mut Section {
-        match part {
-            Part::Window => &mut self.window,
-            Part::Probation => &mut self.probation,
-            Part::Protected => &mut self.protected,
+    fn queue(&mut self, segment: Segment) -> &mut Queue {
+        match segment {
+            Segment::Window => &mut self.window,
+            Segment::Probation => &mut self.probation,
+            Segment::Protected => &mut self.protected,
         }
     }
 
-    fn enter<E>(&mut self, slab: &mut Slab<E>, slot: u32, part: Part) {
-        self.residents[slot as usize].part = part;
+    fn enter<E>(&mut self, slab: &mut Slab<E>, slot: u32, segment: Segment) {
+        self.residents[slot as usize].segment = segment;
         let bytes = self.residents[slot as usize].bytes;
-        let section = self.section(part);
-        section.list.push(slab, slot);
-        section.entries += 1;
-        section.bytes += u128::from(bytes);
+        let queue = self.queue(segment);
+        queue.list.push(slab, slot);
+        queue.entries += 1;
+        queue.bytes += u128::from(bytes);
     }
 
     fn leave<E>(&mut self, slab: &mut Slab<E>, slot: u32) {
-        let Resident { part, bytes, .. } = self.residents[slot as usize];
-        let section = self.section(part);
-        section.list.remove(slab, slot);
-        section.entries -= 1;
-        section.bytes -= u128::from(bytes);
+        let Resident { segment, bytes, .. } = self.residents[slot as usize];
+        let queue = self.queue(segment);
+        queue.list.remove(slab, slot);
+        queue.entries -= 1;
+        queue.bytes -= u128::from(bytes);
+    }
+
+    pub(super) fn reserve<E>(&mut self, slab: &Slab<E>, bytes: u64) -> Result<()> {
+        grow::column(&mut self.residents, slab.slots(), Resident::default())?;
+        // The sketch is made when the cache is half full, as a bound is often set far above what is used.
+        let entries = slab.len() + 1;
+        let weight = self.window.bytes + self.probation.bytes + self.protected.bytes + u128::from(bytes);
+        match self.bounds {
+            Bounds { entries: Some(bound), .. } if entries as u64 >= bound / 2 => self.sketch.ensure(bound as usize),
+            Bounds { bytes: Some(bound), .. } if weight >= u128::from(bound / 2) => self.sketch.ensure(entries),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn insert<E>(&mut self, slab: &mut Slab<E>, slot: u32, bytes: u64) {
-        // The sketch is made when the cache is half full, as a bound is often set far above what is used.
-        let (entries, weight) = (slab.len() as u64, self.window.bytes + self.probation.bytes + self.protected.bytes);
-        if self.bounds.entries.is_some_and(|bound| entries >= bound / 2) {
-            self.sketch.ensure(self.bounds.entries.unwrap_or(entries) as usize);
-        } else if self.bounds.bytes.is_some_and(|bound| weight + u128::from(bytes) >= u128::from(bound / 2)) {
-            self.sketch.ensure(slab.len());
-        }
         self.sketch.increment(mix(slab.hash(slot)));
         self.insertions += 1;
-        let resident = Resident { part: Part::Window, bytes, inserted: self.insertions };
-        if self.residents.len() <= slot as usize {
-            self.residents.resize(slot as usize + 1, resident);
-        }
-        self.residents[slot as usize] = resident;
+        self.residents[slot as usize] = Resident { segment: Segment::Window, bytes, inserted: self.insertions };
         if self.window.bounds.exceeded_by(1, bytes.into()) {
             self.newcomer = slot;
-            self.enter(slab, slot, Part::Probation);
+            self.enter(slab, slot, Segment::Probation);
         } else {
-            self.enter(slab, slot, Part::Window);
+            self.enter(slab, slot, Segment::Window);
         }
     }
 
     pub(super) fn hit<E>(&mut self, slab: &mut Slab<E>, slot: u32) {
         self.sketch.increment(mix(slab.hash(slot)));
-        let Resident { part, bytes, .. } = self.residents[slot as usize];
-        if part == Part::Probation && !self.protected.bounds.exceeded_by(1, bytes.into()) {
+        let Resident { segment, bytes, .. } = self.residents[slot as usize];
+        if segment == Segment::Probation && !self.protected.bounds.exceeded_by(1, bytes.into()) {
             self.leave(slab, slot);
-            self.enter(slab, slot, Part::Protected);
+            self.enter(slab, slot, Segment::Protected);
             self.demote(slab);
         } else {
-            self.section(part).list.renew(slab, slot);
+            self.queue(segment).list.renew(slab, slot);
         }
     }
 
@@ -156,18 +160,18 @@ impl TinyLfu {
         while self.protected.exceeded() {
             let slot = self.protected.list.tail();
             self.leave(slab, slot);
-            self.enter(slab, slot, Part::Probation);
+            self.enter(slab, slot, Segment::Probation);
         }
     }
 
     pub(super) fn replace<E>(&mut self, slab: &mut Slab<E>, slot: u32, bytes: u64) {
-        let Resident { part, bytes: before, .. } = self.residents[slot as usize];
+        let Resident { segment, bytes: before, .. } = self.residents[slot as usize];
         self.residents[slot as usize].bytes = bytes;
-        let section = self.section(part);
-        section.bytes = section.bytes - u128::from(before) + u128::from(bytes);
-        if part == Part::Window && self.window.bounds.exceeded_by(1, bytes.into()) {
+        let queue = self.queue(segment);
+        queue.bytes = queue.bytes - u128::from(before) + u128::from(bytes);
+        if segment == Segment::Window && self.window.bounds.exceeded_by(1, bytes.into()) {
             self.leave(slab, slot);
-            self.enter(slab, slot, Part::Probation);
+            self.enter(slab, slot, Segment::Probation);
             self.newcomer = slot;
             self.sketch.increment(mix(slab.hash(slot)));
         } else {
@@ -189,7 +193,7 @@ impl TinyLfu {
         while self.window.exceeded() {
             let slot = self.window.list.tail();
             self.leave(slab, slot);
-            self.enter(slab, slot, Part::Probation);
+            self.enter(slab, slot, Segment::Probation);
             if candidate == NIL {
                 candidate = slot;
             }
@@ -212,8 +216,8 @@ impl TinyLfu {
             let (candidate, victim) = (contest.candidate, contest.victim);
             if candidate == NIL && victim == NIL {
                 (contest.victims_from, contest.victim) = match contest.victims_from {
-                    Part::Probation => (Part::Protected, self.protected.list.tail()),
-                    Part::Protected | Part::Window => (Part::Window, self.window.list.tail()),
+                    Segment::Probation => (Segment::Protected, self.protected.list.tail()),
+                    Segment::Protected | Segment::Window => (Segment::Window, self.window.list.tail()),
                 };
                 continue;
             }
@@ -246,10 +250,10 @@ impl TinyLfu {
         self.sketch.frequency(mix(slab.hash(slot)))
     }
 
-    pub(super) fn order<E>(&self, slab: &Slab<E>) -> Vec<u32> {
-        let sections = [&self.window, &self.probation, &self.protected];
-        let mut slots: Vec<u32> = sections.iter().flat_map(|section| section.list.oldest_first(slab)).collect();
+    pub(super) fn order<E>(&self, slab: &Slab<E>, slots: &mut Vec<u32>) {
+        for queue in [&self.window, &self.probation, &self.protected] {
+            slots.extend(queue.list.oldest_first(slab));
+        }
         slots.sort_unstable_by_key(|&slot| self.residents[slot as usize].inserted);
-        slots
     }
 }

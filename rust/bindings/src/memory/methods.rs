@@ -7,28 +7,19 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
-use zerocost_kernels::memory::{Cache, Cause, Config, Lifetime, NEVER, Timing, Ttl};
+use zerocost_kernels::memory::{Cache, Config, Timing, Ttl};
 
-use super::guard::Guarded;
+use super::cache::{LRUCache, State};
 use super::key::Key;
-use super::protocol::{Part, Row};
-use super::{Inner, LRUCache, Settings, Weighing, settings};
-
-type Argument<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
-
-/// A key, its value, seconds to live and seconds to idle.
-type Aged = (Py<PyAny>, Py<PyAny>, f64, f64);
-
-/// That of `__init__`, which pyo3 keeps to itself.
-pub(super) const SIGNATURE: &str = "(max_entries=None, max_bytes=None, *, ttl=None, tti=None, ttl_jitter=0.0, \
-    policy='lru', on_evict=None, sizeof=None, freeze=False, clock=None)";
+use super::settings::{self, Argument, Settings};
+use super::weigh::Weighing;
 
 #[pymethods]
 impl LRUCache {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { inner: Guarded::new(Inner::default()) }
+        Self::blank()
     }
 
     #[pyo3(signature = (max_entries=None, max_bytes=None, *, ttl=None, tti=None, ttl_jitter=0.0, policy="lru",
@@ -60,9 +51,13 @@ impl LRUCache {
             // Different caches, here and in other processes, draw different times.
             seed: std::ptr::from_ref(self) as u64 ^ u64::from(std::process::id()) << 48,
         };
-        let sizeof = settings::callable("sizeof", sizeof)?;
+        let weighing = match settings::callable("sizeof", sizeof)? {
+            Some(sizeof) => Weighing::Asked(sizeof),
+            None if config.max_bytes.is_some() => Weighing::Native,
+            None => Weighing::Nothing,
+        };
         let (on_evict, clock) = (settings::callable("on_evict", on_evict)?, settings::callable("clock", clock)?);
-        self.begin(py, config, Settings { weighing: Weighing::new(sizeof, &config), on_evict, clock, freeze })
+        self.begin(py, config, Settings { weighing, on_evict, clock, freeze })
     }
 
     /// The value of a key, or the default; counts, and is a use of the entry.
@@ -86,7 +81,7 @@ impl LRUCache {
     }
 
     fn __delitem__(&self, key: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.pop_value(key)?.map(drop).ok_or_else(|| PyKeyError::new_err((key.clone().unbind(),)))
+        self.take(&Key::new(key)?, None)?.map(drop).ok_or_else(|| PyKeyError::new_err((key.clone().unbind(),)))
     }
 
     fn __contains__(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -98,11 +93,11 @@ impl LRUCache {
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
-        self.snapshot_of(py, Part::Keys)?.try_iter()
+        self.list_keys(py)?.try_iter()
     }
 
     fn __reversed__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
-        let keys = self.snapshot_of(py, Part::Keys)?;
+        let keys = self.list_keys(py)?;
         keys.reverse()?;
         keys.try_iter()
     }
@@ -145,7 +140,7 @@ impl LRUCache {
             let text = format!("pop expected at most 2 arguments, got {}", default.len() + 1);
             return Err(pyo3::exceptions::PyTypeError::new_err(text));
         }
-        match self.pop_value(key)? {
+        match self.take(&Key::new(key)?, None)? {
             Some(value) => Ok(value),
             None if default.is_empty() => Err(PyKeyError::new_err((key.clone().unbind(),))),
             None => Ok(default.get_item(0)?.unbind()),
@@ -154,12 +149,7 @@ impl LRUCache {
 
     /// Removes the policy's next victim and returns it as (key, value); KeyError if the cache is empty.
     fn popitem(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
-        let Some(entry) = self.look(py, Cache::pop)? else {
-            return Err(PyKeyError::new_err("popitem(): the cache is empty"));
-        };
-        let item = (entry.key.clone_ref(py), entry.value.clone_ref(py));
-        entry.leave(py, Cause::Explicit, self.listener(py).as_ref());
-        Ok(item)
+        self.take_next(py)?.ok_or_else(|| PyKeyError::new_err("popitem(): the cache is empty"))
     }
 
     /// The value of a key; stores the default and returns it if there is none. A look-up that counts.
@@ -177,22 +167,25 @@ impl LRUCache {
 
     /// Removes everything; counters stay.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
-        self.clear_all(py)
+        self.take_all(py)
     }
 
     /// The keys, as a view: next victim first for LRU, in order of insertion otherwise. Iteration works on a snapshot.
     fn keys<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        views(slf.py())?.call_method1(intern!(slf.py(), "KeysView"), (slf,))
+        static VIEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        VIEW.import(slf.py(), "zerocost.artifacts.memory.views", "KeysView")?.call1((slf,))
     }
 
     /// The values, as a view; looking at it is no use of the entries.
     fn values<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        views(slf.py())?.call_method1(intern!(slf.py(), "ValuesView"), (slf,))
+        static VIEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        VIEW.import(slf.py(), "zerocost.artifacts.memory.views", "ValuesView")?.call1((slf,))
     }
 
     /// The (key, value) pairs, as a view; looking at it is no use of the entries.
     fn items<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        views(slf.py())?.call_method1(intern!(slf.py(), "ItemsView"), (slf,))
+        static VIEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        VIEW.import(slf.py(), "zerocost.artifacts.memory.views", "ItemsView")?.call1((slf,))
     }
 
     /// Counters by name: hits, misses, loads, load_seconds, evictions (a dict by cause), rejected, bytes, entries.
@@ -203,19 +196,19 @@ impl LRUCache {
     /// At most this many entries; None without that bound.
     #[getter]
     fn max_entries(&self, py: Python<'_>) -> PyResult<Option<u64>> {
-        self.inner.with(py, |inner| Ok(inner.cache()?.config().max_entries))
+        self.state.with(py, |state| Ok(state.cache()?.config().max_entries))
     }
 
     /// At most this many bytes; None without that bound.
     #[getter]
     fn max_bytes(&self, py: Python<'_>) -> PyResult<Option<u64>> {
-        self.inner.with(py, |inner| Ok(inner.cache()?.config().max_bytes))
+        self.state.with(py, |state| Ok(state.cache()?.config().max_bytes))
     }
 
     /// "lru", "sieve" or "w-tinylfu".
     #[getter]
     fn policy(&self, py: Python<'_>) -> PyResult<&'static str> {
-        self.inner.with(py, |inner| Ok(settings::policy_name(inner.cache()?.config().policy)))
+        self.state.with(py, |state| Ok(settings::policy_name(state.cache()?.config().policy)))
     }
 
     /// The value of a key; calls fn() and stores what it returns if there is none.
@@ -248,7 +241,8 @@ impl LRUCache {
         ttl: Argument<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         settings::ttl(ttl)?;
-        flights(slf.py())?.call_method1(intern!(slf.py(), "acompute"), (slf, key, r#fn, ttl))
+        static COMPUTE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        COMPUTE.import(slf.py(), "zerocost.artifacts.memory.flights", "acompute")?.call1((slf, key, r#fn, ttl))
     }
 
     /// Writes every entry to one safetensors file: str keys, array or bytes values; no pickle.
@@ -259,7 +253,7 @@ impl LRUCache {
     /// Raises:
     ///     DatatypeError: an entry that cannot be stored, by its key; nothing is written.
     fn snapshot(slf: &Bound<'_, Self>, path: &Bound<'_, PyAny>) -> PyResult<()> {
-        snapshots(slf.py())?.call_method1(intern!(slf.py(), "write"), (slf, path)).map(drop)
+        slf.py().import("zerocost.artifacts.memory.snapshots")?.call_method1("write", (slf, path)).map(drop)
     }
 
     /// Puts every entry of a snapshot, in its order and with what remained of its time. Returns the keys of the
@@ -268,38 +262,24 @@ impl LRUCache {
     /// Raises:
     ///     InvalidInput: the file is truncated, foreign or newer; the cache stays as it is.
     fn restore<'py>(slf: &Bound<'py, Self>, path: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        snapshots(slf.py())?.call_method1(intern!(slf.py(), "read"), (slf, path))
+        slf.py().import("zerocost.artifacts.memory.snapshots")?.call_method1("read", (slf, path))
     }
 
     // What the package's own modules need of a cache.
 
-    /// The keys, values or items as a list.
+    /// The values, or the items, as a list.
     fn _list<'py>(&self, py: Python<'py>, part: &str) -> PyResult<Bound<'py, PyList>> {
-        self.snapshot_of(
-            py,
-            match part {
-                "keys" => Part::Keys,
-                "values" => Part::Values,
-                _ => Part::Items,
-            },
-        )
+        if part == "values" { self.list_values(py) } else { self.list_items(py) }
     }
 
     /// Every entry as (key, value, seconds to live, seconds to idle); infinite where there is no end.
-    fn _lifetimes(&self, py: Python<'_>) -> PyResult<Vec<Aged>> {
-        let seconds = |time: i64| if time == NEVER { f64::INFINITY } else { time as f64 / 1e9 };
-        self.look(py, |cache| {
-            let row = |slot: u32| {
-                let (entry, Lifetime { live, idle }) = (cache.entry(slot), cache.remaining(slot));
-                (entry.key.clone_ref(py), entry.value.clone_ref(py), seconds(live), seconds(idle))
-            };
-            cache.order().into_iter().map(row).collect()
-        })
+    fn _lifetimes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.list_saved(py)
     }
 
     /// Puts entries as `_lifetimes` gives them; returns the keys of those that are larger than the whole cache.
-    fn _restore<'py>(&self, py: Python<'py>, rows: Vec<Row<'py>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        self.put_rows(py, &rows)
+    fn _restore<'py>(&self, entries: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
+        self.put_saved(entries)
     }
 
     /// The value of a key; calls fn() and stores what it returns if there is none, without single flight.
@@ -321,55 +301,25 @@ impl LRUCache {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let look = |inner: &Inner| {
-            let Settings { weighing, on_evict, clock, .. } = &inner.settings;
-            visit.call(on_evict)?;
-            visit.call(clock)?;
-            if let Weighing::Asked(sizeof) = weighing {
-                visit.call(sizeof)?;
-            }
-            if let Some((_, flights)) = &inner.flights {
-                visit.call(flights)?;
-            }
-            match &inner.cache {
-                Some(cache) if inner.tracks => cache.entries().try_for_each(|entry| entry.traverse(&visit)),
+        let look = |state: &State| {
+            state.settings.traverse(&visit)?;
+            visit.call(state.flights.as_ref().map(|(_, flights)| flights))?;
+            match &state.cache {
+                Some(cache) if state.tracks => cache.entries().try_for_each(|entry| entry.traverse(&visit)),
                 _ => Ok(()),
             }
         };
-        // SAFETY: this is `tp_traverse`, and the closure only visits.
-        unsafe { self.inner.traverse(look) }
+        // SAFETY: this is `tp_traverse`.
+        unsafe { self.state.traverse(look) }
     }
 
     fn __clear__(&self) {
         Python::attach(|py| {
             // Out of the cache first, dropped when the lock is free.
-            let _dropped = self.inner.with(py, |inner| {
-                let entries = inner.cache.as_mut().map(|cache| cache.clear());
-                (entries, std::mem::take(&mut inner.settings), inner.flights.take())
+            let _dropped = self.state.with(py, |state| {
+                let entries = state.cache.as_mut().map(Cache::clear);
+                (entries, std::mem::take(&mut state.settings), state.flights.take())
             });
         });
     }
-}
-
-fn views(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
-    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    once(&MODULE, py, "zerocost.artifacts.memory.views")
-}
-
-fn flights(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
-    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    once(&MODULE, py, "zerocost.artifacts.memory.flights")
-}
-
-/// A module that `import zerocost` has loaded.
-fn once<'py>(
-    module: &'static PyOnceLock<Py<PyModule>>,
-    py: Python<'py>,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyModule>> {
-    Ok(module.get_or_try_init(py, || py.import(name).map(Bound::unbind))?.bind(py))
-}
-
-fn snapshots(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "zerocost.artifacts.memory.snapshots"))
 }

@@ -1,0 +1,92 @@
+//! The entries at one moment, and putting them back.
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use zerocost_kernels::Error;
+use zerocost_kernels::memory::{Cache, Lifetime, NEVER, Ttl};
+
+use super::cache::LRUCache;
+use super::entry::Entry;
+use super::key::Key;
+use super::operations::Stored;
+use super::settings::nanoseconds;
+use crate::error::KernelError;
+
+/// A key, its value, seconds to live and seconds to idle.
+type SavedEntry<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, f64, f64);
+
+impl LRUCache {
+    /// What `part` copies of each entry, in the order of the cache: under the lock, so without making a Python object.
+    fn copied<T>(&self, py: Python<'_>, part: impl Fn(&Cache<Entry>, u32) -> T) -> PyResult<Vec<T>> {
+        self.look_inside(py, |state| {
+            let cache = state.cache()?;
+            let slots = cache.order().map_err(KernelError::from)?;
+            let mut copies = reserved(slots.len())?;
+            copies.extend(slots.into_iter().map(|slot| part(cache, slot)));
+            Ok(copies)
+        })
+    }
+
+    pub(super) fn list_keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        list(py, self.copied(py, |cache, slot| cache.entry(slot).key.object().clone_ref(py))?)
+    }
+
+    pub(super) fn list_values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        list(py, self.copied(py, |cache, slot| cache.entry(slot).value.clone_ref(py))?)
+    }
+
+    pub(super) fn list_items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let item = |cache: &Cache<Entry>, slot| {
+            let entry = cache.entry(slot);
+            (entry.key.object().clone_ref(py), entry.value.clone_ref(py))
+        };
+        list(py, self.copied(py, item)?)
+    }
+
+    /// Every entry with what remains of its time; infinite where there is no end.
+    pub(super) fn list_saved<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let seconds = |time: i64| if time == NEVER { f64::INFINITY } else { time as f64 / 1e9 };
+        let saved = |cache: &Cache<Entry>, slot| {
+            let (entry, Lifetime { live, idle }) = (cache.entry(slot), cache.remaining(slot));
+            (entry.key.object().clone_ref(py), entry.value.clone_ref(py), seconds(live), seconds(idle))
+        };
+        list(py, self.copied(py, saved)?)
+    }
+
+    /// Puts entries with what remains of their time; returns the keys of those that are larger than the whole cache.
+    /// What can fail comes before the first put, but for a lack of memory.
+    pub(super) fn put_saved<'py>(&self, saved: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
+        let py = saved.py();
+        let refused = PyList::empty(py);
+        let mut ready = reserved(saved.len())?;
+        for entry in saved {
+            let (key, value, live, idle) = entry.extract::<SavedEntry<'_>>()?;
+            let nanoseconds = |seconds: f64| nanoseconds(seconds).max(1);
+            let ttl = Ttl::Remaining(Lifetime { live: nanoseconds(live), idle: nanoseconds(idle) });
+            let key = Key::new(&key)?;
+            ready.push((key.kept(), key.hash(), self.prepare(&key, &value)?, ttl));
+        }
+        let now = self.time(py)?;
+        for (key, hash, (value, weighed), ttl) in &ready {
+            let key = key.hashed(py, *hash);
+            if !matches!(self.store_weighed(&key, value, weighed, *ttl, now, |_, _| false)?, Stored::Now) {
+                refused.append(key.object())?;
+            }
+        }
+        Ok(refused)
+    }
+}
+
+fn reserved<T>(len: usize) -> PyResult<Vec<T>> {
+    let mut vector = Vec::new();
+    let error = Error::Memory { bytes: len.saturating_mul(size_of::<T>()) };
+    vector.try_reserve_exact(len).map_err(|_| KernelError::from(error))?;
+    Ok(vector)
+}
+
+/// One by one, as `PyList::new` panics where there is no memory.
+fn list<'py, T: IntoPyObject<'py>>(py: Python<'py>, items: Vec<T>) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    items.into_iter().try_for_each(|item| list.append(item))?;
+    Ok(list)
+}

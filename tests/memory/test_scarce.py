@@ -1,0 +1,149 @@
+"""A cache that gets no more memory: an error, never an abort, and a cache that goes on working."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(sys.platform != "linux", reason="limits and reads the address space as Linux has it"),
+]
+
+BEGINNING = """
+import gc, resource
+import numpy as np
+from zerocost import LRUCache
+from zerocost.errors import OutOfMemory
+
+gc.disable()
+
+def limit(megabytes):
+    "From here, this process gets so much more address space."
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + megabytes * 2**20, resource.RLIM_INFINITY))
+
+def refused(call):
+    try:
+        call()
+    except OutOfMemory as error:
+        assert "bytes of memory are needed" in str(error), error
+        return True
+    return False
+"""
+
+
+def run(program):
+    done = subprocess.run([sys.executable, "-c", BEGINNING + program], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("megabytes", [2, 9, 30, 70])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "10**9",
+        "10**9, policy='sieve'",
+        "10**9, policy='w-tinylfu'",
+        "10**9, ttl=1e6",
+        "max_bytes=10**18",
+        "max_bytes=10**18, tti=1e6, policy='sieve', on_evict=print",
+        "10**9, 10**18, sizeof=lambda key, value: 1, policy='w-tinylfu'",
+    ],
+)
+def test_a_put_that_finds_no_memory_changes_nothing(options, megabytes):
+    run(f"""
+keys = list(range(1_000_000))
+values = [np.zeros(1) for _ in range(20_000)]
+cache = LRUCache({options})
+limit({megabytes})
+for n in keys:
+    if refused(lambda: cache.put(n, values[n % len(values)])):
+        break
+else:
+    raise AssertionError("there was memory enough")
+assert len(cache) == n
+assert n not in cache
+assert all(cache.peek(key) is values[key % len(values)] for key in keys[:n])
+assert refused(lambda: cache.__setitem__(n, 1))
+assert refused(lambda: cache.setdefault(n, 1))
+assert cache.put(n - 1, values[0]) is True
+assert cache[n - 1] is values[0]
+del cache[0]
+assert cache.put(n, values[1]) is True, "the room of an entry that left"
+limit(1000)
+cache.put(-1, values[0])
+assert len(cache) == n + 1
+cache = None
+""")
+
+
+def test_entries_that_end_at_once_leave_little_by_little():
+    run("""
+now = [0.0]
+cache = LRUCache(10**9, ttl=1.0, clock=lambda: now[0])
+for n in range(400_000):
+    cache[n] = None
+limit(2)
+now[0] = 5.0
+turns = 0
+while refused(lambda: cache.get("absent")):
+    turns += 1
+    assert turns < 100
+assert turns
+assert len(cache) == 0
+assert cache.stats()["evictions"]["expired"] == 400_000
+""")
+
+
+def test_a_value_that_pushes_out_everything():
+    run("""
+cache = LRUCache(max_bytes=400_000, sizeof=lambda key, value: value)
+for n in range(400_000):
+    cache[n] = 1
+limit(2)
+turns = 0
+while refused(lambda: cache.put("large", 400_000)):
+    turns += 1
+    assert turns < 100
+    assert cache.stats()["bytes"] == len(cache) < 400_000
+assert turns
+assert list(cache) == ["large"]
+""")
+
+
+def test_a_list_of_the_entries():
+    run("""
+cache = LRUCache(10**9, ttl=1e6)
+for n in range(400_000):
+    cache[n] = None
+limit(2)
+lists = (
+    lambda: list(cache),
+    lambda: reversed(cache),
+    lambda: list(cache.values()),
+    lambda: list(cache.items()),
+    cache._lifetimes,
+    lambda: cache == {},
+)
+assert all(refused(call) for call in lists)
+assert len(cache) == 400_000
+""")
+
+
+def test_a_restore_takes_a_list_that_lies_about_its_length():
+    run("""
+class Liar(list):
+    def __len__(self):
+        return 2**40
+
+cache = LRUCache(9)
+cache._restore(Liar([("a", 1, 9.0, 9.0)]))
+assert cache == {"a": 1}
+for wrong in (range(3), None, 2**60):
+    try:
+        cache._restore(wrong)
+    except TypeError:
+        continue
+    raise AssertionError(wrong)
+""")
