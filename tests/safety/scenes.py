@@ -45,7 +45,7 @@ class Maker:
     rng: np.random.Generator
 
     def contents(self, shape):
-        """Ordinary numbers, then ties, equal ones, sorted ones, zeros and NaNs of both signs, infinite and huge ones."""
+        """Ordinary numbers, then ties, equal ones, sorted ones, infinite and huge ones, zeros and NaNs of both signs."""
         rng, size = self.rng, math.prod(shape)
         ordinary = rng.standard_normal(size)
         ties = rng.integers(0, 3, size).astype(np.float64)
@@ -287,7 +287,7 @@ def read(function, holder):
             racing = [maker.array((LENGTH,), contents)]
             text = racing[0][0]
         arguments = {
-            "read_json": (text, {"a": ("FP32", True)}),
+            "read_json": (text, {"a": ("FP32", True, False)}),
             "read_json plain": (text,),
             "json_spans": (text,),
         }[function]

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.artifacts.parallel.options import one_of
-from zerocost.errors import DatatypeError, ShapeError
+from zerocost.artifacts.options import one_of
+from zerocost.errors import ShapeError
 
 __all__ = ["KINDS", "PipelineSchedule", "Work", "pipeline_schedule"]
 
@@ -72,8 +75,8 @@ def pipeline_schedule(
     num_microbatches: int,
     kind: str = "gpipe",
     *,
-    forward: float | Sequence[float] = 1.0,
-    backward: float | Sequence[float] = 2.0,
+    forward: float | Sequence[float] | npt.NDArray[Any] = 1.0,
+    backward: float | Sequence[float] | npt.NDArray[Any] = 2.0,
 ) -> PipelineSchedule:
     """The schedule of a training step. A pure function: nothing is run.
 
@@ -81,7 +84,8 @@ def pipeline_schedule(
         num_stages: S, at least 1.
         num_microbatches: M, at least 1; S · M is at most 2**21, as each pass is an item of the result.
         kind: ``"gpipe"`` (all forward passes, then all backward passes) or ``"1f1b"`` (one of each in turn).
-        forward: how long a forward pass of one micro-batch takes: one number, or one for each stage, at least 0.
+        forward: how long a forward pass of one micro-batch takes: one number, or a list or an array of one for each
+            stage, at least 0.
         backward: the same for the backward pass; 0 for a pipeline that only runs forward.
 
     Raises:
@@ -90,7 +94,7 @@ def pipeline_schedule(
             finite, or so long that the sum of all is not finite.
         ShapeError: durations of another number than there are stages.
     """
-    one_of(kind, KINDS, "schedule")
+    one_of(kind, KINDS, "kind")
     _kernels.schedule_passes(num_stages, num_microbatches)
     stages = int(num_stages)
     rows, makespan, idle, peak = _kernels.schedule(
@@ -100,15 +104,11 @@ def pipeline_schedule(
     return PipelineSchedule(kind, stages, int(num_microbatches), items, makespan, tuple(idle), tuple(peak))
 
 
-def _durations(given: float | Sequence[float], stages: int, argument: str) -> list[float]:
-    try:
-        if not isinstance(given, Sequence) or isinstance(given, str):
-            return [float(given)] * stages
-        durations = [float(duration) for duration in given]
-    except (TypeError, ValueError, OverflowError):
-        raise DatatypeError(
-            f"{argument}: {given!r} was given, a number or one for each stage is needed", argument
-        ) from None
+def _durations(given: Any, stages: int, argument: str) -> list[float]:
+    is_array = isinstance(given, np.ndarray) and given.ndim > 0
+    if not is_array and (not isinstance(given, Sequence) or isinstance(given, str | bytes)):
+        return [_kernels.number(given, argument)] * stages
+    durations = [_kernels.number(duration, argument) for duration in given]
     if len(durations) != stages:
         raise ShapeError(
             f"{argument}: {len(durations)} durations were given, {stages} (num_stages) are needed", argument
