@@ -165,30 +165,26 @@ def test_threads_of_the_caller_share_the_pool():
     assert int(helpers) <= 2, "as many helpers as threads were asked for, less the caller"
 
 
-HELPERS = """
-    import os, resource, time
-    def helpers():
-        names = []
-        for task in os.listdir("/proc/self/task"):
-            try:
-                names.append(open(f"/proc/self/task/{task}/comm").read())
-            except FileNotFoundError:  # it has just ended
-                pass
-        return sum(name.startswith("zerocost") for name in names)
-
-    def between(fewest, most):
-        # Some may have to start or to end.
-        end = time.monotonic() + 20
-        while not fewest <= helpers() <= most and time.monotonic() < end:
-            time.sleep(0.002)
-        return fewest <= helpers() <= most
-
-    call = zerocost.default_registry()["sparse_attention"].implementation.process_attention
-"""
-
-
 def test_helpers_are_bounded_and_surplus_ones_end():
     code = f"""
+        import os, time
+        def helpers():
+            names = []
+            for task in os.listdir("/proc/self/task"):
+                try:
+                    names.append(open(f"/proc/self/task/{{task}}/comm").read())
+                except FileNotFoundError:  # it has just ended
+                    pass
+            return sum(name.startswith("zerocost") for name in names)
+
+        def between(fewest, most):
+            # Some may have to start or to end.
+            end = time.monotonic() + 20
+            while not fewest <= helpers() <= most and time.monotonic() < end:
+                time.sleep(0.002)
+            return fewest <= helpers() <= most
+
+        call = zerocost.default_registry()["sparse_attention"].implementation.process_attention
         matrix = {LARGE}
         expected = call(matrix).tobytes()
         for threads in range(2, 21):
@@ -202,24 +198,7 @@ def test_helpers_are_bounded_and_surplus_ones_end():
         call(matrix)
         print(between(3, 3))
     """
-    assert answer(textwrap.dedent(HELPERS) + textwrap.dedent(code), ZEROCOST_NUM_THREADS="2") == "True"
-
-
-def test_helpers_that_cannot_be_had_are_done_without():
-    code = f"""
-        matrix = {LARGE}
-        expected = call(matrix).tobytes()
-        out = numpy.empty_like(matrix)
-        space = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (space + (16 << 20),) * 2)
-        _kernels.set_num_threads(1000)
-        for _ in range(5):
-            out[...] = 0
-            call(matrix, out=out)
-            assert memoryview(out).cast("B") == expected  # without a copy: the attempt may have left no room for one
-        print(helpers() < 999)
-    """
-    assert answer(textwrap.dedent(HELPERS) + textwrap.dedent(code), ZEROCOST_NUM_THREADS="1") == "True"
+    assert answer(code, ZEROCOST_NUM_THREADS="2") == "True"
 
 
 def test_one_thread_makes_no_helpers():

@@ -136,11 +136,11 @@ def test_the_same_lists_of_numbers_are_refused(numbers):
 def test_whole_numbers_of_any_length(datatype, data):
     limits = np.iinfo(datatype.lower())
     numbers = data.draw(st.lists(st.integers(int(limits.min), int(limits.max)), min_size=1))
-    array = read_json(in_the_middle(", ".join(map(str, numbers))).encode(), {"a": (datatype, False)})["a"]
+    array = read_json(in_the_middle(", ".join(map(str, numbers))).encode(), {"a": (datatype, False, False)})["a"]
     assert array.tolist() == numbers
     beyond = data.draw(st.sampled_from([int(limits.min) - 1, int(limits.max) + 1]))
     with pytest.raises(RangeError):
-        read_json(in_the_middle(f"1, {beyond}, 2").encode(), {"a": (datatype, False)})
+        read_json(in_the_middle(f"1, {beyond}, 2").encode(), {"a": (datatype, False, False)})
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int16, np.uint8, np.bool_])

@@ -45,7 +45,7 @@ class Maker:
     rng: np.random.Generator
 
     def contents(self, shape):
-        """Ordinary numbers, then ties, equal ones, sorted ones, infinite and huge ones, zeros and NaNs of both signs."""
+        """Ordinary numbers, then ties, equal, sorted, infinite and huge ones, zeros and NaNs of both signs."""
         rng, size = self.rng, math.prod(shape)
         ordinary = rng.standard_normal(size)
         ties = rng.integers(0, 3, size).astype(np.float64)

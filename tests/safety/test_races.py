@@ -29,6 +29,7 @@ def test_another_thread_writes_meanwhile(case, level):
         env={**os.environ, "ZEROCOST_CPU": level},
         capture_output=True,
         text=True,
+        timeout=40 + 10 * SECONDS,
         check=False,
     )
     if finished.returncode != 0:

@@ -4,7 +4,7 @@ use numpy::PyUntypedArray;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyTuple};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyTuple};
 use zerocost_kernels::attention::{Align, Normalization, WindowSize};
 use zerocost_kernels::parallel;
 
@@ -83,6 +83,10 @@ pub fn window_size(value: &Bound<'_, PyAny>) -> PyResult<WindowSize> {
         return Ok(WindowSize::Keys(keys));
     }
     let error = || wrong(value, "window_size", "None, a whole number or a pair of them");
+    // Bytes are a sequence of whole numbers to Python.
+    if value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>() {
+        return Err(error());
+    }
     let [left, right]: [Bound<'_, PyAny>; 2] = value.extract().map_err(|_| error())?;
     let side = |side| keys(side, value)?.ok_or_else(error);
     Ok(WindowSize::Pair(side(&left)?, side(&right)?))

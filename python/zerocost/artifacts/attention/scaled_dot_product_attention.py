@@ -81,7 +81,8 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
             attn_mask: broadcasts to ``[..., h_q, n_q, n_k]``. Booleans: True takes part. Floats of query's dtype are
                 added to the scores, after the cap; -inf masks.
             is_causal: whether a query may only look at keys up to its own position.
-            scale: multiplies ``query @ key.T``; None is ``1 / sqrt(d)``.
+            scale: multiplies ``query @ key.T``; None is ``1 / sqrt(d)``. Like the soft cap a number that the type of
+                the computation can hold (below 3.4e38 for all but float64).
             window_size: a pair ``(left, right)``, both inclusive, -1 is unbounded; or a whole number w >= 1, which is
                 ``(w // 2, w // 2)``, and ``(w - 1, 0)`` when causal. None is no window.
             sparsity_ratio: drops this share of ``n_k`` keys for each query, those with the smallest scores, at least 0

@@ -87,7 +87,7 @@ class SparseAttentionArtifact(AttentionArtifact):
             query,
             key,
             value,
-            sparsity_ratio=sparsity_ratio,
+            sparsity_ratio=_kernels.number(sparsity_ratio, "sparsity_ratio"),
             normalization=normalization,
             temperature=temperature,
             is_causal=is_causal,
