@@ -79,6 +79,7 @@ valgrind: ## the kernels' tests under valgrind's memcheck, which has the levels 
 	PROPTEST_CASES=1 CARGO_PROFILE_TEST_DEBUG=line-tables-only CARGO_INCREMENTAL=0 cargo test $(CHECKED) \
 		--target-dir target/valgrind --config 'target.$(HOST).runner = ["valgrind", "--quiet", "--error-exitcode=99", \
 		"--leak-check=no", "--fair-sched=yes", "--trace-children=yes"]' -- $(SLOW)
+
 # `make fuzz FUZZ_SECONDS=600` for ten minutes each. Sanitizers ask for a nightly compiler, or for this variable. What is
 # found lies in target/fuzz/found; a run goes on with the inputs that the last one left, beside the seeds in rust/fuzz.
 FUZZ_SECONDS ?= 30

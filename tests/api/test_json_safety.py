@@ -153,7 +153,7 @@ NESTED = """
             json_spans(lists, max_depth=deep)
             json_spans(objects, max_depth=deep)
             assert "more than 32 axes" in refused(ValueError, read_tensor, lists, "FP64", [1], max_depth=deep)
-            tensor = {"x": ("FP64", False)}
+            tensor = {"x": ("FP64", False, False)}
             assert "32 axes" in refused(ValueError, read_json, b'{"x":%s}' % lists[1:-1], tensor, max_depth=deep)
         assert write_json(value) == lists
         assert write_json(members) == objects
