@@ -153,7 +153,7 @@ NESTED = """
             json_spans(lists, max_depth=deep)
             json_spans(objects, max_depth=deep)
             assert "more than 32 axes" in refused(ValueError, read_tensor, lists, "FP64", [1], max_depth=deep)
-            tensor = {"x": ("FP64", False)}
+            tensor = {"x": ("FP64", False, False)}
             assert "32 axes" in refused(ValueError, read_json, b'{"x":%s}' % lists[1:-1], tensor, max_depth=deep)
         assert write_json(value) == lists
         assert write_json(members) == objects
@@ -443,11 +443,11 @@ def test_axes_that_no_array_has():
     with pytest.raises(ShapeError, match="more than 32 axes"):
         read_tensor(b"[1]", "FP64", [1] * 33)
     with pytest.raises(ShapeError, match="more than 32 axes"):
-        read_json(b'{"x":%s}' % (b"[" * 33 + b"1" + b"]" * 33), {"x": ("FP64", False)})
+        read_json(b'{"x":%s}' % (b"[" * 33 + b"1" + b"]" * 33), {"x": ("FP64", False, False)})
     with pytest.raises(LimitExceeded):
-        read_json(b'{"x":%s}' % (b"[" * 133 + b"1" + b"]" * 133), {"x": ("FP64", False)})
+        read_json(b'{"x":%s}' % (b"[" * 133 + b"1" + b"]" * 133), {"x": ("FP64", False, False)})
     with pytest.raises(MalformedJSON):
-        read_json(b'{"x":%s}' % (b"[" * 50 + b"1 1" + b"]" * 50), {"x": ("FP64", False)})
+        read_json(b'{"x":%s}' % (b"[" * 50 + b"1 1" + b"]" * 50), {"x": ("FP64", False, False)})
 
 
 # Memory that cannot be had.
@@ -469,7 +469,7 @@ def test_too_little_memory_is_an_error():
         text = b"[" + b"1," * 25_000_000 + b"1]"
         rows = b"[" + b",".join([b"[" + b"1.5," * 999 + b"1.5]"] * 25_000) + b"]"
         changing, string, escapes = bytearray(text), b'"%s"' % (b"x" * 50_000_000), b'"%s"' % (br"\\n" * 25_000_000)
-        tensor, many = {"x": ("FP64", False)}, {"max_elements": 1 << 40}
+        tensor, many = {"x": ("FP64", False, False)}, {"max_elements": 1 << 40}
         for count, read, *arguments in (
             (90, read_tensor, text, "FP64", [25_000_001]),
             (90, read_json, b'{"x":%s}' % text, tensor),

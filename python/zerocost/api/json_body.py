@@ -6,13 +6,15 @@ from typing import Any
 
 from zerocost._kernels import json_spans, read_json
 from zerocost.api.settings import Settings
+from zerocost.core.arrays import takes_masks
 from zerocost.core.ports import Ports
 from zerocost.errors import DatatypeError
 
 __all__ = ["Members", "TensorTable", "read_inputs", "tensor_table", "wants_typed_tensors"]
 
-TensorTable = dict[str, tuple[str, bool]]
-"""Names of tensors, with the datatype that lists of numbers become and whether lists of booleans become BOOL."""
+TensorTable = dict[str, tuple[str, bool, bool]]
+"""Names of tensors, with the datatype that lists of numbers become, whether lists of booleans become BOOL, and whether
+lists of 0 and 1 are refused, which may mean either."""
 
 
 def tensor_table(ports: Ports) -> TensorTable:
@@ -20,13 +22,13 @@ def tensor_table(ports: Ports) -> TensorTable:
     return {name: list_datatype(ports, name) for name in ports.inputs if ports.is_tensor(name)}
 
 
-def list_datatype(ports: Ports, name: str) -> tuple[str, bool]:
+def list_datatype(ports: Ports, name: str) -> tuple[str, bool, bool]:
     """What lists become for one tensor input."""
     datatypes = ports.datatypes(name)
     if datatypes is None or "FP64" in datatypes:
-        return "FP64", datatypes is None or "BOOL" in datatypes
+        return "FP64", datatypes is None or "BOOL" in datatypes, takes_masks(datatypes)
     numbers = [datatype for datatype in datatypes if datatype != "BOOL"]
-    return (numbers or ["BOOL"])[0], "BOOL" in datatypes
+    return (numbers or ["BOOL"])[0], "BOOL" in datatypes, takes_masks(datatypes)
 
 
 def read_inputs(

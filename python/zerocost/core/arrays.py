@@ -31,6 +31,8 @@ __all__ = [
     "dtype_of",
     "is_finite",
     "is_tensor_like",
+    "refuse_zero_one",
+    "takes_masks",
 ]
 
 FLOATING = ("FP64", "FP32", "FP16", "BF16")
@@ -131,6 +133,24 @@ class counting_copies:  # noqa: N801 - it is used as a function would be
 def is_tensor_like(value: Any) -> bool:
     """Whether :func:`as_tensor` would look at ``value`` as an array of its own kind (not a list or a number)."""
     return isinstance(value, np.ndarray | memoryview) or hasattr(value, "__dlpack__")
+
+
+def takes_masks(datatypes: Sequence[str] | None) -> bool:
+    """Whether booleans are declared beside floats: a mask, of who takes part or of what is added."""
+    return datatypes is not None and "BOOL" in datatypes and not set(FLOATING).isdisjoint(datatypes)
+
+
+def refuse_zero_one(array: npt.NDArray[Any], argument: str) -> None:
+    """Raises DatatypeError if the numbers that a list was, where :func:`takes_masks`, look like a mask of 0 and 1.
+
+    As floats they would be added, which is hardly what is meant. Zeros alone change nothing either way.
+    """
+    if array.dtype.kind != "b" and (array == 1).any() and ((array == 0) | (array == 1)).all():
+        raise DatatypeError(
+            f"{argument}: a list of 0 and 1 was given, which may be a mask or floats; say True and False (in JSON true "
+            "and false) for a mask, or give floats as an array (in JSON as a typed tensor)",
+            argument,
+        )
 
 
 def as_floating(value: Any, argument: str) -> npt.NDArray[Any]:
@@ -234,6 +254,8 @@ def _from_list(value: Sequence[Any], argument: str, datatypes: Sequence[str] | N
         raise DatatypeError(f"{argument}: lists of text were given, numbers are needed", argument)
     if array.dtype.kind not in "biuf":
         raise DatatypeError(f"{argument}: lists of {array.dtype} were given, numbers are needed", argument)
+    if takes_masks(datatypes):
+        refuse_zero_one(array, argument)
     wanted = _list_datatype(array, datatypes)
     if array.dtype.kind == "b" and wanted != "BOOL":
         raise DatatypeError(f"{argument}: lists of booleans were given, numbers are needed", argument)
@@ -271,6 +293,8 @@ def _refusal(dtype: np.dtype[Any], argument: str, datatypes: Sequence[str]) -> s
     allowed = ", ".join(dtype_of(name).name if name != "BF16" else "bfloat16" for name in datatypes)
     if dtype.byteorder == ">" or (dtype.byteorder == "<" and not dtype.isnative):
         advice = "; convert with array.astype(array.dtype.newbyteorder('='))"
+    elif dtype.kind in "iu" and takes_masks(datatypes):
+        advice = "; for a mask of 0 and 1 say array.astype(bool), where True takes part"
     elif dtype.kind in "iub" and set(datatypes) <= set(FLOATING):
         advice = "; convert with array.astype(numpy.float32)"
     elif dtype.kind == "c":

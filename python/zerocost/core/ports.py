@@ -399,6 +399,8 @@ def _as_json(value: Any) -> Any:
     """The value as JSON Schema can look at it: NumPy scalars and arrays unwrapped, tuples as arrays."""
     if value is None or isinstance(value, _SCALARS):
         return value
+    if isinstance(value, np.floating):
+        return float(str(value))  # the number that it prints as
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

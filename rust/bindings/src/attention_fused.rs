@@ -22,8 +22,9 @@ const MASKS: [&str; 5] = ["BOOL", "FP64", "FP32", "FP16", "BF16"];
 impl<'py> MaskArray<'py> {
     fn new(value: &Bound<'py, PyAny>) -> PyResult<Self> {
         let array = match value.cast::<PyUntypedArray>() {
-            Ok(array) => array.clone(),
-            Err(_) => value
+            // bfloat16 is a stranger to NumPy.
+            Ok(array) if matches!(array.dtype().kind(), b'b' | b'f' | b'V') => array.clone(),
+            _ => value
                 .py()
                 .import("zerocost.core.arrays")?
                 .getattr("as_tensor")?

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost import _kernels
+from zerocost.artifacts.options import one_of
 from zerocost.artifacts.parallel.gather import gather
-from zerocost.artifacts.parallel.options import one_of
 from zerocost.artifacts.parallel.schedule import KINDS
 from zerocost.artifacts.parallel.stages import resolve_stages
 from zerocost.artifacts.parallel.threads import run_pipeline

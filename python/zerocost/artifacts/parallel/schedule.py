@@ -14,9 +14,11 @@ from math import isfinite, isnan
 from operator import attrgetter
 from typing import NamedTuple
 
+import numpy as np
+
 from zerocost import _kernels
-from zerocost.artifacts.parallel.options import one_of
-from zerocost.errors import DatatypeError, RangeError, ShapeError
+from zerocost.artifacts.options import one_of
+from zerocost.errors import RangeError, ShapeError
 
 __all__ = ["KINDS", "MOST_PASSES", "Pass", "PipelineSchedule", "pipeline_schedule"]
 
@@ -156,14 +158,10 @@ def _one_f_one_b(stages: int, micro_batches: int) -> Iterator[tuple[str, int, in
 
 
 def _durations(given: float | Iterable[float], stages: int, argument: str) -> list[float]:
-    try:
-        if isinstance(given, str) or not isinstance(given, Iterable):
-            return [float(given)] * stages
-        durations = [float(duration) for duration in given]
-    except (TypeError, ValueError, OverflowError):
-        raise DatatypeError(
-            f"{argument}: {given!r} was given, a number or one for each stage is needed", argument
-        ) from None
+    is_array = isinstance(given, np.ndarray) and given.ndim > 0
+    if not is_array and (not isinstance(given, Iterable) or isinstance(given, str | bytes | np.ndarray)):
+        return [_kernels.number(given, argument)] * stages
+    durations = [_kernels.number(duration, argument) for duration in given]
     if len(durations) != stages:
         raise ShapeError(
             f"{argument}: {len(durations)} durations were given, {stages} (num_stages) are needed", argument

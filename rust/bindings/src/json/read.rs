@@ -2,6 +2,7 @@
 
 use numpy::{Element as NumpyElement, PyArrayMethods};
 use pyo3::buffer::PyBuffer;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
 use zerocost_kernels::json::{self, Datatype, Error, MAX_AXES, Number, Reader};
@@ -18,8 +19,9 @@ const MAX_DIGITS: usize = 4300;
 
 /// The JSON text in `data` as Python objects. Members of the outer object that `tensors` names become arrays.
 ///
-/// `tensors` maps a name to (datatype of numbers, whether lists of booleans become BOOL). A list becomes an array of that
-/// datatype, an object `{"dtype", "shape", "data"}` one of its own; anything else stays what it is.
+/// `tensors` maps a name to (datatype of numbers, whether lists of booleans become BOOL, whether lists of 0 and 1 are
+/// refused). A list becomes an array of that datatype, an object `{"dtype", "shape", "data"}` one of its own; anything
+/// else stays what it is.
 ///
 /// Bytes are read where they are, other buffers are copied first. Lists and objects may be inside each other up to
 /// `max_depth` levels, and up to 500 whatever `max_depth` says.
@@ -226,8 +228,14 @@ fn members<'py>(
         let key = unused(py, reader, &object, &name)?;
         let member = match tensors.get_item(&key)? {
             Some(declared) => {
-                let (datatype, takes_booleans): (String, bool) = declared.extract()?;
-                declared_tensor(py, reader, limits, &datatype, takes_booleans)
+                let (datatype, takes_booleans, is_mask): (String, bool, bool) = declared.extract()?;
+                let is_list = reader.peek()? == b'[';
+                let tensor = declared_tensor(py, reader, limits, &datatype, takes_booleans);
+                if let (Ok(tensor), true) = (&tensor, is_mask && is_list) {
+                    let arrays = py.import(intern!(py, "zerocost.core.arrays"))?;
+                    arrays.call_method1(intern!(py, "refuse_zero_one"), (tensor, &key))?;
+                }
+                tensor
             }
             None => value(py, reader, limits),
         };
