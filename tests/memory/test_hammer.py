@@ -65,7 +65,9 @@ caches = []
 for policy in ("lru", "sieve", "w-tinylfu"):
     caches += [
         LRUCache(7, policy=policy),
-        LRUCache(7, 70, policy=policy, sizeof=hook(10), on_evict=hook(None), ttl=0.002, tti=0.001, clock=hook(time.monotonic)),
+        LRUCache(
+            7, 70, policy=policy, sizeof=hook(10), on_evict=hook(None), ttl=0.002, tti=0.001, clock=hook(time.monotonic)
+        ),
         LRUCache(max_bytes=400, policy=policy, on_evict=hook(None)),
     ]
 array = np.arange(64)
@@ -76,7 +78,8 @@ def key():
     return (Key(number), number, f"key {number}", (number, "key"), 2**70 + number)[kind]
 
 def value():
-    return (Value, lambda: b"bytes", lambda: array[: random.randrange(1, 9)], lambda: array.copy()[:8])[random.randrange(4)]()
+    kinds = (Value, lambda: b"bytes", lambda: array[: random.randrange(1, 9)], lambda: array.copy()[:8])
+    return random.choice(kinds)()
 
 def load():
     back()
@@ -93,7 +96,8 @@ def tasks(cache):
         asyncio.get_running_loop()
     except RuntimeError:
         async def several():
-            await asyncio.gather(*(cache.aget_or_compute(key(), load_in_task) for _ in range(3)), return_exceptions=True)
+            calls = [cache.aget_or_compute(key(), load_in_task) for _ in range(3)]
+            await asyncio.gather(*calls, return_exceptions=True)
         asyncio.run(several())
 
 def pairs():

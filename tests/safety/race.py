@@ -22,7 +22,7 @@ from zerocost import _kernels
 SLICE = 0.04
 FEWEST_CALLS = 3
 MOST = 10
-"""Times the seconds that were asked for: where each option once takes longer, the machine is busy with something else."""
+"""Times the seconds that were asked for: where each option once takes longer, the machine has something else to do."""
 
 
 class Writer(threading.Thread):

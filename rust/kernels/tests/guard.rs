@@ -13,7 +13,7 @@ use zerocost_kernels::arch::{Element, Level, Real};
 use zerocost_kernels::attention::{Align, Attention, Before, Mask, MatrixAttention, Normalization, Window, WindowSize};
 use zerocost_kernels::layers::{Activation, LayerNorm, Linear};
 use zerocost_kernels::parallel;
-use zerocost_kernels::split::{Mode, Scalar, ShardedLinear};
+use zerocost_kernels::split::{Mode, ShardedLinear};
 use zerocost_kernels::view::{Layout, View, ViewMut};
 
 /// What a page holds that belongs to no array.
@@ -263,7 +263,7 @@ fn fused<T: Element>(numbers: &mut Numbers) {
     }
 }
 
-fn sharded<T: Scalar>(numbers: &mut Numbers) {
+fn sharded<T: Element>(numbers: &mut Numbers) {
     use Storage::{Broadcast, Gaps, Padded, Plain, Reversed, Transposed};
     let sizes = [(1, 1, 1), (1, 17, 33), (3, 65, 16), (8, 9, 130), (9, 31, 15), (40, 130, 67), (2, 3, 17_000)];
     for (turn, &(rows, d_in, d_out)) in sizes.iter().enumerate() {
@@ -316,7 +316,7 @@ fn layers(numbers: &mut Numbers) {
 
 /// One level, one type: what the parent process asked for.
 fn run(float: &str) {
-    fn all<T: Scalar>(numbers: &mut Numbers) {
+    fn all<T: Element>(numbers: &mut Numbers) {
         matrix::<T>(numbers);
         large_matrix::<T>(numbers);
         fused::<T>(numbers);
