@@ -47,21 +47,25 @@ impl<'a> Reader<'a> {
     }
 
     /// A reader for a value of this text, given by its span; as deep as this reader is.
+    #[inline]
     pub fn at(&self, span: (usize, usize)) -> Self {
         Self { text: &self.text[..span.1], position: span.0, depth: self.depth, max_depth: self.max_depth }
     }
 
     /// All of the text, and the position in it.
+    #[inline]
     pub(super) fn place(&self) -> (&'a [u8], usize) {
         (self.text.as_bytes(), self.position)
     }
 
     /// Reads with `read`, which is given the text and the position in it and returns the position after what it took.
+    #[inline]
     pub(super) fn take(&mut self, read: impl FnOnce(&'a [u8], usize) -> usize) {
         self.position = read(self.text.as_bytes(), self.position);
     }
 
     /// Reads a comma.
+    #[inline]
     pub(super) fn comma(&mut self) -> Result<()> {
         if self.peek()? != b',' {
             return Err(self.syntax("',' is needed"));
@@ -71,11 +75,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes that are still to be read.
+    #[inline]
     pub fn remaining(&self) -> usize {
         self.text.len() - self.position
     }
 
     /// The first byte of the next value, without taking it.
+    #[inline]
     pub fn peek(&mut self) -> Result<u8> {
         let bytes = self.text.as_bytes();
         while let Some(&byte) = bytes.get(self.position) {
@@ -164,6 +170,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
+    #[inline]
     fn close(&mut self) {
         self.depth -= 1;
         self.position += 1;

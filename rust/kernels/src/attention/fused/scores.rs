@@ -97,8 +97,8 @@ impl<T: Element> Work<'_, T> {
                 unsafe {
                     match mask {
                         Mask::Bool(mask) => {
-                            let first = mask.as_ptr().offset(from);
-                            (0..keys.len()).fold(0, |any, key| any | first.add(key).read()) == 0
+                            let bytes = copied(mask.as_ptr().offset(from), keys.len());
+                            bytes.iter().fold(0, |any, byte| any | byte) == 0
                         }
                         Mask::Float(mask) => {
                             let first = mask.as_ptr().offset(from);
@@ -183,6 +183,18 @@ impl<T: Element> Work<'_, T> {
     }
 }
 
+/// The bytes of a mask for a block's keys, and zeros behind them: a copy, since another thread may write to the mask.
+///
+/// # Safety
+/// `count` bytes at `from` may be read; they are at most [`KEYS`].
+#[inline(always)]
+unsafe fn copied(from: *const u8, count: usize) -> [u8; KEYS] {
+    let mut bytes = [0; KEYS];
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count) };
+    bytes
+}
+
 /// Adds the mask, from the element at offset `from` on, to the scores of one row and some keys.
 #[inline(always)]
 fn add_mask<C: Cpu, T: Element>(cpu: C, call: &Call<'_, T>, from: isize, bias: &mut [T::Real], scores: &mut [T::Real]) {
@@ -193,11 +205,10 @@ fn add_mask<C: Cpu, T: Element>(cpu: C, call: &Call<'_, T>, from: isize, bias: &
     let bias = &mut bias[..scores.len()];
     match mask {
         Mask::Bool(mask) if operand.column == 1 => {
-            let first = mask.as_ptr().wrapping_offset(from);
-            for (key, bias) in bias.iter_mut().enumerate() {
-                // SAFETY: the mask was checked to have an element for each query and key of each head.
-                let takes_part = unsafe { first.add(key).read() } != 0;
-                *bias = if takes_part { T::Real::ZERO } else { T::Real::NEG_INFINITY };
+            // SAFETY: the mask was checked to have an element for each query and key of each head.
+            let bytes = unsafe { copied(mask.as_ptr().offset(from), bias.len()) };
+            for (bias, &byte) in bias.iter_mut().zip(&bytes) {
+                *bias = if byte != 0 { T::Real::ZERO } else { T::Real::NEG_INFINITY };
             }
         }
         Mask::Bool(mask) => {
