@@ -164,7 +164,7 @@ const FLOATS: [&str; 4] = ["f32", "f64", "f16", "bf16"];
 
 /// Says what comes next. Not through the test harness, which keeps it to itself until the test ends.
 fn say(what: std::fmt::Arguments<'_>) {
-    writeln!(std::io::stderr(), "{what}").unwrap();
+    eprintln!("{what}");
 }
 
 fn matrix<T: Element>(numbers: &mut Numbers) {

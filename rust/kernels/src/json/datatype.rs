@@ -69,7 +69,7 @@ macro_rules! float {
                 value.is_finite().then_some(value)
             }
 
-            #[inline]
+            #[inline(always)]
             fn from_decimal($decimal: Decimal) -> Option<Self> {
                 $quick
             }
@@ -111,7 +111,7 @@ macro_rules! integer {
                 (fits && value >= <$T>::MIN as f64 && value <= <$T>::MAX as f64).then_some(value as $T)
             }
 
-            #[inline]
+            #[inline(always)]
             fn from_decimal(decimal: Decimal) -> Option<Self> {
                 if !decimal.is_integer {
                     return None;

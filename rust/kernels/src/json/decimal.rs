@@ -76,7 +76,7 @@ pub fn scan(text: &[u8], start: usize) -> Option<(Decimal, usize)> {
 
 /// One bit for each byte: whether it is a digit.
 #[cfg(target_arch = "x86_64")]
-#[inline]
+#[inline(always)]
 fn digit_mask(bytes: &[u8; WINDOW]) -> u32 {
     use std::arch::x86_64::{_mm_cmpgt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8, _mm_xor_si128};
     let half = |at: usize| {
@@ -93,21 +93,19 @@ fn digit_mask(bytes: &[u8; WINDOW]) -> u32 {
 
 /// One bit for each byte: whether it is a digit.
 #[cfg(not(target_arch = "x86_64"))]
-#[inline]
+#[inline(always)]
 fn digit_mask(bytes: &[u8; WINDOW]) -> u32 {
     bytes.iter().rev().fold(0, |mask, byte| mask << 1 | u32::from(byte.is_ascii_digit()))
 }
 
 /// The value of the `count` digits in front of `end`: those above the lowest sixteen, and the lowest sixteen.
-#[inline]
+#[inline(always)]
 fn last_digits(text: &[u8], end: usize, count: usize) -> Option<(u64, u64)> {
     let bytes: &[u8; BEFORE] = text.get(end.checked_sub(BEFORE)?..end)?.try_into().ok()?;
-    let word = |at: usize| {
-        let bytes = [0, 1, 2, 3, 4, 5, 6, 7].map(|index| bytes[at + index]);
-        u64::from_le_bytes(bytes)
-    };
+    let (words, _) = bytes.as_chunks::<8>();
+    let word = |index: usize| u64::from_le_bytes(words[index]);
     let [first, second, third] = MASKS[count.min(BEFORE)];
-    let low = eight_digits(word(16) & third) + eight_digits(word(8) & second) * POWERS[8];
+    let low = eight_digits(word(2) & third) + eight_digits(word(1) & second) * POWERS[8];
     Some((eight_digits(word(0) & first), low))
 }
 
@@ -127,7 +125,7 @@ static MASKS: [[u64; 3]; BEFORE + 1] = {
 };
 
 /// The number of eight digits, the first in the lowest byte, each as its value.
-#[inline]
+#[inline(always)]
 fn eight_digits(values: u64) -> u64 {
     let pairs = values * 10 + (values >> 8);
     let mask = 0x0000_00ff_0000_00ff;
@@ -164,7 +162,7 @@ impl Binary for f64 {
     const LEAST: i32 = -1023;
     const HALVES: (i32, i32) = (-4, 23);
 
-    #[inline]
+    #[inline(always)]
     fn from_parts(mantissa: u64, exponent: i32, is_negative: bool) -> Self {
         Self::from_bits(mantissa | (exponent as u64) << 52 | u64::from(is_negative) << 63)
     }
@@ -175,7 +173,7 @@ impl Binary for f32 {
     const LEAST: i32 = -127;
     const HALVES: (i32, i32) = (-17, 10);
 
-    #[inline]
+    #[inline(always)]
     fn from_parts(mantissa: u64, exponent: i32, is_negative: bool) -> Self {
         Self::from_bits(mantissa as u32 | (exponent as u32) << 23 | u32::from(is_negative) << 31)
     }
@@ -185,7 +183,7 @@ impl Binary for f32 {
 ///
 /// The algorithm of Eisel and Lemire: D. Lemire, "Number parsing at a gigabyte per second" (2021), section 5; that it
 /// needs no fallback is shown by N. Mushtak and D. Lemire, "Fast number parsing without fallback" (2022).
-#[inline]
+#[inline(always)] // its callers are the same loop
 pub fn nearest<F: Binary>(decimal: Decimal) -> Option<F> {
     let Decimal { digits, exponent, is_negative, .. } = decimal;
     if digits == 0 {

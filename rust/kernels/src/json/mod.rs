@@ -2,7 +2,7 @@
 //!
 //! - [`Reader`]: walks through a text and hands out its values one by one
 //! - [`read`], [`read_shaped`]: lists of numbers as elements of a [`Datatype`]
-//! - [`write`]: an array as lists
+//! - [`write()`]: an array as lists
 //!
 //! A text of any depth costs no stack: lists and objects inside each other are counted, not called.
 

@@ -7,11 +7,6 @@
 //!   - `dots`: few rows, a weight whose columns are contiguous, read where it is
 //!   - `many`: many rows, a weight that is packed piece by piece
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "what `zip` calls is not inlined into functions with other instructions than its own, which costs a third"
-)]
-
 mod dots;
 mod few;
 mod many;

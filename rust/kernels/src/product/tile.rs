@@ -325,6 +325,7 @@ impl<L: Lanes, M: Multiply<L>, F: Finish<L::Scalar>> Tile<L, M, F> {
             for (row, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: row < HEIGHT and k < depth, as the caller promises.
                 let weight = lanes.splat(unsafe { *a.offset(row as isize * a_row).add(k) });
+                // Not `zip`: what it calls is not inlined into functions with other instructions than its own.
                 for v in 0..WIDTH {
                     sums[v] = multiply.onto(weight, columns[v], sums[v]);
                 }

@@ -15,11 +15,6 @@
 //!
 //! `docs/fused.md` says where the time goes and what was tried.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "what `zip` calls is not inlined into functions with other instructions than its own, which costs a third"
-)]
-
 mod call;
 mod decode;
 #[cfg(test)]
