@@ -158,8 +158,8 @@ def _one_f_one_b(stages: int, micro_batches: int) -> Iterator[tuple[str, int, in
 
 
 def _durations(given: float | Iterable[float], stages: int, argument: str) -> list[float]:
-    is_array = isinstance(given, np.ndarray) and given.ndim > 0
-    if not is_array and (not isinstance(given, Iterable) or isinstance(given, str | bytes | np.ndarray)):
+    is_one = isinstance(given, str | bytes) or (isinstance(given, np.ndarray) and given.ndim == 0)
+    if is_one or not isinstance(given, Iterable):
         return [_kernels.number(given, argument)] * stages
     durations = [_kernels.number(duration, argument) for duration in given]
     if len(durations) != stages:

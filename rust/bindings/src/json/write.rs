@@ -53,7 +53,7 @@ impl<'py> Open<'py> {
         let comma = |out: &mut Vec<u8>| if is_first { Ok(()) } else { append_text(out, b",") };
         match &mut self.items {
             Items::List(items) => match items.next() {
-                Some(item) => comma(out).and_then(|()| item).map(Some),
+                Some(item) => comma(out).and(item).map(Some),
                 None => append_text(out, b"]").map(|()| None),
             },
             Items::Dict(items) => match items.next() {
