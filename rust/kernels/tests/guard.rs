@@ -4,7 +4,6 @@
 //! `ZEROCOST_CPU` is read once; it names each call on stderr before it makes it, so the last line is the culprit.
 #![cfg(unix)]
 
-use std::io::Write;
 use std::process::Command;
 use std::ptr::null_mut;
 
