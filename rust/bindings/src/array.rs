@@ -5,7 +5,7 @@
 //! the copy, or raises; so there is one place for that, and it is in Python.
 
 use half::{bf16, f16};
-use numpy::npyffi::{PY_ARRAY_API, PyArray_Descr, npy_intp};
+use numpy::npyffi::{PY_ARRAY_API, PyArray_Descr, PyArrayObject, npy_intp};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -273,5 +273,21 @@ impl<'py> FloatArray<'py> {
     /// The array as Python's.
     pub fn into_array(self) -> Bound<'py, PyUntypedArray> {
         self.array
+    }
+}
+
+/// The last ndarray in the chain of bases: what owns the memory, or views memory that NumPy does not know. Read from the
+/// headers: what a subclass says of its base may be anything.
+pub fn owner_of<'py>(array: &Bound<'py, PyUntypedArray>) -> Bound<'py, PyUntypedArray> {
+    let mut owner = array.clone();
+    loop {
+        let pointer: *mut PyArrayObject = owner.as_array_ptr();
+        // SAFETY: `owner` keeps the array alive, which keeps its base alive until other code runs; the new reference is
+        // taken before that. A base may be null.
+        let base = unsafe { Bound::from_borrowed_ptr_or_opt(owner.py(), (*pointer).fields.base) };
+        match base.and_then(|base| base.cast_into::<PyUntypedArray>().ok()) {
+            Some(base) => owner = base,
+            None => return owner,
+        }
     }
 }

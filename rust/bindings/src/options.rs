@@ -6,13 +6,14 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyTuple};
 use zerocost_kernels::attention::{Align, Normalization, WindowSize};
-use zerocost_kernels::parallel;
+use zerocost_kernels::{json, parallel};
 
 use crate::error::{DatatypeError, KernelError, RangeError};
 
-/// A value as an error shows it.
+/// A value as an error shows it: the beginning of a long one.
 pub fn given(value: &Bound<'_, PyAny>) -> String {
-    value.repr().map_or_else(|_| value.get_type().to_string(), |repr| repr.to_string())
+    let text = value.repr().map_or_else(|_| value.get_type().to_string(), |repr| repr.to_string_lossy().into_owned());
+    json::excerpt(&text)
 }
 
 fn wrong(value: &Bound<'_, PyAny>, argument: &str, needed: &str) -> PyErr {

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PySlice, PyTuple};
 use zerocost_kernels::split::{Mode, Shard, ShardedLinear, array_split, axis_index, balanced_cuts};
 
-use crate::array::{Float, FloatArray, with_float};
+use crate::array::{Float, FloatArray, owner_of, with_float};
 use crate::error::{DatatypeError, KernelError, RangeError, detached};
 
 /// A Python integer; bools and floats are none.
@@ -123,25 +123,16 @@ fn gather_view<'py>(
     let gathered = Shard::gathered(tensors.iter().map(shard), axis).map_err(KernelError::from)?;
     let Some(gathered) = gathered else { return Ok(None) };
     let Some(first) = tensors.first() else { return Ok(None) };
-    let owner = root(first)?;
+    let owner = owner_of(first);
     let mut writeable = true;
     for array in &tensors {
-        if !root(array)?.is(&owner) || !array.dtype().is_equiv_to(&first.dtype()) {
+        if !owner_of(array).is(&owner) || !array.dtype().is_equiv_to(&first.dtype()) {
             return Ok(None);
         }
         // SAFETY: the array object is alive and its header is only read.
         writeable &= unsafe { (*array.as_array_ptr()).fields.flags & NPY_ARRAY_WRITEABLE != 0 };
     }
     view_of(&owner, first.dtype(), &gathered, writeable).map(Some)
-}
-
-/// The array that owns the memory of a view, as far as there is an array that does.
-fn root<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntypedArray>> {
-    let mut root = array.clone();
-    while let Ok(base) = root.getattr("base")?.cast_into::<PyUntypedArray>() {
-        root = base;
-    }
-    Ok(root)
 }
 
 /// A view of memory of `owner`.

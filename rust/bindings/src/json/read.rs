@@ -5,7 +5,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
-use zerocost_kernels::json::{self, Datatype, Error, MAX_AXES, Number, Reader};
+use zerocost_kernels::json::{self, Datatype, Error, MAX_AXES, Number, Reader, excerpt};
 
 use super::DETACH_BYTES;
 use super::failure::Failure;
@@ -279,6 +279,7 @@ fn typed_tensor<'py>(
             "shape" => &mut shape,
             "data" => &mut data,
             other => {
+                let other = excerpt(other);
                 let text = format!("{other:?} is no member of a typed tensor; there are 'dtype', 'shape' and 'data'");
                 return Err(Failure::Datatype(text));
             }
@@ -292,7 +293,7 @@ fn typed_tensor<'py>(
         return Err(Failure::Datatype("a typed tensor needs 'dtype', 'shape' and 'data'".to_owned()));
     };
     let mut at = reader.at(dtype);
-    let dtype = if at.peek()? == b'"' { at.string()?.into_owned() } else { String::new() };
+    let dtype = if at.peek()? == b'"' { at.string()? } else { "".into() };
     let needed = || Failure::Shape("a typed tensor's shape must be a list of whole numbers of at least 0".to_owned());
     let (shape, axes) = json::read::<u64>(&mut reader.at(shape), 64).map_err(|_| needed())?;
     if axes.len() != 1 {
@@ -306,7 +307,7 @@ fn typed_tensor<'py>(
     with_datatype!(
         datatype_name(&dtype),
         T => read_array::<T>(py, &mut at, Some(&shape), limits.max_elements),
-        _ => Err(Failure::Datatype(format!("{dtype:?} is no dtype of a typed tensor")))
+        _ => Err(Failure::Datatype(format!("{:?} is no dtype of a typed tensor", excerpt(&dtype))))
     )
 }
 

@@ -120,17 +120,7 @@ fn unweighable(value: &Bound<'_, PyAny>, why: &str) -> PyErr {
 /// The last ndarray in the chain of bases: what owns the memory, or views memory that NumPy does not know. The entry
 /// keeps a reference to it, as `__setstate__` makes a view let go of its base.
 fn of_array(array: &Bound<'_, PyUntypedArray>, value: &Bound<'_, PyAny>) -> Weighed {
-    let mut root = array.clone();
-    loop {
-        let pointer: *mut PyArrayObject = root.as_array_ptr();
-        // SAFETY: `root` keeps the array alive, which keeps its base alive until other code runs; the new reference is
-        // taken before that. A base may be null.
-        let base = unsafe { Bound::from_borrowed_ptr_or_opt(root.py(), (*pointer).fields.base) };
-        match base.and_then(|base| base.cast_into::<PyUntypedArray>().ok()) {
-            Some(base) => root = base,
-            None => break,
-        }
-    }
+    let root = owner_of(array);
     let bytes = root.len() as u64 * root.dtype().itemsize() as u64;
     Weighed::shared(root.into_any(), bytes, value)
 }

@@ -4,7 +4,8 @@
 //! - [`read`], [`read_shaped`]: lists of numbers as elements of a [`Datatype`]
 //! - [`write()`]: an array as lists
 //!
-//! A text of any depth costs no stack: lists and objects inside each other are counted, not called.
+//! A text of any depth costs no stack: lists and objects inside each other are counted, not called, but for the axes of
+//! an array, of which there are at most 32.
 
 mod datatype;
 mod decimal;
@@ -20,7 +21,7 @@ mod write;
 
 pub use datatype::Datatype;
 pub use digits::Digits;
-pub use error::{Error, Result};
+pub use error::{Error, Result, excerpt};
 pub use grow::{append, reserve};
 pub use read::{MAX_AXES, read, read_shaped};
 pub use reader::{MAX_DEPTH, Number, Reader};

@@ -1,12 +1,11 @@
 //! Nested lists of numbers, straight into one vector.
 
-use std::sync::OnceLock;
-
 use super::datatype::{Datatype, non_finite};
 use super::decimal::scan;
 use super::error::{Error, Result};
 use super::grow::reserve;
 use super::reader::Reader;
+use crate::buffer::made;
 use crate::parallel;
 
 /// The most axes that an array can have.
@@ -117,22 +116,24 @@ impl<T: Datatype> Lists<T> {
         if bytes < PARALLEL_BYTES {
             return 0;
         }
-        let read: Vec<OnceLock<Vec<T>>> = chunks.iter().map(|_| OnceLock::new()).collect();
+        let Ok(mut read) = made::<Option<Vec<T>>>(chunks.len(), |_| Ok(None)) else { return 0 };
         let (from, max_elements) = (&*reader, self.max_elements);
-        parallel::for_each(chunks.len(), true, |index| {
+        parallel::for_each_mut(&mut read, true, |index, read| {
             let mut rows = Lists { elements: Vec::new(), shape: Vec::new(), rank: None, max_elements };
             if rows.rows(&mut from.at(chunks[index]), length).is_ok() {
-                let _ = read[index].set(rows.elements); // set once: every index comes once
+                *read = Some(rows.elements);
             }
         });
-        let read: Option<Vec<Vec<T>>> = read.into_iter().map(OnceLock::into_inner).collect();
-        let Some(read) = read else { return 0 };
-        let count = read.iter().map(Vec::len).sum::<usize>();
+        if read.iter().any(Option::is_none) {
+            return 0;
+        }
+        let read = || read.iter().flatten();
+        let count = read().map(Vec::len).sum::<usize>();
         let room = self.max_elements - self.elements.len();
         if count > room || self.elements.try_reserve_exact(count).is_err() {
             return 0;
         }
-        read.iter().for_each(|elements| self.elements.extend_from_slice(elements));
+        read().for_each(|elements: &Vec<T>| self.elements.extend_from_slice(elements));
         reader.take(|_, start| chunks.last().map_or(start, |chunk| chunk.1));
         count / length
     }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, excerpt};
 use super::string;
 
 /// Lists and objects inside each other, whatever a caller allows: more than this takes no value that is meant.
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
 
     /// The error for a name that the object has already.
     pub fn duplicate(&self, name: &str) -> Error {
-        Error::Duplicate { name: name.to_owned(), offset: self.position }
+        Error::Duplicate { name: excerpt(name), offset: self.position }
     }
 
     /// Reads `true` or `false`.

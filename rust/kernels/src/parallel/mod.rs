@@ -65,6 +65,9 @@ pub fn for_each_mut_with<T: Send, S: Send>(
 /// As [`for_each`], on at most as many threads as there are items of `scratch` ([`participants`] says how many are
 /// useful): each thread that takes part has one of its own for the whole call. What is left in it must not change a
 /// result.
+///
+/// # Panics
+/// There is no scratch at all.
 pub fn for_each_with<S: Send>(count: usize, scratch: &mut [S], work: impl Fn(&mut S, usize) + Sync) {
     let threads = scratch.len().min(count);
     if threads > 1 {

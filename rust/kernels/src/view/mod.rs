@@ -38,6 +38,8 @@ impl Layout {
         }
         // An empty array has no element, so no offset of it can overflow.
         if !shape.contains(&0) {
+            // Broadcast axes take no memory, but are counted.
+            shape.iter().try_fold(1usize, |len, &length| len.checked_mul(length)).ok_or_else(overflow)?;
             let mut reach = 0isize;
             for (&length, &stride) in shape.iter().zip(strides) {
                 let steps = isize::try_from(length - 1).map_err(|_| overflow())?;

@@ -270,8 +270,8 @@ impl<'a, T> View<'a, T> {
             let bounds = self.layout.bounds();
             assert!(bounds.0 <= low && high <= bounds.1, "a matrix beyond its view");
         }
-        // Of no elements there are no rows, whatever the shape says.
-        let rows = if self.layout.is_empty() { 0 } else { matrix.rows };
+        // Of no elements there are no rows, whatever the shape says, but of rows without columns there are.
+        let rows = if self.layout.is_empty() && matrix.columns > 0 { 0 } else { matrix.rows };
         let matrix = MatrixLayout { rows, ..matrix };
         Rows { first: self.data.wrapping_offset(offset), matrix, elements: PhantomData }
     }

@@ -35,7 +35,8 @@ unsafe impl<T: Send> Sync for Output<T> {}
 /// The scale as two factors, so that products of large queries and keys overflow only if the scaled ones do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale<R> {
-    /// A power of two, at most 1: queries are multiplied by it, which rounds nothing.
+    /// A power of two, at most 1: queries are multiplied by it, which rounds nothing that does not
+    /// become denormal.
     pub(super) query: R,
     /// What is left: products are multiplied by it.
     pub(super) product: R,

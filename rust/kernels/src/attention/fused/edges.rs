@@ -88,6 +88,9 @@ fn what_the_type_of_the_computation_does_not_hold_is_refused() {
     assert!(text.starts_with("scale: 1e39 was given, ") && text.contains("float32"), "{text}");
     let text = refused::<half::f16>(&Attention { softcap: 1e39, ..Attention::default() }).to_string();
     assert!(text.starts_with("softcap: 1e39 was given, ") && text.contains("float32"), "{text}");
+    // In float32 it is 0, by which scores would be divided.
+    let text = refused::<f32>(&Attention { softcap: 1e-46, ..Attention::default() }).to_string();
+    assert!(text.starts_with("softcap: 1e-46 was given, ") && text.contains("1.2e-38"), "{text}");
     assert!(matches!(
         refused::<f64>(&Attention { scale: Some(f64::INFINITY), ..Attention::default() }),
         Error::Range { argument: "scale", .. }
@@ -114,5 +117,28 @@ fn scratch_that_no_machine_has_is_an_error_that_says_how_much() {
         let error = attention.run(&query, &long, &long, &mut view).unwrap_err();
         assert!(matches!(error, Error::Memory { bytes } if bytes >= 1 << 57), "{error}");
         assert_eq!(out, before);
+    }
+}
+
+#[test]
+fn without_a_column_every_score_is_zero_and_without_a_key_every_row() {
+    for [n_q, n_k] in SIZES {
+        let value: Vec<f32> = (0..n_k).map(|key| (key % 2) as f32).collect();
+        let expected = (n_k / 2) as f64 / n_k as f64;
+        for level in Level::available() {
+            let nothing: [f32; 0] = [];
+            let query = View::from_slice("query", &nothing, &[n_q, 0]).unwrap();
+            let key = View::from_slice("key", &nothing, &[n_k, 0]).unwrap();
+            let values = View::from_slice("value", &value, &[n_k, 1]).unwrap();
+            let mut out = vec![f32::NAN; n_q];
+            let mut view = ViewMut::from_slice("out", &mut out, &[n_q, 1]).unwrap();
+            Attention::default().run_at(level, &query, &key, &values, &mut view).unwrap();
+            assert!(out.iter().all(|&mean| (f64::from(mean) - expected).abs() < 1e-5), "{n_q} × {n_k}: {:?}", out[0]);
+            let key = View::from_slice("key", &nothing, &[0, 0]).unwrap();
+            let values = View::from_slice("value", &nothing, &[0, 1]).unwrap();
+            let mut view = ViewMut::from_slice("out", &mut out, &[n_q, 1]).unwrap();
+            Attention::default().run_at(level, &query, &key, &values, &mut view).unwrap();
+            assert!(out.iter().all(|&sum| sum == 0.0));
+        }
     }
 }

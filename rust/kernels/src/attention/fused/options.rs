@@ -79,16 +79,17 @@ impl<T: Element> Attention<'_, T> {
                 let allowed = if T::Real::LARGEST.to_f64() == f64::MAX {
                     "a finite number (None is 1 / sqrt(d))"
                 } else {
-                    "a number of at most 3.4e38 either side of 0, as float32 holds it (None is 1 / sqrt(d)),"
+                    "a number between -3.4e38 and 3.4e38, the range of float32 (None is 1 / sqrt(d)),"
                 };
                 return Err(Error::Range { argument: "scale", given: number(scale), allowed });
             }
         };
-        if !(self.softcap >= 0.0 && is_finite::<T::Real>(self.softcap)) {
+        let is_cap = self.softcap >= T::Real::SMALLEST.to_f64() && is_finite::<T::Real>(self.softcap);
+        if !(self.softcap == 0.0 || is_cap) {
             let allowed = if T::Real::LARGEST.to_f64() == f64::MAX {
-                "a finite number of at least 0 (0 is no cap)"
+                "0 (no cap) or a finite number of at least 2.3e-308"
             } else {
-                "a number from 0 (no cap) to 3.4e38, as float32 holds it,"
+                "0 (no cap) or a number from 1.2e-38 to 3.4e38, the range of float32,"
             };
             return Err(Error::Range { argument: "softcap", given: number(self.softcap), allowed });
         }
@@ -121,7 +122,11 @@ fn is_finite<R: Real>(number: f64) -> bool {
 
 /// As it would be written: 1e39 is not 40 digits.
 fn number(number: f64) -> String {
-    if number.abs() >= 1e16 { format!("{number:e}") } else { number.to_string() }
+    if number.abs() >= 1e16 || number.abs() < 1e-4 && number != 0.0 {
+        format!("{number:e}")
+    } else {
+        number.to_string()
+    }
 }
 
 /// How many of `n_k` keys a `sparsity_ratio` keeps.

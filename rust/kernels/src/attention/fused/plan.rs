@@ -36,6 +36,9 @@ const PACKED: usize = 8 << 20;
 /// Products of pairs of bfloat16 below 2^-126 count as 0; a scale above this could make a score of them.
 const LARGEST_SCALE: f64 = (1u64 << 40) as f64;
 
+/// Queries that are multiplied by less than this could become denormal, which counts as 0 as well.
+const SMALLEST_SCALE: f64 = 1.0 / LARGEST_SCALE;
+
 /// Multiply-adds below which a call stays on the calling thread: some 60 µs. `docs/fused.md` has the measurement.
 const SERIAL: usize = 1 << 21;
 
@@ -83,7 +86,8 @@ impl<T: Element> Attention<'_, T> {
         }
         let out = Output { first: out.as_mut_ptr(), operand };
         let problem = &checked.problem;
-        let pairs = T::IS_BFLOAT && level.gains_by_dots() && checked.scale.abs() <= LARGEST_SCALE;
+        let is_ordinary = (SMALLEST_SCALE..=LARGEST_SCALE).contains(&checked.scale.abs());
+        let pairs = T::IS_BFLOAT && level.gains_by_dots() && is_ordinary;
         let call = Call { attention: self, checked, query, key, value, out, scale: Scale::new(checked.scale), pairs };
         // One after the other, first the keys that any query may look at.
         let keys = checked.band.keys_of_any(0..problem.n_q);
