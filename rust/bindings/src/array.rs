@@ -185,13 +185,27 @@ impl<'py> FloatArray<'py> {
     }
 
     /// The elements as `T`, which must be the type that [`FloatArray::float`] says.
-    pub fn view<T: Viewable>(&self) -> View<'_, T> {
+    pub fn view<T: Viewable>(&self) -> PyResult<View<'_, T>> {
         assert!(T::FLOAT == self.float, "viewed as another type than it has");
-        // SAFETY: `readable` checked alignment and layout, and NumPy guarantees that every element within shape and
-        // strides is memory of the array. It stays, because `self` holds a reference: `resize` refuses an array that
-        // somebody else holds, unless it is told not to look. T has the size of the elements, asserted above, and every
-        // bit pattern is a value of an `Element`. Other threads may write to it, as the contract allows.
-        unsafe { View::from_raw((*self.array.as_array_ptr()).fields.data.cast(), self.layout.clone()) }
+        self.check_unchanged()?;
+        // SAFETY: `readable` checked alignment and layout, `check_unchanged` that they are still what the array has, and
+        // NumPy guarantees that every element within shape and strides is memory of the array. It stays, because `self`
+        // holds a reference: `resize` refuses an array that somebody else holds, unless it is told not to look. T has the
+        // size of the elements, asserted above, and every bit pattern is a value of an `Element`. Other threads may write
+        // to it, as the contract allows.
+        Ok(unsafe { View::from_raw((*self.array.as_array_ptr()).fields.data.cast(), self.layout.clone()) })
+    }
+
+    /// Code of the caller's may have run since the array was read (conversions of the arguments behind it), and an array
+    /// can be made another one under the same name: `__setstate__`, `resize(refcheck=False)`.
+    fn check_unchanged(&self) -> PyResult<()> {
+        match Self::readable(&self.array, self.argument)? {
+            Some(now) if now.float == self.float && now.layout == self.layout => Ok(()),
+            _ => {
+                let text = format!("{}: the array was changed while the other arguments were read", self.argument);
+                Err(DatatypeError::new_err((text, self.argument)))
+            }
+        }
     }
 
     /// The elements of an `out` argument as `T`. Refuses arrays that are read-only or that overlap themselves.

@@ -100,7 +100,7 @@ fn split_stages<'py>(
         let text = format!("costs: dtype {} was given, float64 is needed", costs.array().dtype());
         return Err(DatatypeError::new_err((text, "costs")));
     }
-    let view = costs.view::<f64>();
+    let view = costs.view::<f64>()?;
     let ranges = detached(tensor.py(), || balanced_cuts(length, parts, &view))?;
     views(&tensor, axis, ranges.into_iter())
 }
@@ -193,7 +193,7 @@ fn sharded_linear<'py>(
         ShardedLinear::out_shape(tensor.layout().shape(), axis, weight.layout().shape()).map_err(KernelError::from)?;
     let mut out = tensor.empty(&shape)?;
     with_float!(tensor.float(), T => {
-        let (x, w, b) = (tensor.view::<T>(), weight.view::<T>(), bias.as_ref().map(|bias| bias.view::<T>()));
+        let (x, w, b) = (tensor.view::<T>()?, weight.view::<T>()?, bias.as_ref().map(|bias| bias.view::<T>()).transpose()?);
         let mut y = out.view_mut::<T>()?;
         detached(weight.array().py(), || layer.run(&x, &w, b.as_ref(), &mut y))?;
     });

@@ -2,7 +2,6 @@
 
 use std::ffi::{c_int, c_void};
 
-use numpy::npyffi::PyArrayObject;
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
@@ -15,6 +14,7 @@ use pyo3::types::{
 };
 use zerocost_kernels::memory::Weight;
 
+use crate::array::owner_of;
 use crate::error::{DatatypeError, RangeError};
 
 /// How values are weighed.
