@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from math import isfinite, isnan
 from operator import attrgetter
@@ -159,7 +159,9 @@ def _one_f_one_b(stages: int, micro_batches: int) -> Iterator[tuple[str, int, in
 
 def _durations(given: float | Iterable[float], stages: int, argument: str) -> list[float]:
     is_array = isinstance(given, np.ndarray) and given.ndim > 0
-    if not is_array and (not isinstance(given, Iterable) or isinstance(given, str | bytes | np.ndarray)):
+    # What has no order, or is no collection of numbers, is no number either.
+    is_other = isinstance(given, str | bytes | np.ndarray | Mapping | Set)
+    if not is_array and (is_other or not isinstance(given, Iterable)):
         return [_kernels.number(given, argument)] * stages
     durations = [_kernels.number(duration, argument) for duration in given]
     if len(durations) != stages:
