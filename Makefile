@@ -43,8 +43,7 @@ test: dev ## cargo test and pytest
 	$(BIN)/python -m pytest --ignore=tests/engine
 	$(BIN)/python -m pytest tests/engine # by itself: what Ray leaves to the garbage collector is no other test's failure
 
-# Debian: qemu-user, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross. Optimised less than elsewhere: it is compiled for one
-# run. The one test that is left out multiplies large matrices, which takes qemu ten times as long as all the others.
+# Debian: qemu-user, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross. Optimised less than elsewhere: compiled for one run.
 ARM := aarch64-unknown-linux-gnu
 
 neon: ## the kernels' tests on the NEON level, run by qemu on any machine
@@ -56,28 +55,26 @@ neon: ## the kernels' tests on the NEON level, run by qemu on any machine
 	export CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_TEST_DEBUG=0 CARGO_INCREMENTAL=0 PROPTEST_CASES=8; \
 	export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc; \
 	export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu'; \
-	cargo test --quiet -p zerocost-kernels --lib --target $(ARM) -- \
-		--skip more_than_one_tile_and_more_than_one_block_of_depth
+	cargo test --quiet -p zerocost-kernels --lib --target $(ARM)
 
 # Both run the kernels' unit tests and those between guard pages (rust/kernels/tests/guard.rs), which say at the end at
 # which levels. Few cases each, and optimised less than elsewhere: it is compiled for one run, and every access costs.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 CHECKED := --quiet -p zerocost-kernels --lib --test guard
-SLOW := --skip more_than_one_tile_and_more_than_one_block_of_depth
 
 sanitize: ## the kernels' tests under the address sanitizer, at every level of this machine
 	@ls $$(rustc --print target-libdir)/librustc-*_rt.asan.* >/dev/null 2>&1 \
 		|| { echo 'NOTHING RAN: this Rust toolchain has no address sanitizer; that of rustup has it on Linux'; exit 1; }
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address' PROPTEST_CASES=8 \
 		CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_TEST_DEBUG=line-tables-only CARGO_INCREMENTAL=0 \
-		cargo test $(CHECKED) --target $(HOST) --target-dir target/sanitize -- $(SLOW)
+		cargo test $(CHECKED) --target $(HOST) --target-dir target/sanitize
 
 # Memcheck knows no AVX-512 and hides it, so `Level::available` ends at avx2. It runs one thread at a time.
 valgrind: ## the kernels' tests under valgrind's memcheck, which has the levels scalar and avx2
 	@command -v valgrind >/dev/null || { echo 'NOTHING RAN: there is no valgrind (Debian: valgrind)'; exit 1; }
 	PROPTEST_CASES=1 CARGO_PROFILE_TEST_DEBUG=line-tables-only CARGO_INCREMENTAL=0 cargo test $(CHECKED) \
 		--target-dir target/valgrind --config 'target.$(HOST).runner = ["valgrind", "--quiet", "--error-exitcode=99", \
-		"--leak-check=no", "--fair-sched=yes", "--trace-children=yes"]' -- $(SLOW)
+		"--leak-check=no", "--fair-sched=yes", "--trace-children=yes"]'
 
 # `make fuzz FUZZ_SECONDS=600` for ten minutes each. Sanitizers ask for a nightly compiler, or for this variable. What is
 # found lies in target/fuzz/found; a run goes on with the inputs that the last one left, beside the seeds in rust/fuzz.

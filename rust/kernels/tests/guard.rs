@@ -222,7 +222,15 @@ fn large_matrix<T: Element>(numbers: &mut Numbers) {
 
 fn fused<T: Element>(numbers: &mut Numbers) {
     use Storage::{Broadcast, Gaps, Padded, Plain, Reversed, Transposed};
-    let sizes = [(1, 1, 1, 1), (3, 17, 16, 5), (1, 65, 7, 17), (2, 130, 33, 8), (70, 63, 5, 31), (97, 130, 64, 64)];
+    let sizes = [
+        (1, 1, 1, 1),
+        (3, 17, 16, 5),
+        (1, 65, 7, 17),
+        (2, 130, 33, 8),
+        (70, 63, 5, 31),
+        (97, 130, 64, 64),
+        (3, 17, 0, 5),
+    ];
     let long = [(1, 1100, 16, 9), (5, 1025, 17, 3), (70, 1030, 4, 4)];
     for (turn, &(n_q, n_k, d, d_v)) in sizes.iter().chain(&long).enumerate() {
         for (way, storage) in [Plain, Transposed, Reversed, Gaps, Padded, Broadcast].into_iter().enumerate() {

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from math import isfinite, isnan
 from operator import attrgetter
@@ -158,7 +158,8 @@ def _one_f_one_b(stages: int, micro_batches: int) -> Iterator[tuple[str, int, in
 
 
 def _durations(given: float | Iterable[float], stages: int, argument: str) -> list[float]:
-    is_one = isinstance(given, str | bytes) or (isinstance(given, np.ndarray) and given.ndim == 0)
+    # What has no order, or is no collection of numbers, is no number either.
+    is_one = isinstance(given, str | bytes | Mapping | Set) or (isinstance(given, np.ndarray) and given.ndim == 0)
     if is_one or not isinstance(given, Iterable):
         return [_kernels.number(given, argument)] * stages
     durations = [_kernels.number(duration, argument) for duration in given]
