@@ -60,14 +60,14 @@ impl LayerNorm {
         parallel::for_each_mut(&mut blocks, is_parallel, |index, out| {
             let rows = index * BLOCK..index * BLOCK + out.count();
             let [tensor, residual] = [x, residual].map(|input| input.part(rows.clone(), 0..columns));
-            level.run(Block { tensor, residual, weight, bias, out, epsilon: self.epsilon });
+            level.run(NormBlock { tensor, residual, weight, bias, out, epsilon: self.epsilon });
         });
         Ok(())
     }
 }
 
 /// Some rows, all of the same length and contiguous.
-struct Block<'a, 'b> {
+struct NormBlock<'a, 'b> {
     tensor: Rows<'a, f32>,
     residual: Rows<'a, f32>,
     weight: Rows<'a, f32>,
@@ -76,7 +76,7 @@ struct Block<'a, 'b> {
     epsilon: f32,
 }
 
-impl Task for Block<'_, '_> {
+impl Task for NormBlock<'_, '_> {
     type Output = ();
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::matmul::{MatMul, Operand};
+use super::matmul::{InOut, MatMul};
 use crate::Result;
 use crate::arch::{Cpu, Element, Lanes, Level, Real, Task};
 use crate::buffer::append;
@@ -21,7 +21,7 @@ pub(super) fn run<T: Element>(
     product: &MatMul<'_, T>,
     level: Level,
     is_parallel: bool,
-    operands: Vec<Operand<'_, T>>,
+    operands: Vec<InOut<'_, T>>,
 ) -> Result<()> {
     let MatMul { weight, bias, shards } = *product;
     let (depth, columns) = (weight.count(), steps(weight.columns(), BLOCK)?);

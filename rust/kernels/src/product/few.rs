@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::matmul::{MatMul, Operand, blocks};
+use super::matmul::{InOut, MatMul, blocks};
 use crate::Result;
 use crate::arch::{Cpu, Element, Lanes, Level, Real, Task, Vector};
 use crate::buffer::{Buffer, append, collected, reserved};
@@ -30,7 +30,7 @@ pub(super) fn run<T: Element>(
     product: &MatMul<'_, T>,
     level: Level,
     is_parallel: bool,
-    operands: Vec<Operand<'_, T>>,
+    operands: Vec<InOut<'_, T>>,
 ) -> Result<()> {
     let MatMul { weight, bias, shards } = *product;
     let rows: usize = operands.iter().map(|(tensor, _)| tensor.count()).sum();
@@ -63,7 +63,7 @@ pub(super) fn run<T: Element>(
     });
     parallel::for_each_mut(&mut parts, is_parallel, |index, out| {
         let (row, columns) = (index / chunks.len(), chunks[index % chunks.len()].clone());
-        level.run(Add { bands: &bands, row, columns, bias, out });
+        level.run(Reduce { bands: &bands, row, columns, bias, out });
     });
     Ok(())
 }
@@ -150,7 +150,7 @@ impl<T: Element> Multiply<'_, '_, T> {
 }
 
 /// Some columns of a row of the result: the partial sums of the bands that have them, and the bias.
-struct Add<'a, 'b, T: Element> {
+struct Reduce<'a, 'b, T: Element> {
     bands: &'a [Band<'a, T::Real>],
     row: usize,
     columns: Range<usize>,
@@ -158,7 +158,7 @@ struct Add<'a, 'b, T: Element> {
     out: &'a mut RowsMut<'b, T>,
 }
 
-impl<T: Element> Task for Add<'_, '_, T> {
+impl<T: Element> Task for Reduce<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::matmul::{Copy, MatMul, Operand, blocks};
+use super::matmul::{Convert, InOut, MatMul, blocks};
 use super::tile::{PanelProduct, VECTORS, panel_width};
 use crate::Result;
 use crate::arch::{Cpu, Element, Lanes, Level, Real, Task};
@@ -27,7 +27,7 @@ pub(super) fn run<T: Element>(
     product: &MatMul<'_, T>,
     level: Level,
     is_parallel: bool,
-    operands: Vec<Operand<'_, T>>,
+    operands: Vec<InOut<'_, T>>,
 ) -> Result<()> {
     let MatMul { weight, bias: bias_row, shards } = *product;
     let all = weight.columns();
@@ -56,7 +56,7 @@ pub(super) fn run<T: Element>(
     }
     let mut bias = Buffer::zeroed(if bias_row.is_some() { all } else { 0 })?;
     if let Some(from) = bias_row {
-        level.run(Copy { from, to: &mut bias });
+        level.run(Convert { from, to: &mut bias });
     }
     let widest = columns.iter().map(|columns| columns.len().next_multiple_of(width)).max().unwrap_or(0);
     let is_converted = |tensor: &Rows<'_, T>| !(T::IS_REAL && tensor.is_contiguous());
@@ -74,7 +74,7 @@ pub(super) fn run<T: Element>(
     parallel::for_each_mut_with(&mut parts, &mut scratch, |scratch, _, (tensor, columns, out)| {
         let weight = weight.part(0..weight.count(), columns.clone());
         let bias = if bias.is_empty() { &bias[..] } else { &bias[columns.clone()] };
-        level.run(Part { tensor: *tensor, weight, pieces: &pieces, bias, out, scratch });
+        level.run(PackedProduct { tensor: *tensor, weight, pieces: &pieces, bias, out, scratch });
     });
     Ok(())
 }
@@ -91,7 +91,7 @@ struct Scratch<R> {
 }
 
 /// A block of the result.
-struct Part<'a, 'b, T: Element> {
+struct PackedProduct<'a, 'b, T: Element> {
     tensor: Rows<'a, T>,
     weight: Rows<'a, T>,
     pieces: &'a [Range<usize>],
@@ -101,7 +101,7 @@ struct Part<'a, 'b, T: Element> {
     scratch: &'a mut Scratch<T::Real>,
 }
 
-impl<T: Element> Task for Part<'_, '_, T> {
+impl<T: Element> Task for PackedProduct<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -129,7 +129,7 @@ impl<T: Element> Task for Part<'_, '_, T> {
                     Some(tensor) => tensor,
                     None => {
                         let converted = &mut converted[..block.len() * depth];
-                        Copy { from: tensor, to: converted }.run(cpu);
+                        Convert { from: tensor, to: converted }.run(cpu);
                         Rows::of(converted, block.len(), depth)
                     }
                 };

@@ -23,11 +23,11 @@ pub(crate) struct MatMul<'a, T> {
 }
 
 /// Rows of the tensor, and where their result goes.
-pub(crate) type Operand<'a, T> = (Rows<'a, T>, RowsMut<'a, T>);
+pub(crate) type InOut<'a, T> = (Rows<'a, T>, RowsMut<'a, T>);
 
 impl<T: Element> MatMul<'_, T> {
     /// Multiplies. The operands' widths must be the weight's depth and columns. All memory is asked for before any work.
-    pub(crate) fn run(&self, level: Level, is_parallel: bool, operands: Vec<Operand<'_, T>>) -> Result<()> {
+    pub(crate) fn run(&self, level: Level, is_parallel: bool, operands: Vec<InOut<'_, T>>) -> Result<()> {
         let rows: usize = operands.iter().map(|(tensor, _)| tensor.count()).sum();
         for (tensor, out) in &operands {
             assert!(tensor.count() == out.count());
@@ -46,25 +46,25 @@ impl<T: Element> MatMul<'_, T> {
     }
 
     /// The rows of all tensors behind each other, converted: few enough to stay in a cache.
-    pub(super) fn packed(&self, level: Level, operands: &[Operand<'_, T>]) -> Result<Buffer<T::Real>> {
+    pub(super) fn packed(&self, level: Level, operands: &[InOut<'_, T>]) -> Result<Buffer<T::Real>> {
         let (depth, rows) = (self.weight.count(), operands.iter().map(|(tensor, _)| tensor.count()).sum::<usize>());
         let mut packed = Buffer::zeroed(rows.saturating_mul(depth))?;
         let mut rest = &mut packed[..];
         for (tensor, _) in operands {
             let to = rest.split_off_mut(..tensor.count() * depth).expect("room for all rows");
-            level.run(Copy { from: *tensor, to });
+            level.run(Convert { from: *tensor, to });
         }
         Ok(packed)
     }
 }
 
 /// Converts rows.
-pub(super) struct Copy<'a, T: Element> {
+pub(super) struct Convert<'a, T: Element> {
     pub(super) from: Rows<'a, T>,
     pub(super) to: &'a mut [T::Real],
 }
 
-impl<T: Element> Task for Copy<'_, T> {
+impl<T: Element> Task for Convert<'_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -75,10 +75,10 @@ impl<T: Element> Rows<'_, T> {
             let from: [*const T; BESIDE] = std::array::from_fn(|index| self.row(start + lane + index));
             let to = panel.as_mut_ptr().wrapping_add(lane);
             for column in 0..self.columns() {
-                for (index, from) in from.iter().enumerate() {
+                for index in 0..BESIDE {
                     // SAFETY: `row` has checked the rows, which have this column; the panel was asserted to have `width`
                     // lanes of it, and lane + index is below count.
-                    unsafe { to.add(column * width + index).write(from.add(column).read().to_real()) }
+                    unsafe { to.add(column * width + index).write(from[index].add(column).read().to_real()) }
                 }
             }
         }

@@ -235,6 +235,22 @@ fn an_output_over_an_input_is_refused() {
     }
 }
 
+#[test]
+fn scratch_that_cannot_be_had_is_an_error_before_any_work() {
+    // One element, broadcast: a row of 2^42 is converted before it is multiplied.
+    let element = [1.0f32];
+    let broadcast = |shape: &[usize], strides: &[isize]| {
+        // SAFETY: with steps of 0 and an axis of length 1 there is no other offset than 0.
+        unsafe { View::from_raw(element.as_ptr(), Layout::new("a", shape, strides, 4).unwrap()) }
+    };
+    let (tensor, weight) = (broadcast(&[1, 1 << 42], &[0, 0]), broadcast(&[1 << 42, 1], &[0, 1]));
+    let mut out = [7.0f32];
+    let mut view = ViewMut::from_slice("out", &mut out, &[1, 1]).unwrap();
+    let refused = ShardedLinear { shards: 1, mode: Mode::Column }.run(&tensor, &weight, None, &mut view);
+    assert_eq!(refused, Err(Error::Memory { bytes: 1 << 44 }));
+    assert_eq!(out, [7.0]);
+}
+
 proptest! {
     #[test]
     fn shards_give_the_unsplit_product(
