@@ -57,8 +57,8 @@ pub struct ScalarF64;
 #[inline(always)]
 fn each<T: Copy + Default, const N: usize>(lane: impl Fn(usize) -> T) -> [T; N] {
     let mut lanes = [T::default(); N];
-    for i in 0..N {
-        lanes[i] = lane(i);
+    for (i, value) in lanes.iter_mut().enumerate() {
+        *value = lane(i);
     }
     lanes
 }
