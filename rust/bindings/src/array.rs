@@ -276,11 +276,17 @@ impl<'py> FloatArray<'py> {
         let layout = Layout::contiguous("out", shape, self.float.item_size()).map_err(KernelError::from)?;
         let mut dims: Vec<npy_intp> = shape.iter().map(|&length| length as npy_intp).collect();
         let descriptor: *mut PyArray_Descr = self.array.dtype().into_dtype_ptr();
-        let allocate =
-            // SAFETY: both are NumPy's own allocation functions; they steal the reference that `into_dtype_ptr` gave.
-            unsafe { if zeroed { PY_ARRAY_API.PyArray_Zeros(py, dims.len() as i32, dims.as_mut_ptr(), descriptor, 0) } else { PY_ARRAY_API.PyArray_Empty(py, dims.len() as i32, dims.as_mut_ptr(), descriptor, 0) } };
-        // SAFETY: a new reference to an ndarray, or null with an exception set.
-        let array = unsafe { Bound::from_owned_ptr_or_err(py, allocate)?.cast_into_unchecked::<PyUntypedArray>() };
+        // SAFETY: both are NumPy's own allocation functions, which read `dims.len()` lengths and steal the reference that
+        // `into_dtype_ptr` gave. What they give is a new reference to an ndarray, or null with an exception set.
+        let array = unsafe {
+            let (rank, dims) = (dims.len() as i32, dims.as_mut_ptr());
+            let array = if zeroed {
+                PY_ARRAY_API.PyArray_Zeros(py, rank, dims, descriptor, 0)
+            } else {
+                PY_ARRAY_API.PyArray_Empty(py, rank, dims, descriptor, 0)
+            };
+            Bound::from_owned_ptr_or_err(py, array)?.cast_into_unchecked::<PyUntypedArray>()
+        };
         Ok(FloatArray { array, float: self.float, layout, argument: "out" })
     }
 
