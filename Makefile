@@ -85,7 +85,7 @@ fuzz: $(CARGO_FUZZ) ## the JSON reader and writer under cargo-fuzz, FUZZ_SECONDS
 	@for name in read read_long write; do \
 		mkdir -p target/fuzz/inputs/$$name target/fuzz/found/$$name; \
 		RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run --fuzz-dir rust/fuzz --target-dir target/fuzz $$name \
-			target/fuzz/inputs/$$name rust/fuzz/seeds/$$name -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+			target/fuzz/inputs/$$name rust/fuzz/seeds/$$name -- -max_total_time=$(FUZZ_SECONDS) -timeout=60 \
 			-artifact_prefix=target/fuzz/found/$$name/ >target/fuzz/$$name.log 2>&1 \
 			|| { tail -n 60 target/fuzz/$$name.log; echo "FUZZ FOUND SOMETHING in $$name"; exit 1; }; \
 		echo "$$name: $$(grep DONE target/fuzz/$$name.log | tr '\t' ' '); $$(grep Done target/fuzz/$$name.log)"; \

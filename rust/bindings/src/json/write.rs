@@ -213,6 +213,7 @@ fn write_elements<T: Datatype>(array: &Bound<'_, PyUntypedArray>, shape: &[usize
     Ok(written.map_err(Failure::from)?)
 }
 
+#[inline]
 fn append_text(out: &mut Vec<u8>, text: &[u8]) -> PyResult<()> {
     Ok(append(out, text).map_err(Failure::from)?)
 }
@@ -220,21 +221,18 @@ fn append_text(out: &mut Vec<u8>, text: &[u8]) -> PyResult<()> {
 fn write_text(text: &str, out: &mut Vec<u8>) -> PyResult<()> {
     json::reserve(out, text.len() + 2).map_err(Failure::from)?;
     out.push(b'"');
-    let mut pending = 0;
-    for (index, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        append_text(out, &text.as_bytes()[pending..index])?;
-        match byte {
-            b'"' | b'\\' => append_text(out, &[b'\\', byte]),
+    let mut rest = text.as_bytes();
+    while let Some(plain) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        append_text(out, &rest[..plain])?;
+        match rest[plain] {
+            byte @ (b'"' | b'\\') => append_text(out, &[b'\\', byte]),
             b'\n' => append_text(out, b"\\n"),
             b'\r' => append_text(out, b"\\r"),
             b'\t' => append_text(out, b"\\t"),
-            _ => append_text(out, format!("\\u{byte:04x}").as_bytes()),
+            byte => append_text(out, format!("\\u{byte:04x}").as_bytes()),
         }?;
-        pending = index + 1;
+        rest = &rest[plain + 1..];
     }
-    append_text(out, &text.as_bytes()[pending..])?;
+    append_text(out, rest)?;
     append_text(out, b"\"")
 }
