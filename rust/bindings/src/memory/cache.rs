@@ -13,9 +13,8 @@ use super::settings::{Settings, nanoseconds};
 use crate::error::{DatatypeError, KernelError, RangeError};
 
 /// Everything that the lock guards.
-#[derive(Default)]
 pub(super) struct State {
-    pub cache: Option<Cache<Entry>>,
+    pub cache: Cache<Entry>,
     pub settings: Settings,
     /// True once something was stored that the garbage collector must visit.
     pub tracks: bool,
@@ -23,13 +22,6 @@ pub(super) struct State {
     pub load_seconds: f64,
     /// The computations in progress, by key, and the process that they belong to.
     pub flights: Option<(u32, Py<LRUCache>)>,
-}
-
-impl State {
-    #[inline]
-    pub fn cache(&mut self) -> PyResult<&mut Cache<Entry>> {
-        self.cache.as_mut().ok_or_else(|| PyRuntimeError::new_err("LRUCache.__init__ has not been called"))
-    }
 }
 
 /// A cache that is bounded by entries, by bytes, or by both, exactly, at every moment.
@@ -52,41 +44,42 @@ impl State {
 /// At least one bound is needed. Values are held, not copied: what comes out is what went in.
 #[pyclass(frozen, subclass, mapping, weakref, module = "zerocost._kernels", name = "_LRUCache")]
 pub(crate) struct LRUCache {
-    pub(super) state: Guarded<State>,
+    /// None until `__init__` has been called.
+    pub(super) state: Guarded<Option<State>>,
 }
 
 impl LRUCache {
     /// One whose `__init__` has not been called.
     pub(super) fn blank() -> Self {
-        Self { state: Guarded::new(State::default()) }
+        Self { state: Guarded::new(None) }
     }
 
     pub(super) fn begin(&self, py: Python<'_>, config: Config, settings: Settings) -> PyResult<()> {
         let cache = Cache::new(config).map_err(KernelError::from)?;
-        let twice = self.state.with(py, |state| {
-            if state.cache.is_some() {
-                return Some((cache, settings));
-            }
-            state.cache = Some(cache);
-            // What was there is blank, and drops nothing.
-            state.settings = settings;
-            None
-        });
+        let fresh = State { cache, settings, tracks: false, loads: 0, load_seconds: 0.0, flights: None };
+        let twice = self.state.with(py, |state| if state.is_some() { Some(fresh) } else { state.replace(fresh) });
         match twice {
             Some(_) => Err(PyRuntimeError::new_err("LRUCache.__init__ was called twice")),
             None => Ok(()),
         }
     }
 
+    /// Locks the state for `act`, which must run no Python code.
+    #[inline]
+    pub(super) fn with<R>(&self, py: Python<'_>, act: impl FnOnce(&mut State) -> R) -> PyResult<R> {
+        let done = self.state.with(py, |state| state.as_mut().map(act));
+        done.ok_or_else(|| PyRuntimeError::new_err("LRUCache.__init__ has not been called"))
+    }
+
     /// The time for an operation; 0 for one that does not ask for it.
     #[inline]
     pub(super) fn now(&self, py: Python<'_>, ttl: Ttl) -> PyResult<i64> {
-        let timed = self.state.with(py, |state| state.cache.as_ref().is_some_and(Cache::is_timed));
+        let timed = self.with(py, |state| state.cache.is_timed())?;
         if timed || !matches!(ttl, Ttl::Default | Ttl::Never) { self.time(py) } else { Ok(0) }
     }
 
     pub(super) fn time(&self, py: Python<'_>) -> PyResult<i64> {
-        let clock = self.state.with(py, |state| state.settings.clock.as_ref().map(|clock| clock.clone_ref(py)));
+        let clock = self.with(py, |state| state.settings.clock.as_ref().map(|clock| clock.clone_ref(py)))?;
         let Some(clock) = clock else { return Ok(monotonic()) };
         let time = clock.bind(py).call0()?;
         let seconds: f64 = time.extract().map_err(|_| {
@@ -99,32 +92,26 @@ impl LRUCache {
         Ok(nanoseconds(seconds))
     }
 
+    /// Who is told of what leaves.
     pub(super) fn listener(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.state.with(py, |state| state.settings.on_evict.as_ref().map(|listener| listener.clone_ref(py)))
+        self.with(py, |state| state.settings.on_evict.as_ref().map(|listener| listener.clone_ref(py))).ok()?
     }
 
     /// Drops what left the cache, after the listener has seen it. The lock must be free.
     pub(super) fn let_go(&self, py: Python<'_>, removed: Removed<Entry>) {
-        let listener = self.listener(py);
-        removed.for_each(|entry, cause| entry.leave(py, cause, listener.as_ref()));
+        if !removed.is_empty() {
+            let listener = self.listener(py);
+            removed.for_each(|entry, cause| entry.leave(py, cause, listener.as_ref()));
+        }
     }
 
-    /// Looks at the cache once what has ended is removed.
-    pub(super) fn look<R>(&self, py: Python<'_>, look: impl FnOnce(&mut Cache<Entry>) -> R) -> PyResult<R> {
-        self.look_inside(py, |state| state.cache().map(look))
-    }
-
-    pub(super) fn look_inside<R>(&self, py: Python<'_>, look: impl FnOnce(&mut State) -> PyResult<R>) -> PyResult<R> {
+    /// Looks at the state once what has ended is removed.
+    pub(super) fn look<R>(&self, py: Python<'_>, look: impl FnOnce(&mut State) -> R) -> PyResult<R> {
         let now = self.now(py, Ttl::Default)?;
         let mut removed = Removed::default();
-        let result = self.state.with(py, |state| {
-            state.cache()?.expire(now, &mut removed).map_err(KernelError::from)?;
-            look(state)
-        });
-        if !removed.is_empty() {
-            self.let_go(py, removed);
-        }
-        result
+        let result = self.with(py, |state| state.cache.expire(now, &mut removed).map(|()| look(state)));
+        self.let_go(py, removed);
+        Ok(result?.map_err(KernelError::from)?)
     }
 }
 

@@ -74,7 +74,8 @@ impl LRUCache {
 
     /// Counts a load, also one that brought nothing.
     pub(super) fn loaded(&self, py: Python<'_>, seconds: f64) {
-        self.state.with(py, |state| {
+        // One whose computation ran has been initialised.
+        let _ = self.with(py, |state| {
             state.loads += 1;
             state.load_seconds += seconds;
         });

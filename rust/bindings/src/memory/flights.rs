@@ -1,7 +1,7 @@
 //! The table of flights: which keys are being computed, so that a put or a delete meanwhile wins.
 
 use pyo3::prelude::*;
-use zerocost_kernels::memory::{Cache, Config};
+use zerocost_kernels::memory::Config;
 
 use super::cache::{LRUCache, State};
 use super::entry::Entry;
@@ -19,7 +19,7 @@ impl State {
     #[inline]
     pub(super) fn is_calm(&self, py: Python<'_>) -> bool {
         self.flights.as_ref().is_none_or(|(_, table)| {
-            table.get().state.with(py, |table| table.cache.as_ref().is_none_or(Cache::is_empty))
+            table.get().state.with(py, |table| table.as_ref().is_none_or(|table| table.cache.is_empty()))
         })
     }
 
@@ -29,8 +29,8 @@ impl State {
         let py = key.object().py();
         let Some((_, table)) = &self.flights else { return };
         table.get().state.with(py, |table| {
-            let Some(cache) = &table.cache else { return };
-            cache.find(key.hash(), |_, entry| {
+            let Some(table) = table else { return };
+            table.cache.find(key.hash(), |_, entry| {
                 if !matches!(key.equality(&entry.key), Equality::Different) {
                     flight_of(py, entry).inspect(|flight| flight.get().supersede());
                 }
@@ -43,7 +43,7 @@ impl State {
     pub(super) fn supersede_all(&self, py: Python<'_>) {
         let Some((_, table)) = &self.flights else { return };
         table.get().state.with(py, |table| {
-            let entries = table.cache.iter().flat_map(Cache::entries);
+            let entries = table.iter().flat_map(|table| table.cache.entries());
             entries.filter_map(|entry| flight_of(py, entry)).for_each(|flight| flight.get().supersede());
         });
     }
@@ -57,16 +57,16 @@ impl LRUCache {
             Some((owner, table)) if *owner == process => Some(table.clone_ref(py)),
             _ => None,
         };
-        if let Some(table) = self.state.with(py, known) {
+        if let Some(table) = self.with(py, known)? {
             return Ok(table);
         }
         let fresh = Py::new(py, Self::blank())?;
         fresh.get().begin(py, Config { max_entries: Some(u64::MAX), ..Config::default() }, Settings::default())?;
         // What is left over is dropped here, not under the lock.
-        let (table, _parents) = self.state.with(py, |state| match known(state) {
+        let (table, _parents) = self.with(py, |state| match known(state) {
             Some(table) => (table, None),
             None => (fresh.clone_ref(py), state.flights.replace((process, fresh.clone_ref(py)))),
-        });
+        })?;
         Ok(table)
     }
 }

@@ -58,7 +58,8 @@ impl Candidate {
 enum Looked<R, F> {
     Acted(R),
     /// Python must be asked first; `F` is what is to be done then.
-    Ask(F, Vec<Candidate>),
+    Ask(F),
+    Failed(Error),
 }
 
 /// How often a look-up compares before it gives up on a cache that changes meanwhile.
@@ -73,68 +74,73 @@ impl LRUCache {
         &self,
         key: &Key<'_, '_>,
         now: i64,
-        act: impl FnOnce(&mut State, Option<u32>, &mut Removed<Entry>) -> PyResult<R>,
+        act: impl FnOnce(&mut State, Option<u32>, &mut Removed<Entry>) -> R,
     ) -> PyResult<R> {
         let py = key.object().py();
         let mut removed = Removed::default();
-        let looked = self.state.with(py, |state| {
-            let cache = state.cache()?;
-            cache.expire(now, &mut removed).map_err(KernelError::from)?;
-            let slot = match find(cache, key) {
+        let mut suspect = None;
+        let looked = self.with(py, |state| {
+            if let Err(error) = state.cache.expire(now, &mut removed) {
+                return Looked::Failed(error);
+            }
+            let slot = match find(&state.cache, key) {
                 Found::At(slot) => Some(slot),
                 Found::Nowhere => None,
-                Found::Perhaps(slot) => return Ok(Looked::Ask(act, vec![Candidate::new(py, cache, slot)])),
+                Found::Perhaps(slot) => {
+                    suspect = Some(Candidate::new(py, &state.cache, slot));
+                    return Looked::Ask(act);
+                }
             };
-            act(state, slot, &mut removed).map(Looked::Acted)
+            Looked::Acted(act(state, slot, &mut removed))
         });
         let result = match looked {
             Ok(Looked::Acted(result)) => Ok(result),
-            Ok(Looked::Ask(act, candidates)) => self.ask(key, candidates, &mut removed, act),
+            Ok(Looked::Ask(act)) => self.ask(key, suspect, &mut removed, act),
+            Ok(Looked::Failed(error)) => Err(KernelError::from(error).into()),
             Err(error) => Err(error),
         };
-        if !removed.is_empty() {
-            self.let_go(py, removed);
-        }
+        self.let_go(py, removed);
         result
     }
 
-    /// The look-up when only Python can tell which of the candidates, which have the key's hash, is the key.
+    /// The look-up when only Python can tell whether `suspect`, which has the key's hash, is the key.
     #[inline(never)]
     fn ask<R, F>(
         &self,
         key: &Key<'_, '_>,
-        mut candidates: Vec<Candidate>,
+        mut suspect: Option<Candidate>,
         removed: &mut Removed<Entry>,
         mut act: F,
     ) -> PyResult<R>
     where
-        F: FnOnce(&mut State, Option<u32>, &mut Removed<Entry>) -> PyResult<R>,
+        F: FnOnce(&mut State, Option<u32>, &mut Removed<Entry>) -> R,
     {
         let py = key.object().py();
+        let mut candidates = Vec::new();
         // Versions of the entries that Python said are different, sorted once a round is over.
         let mut different = Vec::new();
         // One round is what it takes, or two where several entries have this hash; unless the cache changes under the
         // comparisons.
         for _ in 0..MAX_ROUNDS {
             let mut equal = None;
-            for candidate in candidates {
+            while let Some(candidate) = suspect.take().or_else(|| candidates.pop()) {
                 // The resident key on the left, as dict has it.
                 if candidate.key.bind(py).eq(key.object())? {
                     equal = Some(candidate);
                     break;
                 }
-                push(&mut different, candidate.version)?;
+                push(&mut different, candidate.version).map_err(KernelError::from)?;
             }
+            candidates.clear();
             different.sort_unstable();
-            let looked = self.state.with(py, |state| {
-                let cache = state.cache()?;
+            let looked = self.with(py, |state| {
+                let cache = &state.cache;
                 if let Some(equal) = &equal
                     && equal.is_resident(cache)
                 {
-                    return act(state, Some(equal.slot), removed).map(Looked::Acted);
+                    return Looked::Acted(act(state, Some(equal.slot), removed));
                 }
                 // Also after nothing was equal: an equal key may have come meanwhile.
-                let mut candidates = Vec::new();
                 let mut complete = Ok(());
                 let found = cache.find(key.hash(), |slot, entry| match key.equality(&entry.key) {
                     Equality::Equal => true,
@@ -146,15 +152,16 @@ impl LRUCache {
                         false
                     }
                 });
-                complete?;
-                if found.is_none() && !candidates.is_empty() {
-                    return Ok(Looked::Ask(act, candidates));
+                match complete {
+                    Err(error) => Looked::Failed(error),
+                    Ok(()) if found.is_none() && !candidates.is_empty() => Looked::Ask(act),
+                    Ok(()) => Looked::Acted(act(state, found, removed)),
                 }
-                act(state, found, removed).map(Looked::Acted)
             });
             match looked? {
                 Looked::Acted(result) => return Ok(result),
-                Looked::Ask(later, others) => (act, candidates) = (later, others),
+                Looked::Ask(later) => act = later,
+                Looked::Failed(error) => return Err(KernelError::from(error).into()),
             }
         }
         let text = "the comparisons of a key changed the cache each time in 1,000 attempts to find it";
@@ -163,9 +170,9 @@ impl LRUCache {
 }
 
 /// As many as a caller makes collide, so without an abort.
-fn push<T>(list: &mut Vec<T>, item: T) -> PyResult<()> {
-    let error = Error::Memory { bytes: (list.len() + 1).saturating_mul(size_of::<T>()) };
-    list.try_reserve(1).map_err(|_| KernelError::from(error))?;
+fn push<T>(list: &mut Vec<T>, item: T) -> Result<(), Error> {
+    let bytes = (list.len() + 1).saturating_mul(size_of::<T>());
+    list.try_reserve(1).map_err(|_| Error::Memory { bytes })?;
     list.push(item);
     Ok(())
 }

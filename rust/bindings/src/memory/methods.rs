@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
-use zerocost_kernels::memory::{Cache, Config, Timing, Ttl};
+use zerocost_kernels::memory::{Config, Timing, Ttl};
 
 use super::cache::{LRUCache, State};
 use super::key::Key;
@@ -89,7 +89,7 @@ impl LRUCache {
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        self.look(py, |cache| cache.len())
+        self.look(py, |state| state.cache.len())
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
@@ -196,19 +196,19 @@ impl LRUCache {
     /// At most this many entries; None without that bound.
     #[getter]
     fn max_entries(&self, py: Python<'_>) -> PyResult<Option<u64>> {
-        self.state.with(py, |state| Ok(state.cache()?.config().max_entries))
+        self.with(py, |state| state.cache.config().max_entries)
     }
 
     /// At most this many bytes; None without that bound.
     #[getter]
     fn max_bytes(&self, py: Python<'_>) -> PyResult<Option<u64>> {
-        self.state.with(py, |state| Ok(state.cache()?.config().max_bytes))
+        self.with(py, |state| state.cache.config().max_bytes)
     }
 
     /// "lru", "sieve" or "w-tinylfu".
     #[getter]
     fn policy(&self, py: Python<'_>) -> PyResult<&'static str> {
-        self.state.with(py, |state| Ok(settings::policy_name(state.cache()?.config().policy)))
+        self.with(py, |state| settings::policy_name(state.cache.config().policy))
     }
 
     /// The value of a key; calls fn() and stores what it returns if there is none.
@@ -301,13 +301,11 @@ impl LRUCache {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let look = |state: &State| {
+        let look = |state: &Option<State>| {
+            let Some(state) = state else { return Ok(()) };
             state.settings.traverse(&visit)?;
             visit.call(state.flights.as_ref().map(|(_, flights)| flights))?;
-            match &state.cache {
-                Some(cache) if state.tracks => cache.entries().try_for_each(|entry| entry.traverse(&visit)),
-                _ => Ok(()),
-            }
+            if state.tracks { state.cache.entries().try_for_each(|entry| entry.traverse(&visit)) } else { Ok(()) }
         };
         // SAFETY: this is `tp_traverse`.
         unsafe { self.state.traverse(look) }
@@ -316,10 +314,8 @@ impl LRUCache {
     fn __clear__(&self) {
         Python::attach(|py| {
             // Out of the cache first, dropped when the lock is free.
-            let _dropped = self.state.with(py, |state| {
-                let entries = state.cache.as_mut().map(Cache::clear);
-                (entries, std::mem::take(&mut state.settings), state.flights.take())
-            });
+            let _dropped =
+                self.with(py, |state| (state.cache.clear(), std::mem::take(&mut state.settings), state.flights.take()));
         });
     }
 }

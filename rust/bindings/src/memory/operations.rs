@@ -28,14 +28,10 @@ impl LRUCache {
         let py = key.object().py();
         let now = self.now(py, Ttl::Default)?;
         self.lookup(key, now, |state, slot, _| {
-            let cache = state.cache()?;
-            match slot {
-                Some(slot) => Ok(Some(cache.hit(slot).value.clone_ref(py))),
-                None => {
-                    cache.miss();
-                    Ok(None)
-                }
+            if slot.is_none() {
+                state.cache.miss();
             }
+            slot.map(|slot| state.cache.hit(slot).value.clone_ref(py))
         })
     }
 
@@ -43,10 +39,7 @@ impl LRUCache {
     pub(super) fn look_at(&self, key: &Key<'_, '_>) -> PyResult<Option<Py<PyAny>>> {
         let py = key.object().py();
         let now = self.now(py, Ttl::Default)?;
-        self.lookup(key, now, |state, slot, _| {
-            let cache = state.cache()?;
-            Ok(slot.map(|slot| cache.entry(slot).value.clone_ref(py)))
-        })
+        self.lookup(key, now, |state, slot, _| slot.map(|slot| state.cache.entry(slot).value.clone_ref(py)))
     }
 
     /// The value as it will be stored, and its weight. Runs Python code.
@@ -57,7 +50,7 @@ impl LRUCache {
     ) -> PyResult<(Bound<'py, PyAny>, Weighed)> {
         let py = value.py();
         let settings = |state: &mut State| (state.settings.weighing.clone_ref(py), state.settings.freeze);
-        let (weighing, freeze) = self.state.with(py, settings);
+        let (weighing, freeze) = self.with(py, settings)?;
         let value = if freeze { frozen(value)? } else { value.clone() };
         let weighed = weighing.weigh(key.object(), &value)?;
         Ok((value, weighed))
@@ -76,7 +69,7 @@ impl LRUCache {
         ttl: Ttl,
         keep: impl FnOnce(&mut Cache<Entry>, Option<u32>) -> bool,
     ) -> PyResult<Stored> {
-        if self.state.with(value.py(), |state| state.settings.is_plain()) {
+        if self.with(value.py(), |state| state.settings.is_plain())? {
             return self.store_weighed(key, value, &Weighed::default(), ttl, self.now(value.py(), ttl)?, keep);
         }
         let (value, weighed) = self.prepare(key, value)?;
@@ -104,22 +97,20 @@ impl LRUCache {
         // What a listener does not have to see needs no entry.
         let mut replaced = None;
         let stored = self.lookup(key, now, |state, slot, removed| {
-            let cache = state.cache()?;
-            if keep(cache, slot) {
-                return Ok(Stored::Kept(slot.map(|slot| cache.entry(slot).value.clone_ref(py))));
+            if keep(&mut state.cache, slot) {
+                return Ok(Stored::Kept(slot.map(|slot| state.cache.entry(slot).value.clone_ref(py))));
             }
-            if cache.rejects(terms.weight) {
+            if state.cache.rejects(terms.weight) {
                 return Ok(Stored::TooLarge);
             }
             state.supersede(key);
             state.tracks |= tracked;
             let listened = state.settings.on_evict.is_some();
-            let cache = state.cache()?;
             let value = || value.clone().unbind();
             let put = match slot {
                 None => {
                     let make = || Entry { key: key.kept(), value: value(), owner: owner(), tracked };
-                    cache.insert(key.hash(), make, terms, removed)
+                    state.cache.insert(key.hash(), make, terms, removed)
                 }
                 Some(slot) => {
                     let renew = |entry: &mut Entry, removed: &mut Removed<Entry>| {
@@ -133,24 +124,23 @@ impl LRUCache {
                             replaced = Some((value, owner));
                         }
                     };
-                    cache.replace(slot, renew, terms, removed)
+                    state.cache.replace(slot, renew, terms, removed)
                 }
             };
-            put.map_err(KernelError::from)?;
-            Ok(Stored::Now)
+            put.map(|()| Stored::Now)
         });
         if let Some((value, owner)) = replaced {
             // Attached already, so the reference can go at once.
             value.drop_ref(py);
             drop(owner);
         }
-        stored
+        Ok(stored?.map_err(KernelError::from)?)
     }
 
     /// The value of a key; stores the default if there is none. A look-up that counts.
     pub(super) fn get_or_put<'py>(&self, key: &Key<'_, 'py>, default: Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
         let py = default.py();
-        let stored = if self.state.with(py, |state| state.settings.is_plain()) {
+        let stored = if self.with(py, |state| state.settings.is_plain())? {
             // One look-up, as nothing has to be weighed.
             let keep = |cache: &mut Cache<_>, slot| match slot {
                 Some(slot) => {
@@ -171,7 +161,7 @@ impl LRUCache {
         };
         match stored {
             Stored::Kept(Some(resident)) => Ok(resident),
-            Stored::Now if self.state.with(py, |state| state.settings.freeze) => {
+            Stored::Now if self.with(py, |state| state.settings.freeze)? => {
                 Ok(self.look_at(key)?.unwrap_or_else(|| default.unbind()))
             }
             Stored::Now | Stored::Kept(None) => Ok(default.unbind()),
@@ -181,7 +171,7 @@ impl LRUCache {
 
     #[cold]
     pub(super) fn too_large(&self, py: Python<'_>) -> PyErr {
-        let bound = self.state.with(py, |state| state.cache.as_ref().and_then(|cache| cache.config().max_bytes));
+        let bound = self.with(py, |state| state.cache.config().max_bytes).ok().flatten();
         let text = format!("value: weighs more than the whole cache, {} bytes are allowed", bound.unwrap_or(0));
         LimitExceeded::new_err((text, "value"))
     }
@@ -194,9 +184,8 @@ impl LRUCache {
             if only.is_none() {
                 state.supersede(key);
             }
-            let cache = state.cache()?;
-            let slot = slot.filter(|&slot| only.is_none_or(|only| cache.entry(slot).value.is(only)));
-            Ok(slot.map(|slot| cache.remove(slot)))
+            let slot = slot.filter(|&slot| only.is_none_or(|only| state.cache.entry(slot).value.is(only)));
+            slot.map(|slot| state.cache.remove(slot))
         })?;
         let Some(entry) = taken else { return Ok(None) };
         let value = entry.value.clone_ref(py);
@@ -206,17 +195,17 @@ impl LRUCache {
 
     /// Takes out the policy's next victim.
     pub(super) fn take_next(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>, Py<PyAny>)>> {
-        let Some(entry) = self.look(py, Cache::pop)? else { return Ok(None) };
+        let Some(entry) = self.look(py, |state| state.cache.pop())? else { return Ok(None) };
         let item = (entry.key.object().clone_ref(py), entry.value.clone_ref(py));
         entry.leave(py, Cause::Explicit, self.listener(py).as_ref());
         Ok(Some(item))
     }
 
     pub(super) fn take_all(&self, py: Python<'_>) -> PyResult<()> {
-        let entries = self.look_inside(py, |state| {
+        let entries = self.look(py, |state| {
             state.supersede_all(py);
             state.tracks = false;
-            state.cache().map(Cache::clear)
+            state.cache.clear()
         })?;
         let listener = self.listener(py);
         entries.for_each(|entry| entry.leave(py, Cause::Explicit, listener.as_ref()));

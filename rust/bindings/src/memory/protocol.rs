@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
 use zerocost_kernels::memory::{Cause, Ttl};
 
-use super::cache::LRUCache;
+use super::cache::{LRUCache, State};
 use super::class;
 use super::entry::cause_name;
 use super::key::Key;
@@ -88,22 +88,22 @@ impl LRUCache {
         let py = slf.py();
         let name = slf.get_type().qualname()?;
         let bound = |bound: Option<u64>| bound.map_or("None".to_owned(), |bound| bound.to_string());
-        slf.get().look(py, |cache| {
-            let config = cache.config();
-            format!(
-                "{name}(max_entries={}, max_bytes={}, policy='{}', entries={}, bytes={})",
-                bound(config.max_entries),
-                bound(config.max_bytes),
-                policy_name(config.policy),
-                cache.len(),
-                cache.bytes()
-            )
-        })
+        let (config, entries, bytes) =
+            slf.get().look(py, |state| (*state.cache.config(), state.cache.len(), state.cache.bytes()))?;
+        Ok(format!(
+            "{name}(max_entries={}, max_bytes={}, policy='{}', entries={entries}, bytes={bytes})",
+            bound(config.max_entries),
+            bound(config.max_bytes),
+            policy_name(config.policy),
+        ))
     }
 
     pub(super) fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (stats, bytes, entries) = self.look(py, |cache| (cache.stats(), cache.bytes(), cache.len()))?;
-        let (loads, load_seconds) = self.state.with(py, |state| (state.loads, state.load_seconds));
+        let counted = |state: &mut State| {
+            let cache = &state.cache;
+            (cache.stats(), cache.bytes(), cache.len(), state.loads, state.load_seconds)
+        };
+        let (stats, bytes, entries, loads, load_seconds) = self.look(py, counted)?;
         let evictions = PyDict::new(py);
         for cause in [Cause::Size, Cause::Expired, Cause::Replaced, Cause::Explicit] {
             evictions.set_item(cause_name(cause), stats.evictions[cause as usize])?;

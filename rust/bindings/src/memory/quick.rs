@@ -9,10 +9,11 @@ use super::key::{Key, is_tracked};
 use super::lookup::{Found, find};
 
 impl State {
-    /// True if a put has nothing to weigh, nobody to tell and nothing to call off.
+    /// True if a put has nothing to weigh or to time, nobody to tell and nothing to call off.
     #[inline]
     fn stores_quickly(&self, py: Python<'_>) -> bool {
-        self.settings.is_plain() && self.settings.on_evict.is_none() && self.is_calm(py)
+        let plain = self.settings.is_plain() && self.settings.on_evict.is_none() && self.cache.is_plain();
+        plain && self.is_calm(py)
     }
 }
 
@@ -24,7 +25,7 @@ impl LRUCache {
     pub(super) fn get_quickly(&self, key: &Key<'_, '_>, misses: bool) -> Option<Option<Py<PyAny>>> {
         let py = key.object().py();
         self.state.with(py, |state| {
-            let cache = state.cache.as_mut().filter(|cache| !cache.is_timed())?;
+            let cache = &mut state.as_mut().filter(|state| !state.cache.is_timed())?.cache;
             match find(cache, key) {
                 Found::At(slot) => Some(Some(cache.hit(slot).value.clone_ref(py))),
                 Found::Perhaps(_) => None,
@@ -41,7 +42,7 @@ impl LRUCache {
     #[inline(always)]
     pub(super) fn has_quickly(&self, key: &Key<'_, '_>) -> Option<bool> {
         self.state.with(key.object().py(), |state| {
-            let cache = state.cache.as_ref().filter(|cache| !cache.is_timed())?;
+            let cache = &state.as_ref().filter(|state| !state.cache.is_timed())?.cache;
             match find(cache, key) {
                 Found::At(_) => Some(true),
                 Found::Nowhere => Some(false),
@@ -57,10 +58,8 @@ impl LRUCache {
         let tracked = key.is_tracked() || is_tracked(value);
         let (mut old_key, mut old_value) = (None, None);
         let done = self.state.with(py, |state| {
-            if !state.stores_quickly(py) {
-                return None;
-            }
-            let cache = state.cache.as_mut().filter(|cache| cache.is_plain())?;
+            let state = state.as_mut().filter(|state| state.stores_quickly(py))?;
+            let cache = &mut state.cache;
             match find(cache, key) {
                 Found::At(slot) => {
                     let entry = cache.replace_plain(slot);

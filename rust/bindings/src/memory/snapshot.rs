@@ -18,13 +18,13 @@ type SavedEntry<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, f64, f64);
 impl LRUCache {
     /// What `part` copies of each entry, in the order of the cache: under the lock, so without making a Python object.
     fn copied<T>(&self, py: Python<'_>, part: impl Fn(&Cache<Entry>, u32) -> T) -> PyResult<Vec<T>> {
-        self.look_inside(py, |state| {
-            let cache = state.cache()?;
-            let slots = cache.order().map_err(KernelError::from)?;
+        let copies: Result<_, Error> = self.look(py, |state| {
+            let slots = state.cache.order()?;
             let mut copies = reserved(slots.len())?;
-            copies.extend(slots.into_iter().map(|slot| part(cache, slot)));
+            copies.extend(slots.into_iter().map(|slot| part(&state.cache, slot)));
             Ok(copies)
-        })
+        })?;
+        Ok(copies.map_err(KernelError::from)?)
     }
 
     pub(super) fn list_keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
@@ -58,7 +58,7 @@ impl LRUCache {
     pub(super) fn put_saved<'py>(&self, saved: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
         let py = saved.py();
         let refused = PyList::empty(py);
-        let mut ready = reserved(saved.len())?;
+        let mut ready = reserved(saved.len()).map_err(KernelError::from)?;
         for entry in saved {
             let (key, value, live, idle) = entry.extract::<SavedEntry<'_>>()?;
             let nanoseconds = |seconds: f64| nanoseconds(seconds).max(1);
@@ -77,16 +77,15 @@ impl LRUCache {
     }
 }
 
-fn reserved<T>(len: usize) -> PyResult<Vec<T>> {
+fn reserved<T>(len: usize) -> Result<Vec<T>, Error> {
     let mut vector = Vec::new();
-    let error = Error::Memory { bytes: len.saturating_mul(size_of::<T>()) };
-    vector.try_reserve_exact(len).map_err(|_| KernelError::from(error))?;
+    vector.try_reserve_exact(len).map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<T>()) })?;
     Ok(vector)
 }
 
-/// One by one, as `PyList::new` panics where there is no memory.
+/// As a repetition, since `PyList::new` panics where there is no memory.
 fn list<'py, T: IntoPyObject<'py>>(py: Python<'py>, items: Vec<T>) -> PyResult<Bound<'py, PyList>> {
-    let list = PyList::empty(py);
-    items.into_iter().try_for_each(|item| list.append(item))?;
+    let list = PyList::new(py, [py.None()])?.as_sequence().repeat(items.len())?.cast_into::<PyList>()?;
+    items.into_iter().enumerate().try_for_each(|(index, item)| list.set_item(index, item))?;
     Ok(list)
 }

@@ -138,12 +138,12 @@ impl<E> Cache<E> {
     /// [`Error::Memory`](crate::Error::Memory), with some of it removed.
     #[inline]
     pub fn expire(&mut self, now: i64, removed: &mut Removed<E>) -> Result<()> {
-        if self.is_timed() { self.expire_by(now, removed) } else { Ok(()) }
+        let over = self.expiry.as_mut().is_some_and(|expiry| expiry.is_over(now));
+        if over { self.remove_ended(removed) } else { Ok(()) }
     }
 
-    fn expire_by(&mut self, now: i64, removed: &mut Removed<E>) -> Result<()> {
-        let Some(expiry) = &mut self.expiry else { return Ok(()) };
-        expiry.advance(now);
+    #[inline(never)]
+    fn remove_ended(&mut self, removed: &mut Removed<E>) -> Result<()> {
         while let Some(slot) = self.expiry.as_mut().and_then(|expiry| expiry.ended()) {
             removed.reserve()?;
             removed.push(self.take(slot, Cause::Expired), Cause::Expired);
@@ -257,10 +257,10 @@ impl<E> Cache<E> {
                 removed.push(self.take(slot, Cause::Size), Cause::Size);
             }
         }
-        self.slab.reserve()?;
+        let slots = self.slab.reserve()?;
         self.reserve_index()?;
-        self.policy.reserve(&self.slab, weight.bytes)?;
-        self.reserve_terms(self.slab.slots(), terms)?;
+        self.policy.reserve(&self.slab, slots, weight.bytes)?;
+        self.reserve_terms(slots, terms)?;
         let slot = self.link(hash, make(), weight.bytes);
         self.set_terms(slot, terms);
         if contests { self.shrink(slot, NIL, removed) } else { Ok(()) }
@@ -280,7 +280,7 @@ impl<E> Cache<E> {
     ) -> Result<()> {
         self.untimed_until(terms);
         removed.reserve()?;
-        self.reserve_terms(slot as usize + 1, terms)?;
+        self.reserve_terms(self.slab.slots(), terms)?;
         self.stats.evictions[Cause::Replaced as usize] += 1;
         renew(self.slab.get_mut(slot), removed);
         self.ledger.release(slot);

@@ -92,6 +92,15 @@ impl Expiry {
         self.now
     }
 
+    /// Takes the caller's time, if anything can end; true if something may have.
+    #[inline]
+    pub(super) fn is_over(&mut self, now: i64) -> bool {
+        self.is_needed() && {
+            let now = self.advance(now);
+            self.heap.first().is_some_and(|&(key, _)| key <= now)
+        }
+    }
+
     /// A slot that has ended by now.
     pub(super) fn ended(&mut self) -> Option<u32> {
         while let Some(&(key, slot)) = self.heap.first() {
@@ -114,7 +123,9 @@ impl Expiry {
             return Ok(());
         }
         grow::column(&mut self.ends, slots, ENDLESS)?;
-        grow::vector(&mut self.heap, 1)
+        // Each slot stands there once.
+        let more = slots.saturating_sub(self.heap.len());
+        grow::vector(&mut self.heap, more)
     }
 
     /// The time of a put begins, for which there is [room](Expiry::reserve).

@@ -57,19 +57,23 @@ impl<E> Slab<E> {
         self.nodes[slot as usize].entry.as_mut().expect("a linked slot holds an entry")
     }
 
-    /// How many slots there are, with the one that the next insertion takes.
+    /// How many slots there are, with and without an entry.
     pub(super) fn slots(&self) -> usize {
-        self.nodes.len() + usize::from(self.free == NIL)
+        self.nodes.len()
     }
 
-    /// Room for one more entry.
-    pub(super) fn reserve(&mut self) -> Result<()> {
-        match self.free {
-            // Links reach no further.
-            NIL if self.nodes.len() >= NIL as usize => Err(Error::Memory { bytes: usize::MAX }),
-            NIL => grow::vector(&mut self.nodes, 1),
-            _ => Ok(()),
+    /// Room for one more entry. Returns how many slots there are then.
+    #[inline]
+    pub(super) fn reserve(&mut self) -> Result<usize> {
+        if self.free != NIL {
+            return Ok(self.nodes.len());
         }
+        // Links reach no further.
+        if self.nodes.len() >= NIL as usize {
+            return Err(Error::Memory { bytes: usize::MAX });
+        }
+        grow::vector(&mut self.nodes, 1)?;
+        Ok(self.nodes.len() + 1)
     }
 
     pub(super) fn insert(&mut self, hash: u64, entry: E) -> u32 {

@@ -42,12 +42,12 @@ impl Policy {
         matches!(self, Self::TinyLfu(_))
     }
 
-    /// Room for one more entry, of this many bytes, among `slab`'s.
-    pub(super) fn reserve<E>(&mut self, slab: &Slab<E>, bytes: u64) -> Result<()> {
+    /// Room for one more entry, of this many bytes; `slots` is how many slots there are then.
+    pub(super) fn reserve<E>(&mut self, slab: &Slab<E>, slots: usize, bytes: u64) -> Result<()> {
         match self {
             Self::Lru(_) => Ok(()),
-            Self::Sieve(sieve) => sieve.reserve(slab.slots()),
-            Self::TinyLfu(lfu) => lfu.reserve(slab, bytes),
+            Self::Sieve(sieve) => sieve.reserve(slots),
+            Self::TinyLfu(lfu) => lfu.reserve(slab.len() + 1, slots, bytes),
         }
     }
 

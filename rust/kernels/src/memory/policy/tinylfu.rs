@@ -120,10 +120,10 @@ impl TinyLfu {
         queue.bytes -= u128::from(bytes);
     }
 
-    pub(super) fn reserve<E>(&mut self, slab: &Slab<E>, bytes: u64) -> Result<()> {
-        grow::column(&mut self.residents, slab.slots(), Resident::default())?;
+    /// Room for the last of so many entries, in so many slots.
+    pub(super) fn reserve(&mut self, entries: usize, slots: usize, bytes: u64) -> Result<()> {
+        grow::column(&mut self.residents, slots, Resident::default())?;
         // The sketch is made when the cache is half full, as a bound is often set far above what is used.
-        let entries = slab.len() + 1;
         let weight = self.window.bytes + self.probation.bytes + self.protected.bytes + u128::from(bytes);
         match self.bounds {
             Bounds { entries: Some(bound), .. } if entries as u64 >= bound / 2 => self.sketch.ensure(bound as usize),
