@@ -87,7 +87,17 @@ def out(shape):
 
 DURATION = [
     *[(value, error) for value, error in NUMBER if not isinstance(value, list | np.ndarray)],
-    *wrong(DatatypeError, {1.0, 2.0}, {1.0: 1, 2.0: 2}, ["1", "2"], [True, 1], [1.0, None], np.array([True, False]), np.ones((2, 1)), "12"),
+    *wrong(
+        DatatypeError,
+        {1.0, 2.0},
+        {1.0: 1, 2.0: 2},
+        ["1", "2"],
+        [True, 1],
+        [1.0, None],
+        np.array([True, False]),
+        np.ones((2, 1)),
+        "12",
+    ),
     *wrong(ShapeError, [1.0], [1.0, 2.0, 3.0], np.array([1.0]), [], np.zeros(0)),
     *wrong(RangeError, -1, [-1, 1], [np.nan, 1], np.array([1.0, np.inf]), 1e308),
 ]
