@@ -34,6 +34,12 @@ unsafe impl GlobalAlloc for Allocator {
         if refuses(layout.size()) { null_mut() } else { unsafe { System.alloc(layout) } }
     }
 
+    // The system's zeros are pages that cost nothing until they are written; other tests rely on that.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's.
+        if refuses(layout.size()) { null_mut() } else { unsafe { System.alloc_zeroed(layout) } }
+    }
+
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: the caller's; the memory came from `System`.
         unsafe { System.dealloc(memory, layout) }
