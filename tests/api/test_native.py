@@ -211,7 +211,7 @@ INVALID = {
     "nesting": (
         {"attention_matrix": {"dtype": "FP32", "shape": [1, 2], "data": [[1], [2]]}},
         "/attention_matrix",
-        "ragged",
+        "nested as [2, 1], its shape asks for [1, 2]",
     ),
     "shape": ({"attention_matrix": {"dtype": "FP32", "shape": [-1, 1], "data": [1]}}, "", "whole numbers"),
     "members": ({"attention_matrix": {"dtype": "FP32", "shape": [1]}}, "", "needs 'dtype', 'shape' and 'data'"),

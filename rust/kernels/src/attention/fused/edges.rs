@@ -68,6 +68,34 @@ fn only_rows_that_overflow_are_computed_again_and_infinite_values_stay() {
 }
 
 #[test]
+fn a_column_that_overflows_changes_no_bit_of_the_others() {
+    let numbers = |count: usize| (0..count).map(|i| (i * 7919 % 1013) as f32 / 1013.0 - 0.5).collect::<Vec<f32>>();
+    for [n_q, n_k] in SIZES {
+        let (query, key, mut value) = (numbers(n_q * 8), numbers(n_k * 8), numbers(n_k * 5));
+        for level in Level::available() {
+            let run = |value: &[f32]| {
+                let mut out = vec![f32::NAN; n_q * 5];
+                let value = View::from_slice("value", value, &[n_k, 5]).unwrap();
+                let mut view = ViewMut::from_slice("out", &mut out, &[n_q, 5]).unwrap();
+                let query = View::from_slice("query", &query, &[n_q, 8]).unwrap();
+                let key = View::from_slice("key", &key, &[n_k, 8]).unwrap();
+                Attention::default().run_at(level, &query, &key, &value, &mut view).unwrap();
+                out
+            };
+            let before = run(&value);
+            value.chunks_exact_mut(5).for_each(|row| row[2] = 3e38);
+            let after = run(&value);
+            for (index, (before, after)) in before.iter().zip(&after).enumerate() {
+                match index % 5 {
+                    2 => assert!((after / 3e38 - 1.0).abs() < 1e-5, "{after}"),
+                    _ => assert_eq!(before.to_bits(), after.to_bits()),
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn products_of_large_queries_and_keys_overflow_only_if_scaled_they_do() {
     for [n_q, n_k] in SIZES {
         // q · k is 8e38, and scaled 8.

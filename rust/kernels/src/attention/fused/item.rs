@@ -95,10 +95,10 @@ impl<T: Element> Task for Item<'_, '_, '_, T> {
                 return work.save(part);
             }
             if divided {
-                return work.store(cpu, &span, true);
+                return work.store_again::<C>(&span);
             }
             divided = work.has_overflowed(cpu);
-            work.store(cpu, &span, false);
+            work.store(cpu, &span);
             if !divided {
                 return;
             }

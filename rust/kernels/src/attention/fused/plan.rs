@@ -14,7 +14,7 @@ use crate::arch::{Cpu, Element, Level, Real, Task};
 use crate::buffer::{Buffer, made, reserved};
 use crate::product::ROWS;
 use crate::view::{View, ViewMut};
-use crate::{Result, parallel};
+use crate::{Error, Result, parallel};
 
 /// The most queries of an item when keys and values are packed for all of them, and the fewest if that gives fewer than
 /// [`PIECES`] items.
@@ -197,7 +197,11 @@ impl<T: Element> Plan<'_, T> {
         let items = problem.n_q.div_ceil(queries);
         let mut scratch = self.scratch(heads * group * items, queries, queries, true)?;
         let make = || MakeBlock { d: problem.d, d_v: problem.d_v, pairs, real: PhantomData };
-        let mut packed: Vec<Block<T::Real>> = made(heads * blocks, |_| self.level.run(make()))?;
+        // Said in all: a block alone is small.
+        let elements = (heads * blocks).saturating_mul(KEYS).saturating_mul(problem.d + problem.d_v);
+        let bytes = elements.saturating_mul(size_of::<T::Real>());
+        let mut packed: Vec<Block<T::Real>> =
+            made(heads * blocks, |_| self.level.run(make())).map_err(|_| Error::Memory { bytes })?;
         for first in (0..self.heads()).step_by(heads) {
             let heads = heads.min(self.heads() - first);
             parallel::for_each_mut(&mut packed[..heads * blocks], self.parallel, |index, block| {

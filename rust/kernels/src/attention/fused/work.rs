@@ -59,7 +59,7 @@ pub(super) struct Work<'a, T: Element> {
     pub(super) sums: Vec<T::Real>,
     /// `[row][column]`, columns padded to whole vectors: the sum of `exp(score - top) * value`.
     pub(super) output: Buffer<T::Real>,
-    /// Rows whose sums overflowed.
+    /// `[row][column]`: which sums overflowed; empty if none has.
     pub(super) overflowed: Vec<bool>,
 }
 
@@ -88,7 +88,7 @@ impl<'a, T: Element> Work<'a, T> {
             tops: reserved(rows)?,
             sums: reserved(rows)?,
             output: Buffer::zeroed(rows.saturating_mul(width))?,
-            overflowed: reserved(rows)?,
+            overflowed: reserved(rows.saturating_mul(width))?,
         })
     }
 
