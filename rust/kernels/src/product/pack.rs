@@ -75,7 +75,6 @@ impl<T: Element> Rows<'_, T> {
             let from: [*const T; BESIDE] = std::array::from_fn(|index| self.row(start + lane + index));
             let to = panel.as_mut_ptr().wrapping_add(lane);
             for column in 0..self.columns() {
-                #[expect(clippy::needless_range_loop, reason = "a number of steps that is known: unrolled")]
                 for index in 0..BESIDE {
                     // SAFETY: `row` has checked the rows, which have this column; the panel was asserted to have `width`
                     // lanes of it, and lane + index is below count.

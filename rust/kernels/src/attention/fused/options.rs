@@ -89,7 +89,7 @@ impl<T: Element> Attention<'_, T> {
             let allowed = if T::Real::LARGEST.to_f64() == f64::MAX {
                 "0 (no cap) or a finite number of at least 2.3e-308"
             } else {
-                "0 (no cap) or a number that float32 holds, from 1.2e-38 to 3.4e38,"
+                "0 (no cap) or a number from 1.2e-38 to 3.4e38, the range of float32,"
             };
             return Err(Error::Range { argument: "softcap", given: number(self.softcap), allowed });
         }
