@@ -32,8 +32,3 @@ impl Seeded {
         (0..len).map(|_| self.normal()).collect()
     }
 }
-
-/// One thread, and all of them if they are more.
-pub fn one_and(all: usize) -> impl Iterator<Item = usize> {
-    [1, all].into_iter().take(all.min(2))
-}

@@ -293,19 +293,6 @@ def test_any_strides():
     assert np.array_equal(out, expected)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize(("option", "beyond"), [("scale", 1e39), ("scale", -1e39), ("scale", 1e308), ("softcap", 1e39)])
-def test_what_float32_cannot_hold_is_refused_where_it_computes(dtype, option, beyond):
-    query = normals(2, 5, 4).astype(dtype)
-    with pytest.raises(zerocost.RangeError, match=rf"^{option}: .* was given, .* float32 .* is allowed$") as raised:
-        attention(query, query, query, **{option: beyond})
-    assert "39 was given" in str(raised.value) or "308 was given" in str(raised.value)
-    wide = query.astype(np.float64) / 1000
-    assert np.isfinite(attention(wide, wide, wide, **{option: beyond})).all()
-    largest = np.copysign(3e38, beyond)
-    assert np.isfinite(attention(query / 1000, query, query, **{option: largest}).astype(np.float64)).all()
-
-
 def test_lists_become_float64():
     result = attention([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], [[2.0], [4.0]], attn_mask=[[True, False]])
     assert result.dtype == np.float64

@@ -100,7 +100,7 @@ fn dense(criterion: &mut Criterion) {
     let plain = Attention::<f32>::default();
     // How cost grows with n, with one thread and with all.
     for n in [128, 512, 2048, 4096] {
-        for threads in zerocost_benches::one_and(all) {
+        for threads in [1, all] {
             parallel::set_num_threads(threads).unwrap();
             line(&mut group, [8, n, n, 64], &format!("dense/threads-{threads}"), best, &plain);
         }

@@ -41,7 +41,7 @@ fn sizes(criterion: &mut Criterion) {
             let matrix = Seeded::new(n as u64).normals(n * n);
             let mut out = vec![0.0; n * n];
             group.throughput(throughput::<f32>([n, n]));
-            for threads in zerocost_benches::one_and(all) {
+            for threads in [1, all] {
                 parallel::set_num_threads(threads).unwrap();
                 for level in Level::available() {
                     let id = BenchmarkId::new(format!("{n}x{n}"), format!("{}/threads-{threads}", level.name()));

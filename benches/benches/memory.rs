@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zerocost_benches::Seeded;
-use zerocost_kernels::memory::{Cache, Config, PolicyKind, Removed, Terms};
+use zerocost_kernels::memory::{Cache, Config, PolicyKind, Removed, Ttl, Weight};
 
 const POLICIES: [(&str, PolicyKind); 3] =
     [("lru", PolicyKind::Lru), ("sieve", PolicyKind::Sieve), ("w-tinylfu", PolicyKind::TinyLfu)];
@@ -16,7 +16,7 @@ fn cache(entries: u64, policy: PolicyKind) -> Cache<u64> {
 
 fn put(cache: &mut Cache<u64>, key: u64) {
     let mut removed = Removed::default();
-    cache.insert(key, || key, Terms::default(), &mut removed).expect("memory for an entry");
+    cache.insert(key, key, Weight::default(), Ttl::Default, 0, &mut removed);
     removed.for_each(|entry, _| {
         black_box(entry);
     });

@@ -1,15 +1,14 @@
-//! Sharded linear layers and balanced stages.
+//! Sharded linear layers, balanced stages and schedules.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zerocost_benches::Seeded;
 use zerocost_kernels::parallel;
-use zerocost_kernels::split::{Mode, ShardedLinear, balanced_cuts};
-use zerocost_kernels::view::{Layout, View, ViewMut};
+use zerocost_kernels::split::{Kind, Mode, Schedule, ShardedLinear, balanced_cuts};
+use zerocost_kernels::view::{View, ViewMut};
 
-/// Products of growing size, with one thread and with all; the unsplit product (one shard) stands beside the shards, and
-/// that of a weight which is stored transposed.
+/// Products of growing size, with one thread and with all; the unsplit product (one shard) stands beside the shards.
 fn linear(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear");
     group.sample_size(10);
@@ -19,27 +18,21 @@ fn linear(criterion: &mut Criterion) {
         let (tensor, weight) = (seeded.normals(rows * d_in), seeded.normals(d_in * d_out));
         let x = View::from_slice("tensor", &tensor, &[rows, d_in]).unwrap();
         let w = View::from_slice("weight", &weight, &[d_in, d_out]).unwrap();
-        let layout = Layout::new("weight", &[d_in, d_out], &[1, d_in as isize], 4).unwrap();
-        // SAFETY: the slice has d_in × d_out elements, which the layout steps over once.
-        let turned = unsafe { View::from_raw(weight.as_ptr(), layout) };
         let mut out = vec![0.0; rows * d_out];
         group.throughput(Throughput::ElementsAndBytes {
             elements: 2 * (rows * d_in * d_out) as u64,
             bytes: 4 * (rows * d_in + d_in * d_out + rows * d_out) as u64,
         });
-        for threads in zerocost_benches::one_and(all) {
+        for threads in [1, all] {
             parallel::set_num_threads(threads).unwrap();
-            for (name, w, shards, mode) in [
-                ("unsplit", &w, 1, Mode::Column),
-                ("column-2", &w, 2, Mode::Column),
-                ("row-2", &w, 2, Mode::Row),
-                ("transposed", &turned, 1, Mode::Column),
-            ] {
+            for (name, shards, mode) in
+                [("unsplit", 1, Mode::Column), ("column-2", 2, Mode::Column), ("row-2", 2, Mode::Row)]
+            {
                 let id = BenchmarkId::new(format!("{rows}x{d_in}x{d_out}"), format!("{name}/threads-{threads}"));
                 group.bench_function(id, |bencher| {
                     bencher.iter(|| {
                         let mut out = ViewMut::from_slice("out", &mut out, &[rows, d_out]).unwrap();
-                        ShardedLinear { shards, mode }.run(black_box(&x), w, None, &mut out).unwrap();
+                        ShardedLinear { shards, mode }.run(black_box(&x), &w, None, &mut out).unwrap();
                     });
                 });
             }
@@ -55,11 +48,24 @@ fn stages(criterion: &mut Criterion) {
         let costs: Vec<f64> = (0..slices).map(|_| f64::from(seeded.normal().abs())).collect();
         group.throughput(Throughput::Elements(slices as u64));
         group.bench_function(BenchmarkId::new(slices.to_string(), "8-stages"), |bencher| {
-            let costs = View::from_slice("costs", &costs, &[slices]).unwrap();
             bencher.iter(|| balanced_cuts(slices, 8, black_box(&costs)).unwrap());
         });
     }
 }
 
-criterion_group!(benches, linear, stages);
+fn schedules(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("schedule");
+    let durations = [1.0; 16];
+    for micro_batches in [16, 1024] {
+        for (name, kind) in [("gpipe", Kind::GPipe), ("1f1b", Kind::OneForwardOneBackward)] {
+            group.throughput(Throughput::Elements(2 * 16 * micro_batches as u64));
+            group.bench_function(BenchmarkId::new(format!("16x{micro_batches}"), name), |bencher| {
+                let schedule = Schedule { kind, forward: &durations, backward: &durations, micro_batches };
+                bencher.iter(|| black_box(&schedule).run().unwrap());
+            });
+        }
+    }
+}
+
+criterion_group!(benches, linear, stages, schedules);
 criterion_main!(benches);

@@ -69,12 +69,6 @@ class Picky(Artifact):
             return dict(context.metadata, limits=None, span=None)
         if how == "object":
             return {"value": object()}
-        if how == "longdouble":
-            return {"value": np.longdouble(1)}
-        if how == "endless":
-            value = np.empty(1, dtype=object)
-            value[0] = [value]
-            return {"value": value}
         if how == "threads":
             return {"threads": num_threads()}
         if how == "numbers":

@@ -85,7 +85,7 @@ def _print_json(found: PipelineSchedule) -> None:
         "bubble_to_ideal": found.bubble_to_ideal,
         "idle": list(found.idle),
         "peak": list(found.peak),
-        "items": [item._asdict() for item in found.items],
+        "items": [work._asdict() for work in found.items],
     }
     typer.echo(json_text(facts))
 
@@ -97,11 +97,11 @@ def _print(found: PipelineSchedule) -> None:
     scale = _COLUMNS / found.makespan if found.makespan else 0.0
     for stage in range(found.num_stages):
         line = [" "] * (_COLUMNS + 1)
-        for item in found.items:
-            begin, end = round(item.start * scale), round((item.start + item.duration) * scale)
-            if item.stage == stage and end > begin:
-                filling = "━" if item.direction == "F" else "─"
-                line[begin:end] = f"{item.direction}{item.micro_batch}".ljust(end - begin, filling)[: end - begin]
+        for work in found.items:
+            begin, end = round(work.start * scale), round((work.start + work.duration) * scale)
+            if work.stage == stage and end > begin:
+                filling = "━" if work.direction == "F" else "─"
+                line[begin:end] = f"{work.direction}{work.micro_batch}".ljust(end - begin, filling)[: end - begin]
         screen.print(f"stage {stage:<4}{''.join(line).rstrip()}")
     rows = zip(range(found.num_stages), found.idle, found.peak, strict=True)
     for stage, idle, peak in rows:
@@ -126,18 +126,18 @@ def gantt(found: PipelineSchedule) -> str:
         f'<rect width="100%" height="100%" fill="white"/><text x="{left}" y="20">{title}</text>',
     ]
     lines += [f'<text x="8" y="{top + row * stage + 18}">stage {stage}</text>' for stage in range(found.num_stages)]
-    for item in found.items:
-        x, width = left + item.start * scale, item.duration * scale
-        y = top + row * item.stage
-        fill, text = ("#1f5a8a", "white") if item.direction == "F" else ("#a9d3a4", "black")
+    for work in found.items:
+        x, width = left + work.start * scale, work.duration * scale
+        y = top + row * work.stage
+        fill, text = ("#1f5a8a", "white") if work.direction == "F" else ("#a9d3a4", "black")
         lines.append(
             f'<rect x="{x:.2f}" y="{y}" width="{width:.2f}" height="{row - 4}" fill="{fill}" stroke="white">'
-            f"<title>{item.direction}{item.micro_batch}, stage {item.stage}: {item.start:g} to "
-            f"{item.start + item.duration:g}</title></rect>"
+            f"<title>{work.direction}{work.micro_batch}, stage {work.stage}: {work.start:g} to "
+            f"{work.start + work.duration:g}</title></rect>"
         )
         if width > 16:
             middle = x + width / 2
             lines.append(
-                f'<text x="{middle:.2f}" y="{y + 17}" text-anchor="middle" fill="{text}">{item.micro_batch}</text>'
+                f'<text x="{middle:.2f}" y="{y + 17}" text-anchor="middle" fill="{text}">{work.micro_batch}</text>'
             )
     return "\n".join([*lines, "</svg>", ""])

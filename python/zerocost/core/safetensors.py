@@ -23,6 +23,7 @@ __all__ = [
     "MEDIA_TYPE",
     "Slot",
     "aligned_empty",
+    "from_bytes",
     "grouped",
     "parse_header",
     "split_values",
@@ -86,12 +87,10 @@ def grouped(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     for name, array in tensors.items():
         match = _ELEMENT.fullmatch(name)
         if match is None:
-            if name in values:
-                raise ShapeError(f"{name}: given as a tensor and as a list", name)
             values[name] = array
             continue
         elements = values.setdefault(match[1], [])
-        if not isinstance(elements, list) or match[2] != str(len(elements)):
+        if not isinstance(elements, list) or len(elements) != int(match[2]):
             raise ShapeError(f"{name}: the elements of a list must be numbered from 0 without a gap", match[1])
         elements.append(array)
     return values
@@ -115,6 +114,28 @@ def to_pieces(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> list[bytes 
     encoded = orjson.dumps(header)
     encoded += b" " * (-len(encoded) % 8)
     return [len(encoded).to_bytes(8, "little") + encoded, *pieces]
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """What a whole message holds, which is in memory already: read-only arrays over ``data``, and the other values.
+
+    Raises:
+        MalformedJSON, DatatypeError, ShapeError: it is no such message.
+    """
+    size = int.from_bytes(data[:8], "little")
+    try:
+        header = orjson.loads(data[8 : 8 + size])
+        slots, text = parse_header(header, len(data), len(data))
+        others = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise MalformedJSON(f"the safetensors header: {error}") from None
+    if 8 + size + sum(slot.nbytes for slot in slots) != len(data) or not isinstance(others, dict):
+        raise ShapeError("the safetensors header does not describe the data")
+    tensors, at = {}, 8 + size
+    for slot in slots:
+        flat = np.frombuffer(data, slot.dtype, math.prod(slot.shape), at)
+        tensors[slot.name], at = flat.reshape(slot.shape), at + slot.nbytes
+    return {**grouped(tensors), **others}
 
 
 def parse_header(header: Any, max_elements: int, max_parts: int) -> tuple[list[Slot], str]:
@@ -154,8 +175,7 @@ def parse_header(header: Any, max_elements: int, max_parts: int) -> tuple[list[S
 def _slot(name: str, entry: Any, max_elements: int) -> tuple[int, int, Slot]:
     dtype = entry.get("dtype") if isinstance(entry, dict) else None
     if not isinstance(dtype, str) or dtype not in _DATATYPES:
-        given = f"a {type(dtype).__name__}" if isinstance(dtype, list | dict) else repr(dtype)  # it may be deep
-        raise DatatypeError(f"{name}: dtype {given} is not one of {', '.join(_DATATYPES)}", name)
+        raise DatatypeError(f"{name}: dtype {dtype!r} is not one of {', '.join(_DATATYPES)}", name)
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_sizes(shape) or len(shape) > 32 or not _are_sizes(offsets) or len(offsets) != 2:
         raise ShapeError(f"{name}: shape and data_offsets must be lists of whole numbers", name)

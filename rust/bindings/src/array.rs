@@ -5,7 +5,7 @@
 //! the copy, or raises; so there is one place for that, and it is in Python.
 
 use half::{bf16, f16};
-use numpy::npyffi::{PY_ARRAY_API, PyArray_Descr, PyArrayObject, npy_intp};
+use numpy::npyffi::{PY_ARRAY_API, PyArray_Descr, npy_intp};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -185,27 +185,13 @@ impl<'py> FloatArray<'py> {
     }
 
     /// The elements as `T`, which must be the type that [`FloatArray::float`] says.
-    pub fn view<T: Viewable>(&self) -> PyResult<View<'_, T>> {
+    pub fn view<T: Viewable>(&self) -> View<'_, T> {
         assert!(T::FLOAT == self.float, "viewed as another type than it has");
-        self.check_unchanged()?;
-        // SAFETY: `readable` checked alignment and layout, `check_unchanged` that they are still what the array has, and
-        // NumPy guarantees that every element within shape and strides is memory of the array. It stays, because `self`
-        // holds a reference: `resize` refuses an array that somebody else holds, unless it is told not to look. T has the
-        // size of the elements, asserted above, and every bit pattern is a value of an `Element`. Other threads may write
-        // to it, as the contract allows.
-        Ok(unsafe { View::from_raw((*self.array.as_array_ptr()).fields.data.cast(), self.layout.clone()) })
-    }
-
-    /// Code of the caller's may have run since the array was read (conversions of the arguments behind it), and an array
-    /// can be made another one under the same name: `__setstate__`, `resize(refcheck=False)`.
-    fn check_unchanged(&self) -> PyResult<()> {
-        match Self::readable(&self.array, self.argument)? {
-            Some(now) if now.float == self.float && now.layout == self.layout => Ok(()),
-            _ => {
-                let text = format!("{}: the array was changed while the other arguments were read", self.argument);
-                Err(DatatypeError::new_err((text, self.argument)))
-            }
-        }
+        // SAFETY: `readable` checked alignment and layout, and NumPy guarantees that every element within shape and
+        // strides is memory of the array. It stays, because `self` holds a reference: `resize` refuses an array that
+        // somebody else holds, unless it is told not to look. T has the size of the elements, asserted above, and every
+        // bit pattern is a value of an `Element`. Other threads may write to it, as the contract allows.
+        unsafe { View::from_raw((*self.array.as_array_ptr()).fields.data.cast(), self.layout.clone()) }
     }
 
     /// The elements of an `out` argument as `T`. Refuses arrays that are read-only or that overlap themselves.
@@ -276,38 +262,16 @@ impl<'py> FloatArray<'py> {
         let layout = Layout::contiguous("out", shape, self.float.item_size()).map_err(KernelError::from)?;
         let mut dims: Vec<npy_intp> = shape.iter().map(|&length| length as npy_intp).collect();
         let descriptor: *mut PyArray_Descr = self.array.dtype().into_dtype_ptr();
-        // SAFETY: both are NumPy's own allocation functions, which read `dims.len()` lengths and steal the reference that
-        // `into_dtype_ptr` gave. What they give is a new reference to an ndarray, or null with an exception set.
-        let array = unsafe {
-            let (rank, dims) = (dims.len() as i32, dims.as_mut_ptr());
-            let array = if zeroed {
-                PY_ARRAY_API.PyArray_Zeros(py, rank, dims, descriptor, 0)
-            } else {
-                PY_ARRAY_API.PyArray_Empty(py, rank, dims, descriptor, 0)
-            };
-            Bound::from_owned_ptr_or_err(py, array)?.cast_into_unchecked::<PyUntypedArray>()
-        };
+        let allocate =
+            // SAFETY: both are NumPy's own allocation functions; they steal the reference that `into_dtype_ptr` gave.
+            unsafe { if zeroed { PY_ARRAY_API.PyArray_Zeros(py, dims.len() as i32, dims.as_mut_ptr(), descriptor, 0) } else { PY_ARRAY_API.PyArray_Empty(py, dims.len() as i32, dims.as_mut_ptr(), descriptor, 0) } };
+        // SAFETY: a new reference to an ndarray, or null with an exception set.
+        let array = unsafe { Bound::from_owned_ptr_or_err(py, allocate)?.cast_into_unchecked::<PyUntypedArray>() };
         Ok(FloatArray { array, float: self.float, layout, argument: "out" })
     }
 
     /// The array as Python's.
     pub fn into_array(self) -> Bound<'py, PyUntypedArray> {
         self.array
-    }
-}
-
-/// The last ndarray in the chain of bases: what owns the memory, or views memory that NumPy does not know. Read from the
-/// headers: what a subclass says of its base may be anything.
-pub fn owner_of<'py>(array: &Bound<'py, PyUntypedArray>) -> Bound<'py, PyUntypedArray> {
-    let mut owner = array.clone();
-    loop {
-        let pointer: *mut PyArrayObject = owner.as_array_ptr();
-        // SAFETY: `owner` keeps the array alive, which keeps its base alive until other code runs; the new reference is
-        // taken before that. A base may be null.
-        let base = unsafe { Bound::from_borrowed_ptr_or_opt(owner.py(), (*pointer).fields.base) };
-        match base.and_then(|base| base.cast_into::<PyUntypedArray>().ok()) {
-            Some(base) => owner = base,
-            None => return owner,
-        }
     }
 }

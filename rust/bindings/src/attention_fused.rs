@@ -6,7 +6,7 @@ use zerocost_kernels::attention::{Attention, Mask, Window};
 use zerocost_kernels::view::{Layout, View};
 
 use crate::array::{FloatArray, with_float};
-use crate::error::{DatatypeError, KernelError, detached};
+use crate::error::{KernelError, detached};
 use crate::options;
 
 /// Which keys take part: booleans, or floats that are added to the scores.
@@ -22,9 +22,8 @@ const MASKS: [&str; 5] = ["BOOL", "FP64", "FP32", "FP16", "BF16"];
 impl<'py> MaskArray<'py> {
     fn new(value: &Bound<'py, PyAny>) -> PyResult<Self> {
         let array = match value.cast::<PyUntypedArray>() {
-            // bfloat16 is a stranger to NumPy.
-            Ok(array) if matches!(array.dtype().kind(), b'b' | b'f' | b'V') => array.clone(),
-            _ => value
+            Ok(array) => array.clone(),
+            Err(_) => value
                 .py()
                 .import("zerocost.core.arrays")?
                 .getattr("as_tensor")?
@@ -38,16 +37,10 @@ impl<'py> MaskArray<'py> {
         Ok(Self::Bool(array, layout))
     }
 
-    fn bytes(array: &Bound<'py, PyUntypedArray>, layout: &Layout) -> PyResult<View<'py, u8>> {
-        let is_same =
-            array.dtype().num() == BOOL && array.shape() == layout.shape() && array.strides() == layout.strides();
-        if !is_same {
-            let text = "attn_mask: the array was changed while the other arguments were read";
-            return Err(DatatypeError::new_err((text, "attn_mask")));
-        }
-        // SAFETY: NumPy guarantees that every element within shape and strides, which are still the layout's, is memory
-        // of the array, one byte each, and the caller of the kernel holds a reference to the array.
-        Ok(unsafe { View::from_raw((*array.as_array_ptr()).fields.data.cast(), layout.clone()) })
+    fn bytes(array: &Bound<'py, PyUntypedArray>, layout: &Layout) -> View<'py, u8> {
+        // SAFETY: NumPy guarantees that every element within shape and strides is memory of the array, one byte each,
+        // and the caller of the kernel holds a reference to the array.
+        unsafe { View::from_raw((*array.as_array_ptr()).fields.data.cast(), layout.clone()) }
     }
 }
 
@@ -89,14 +82,13 @@ fn scaled_dot_product_attention<'py>(
     let window = Window::new(options::window_size(window_size)?, is_causal).map_err(KernelError::from)?;
     let align = options::align(align)?;
     with_float!(query.float(), T => {
-        let mask = match &mask {
-            Some(MaskArray::Bool(array, layout)) => Some(Mask::Bool(MaskArray::bytes(array, layout)?)),
-            Some(MaskArray::Float(mask)) => Some(Mask::Float(mask.view::<T>()?)),
-            None => None,
-        };
-        let sinks = sinks.as_ref().map(FloatArray::view::<T>).transpose()?;
+        let mask = mask.as_ref().map(|mask| match mask {
+            MaskArray::Bool(array, layout) => Mask::Bool(MaskArray::bytes(array, layout)),
+            MaskArray::Float(mask) => Mask::Float(mask.view::<T>()),
+        });
+        let sinks = sinks.as_ref().map(FloatArray::view::<T>);
         let attention = Attention { scale, window, align, softcap, sparsity_ratio, mask, sinks };
-        let (q, k, v) = (query.view::<T>()?, key.view::<T>()?, value.view::<T>()?);
+        let (q, k, v) = (query.view::<T>(), key.view::<T>(), value.view::<T>());
         let shape = attention.output_shape(&q, &k, &v).map_err(KernelError::from)?;
         let mut out = match out {
             Some(out) => query.out(out, &shape)?,

@@ -77,7 +77,7 @@ fn run<'py>(
         None => (matrix.empty(shape)?, Before::Anything),
     };
     with_float!(matrix.float(), T => {
-        let from = matrix.view::<T>()?;
+        let from = matrix.view::<T>();
         let mut to = out.view_mut::<T>()?;
         let is_small = attention.is_small(from.layout(), to.layout());
         let kernel = || attention.run(level, &from, &mut to, before);

@@ -31,7 +31,7 @@ impl Linear {
     fn new(weight: &Bound<'_, PyAny>, bias: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = weight.py();
         let (weight, bias) = (float32(weight, "weight")?, float32(bias, "bias")?);
-        let (w, b) = (weight.view::<f32>()?, bias.view::<f32>()?);
+        let (w, b) = (weight.view::<f32>(), bias.view::<f32>());
         detached(py, || layers::Linear::new(&w, &b)).map(Self)
     }
 
@@ -55,7 +55,7 @@ impl Linear {
             Some(out) => tensor.out(out, &shape)?,
             None => tensor.empty(&shape)?,
         };
-        let x = tensor.view::<f32>()?;
+        let x = tensor.view::<f32>();
         let mut view = result.view_mut::<f32>()?;
         detached(tensor.array().py(), || self.0.run(&x, activation, &mut view))?;
         Ok(result.into_array())
@@ -68,7 +68,7 @@ fn activate(tensor: &Bound<'_, PyAny>, bias: &Bound<'_, PyAny>, activation: &str
     let (given, bias) = (float32(tensor, "tensor")?, float32(bias, "bias")?);
     let activation = Activation::named(activation).map_err(KernelError::from)?;
     let mut target = given.out(tensor, given.layout().shape())?;
-    let b = bias.view::<f32>()?;
+    let b = bias.view::<f32>();
     let mut view = target.view_mut::<f32>()?;
     detached(tensor.py(), || activation.run(&b, &mut view))
 }
@@ -91,7 +91,7 @@ fn layer_norm<'py>(
         Some(out) => tensor.out(out, &shape)?,
         None => tensor.empty(&shape)?,
     };
-    let (x, r, w, b) = (tensor.view::<f32>()?, residual.view::<f32>()?, weight.view::<f32>()?, bias.view::<f32>()?);
+    let (x, r, w, b) = (tensor.view::<f32>(), residual.view::<f32>(), weight.view::<f32>(), bias.view::<f32>());
     let mut view = result.view_mut::<f32>()?;
     detached(tensor.array().py(), || LayerNorm { epsilon }.run(&x, &r, &w, &b, &mut view))?;
     Ok(result.into_array())

@@ -22,7 +22,6 @@ fn _kernels(module: &Bound<'_, PyModule>) -> PyResult<()> {
     layers::register(module)?;
     datatype::register(module)?;
     json::register(module)?;
-    options::register(module)?;
     runtime::register(module)?;
     attention_fused::register(module)?;
     attention_matrix::register(module)?;

@@ -1,59 +1,28 @@
 //! Options as Python gives them: numbers, flags, windows. What is of another type is a `DatatypeError` by name.
 
-use numpy::PyUntypedArray;
 use pyo3::exceptions::PyOverflowError;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyTuple};
+use pyo3::types::PyBool;
 use zerocost_kernels::attention::{Align, Normalization, WindowSize};
-use zerocost_kernels::{json, parallel};
+use zerocost_kernels::parallel;
 
-use crate::error::{DatatypeError, KernelError, RangeError};
+use crate::error::{DatatypeError, KernelError};
 
-/// A value as an error shows it: the beginning of a long one.
-pub fn given(value: &Bound<'_, PyAny>) -> String {
-    let text = value.repr().map_or_else(|_| value.get_type().to_string(), |repr| repr.to_string_lossy().into_owned());
-    json::excerpt(&text)
+fn given(value: &Bound<'_, PyAny>) -> String {
+    value.repr().map_or_else(|_| value.get_type().to_string(), |repr| repr.to_string())
 }
 
-fn wrong(value: &Bound<'_, PyAny>, argument: &str, needed: &str) -> PyErr {
+fn wrong(value: &Bound<'_, PyAny>, argument: &'static str, needed: &str) -> PyErr {
     let given = given(value);
-    DatatypeError::new_err((format!("{argument}: {given} was given, {needed} is needed"), argument.to_owned()))
+    DatatypeError::new_err((format!("{argument}: {given} was given, {needed} is needed"), argument))
 }
 
-/// A number; bools and text are none. One of NumPy's is the number that it prints as: `float32(0.7)` is 0.7, not the
-/// float32 nearest to it.
-#[pyfunction]
-pub fn number(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<f64> {
-    if let Ok(float) = value.cast::<PyFloat>() {
-        return Ok(float.value());
+/// A number; bools and text are none.
+pub fn number(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<f64> {
+    if value.is_instance_of::<PyBool>() {
+        return Err(wrong(value, argument, "a number"));
     }
-    let number = if value.is_instance_of::<PyBool>() { None } else { extracted(value).transpose() };
-    match number {
-        Some(Ok(number)) => Ok(number),
-        Some(Err(error)) if error.is_instance_of::<PyOverflowError>(value.py()) => {
-            let text = format!("{argument}: {} was given, a number that float64 can hold is allowed", given(value));
-            Err(RangeError::new_err((text, argument.to_owned())))
-        }
-        _ => Err(wrong(value, argument, "a number")),
-    }
-}
-
-/// What is no float of Python's as one; `None` if it is a value of NumPy's that is no number.
-fn extracted(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
-    let py = value.py();
-    let is_array = value.cast::<PyUntypedArray>().is_ok();
-    if !is_array && !value.is_instance(&py.import(intern!(py, "numpy"))?.getattr(intern!(py, "generic"))?)? {
-        return value.extract().map(Some);
-    }
-    let kind: char = value.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "kind"))?.extract()?;
-    // Whole, not negative, floating; bfloat16 is a stranger to NumPy.
-    if !matches!(kind, 'i' | 'u' | 'f' | 'V') {
-        return Ok(None);
-    }
-    // The element of an array without axes; a scalar is its own.
-    let text = value.get_item(PyTuple::empty(py))?.str()?;
-    py.get_type::<PyFloat>().call1((text,))?.extract().map(Some)
+    value.extract().map_err(|_| wrong(value, argument, "a number"))
 }
 
 /// How many threads to use.
@@ -84,10 +53,6 @@ pub fn window_size(value: &Bound<'_, PyAny>) -> PyResult<WindowSize> {
         return Ok(WindowSize::Keys(keys));
     }
     let error = || wrong(value, "window_size", "None, a whole number or a pair of them");
-    // Bytes are a sequence of whole numbers to Python.
-    if value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>() {
-        return Err(error());
-    }
     let [left, right]: [Bound<'_, PyAny>; 2] = value.extract().map_err(|_| error())?;
     let side = |side| keys(side, value)?.ok_or_else(error);
     Ok(WindowSize::Pair(side(&left)?, side(&right)?))
@@ -122,8 +87,4 @@ pub fn normalization(value: &Bound<'_, PyAny>) -> PyResult<Normalization> {
     let name: String =
         value.extract().map_err(|_| wrong(value, "normalization", "\"none\", \"softmax\" or \"sum\""))?;
     Ok(Normalization::named(&name).map_err(KernelError::from)?)
-}
-
-pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(number, module)?)
 }

@@ -1,15 +1,17 @@
-//! Views of shards and stages, sharded linear layers.
+//! Views of shards and stages, sharded linear layers, pipeline schedules.
 
 use std::ops::Range;
 
 use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PY_ARRAY_API, PyArrayObject, npy_intp};
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PySlice, PyTuple};
-use zerocost_kernels::split::{Mode, Shard, ShardedLinear, array_split, axis_index, balanced_cuts};
+use zerocost_kernels::split::{
+    Kind, Mode, Part, Schedule, ShardedLinear, array_split, axis_index, balanced_cuts, idle, makespan, passes, peak,
+};
 
-use crate::array::{Float, FloatArray, owner_of, with_float};
+use crate::array::{FloatArray, with_float};
 use crate::error::{DatatypeError, KernelError, RangeError, detached};
 
 /// A Python integer; bools and floats are none.
@@ -86,7 +88,7 @@ fn split_stages<'py>(
     tensor: &Bound<'py, PyAny>,
     num_stages: &Bound<'py, PyAny>,
     axis: &Bound<'py, PyAny>,
-    costs: Option<&Bound<'py, PyAny>>,
+    costs: Option<PyReadonlyArray1<'py, f64>>,
 ) -> PyResult<Bound<'py, PyList>> {
     let (parts, axis) = (positive(num_stages, "num_stages")?, integer(axis, "axis")?);
     let tensor = tensor_of(tensor, "tensor")?;
@@ -95,13 +97,8 @@ fn split_stages<'py>(
     let Some(costs) = costs else {
         return views(&tensor, axis, array_split("num_stages", length, parts).map_err(KernelError::from)?);
     };
-    let costs = FloatArray::new(costs, "costs")?;
-    if costs.float() != Float::F64 {
-        let text = format!("costs: dtype {} was given, float64 is needed", costs.array().dtype());
-        return Err(DatatypeError::new_err((text, "costs")));
-    }
-    let view = costs.view::<f64>()?;
-    let ranges = detached(tensor.py(), || balanced_cuts(length, parts, &view))?;
+    let costs = costs.as_array().to_vec();
+    let ranges = detached(tensor.py(), || balanced_cuts(length, parts, &costs))?;
     views(&tensor, axis, ranges.into_iter())
 }
 
@@ -114,19 +111,19 @@ fn gather_view<'py>(
 ) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
     let axis = integer(axis, "axis")?;
     let axis = tensors.first().map_or(Ok(0), |first| axis_index(first.ndim(), axis)).map_err(KernelError::from)?;
-    let shard = |array: &Bound<'py, PyUntypedArray>| Shard {
+    let part = |array: &Bound<'py, PyUntypedArray>| Part {
         // SAFETY: the array object is alive and its header is only read.
         address: unsafe { (*array.as_array_ptr()).fields.data as usize },
         shape: array.shape().to_vec(),
         strides: array.strides().to_vec(),
     };
-    let gathered = Shard::gathered(tensors.iter().map(shard), axis).map_err(KernelError::from)?;
-    let Some(gathered) = gathered else { return Ok(None) };
+    let parts: Vec<Part> = tensors.iter().map(part).collect();
+    let Some(gathered) = Part::gathered(&parts, axis).map_err(KernelError::from)? else { return Ok(None) };
     let Some(first) = tensors.first() else { return Ok(None) };
-    let owner = owner_of(first);
+    let owner = root(first)?;
     let mut writeable = true;
     for array in &tensors {
-        if !owner_of(array).is(&owner) || !array.dtype().is_equiv_to(&first.dtype()) {
+        if !root(array)?.is(&owner) || !array.dtype().is_equiv_to(&first.dtype()) {
             return Ok(None);
         }
         // SAFETY: the array object is alive and its header is only read.
@@ -135,17 +132,26 @@ fn gather_view<'py>(
     view_of(&owner, first.dtype(), &gathered, writeable).map(Some)
 }
 
+/// The array that owns the memory of a view, as far as there is an array that does.
+fn root<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let mut root = array.clone();
+    while let Ok(base) = root.getattr("base")?.cast_into::<PyUntypedArray>() {
+        root = base;
+    }
+    Ok(root)
+}
+
 /// A view of memory of `owner`.
 fn view_of<'py>(
     owner: &Bound<'py, PyUntypedArray>,
     dtype: Bound<'py, PyArrayDescr>,
-    shard: &Shard,
+    part: &Part,
     writeable: bool,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let py = owner.py();
-    let mut shape: Vec<npy_intp> = shard.shape.iter().map(|&length| length as npy_intp).collect();
-    let mut strides: Vec<npy_intp> = shard.strides.iter().map(|&stride| stride as npy_intp).collect();
-    // SAFETY: `Shard::gathered` promises that every element is one of the shards', which are views of `owner`'s memory;
+    let mut shape: Vec<npy_intp> = part.shape.iter().map(|&length| length as npy_intp).collect();
+    let mut strides: Vec<npy_intp> = part.strides.iter().map(|&stride| stride as npy_intp).collect();
+    // SAFETY: `Part::gathered` promises that every element is one of the parts', which are views of `owner`'s memory;
     // `PyArray_SetBaseObject` makes the result hold a reference to it. Both steal the reference that they are given.
     unsafe {
         let kind = numpy::npyffi::get_type_object(py, numpy::npyffi::NpyTypes::PyArray_Type);
@@ -156,7 +162,7 @@ fn view_of<'py>(
             shape.len() as i32,
             shape.as_mut_ptr(),
             strides.as_mut_ptr(),
-            shard.address as *mut std::ffi::c_void,
+            part.address as *mut std::ffi::c_void,
             if writeable { NPY_ARRAY_WRITEABLE } else { 0 },
             std::ptr::null_mut(),
         );
@@ -193,11 +199,37 @@ fn sharded_linear<'py>(
         ShardedLinear::out_shape(tensor.layout().shape(), axis, weight.layout().shape()).map_err(KernelError::from)?;
     let mut out = tensor.empty(&shape)?;
     with_float!(tensor.float(), T => {
-        let (x, w, b) = (tensor.view::<T>()?, weight.view::<T>()?, bias.as_ref().map(|bias| bias.view::<T>()).transpose()?);
+        let (x, w, b) = (tensor.view::<T>(), weight.view::<T>(), bias.as_ref().map(|bias| bias.view::<T>()));
         let mut y = out.view_mut::<T>()?;
         detached(weight.array().py(), || layer.run(&x, &w, b.as_ref(), &mut y))?;
     });
     Ok(out.into_array())
+}
+
+/// How many passes a pipeline schedule has; counts that are none, or too large, are refused.
+#[pyfunction]
+fn schedule_passes(num_stages: &Bound<'_, PyAny>, micro_batches: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let (stages, micro_batches) = (positive(num_stages, "num_stages")?, positive(micro_batches, "num_microbatches")?);
+    Ok(passes(stages, micro_batches).map_err(KernelError::from)?)
+}
+
+/// Every pass of a pipeline schedule as (start, duration, stage, micro-batch, "F" or "B"); then the makespan, and for
+/// each stage the time that it idles and the largest number of micro-batches that it holds.
+#[pyfunction]
+#[expect(clippy::type_complexity, reason = "it is what Python sees: plain tuples and lists")]
+fn schedule(
+    py: Python<'_>,
+    kind: &str,
+    micro_batches: &Bound<'_, PyAny>,
+    forward: Vec<f64>,
+    backward: Vec<f64>,
+) -> PyResult<(Vec<(f64, f64, usize, usize, &'static str)>, f64, Vec<f64>, Vec<usize>)> {
+    let kind = Kind::named(kind).map_err(KernelError::from)?;
+    let micro_batches = positive(micro_batches, "num_microbatches")?;
+    let works = detached(py, || Schedule { kind, forward: &forward, backward: &backward, micro_batches }.run())?;
+    let (idles, peaks) = (idle(&works, forward.len()), peak(&works, forward.len()));
+    let rows = works.iter().map(|w| (w.start, w.duration, w.stage, w.micro_batch, w.direction.letter())).collect();
+    Ok((rows, makespan(&works), idles, peaks))
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -206,5 +238,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(split_stages, module)?)?;
     module.add_function(wrap_pyfunction!(gather_view, module)?)?;
     module.add_function(wrap_pyfunction!(sharded_linear, module)?)?;
+    module.add_function(wrap_pyfunction!(schedule_passes, module)?)?;
+    module.add_function(wrap_pyfunction!(schedule, module)?)?;
     Ok(())
 }

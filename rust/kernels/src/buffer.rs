@@ -69,21 +69,6 @@ pub(crate) fn made<T>(len: usize, mut make: impl FnMut(usize) -> Result<T>) -> R
     Ok(vector)
 }
 
-/// What an iterator gives, which is gone through twice: to count it, and to keep it.
-pub(crate) fn collected<I: Iterator + Clone>(items: I) -> Result<Vec<I::Item>> {
-    let mut collected = reserved(items.clone().count())?;
-    collected.extend(items);
-    Ok(collected)
-}
-
-/// Adds what an iterator gives.
-pub(crate) fn append<T>(to: &mut Vec<T>, items: impl ExactSizeIterator<Item = T>) -> Result<()> {
-    let bytes = items.len().saturating_mul(size_of::<T>());
-    to.try_reserve_exact(items.len()).map_err(|_| Error::Memory { bytes })?;
-    to.extend(items);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,23 +4,22 @@
 //! - [`parallel`]: the thread pool, and when a kernel goes parallel
 //! - [`arch`]: the CPU levels, chosen at run time
 //! - [`attention`]: top-k and window on a given matrix, and fused attention
-//! - [`json`]: JSON straight into arrays and back
 //! - [`layers`]: linear layers with their activation, layer norms
 //! - [`split`]: partition arithmetic, sharded linear layers
 //! - [`memory`]: the cache core
+//! - [`wire`]: JSON straight into arrays and back
 //! - [`reference`](mod@reference): naive float64 twins, the oracle of the tests and the baseline of the benches
 
 pub mod arch;
 pub mod attention;
 mod buffer;
 mod error;
-pub mod json;
 pub mod layers;
 pub mod memory;
 pub mod parallel;
-mod product;
 pub mod reference;
 pub mod split;
 pub mod view;
+pub mod wire;
 
 pub use error::{Error, Result};

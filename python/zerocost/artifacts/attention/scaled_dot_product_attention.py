@@ -14,15 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.artifacts.options import one_of
-from zerocost.core.arrays import FLOATING, as_floating
+from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import AttentionArtifact
 from zerocost.errors import RangeError
 
-__all__ = ["COLDEST", "ScaledDotProductAttentionArtifact", "attend"]
-
-COLDEST = 1e-30
-"""The lowest temperature. Below it a float32 that is divided by it may be infinite, and inf - inf is no weight."""
+__all__ = ["ScaledDotProductAttentionArtifact", "attend"]
 
 _WINDOW = {
     "anyOf": [
@@ -81,8 +77,7 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
             attn_mask: broadcasts to ``[..., h_q, n_q, n_k]``. Booleans: True takes part. Floats of query's dtype are
                 added to the scores, after the cap; -inf masks.
             is_causal: whether a query may only look at keys up to its own position.
-            scale: multiplies ``query @ key.T``; None is ``1 / sqrt(d)``. Like the soft cap a number that the type of
-                the computation can hold (below 3.4e38 for all but float64).
+            scale: multiplies ``query @ key.T``; None is ``1 / sqrt(d)``.
             window_size: a pair ``(left, right)``, both inclusive, -1 is unbounded; or a whole number w >= 1, which is
                 ``(w // 2, w // 2)``, and ``(w - 1, 0)`` when causal. None is no window.
             sparsity_ratio: drops this share of ``n_k`` keys for each query, those with the smallest scores, at least 0
@@ -144,6 +139,8 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
 _EXPONENTIAL = 16
 """Operations that an exponential counts for."""
 
+_COLDEST = 1e-30
+
 
 def _sizes(input_data: dict[str, Any]) -> tuple[int, int, int, int] | None:
     """All queries, the keys of each, d and d_v; None for shapes that the kernel refuses."""
@@ -177,20 +174,17 @@ def attend(
     ``"softmax"`` is an error: its result would not be attention.
 
     Raises:
-        DatatypeError: inputs of another dtype, of unequal dtypes, or an option of a wrong type.
-        ShapeError: inputs that do not fit together.
         RangeError: another normalization, or a temperature that is not a finite number of at least 1e-30.
-        OverlapError: an ``out`` that is read-only or shares memory with an input.
     """
-    one_of(normalization, ("softmax",), "normalization")
-    given, temperature = temperature, _kernels.number(temperature, "temperature")
-    if not COLDEST <= temperature < math.inf:
+    if normalization != "softmax":
+        raise RangeError(f"normalization: {normalization!r} was given, 'softmax' is needed to attend", "normalization")
+    # Below the bound a scaled score of float32 may overflow, and inf - inf is no weight.
+    if not _COLDEST <= temperature < math.inf:
         raise RangeError(
-            f"temperature: {given!r} was given, a finite number of at least {COLDEST} is allowed", "temperature"
+            f"temperature: {temperature} was given, a finite number of at least {_COLDEST} is allowed here",
+            "temperature",
         )
-    if not isinstance(query, np.ndarray):
-        query = as_floating(query, "query")
-    d = query.shape[-1:]
+    d = np.shape(query)[-1:]
     scale = 1 / (math.sqrt(d[0]) * temperature) if d and d[0] else None
     return _kernels.scaled_dot_product_attention(
         query, key, value, None, is_causal, scale, window_size, sparsity_ratio, 0.0, None, align, out

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.artifacts.attention.scaled_dot_product_attention import COLDEST, attend
+from zerocost.artifacts.attention.scaled_dot_product_attention import attend
 from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import AttentionArtifact
 
@@ -34,7 +34,7 @@ class SlidingWindowAttentionArtifact(AttentionArtifact):
         attention_matrix: Annotated[Any, _MATRIX],
         window_size: Annotated[Any, _WINDOW] = 128,
         normalization: Literal["none", "softmax", "sum"] = "none",
-        temperature: Annotated[float, {"minimum": COLDEST}] = 1.0,
+        temperature: Annotated[float, {"exclusiveMinimum": 0}] = 1.0,
         is_causal: bool = False,
         align: Literal["bottom_right", "top_left"] = "bottom_right",
         *,
@@ -52,7 +52,7 @@ class SlidingWindowAttentionArtifact(AttentionArtifact):
                 list of two.
             normalization: ``"none"`` gives the kept entries back bit for bit; ``"softmax"`` takes scores and gives
                 their softmax over the kept ones; ``"sum"`` takes weights and divides the kept ones by their sum.
-            temperature: divides the scores before the softmax, at least 1e-30; 1 without softmax.
+            temperature: divides the scores before the softmax, above 0; 1 without softmax.
             is_causal: whether a query may only look at keys up to its own position.
             align: where query 0 stands when ``n_q != n_k``: ``"bottom_right"`` puts the last query opposite the last
                 key (a KV cache), ``"top_left"`` the first opposite the first (PyTorch).
@@ -72,36 +72,14 @@ class SlidingWindowAttentionArtifact(AttentionArtifact):
             attention_matrix, window_size, normalization, temperature, is_causal, align, out
         )
 
-    def attend(
-        self,
-        query: Any,
-        key: Any,
-        value: Any,
-        *,
-        window_size: Any = 128,
-        normalization: str = "softmax",
-        temperature: float = 1.0,
-        is_causal: bool = False,
-        align: str = "bottom_right",
-        out: Any = None,
-    ) -> npt.NDArray[Any]:
+    def attend(self, query: Any, key: Any, value: Any, *, window_size: Any = 128, **params: Any) -> npt.NDArray[Any]:
         """``process_attention(scores, normalization="softmax", ...) @ value`` to rounding, fused: without the scores.
 
         ``scores`` is ``query @ key.T / sqrt(d)``. Shapes and errors are those of
-        :func:`~zerocost.artifacts.attention.scaled_dot_product_attention.attend`, options those of
+        :func:`~zerocost.artifacts.attention.scaled_dot_product_attention.attend`; ``params`` are those of
         :meth:`process_attention`.
         """
-        return attend(
-            query,
-            key,
-            value,
-            window_size=window_size,
-            normalization=normalization,
-            temperature=temperature,
-            is_causal=is_causal,
-            align=align,
-            out=out,
-        )
+        return attend(query, key, value, window_size=window_size, **params)
 
     def get_schema(self) -> dict[str, Any]:
         """The schema of the signature, with an example."""

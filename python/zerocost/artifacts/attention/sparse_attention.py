@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.artifacts.attention.scaled_dot_product_attention import COLDEST, attend
+from zerocost.artifacts.attention.scaled_dot_product_attention import attend
 from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import AttentionArtifact
 
@@ -27,7 +27,7 @@ class SparseAttentionArtifact(AttentionArtifact):
         attention_matrix: Annotated[Any, _MATRIX],
         sparsity_ratio: Annotated[float, {"minimum": 0, "exclusiveMaximum": 1}] = 0.8,
         normalization: Literal["none", "softmax", "sum"] = "none",
-        temperature: Annotated[float, {"minimum": COLDEST}] = 1.0,
+        temperature: Annotated[float, {"exclusiveMinimum": 0}] = 1.0,
         is_causal: bool = False,
         align: Literal["bottom_right", "top_left"] = "bottom_right",
         *,
@@ -44,7 +44,7 @@ class SparseAttentionArtifact(AttentionArtifact):
                 26 of 128. Under causal order k still comes from n_k, and is at most the number of allowed entries.
             normalization: ``"none"`` gives the kept entries back bit for bit; ``"softmax"`` takes scores and gives
                 their softmax over the kept ones; ``"sum"`` takes weights and divides the kept ones by their sum.
-            temperature: divides the scores before the softmax, at least 1e-30; 1 without softmax.
+            temperature: divides the scores before the softmax, above 0; 1 without softmax.
             is_causal: whether a query may only look at keys up to its own position.
             align: where query 0 stands when ``n_q != n_k``: ``"bottom_right"`` puts the last query opposite the last
                 key (a KV cache), ``"top_left"`` the first opposite the first (PyTorch).
@@ -65,35 +65,15 @@ class SparseAttentionArtifact(AttentionArtifact):
         )
 
     def attend(
-        self,
-        query: Any,
-        key: Any,
-        value: Any,
-        *,
-        sparsity_ratio: float = 0.8,
-        normalization: str = "softmax",
-        temperature: float = 1.0,
-        is_causal: bool = False,
-        align: str = "bottom_right",
-        out: Any = None,
+        self, query: Any, key: Any, value: Any, *, sparsity_ratio: float = 0.8, **params: Any
     ) -> npt.NDArray[Any]:
         """``process_attention(scores, normalization="softmax", ...) @ value`` to rounding, fused: without the scores.
 
         ``scores`` is ``query @ key.T / sqrt(d)``. Shapes and errors are those of
-        :func:`~zerocost.artifacts.attention.scaled_dot_product_attention.attend`, options those of
+        :func:`~zerocost.artifacts.attention.scaled_dot_product_attention.attend`; ``params`` are those of
         :meth:`process_attention`.
         """
-        return attend(
-            query,
-            key,
-            value,
-            sparsity_ratio=_kernels.number(sparsity_ratio, "sparsity_ratio"),
-            normalization=normalization,
-            temperature=temperature,
-            is_causal=is_causal,
-            align=align,
-            out=out,
-        )
+        return attend(query, key, value, sparsity_ratio=sparsity_ratio, **params)
 
     def get_schema(self) -> dict[str, Any]:
         """The schema of the signature, with the specification's example."""

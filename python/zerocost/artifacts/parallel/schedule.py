@@ -1,33 +1,24 @@
 """Pipeline schedules as data, for planning: who works on what, and when; what idles, and what must be held.
 
-- GPipe (Huang et al. 2019, arXiv:1811.06965): every stage runs all forward passes, then all backward passes, the last
-  micro-batch first.
-- 1F1B (PipeDream-Flush; Narayanan et al. 2021, arXiv:2104.04473): stage s of S runs S - 1 - s forward passes ahead,
-  then one forward and one backward pass in turn, then the backward passes that are left.
+GPipe: Huang et al. 2019, arXiv:1811.06965. 1F1B: Narayanan et al. 2021, arXiv:2104.04473.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, isnan
-from operator import attrgetter
 from typing import NamedTuple
 
-import numpy as np
-
 from zerocost import _kernels
-from zerocost.artifacts.options import one_of
-from zerocost.errors import RangeError, ShapeError
+from zerocost.artifacts.parallel.options import one_of
+from zerocost.errors import DatatypeError, ShapeError
 
-__all__ = ["KINDS", "MOST_PASSES", "Pass", "PipelineSchedule", "pipeline_schedule"]
+__all__ = ["KINDS", "PipelineSchedule", "Work", "pipeline_schedule"]
 
 KINDS = ("gpipe", "1f1b")
-# Forward and backward together: what a list of them takes is then bounded, whatever numbers a caller types.
-MOST_PASSES = 1 << 22
 
 
-class Pass(NamedTuple):
+class Work(NamedTuple):
     """One pass of one micro-batch through one stage; ``direction`` is ``"F"`` or ``"B"``."""
 
     start: float
@@ -55,7 +46,7 @@ class PipelineSchedule:
     kind: str
     num_stages: int
     num_microbatches: int
-    items: tuple[Pass, ...]
+    items: tuple[Work, ...]
     makespan: float
     idle: tuple[float, ...]
     peak: tuple[int, ...]
@@ -81,8 +72,8 @@ def pipeline_schedule(
     num_microbatches: int,
     kind: str = "gpipe",
     *,
-    forward: float | Iterable[float] = 1.0,
-    backward: float | Iterable[float] = 2.0,
+    forward: float | Sequence[float] = 1.0,
+    backward: float | Sequence[float] = 2.0,
 ) -> PipelineSchedule:
     """The schedule of a training step. A pure function: nothing is run.
 
@@ -99,92 +90,27 @@ def pipeline_schedule(
             finite, or so long that the sum of all is not finite.
         ShapeError: durations of another number than there are stages.
     """
-    one_of(kind, KINDS, "kind")
-    stages = _kernels.positive(num_stages, "num_stages")
-    micro_batches = _kernels.positive(num_microbatches, "num_microbatches")
-    if 2 * stages * micro_batches > MOST_PASSES:
-        argument = "num_stages" if stages > micro_batches else "num_microbatches"
-        given = f"{stages} stages × {micro_batches} micro-batches was given"
-        raise RangeError(f"{argument}: {given}, a product of at most {MOST_PASSES // 2} is allowed", argument)
-    durations = {"F": _durations(forward, stages, "forward"), "B": _durations(backward, stages, "backward")}
-    _check_sum(durations["F"], durations["B"], micro_batches)
-
-    last = stages - 1
-    # When each pass ended, and each stage is free; what each stage has worked, holds, and has held at most.
-    ends = {"F": [0.0] * (stages * micro_batches), "B": [0.0] * (stages * micro_batches)}
-    free, worked = [0.0] * stages, [0.0] * stages
-    alive, peak = [0] * stages, [0] * stages
-    items = []
-    for direction, stage, micro_batch in (_gpipe if kind == "gpipe" else _one_f_one_b)(stages, micro_batches):
-        at = stage * micro_batches + micro_batch
-        if direction == "F":
-            ready = ends["F"][at - micro_batches] if stage else 0.0
-            alive[stage] += 1
-            peak[stage] = max(peak[stage], alive[stage])
-        else:
-            ready = ends["B"][at + micro_batches] if stage < last else ends["F"][at]
-            alive[stage] -= 1
-        start, duration = max(ready, free[stage]), durations[direction][stage]
-        ends[direction][at] = free[stage] = start + duration
-        worked[stage] += duration
-        items.append(Pass(start, duration, stage, micro_batch, direction))
-    items.sort(key=attrgetter("start", "stage"))
-    makespan = max(free)
-    idle = tuple(makespan - time for time in worked)
-    return PipelineSchedule(kind, stages, micro_batches, tuple(items), makespan, idle, tuple(peak))
+    one_of(kind, KINDS, "schedule")
+    _kernels.schedule_passes(num_stages, num_microbatches)
+    stages = int(num_stages)
+    rows, makespan, idle, peak = _kernels.schedule(
+        kind, num_microbatches, _durations(forward, stages, "forward"), _durations(backward, stages, "backward")
+    )
+    items = tuple(Work(*row) for row in rows)
+    return PipelineSchedule(kind, stages, int(num_microbatches), items, makespan, tuple(idle), tuple(peak))
 
 
-def _gpipe(stages: int, micro_batches: int) -> Iterator[tuple[str, int, int]]:
-    """Direction, stage and micro-batch of every pass: those of a stage in its order, none before one that it needs."""
-    for micro_batch in range(micro_batches):
-        for stage in range(stages):
-            yield "F", stage, micro_batch
-    for micro_batch in reversed(range(micro_batches)):
-        for stage in reversed(range(stages)):
-            yield "B", stage, micro_batch
-
-
-def _one_f_one_b(stages: int, micro_batches: int) -> Iterator[tuple[str, int, int]]:
-    """As :func:`_gpipe`. Before stage s runs forward pass m it has run backward pass m - (S - s)."""
-    for turn in range(micro_batches + stages):
-        # Those that have a pass in this turn: forward all while there are micro-batches, backward a part of them.
-        first = 0 if turn < micro_batches else max(0, stages - turn)
-        end = stages if turn < micro_batches else min(stages, stages - turn + micro_batches)
-        for stage in range(first, end):
-            if 0 <= turn - (stages - stage) < micro_batches:
-                yield "B", stage, turn - (stages - stage)
-            if turn < micro_batches:
-                yield "F", stage, turn
-
-
-def _durations(given: float | Iterable[float], stages: int, argument: str) -> list[float]:
-    # What has no order, or is no collection of numbers, is no number either.
-    is_one = isinstance(given, str | bytes | Mapping | Set) or (isinstance(given, np.ndarray) and given.ndim == 0)
-    if is_one or not isinstance(given, Iterable):
-        return [_kernels.number(given, argument)] * stages
-    durations = [_kernels.number(duration, argument) for duration in given]
+def _durations(given: float | Sequence[float], stages: int, argument: str) -> list[float]:
+    try:
+        if not isinstance(given, Sequence) or isinstance(given, str):
+            return [float(given)] * stages
+        durations = [float(duration) for duration in given]
+    except (TypeError, ValueError, OverflowError):
+        raise DatatypeError(
+            f"{argument}: {given!r} was given, a number or one for each stage is needed", argument
+        ) from None
     if len(durations) != stages:
         raise ShapeError(
             f"{argument}: {len(durations)} durations were given, {stages} (num_stages) are needed", argument
         )
     return durations
-
-
-def _check_sum(forward: list[float], backward: list[float], micro_batches: int) -> None:
-    passes = 2 * len(forward) * micro_batches
-    whole = 0.0
-    for argument, durations in (("forward", forward), ("backward", backward)):
-        for duration in durations:
-            if not (isfinite(duration) and duration >= 0):
-                allowed = "finite numbers of at least 0 is allowed"
-                raise RangeError(f"{argument}: {_text(duration)} was given, {allowed}", argument)
-        # No makespan is longer than all work one after another, no idle time of all stages longer than that of each;
-        # the number of passes more than covers both, and rounding.
-        whole += sum(durations) * passes
-        if not isfinite(whole):
-            allowed = "a duration with which the time of all passes is finite is allowed"
-            raise RangeError(f"{argument}: {_text(max(durations))} was given, {allowed}", argument)
-
-
-def _text(duration: float) -> str:
-    return "NaN" if isnan(duration) else f"{duration:g}".replace("e+", "e")

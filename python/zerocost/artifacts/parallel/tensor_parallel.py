@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from zerocost import _kernels
-from zerocost.artifacts.options import one_of
+from zerocost.artifacts.parallel.options import one_of
 from zerocost.artifacts.parallel.shards import linear_on
 from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import ExecutionContext, ParallelArtifact

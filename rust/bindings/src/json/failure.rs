@@ -1,15 +1,15 @@
-//! From what goes wrong with a text to the exception that a caller sees.
+//! From what goes wrong in a reader to the exception that a caller sees.
 
 use pyo3::import_exception;
 use pyo3::prelude::*;
-use zerocost_kernels::json::Error;
+use zerocost_kernels::wire::json::Error;
 
-use crate::error::{DatatypeError, OutOfMemory, RangeError, ShapeError};
+use crate::error::{DatatypeError, RangeError, ShapeError};
 
 import_exception!(zerocost.errors, LimitExceeded);
 import_exception!(zerocost.errors, MalformedJSON);
 
-/// What goes wrong with a text, with the name of the input once it is known.
+/// What goes wrong in a reader, with the name of the input once it is known.
 pub enum Failure {
     Text(Error),
     Shape(String),
@@ -68,11 +68,8 @@ fn text_exception(error: Error, named: impl Fn(String) -> (String, Option<String
             MalformedJSON::new_err((format!("the body is no JSON: {text}"),))
         }
         Error::Depth { .. } | Error::Elements { .. } | Error::Values { .. } => LimitExceeded::new_err(named(text)),
-        Error::Ragged | Error::Axes { .. } | Error::Count { .. } | Error::Shape { .. } => {
-            ShapeError::new_err(named(text))
-        }
+        Error::Ragged | Error::Count { .. } => ShapeError::new_err(named(text)),
         Error::Element { .. } => DatatypeError::new_err(named(text)),
         Error::Range { .. } => RangeError::new_err(named(text)),
-        Error::OutOfMemory { .. } => OutOfMemory::new_err(named(text).0),
     }
 }

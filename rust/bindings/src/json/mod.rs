@@ -1,10 +1,7 @@
 //! JSON bodies: values as Python objects, declared tensors straight as arrays.
 
 mod failure;
-mod limits;
-mod object;
 mod read;
-mod text;
 mod write;
 
 use pyo3::prelude::*;

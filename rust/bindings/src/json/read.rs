@@ -2,45 +2,53 @@
 
 use numpy::{Element as NumpyElement, PyArrayMethods};
 use pyo3::buffer::PyBuffer;
-use pyo3::intern;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
-use zerocost_kernels::json::{self, Datatype, Error, MAX_AXES, Number, Reader, excerpt};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
+use zerocost_kernels::wire::json::{Error, Number, Reader};
+use zerocost_kernels::wire::tensor::{self, Element};
 
 use super::DETACH_BYTES;
 use super::failure::Failure;
-use super::limits::{Limits, max_depth, max_elements, max_values, shape};
-use super::object;
-use super::text::Text;
 use crate::datatype::{datatype_name, with_datatype};
 
 /// Integers with more digits are refused: Python reads them in quadratic time.
 const MAX_DIGITS: usize = 4300;
 
+/// The limits of one text.
+struct Limits {
+    values: usize,
+    max_values: usize,
+    max_elements: usize,
+}
+
+impl Limits {
+    fn count_value(&mut self) -> Result<(), Error> {
+        self.values += 1;
+        if self.values > self.max_values { Err(Error::Values { allowed: self.max_values }) } else { Ok(()) }
+    }
+}
+
 /// The JSON text in `data` as Python objects. Members of the outer object that `tensors` names become arrays.
 ///
-/// `tensors` maps a name to (datatype of numbers, whether lists of booleans become BOOL, whether lists of 0 and 1 are
-/// refused). A list becomes an array of that datatype, an object `{"dtype", "shape", "data"}` one of its own; anything
-/// else stays what it is.
-///
-/// Bytes are read where they are, other buffers are copied first. Lists and objects may be inside each other up to
-/// `max_depth` levels, and up to 500 whatever `max_depth` says.
+/// `tensors` maps a name to (datatype of numbers, whether lists of booleans become BOOL). A list becomes an array of that
+/// datatype, an object `{"dtype", "shape", "data"}` one of its own; anything else stays what it is.
 #[pyfunction]
 #[pyo3(signature = (data, tensors=None, *, max_depth=100, max_values=1_000_000, max_elements=1 << 24))]
 pub fn read_json<'py>(
     py: Python<'py>,
     data: PyBuffer<u8>,
     tensors: Option<&Bound<'py, PyDict>>,
-    #[pyo3(from_py_with = max_depth)] max_depth: usize,
-    #[pyo3(from_py_with = max_values)] max_values: usize,
-    #[pyo3(from_py_with = max_elements)] max_elements: usize,
+    max_depth: usize,
+    max_values: usize,
+    max_elements: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let text = Text::new(py, &data)?;
-    let mut limits = Limits::new(max_values, max_elements);
-    let mut reader = reader(&text, max_depth)?;
+    let bytes = contents(&data)?;
+    let mut limits = Limits { values: 0, max_values, max_elements };
+    let mut reader = reader(bytes, max_depth)?;
     let value = match tensors {
         Some(tensors) if reader.peek().map_err(Failure::from)? == b'{' => {
-            members(py, &mut reader, &mut limits, tensors)
+            members(py, &mut reader, &mut limits, Some(tensors))
         }
         _ => value(py, &mut reader, &mut limits),
     }?;
@@ -49,34 +57,35 @@ pub fn read_json<'py>(
 }
 
 /// The spans in bytes of the values of the outer object by name, or of the outer array by index. Checks all of the text.
-///
-/// `max_depth` counts up to 500, as for `read_json`.
 #[pyfunction]
 #[pyo3(signature = (data, *, max_depth=100, max_values=1_000_000))]
 pub fn json_spans<'py>(
     py: Python<'py>,
     data: PyBuffer<u8>,
-    #[pyo3(from_py_with = max_depth)] max_depth: usize,
-    #[pyo3(from_py_with = max_values)] max_values: usize,
+    max_depth: usize,
+    max_values: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let text = Text::new(py, &data)?;
-    let mut reader = reader(&text, max_depth)?;
-    let mut limits = Limits::new(max_values, 0);
+    let bytes = contents(&data)?;
+    let mut reader = reader(bytes, max_depth)?;
+    let mut limits = Limits { values: 0, max_values, max_elements: 0 };
     let spans = match reader.peek().map_err(Failure::from)? {
         b'{' => {
-            let spans = object::dict(py)?;
+            let spans = PyDict::new(py);
             reader.object(|reader, name| {
                 limits.count_value()?;
-                let key = unused(py, reader, &spans, &name)?;
-                Ok::<_, Failure>(spans.set_item(key, object::span(py, reader.skip()?)?)?)
+                let name = PyString::new(py, &name);
+                if spans.contains(&name)? {
+                    return Err(Failure::from(reader.duplicate(name.to_str()?)));
+                }
+                Ok(spans.set_item(name, reader.skip()?)?)
             })?;
             spans.into_any()
         }
         b'[' => {
-            let spans = object::list(py)?;
+            let spans = PyList::empty(py);
             reader.array(|reader| {
                 limits.count_value()?;
-                Ok::<_, Failure>(spans.append(object::span(py, reader.skip()?)?)?)
+                Ok::<_, Failure>(spans.append(reader.skip()?)?)
             })?;
             spans.into_any()
         }
@@ -90,20 +99,17 @@ pub fn json_spans<'py>(
 }
 
 /// The numbers or booleans in `data`, flat or nested lists, as an array of an Open Inference datatype and a shape.
-///
-/// `max_depth` counts up to 500, as for `read_json`; an array has at most 32 axes.
 #[pyfunction]
 #[pyo3(signature = (data, datatype, shape, *, max_depth=100, max_elements=1 << 24))]
 pub fn read_tensor<'py>(
     py: Python<'py>,
     data: PyBuffer<u8>,
     datatype: &str,
-    #[pyo3(from_py_with = shape)] shape: Vec<usize>,
-    #[pyo3(from_py_with = max_depth)] max_depth: usize,
-    #[pyo3(from_py_with = max_elements)] max_elements: usize,
+    shape: Vec<usize>,
+    max_depth: usize,
+    max_elements: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let text = Text::new(py, &data)?;
-    let mut reader = reader(&text, max_depth)?;
+    let mut reader = reader(contents(&data)?, max_depth)?;
     let array = with_datatype!(
         datatype,
         T => read_array::<T>(py, &mut reader, Some(&shape), max_elements),
@@ -113,83 +119,29 @@ pub fn read_tensor<'py>(
     Ok(array)
 }
 
+fn contents(data: &PyBuffer<u8>) -> PyResult<&[u8]> {
+    if !data.is_c_contiguous() {
+        return Err(PyTypeError::new_err("a contiguous buffer of bytes is needed"));
+    }
+    // SAFETY: the exporter keeps the memory in place while `data` lives, and it is contiguous. That another thread of
+    // the caller writes to a bytearray meanwhile is the caller's data race, as with every use of the buffer protocol.
+    Ok(unsafe { std::slice::from_raw_parts(data.buf_ptr().cast(), data.len_bytes()) })
+}
+
 fn reader(bytes: &[u8], max_depth: usize) -> PyResult<Reader<'_>> {
     Ok(Reader::new(bytes, max_depth).map_err(Failure::from)?)
 }
 
-/// A list or an object whose end has not been read yet.
-enum Open<'py> {
-    List(Bound<'py, PyList>),
-    /// With the name of the member that is being read.
-    Object(Bound<'py, PyDict>, Bound<'py, PyString>),
-}
-
-/// The next value. What is open is kept in a list, not in calls: no text is too deep for a thread's stack.
 fn value<'py>(py: Python<'py>, reader: &mut Reader<'_>, limits: &mut Limits) -> Result<Bound<'py, PyAny>, Failure> {
-    let mut open = Vec::new();
-    loop {
-        limits.count_value()?;
-        let mut value = match reader.peek()? {
-            b'[' => {
-                let list = object::list(py)?;
-                if reader.open(b'[')? {
-                    open.push(Open::List(list));
-                    continue;
-                }
-                list.into_any()
-            }
-            b'{' => {
-                let object = object::dict(py)?;
-                if reader.open(b'{')? {
-                    let name = reader.name()?;
-                    let key = unused(py, reader, &object, &name)?;
-                    open.push(Open::Object(object, key));
-                    continue;
-                }
-                object.into_any()
-            }
-            first => flat(py, reader, first)?,
-        };
-        // A value has ended, and with it whatever it is the last one of.
-        loop {
-            match open.pop() {
-                None => return Ok(value),
-                Some(Open::List(list)) => {
-                    list.append(value)?;
-                    if reader.more(b'[')? {
-                        break open.push(Open::List(list));
-                    }
-                    value = list.into_any();
-                }
-                Some(Open::Object(object, key)) => {
-                    object.set_item(key, value)?;
-                    if reader.more(b'{')? {
-                        let name = reader.name()?;
-                        let key = unused(py, reader, &object, &name)?;
-                        break open.push(Open::Object(object, key));
-                    }
-                    value = object.into_any();
-                }
-            }
+    limits.count_value()?;
+    Ok(match reader.peek()? {
+        b'{' => members(py, reader, limits, None)?,
+        b'[' => {
+            let list = PyList::empty(py);
+            reader.array(|reader| Ok::<_, Failure>(list.append(value(py, reader, limits)?)?))?;
+            list.into_any()
         }
-    }
-}
-
-/// The name of a member as Python's, which its object must not have yet.
-fn unused<'py>(
-    py: Python<'py>,
-    reader: &Reader<'_>,
-    object: &Bound<'py, PyDict>,
-    name: &str,
-) -> Result<Bound<'py, PyString>, Failure> {
-    let key = PyString::from_bytes(py, name.as_bytes())?;
-    if object.contains(&key)? { Err(reader.duplicate(name).into()) } else { Ok(key) }
-}
-
-/// A value that has no others in it, by its first byte.
-fn flat<'py>(py: Python<'py>, reader: &mut Reader<'_>, first: u8) -> Result<Bound<'py, PyAny>, Failure> {
-    Ok(match first {
-        b'"' => PyString::from_bytes(py, reader.string()?.as_bytes())?.into_any(),
+        b'"' => PyString::new(py, &reader.string()?).into_any(),
         b't' | b'f' => PyBool::new(py, reader.boolean()?).to_owned().into_any(),
         b'n' => {
             reader.null()?;
@@ -201,14 +153,14 @@ fn flat<'py>(py: Python<'py>, reader: &mut Reader<'_>, first: u8) -> Result<Boun
 
 fn number<'py>(py: Python<'py>, number: Number<'_>) -> Result<Bound<'py, PyAny>, Failure> {
     if !number.is_integer {
-        let double = number.double();
+        let double = tensor::double(number);
         if !double.is_finite() {
             return Err(Error::Range { datatype: "FP64" }.into());
         }
-        return Ok(object::float(py, double)?);
+        return Ok(PyFloat::new(py, double).into_any());
     }
     if let Ok(small) = number.text.parse::<i64>() {
-        return Ok(object::integer(py, small)?);
+        return Ok(PyInt::new(py, small).into_any());
     }
     if number.text.len() > MAX_DIGITS {
         return Err(Error::Range { datatype: "an integer of 4300 digits" }.into());
@@ -216,30 +168,32 @@ fn number<'py>(py: Python<'py>, number: Number<'_>) -> Result<Bound<'py, PyAny>,
     Ok(py.get_type::<PyInt>().call1((number.text,))?)
 }
 
-/// The outer object, whose members are inputs.
 fn members<'py>(
     py: Python<'py>,
     reader: &mut Reader<'_>,
     limits: &mut Limits,
-    tensors: &Bound<'py, PyDict>,
+    tensors: Option<&Bound<'py, PyDict>>,
 ) -> Result<Bound<'py, PyAny>, Failure> {
-    let object = object::dict(py)?;
+    let object = PyDict::new(py);
     reader.object(|reader, name| {
-        let key = unused(py, reader, &object, &name)?;
-        let member = match tensors.get_item(&key)? {
+        let key = PyString::new(py, &name);
+        if object.contains(&key)? {
+            return Err(reader.duplicate(&name).into());
+        }
+        let declared = match tensors {
+            Some(tensors) => tensors.get_item(&key)?,
+            None => None,
+        };
+        let member = match declared {
             Some(declared) => {
-                let (datatype, takes_booleans, is_mask): (String, bool, bool) = declared.extract()?;
-                let is_list = reader.peek()? == b'[';
-                let tensor = declared_tensor(py, reader, limits, &datatype, takes_booleans);
-                if let (Ok(tensor), true) = (&tensor, is_mask && is_list) {
-                    let arrays = py.import(intern!(py, "zerocost.core.arrays"))?;
-                    arrays.call_method1(intern!(py, "refuse_zero_one"), (tensor, &key))?;
-                }
-                tensor
+                let (datatype, takes_booleans): (String, bool) = declared.extract()?;
+                declared_tensor(py, reader, limits, &datatype, takes_booleans)
             }
             None => value(py, reader, limits),
         };
-        Ok::<_, Failure>(object.set_item(key, member.map_err(|error| error.of(&name))?)?)
+        // Only members of the outer object are inputs.
+        let member = if tensors.is_some() { member.map_err(|error| error.of(&name)) } else { member }?;
+        Ok::<_, Failure>(object.set_item(key, member)?)
     })?;
     Ok(object.into_any())
 }
@@ -279,7 +233,6 @@ fn typed_tensor<'py>(
             "shape" => &mut shape,
             "data" => &mut data,
             other => {
-                let other = excerpt(other);
                 let text = format!("{other:?} is no member of a typed tensor; there are 'dtype', 'shape' and 'data'");
                 return Err(Failure::Datatype(text));
             }
@@ -293,9 +246,9 @@ fn typed_tensor<'py>(
         return Err(Failure::Datatype("a typed tensor needs 'dtype', 'shape' and 'data'".to_owned()));
     };
     let mut at = reader.at(dtype);
-    let dtype = if at.peek()? == b'"' { at.string()? } else { "".into() };
+    let dtype = if at.peek()? == b'"' { at.string()?.into_owned() } else { String::new() };
     let needed = || Failure::Shape("a typed tensor's shape must be a list of whole numbers of at least 0".to_owned());
-    let (shape, axes) = json::read::<u64>(&mut reader.at(shape), 64).map_err(|_| needed())?;
+    let (shape, axes) = tensor::read::<u64>(&mut reader.at(shape), 64).map_err(|_| needed())?;
     if axes.len() != 1 {
         return Err(needed());
     }
@@ -307,27 +260,27 @@ fn typed_tensor<'py>(
     with_datatype!(
         datatype_name(&dtype),
         T => read_array::<T>(py, &mut at, Some(&shape), limits.max_elements),
-        _ => Err(Failure::Datatype(format!("{:?} is no dtype of a typed tensor", excerpt(&dtype))))
+        _ => Err(Failure::Datatype(format!("{dtype:?} is no dtype of a typed tensor")))
     )
 }
 
-fn read_array<'py, T: Datatype + NumpyElement>(
+fn read_array<'py, T: Element + NumpyElement>(
     py: Python<'py>,
     reader: &mut Reader<'_>,
     shape: Option<&[usize]>,
     max_elements: usize,
 ) -> Result<Bound<'py, PyAny>, Failure> {
-    if shape.is_some_and(|shape| shape.len() > MAX_AXES) {
-        return Err(Error::Axes { allowed: MAX_AXES }.into());
-    }
     let is_long = reader.remaining() > DETACH_BYTES;
     let mut read = || match shape {
-        Some(shape) => json::read_shaped::<T>(reader, shape, max_elements).map(|elements| (elements, shape.to_vec())),
-        None => json::read::<T>(reader, max_elements),
+        Some(shape) => tensor::read_shaped::<T>(reader, shape, max_elements).map(|elements| (elements, shape.to_vec())),
+        None => tensor::read::<T>(reader, max_elements),
     };
     let (elements, shape) = if is_long { py.detach(read)? } else { read()? };
-    if T::NAME == "BF16" {
+    if T::DATATYPE == "BF16" {
         py.import("ml_dtypes")?; // registers bfloat16 with NumPy
+    }
+    if shape.len() > 32 {
+        return Err(Failure::Shape(format!("{} axes were given, at most 32 are allowed", shape.len())));
     }
     Ok(numpy::PyArray1::from_vec(py, elements).reshape(shape)?.into_any())
 }

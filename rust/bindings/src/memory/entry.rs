@@ -6,14 +6,16 @@ use pyo3::prelude::*;
 
 use zerocost_kernels::memory::Cause;
 
-use super::key::KeptKey;
+use super::key::Kind;
 
 /// A key with its value.
+#[derive(Debug)]
 pub struct Entry {
-    pub key: KeptKey,
+    pub key: Py<PyAny>,
     pub value: Py<PyAny>,
     /// What the weight was charged to, where the value may let go of it.
     pub owner: Option<Py<PyAny>>,
+    pub kind: Kind,
     /// True if the garbage collector must know of the key or the value.
     pub tracked: bool,
 }
@@ -24,7 +26,7 @@ impl Entry {
     pub fn leave(self, py: Python<'_>, cause: Cause, listener: Option<&Py<PyAny>>) {
         if let Some(listener) = listener {
             let listener = listener.bind(py);
-            if let Err(error) = listener.call1((self.key.object(), &self.value, cause_name(cause))) {
+            if let Err(error) = listener.call1((&self.key, &self.value, cause_name(cause))) {
                 error.write_unraisable(py, Some(listener));
             }
         }
@@ -44,7 +46,7 @@ impl Entry {
 
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         if self.tracked {
-            visit.call(self.key.object())?;
+            visit.call(&self.key)?;
             visit.call(&self.value)?;
             visit.call(&self.owner)?;
         }

@@ -1,98 +1,94 @@
 //! What one thread at a time may touch.
 
-use pyo3::PyTraverseError;
 use pyo3::prelude::*;
-
-#[cfg(not(Py_GIL_DISABLED))]
-use std::cell::{Cell, UnsafeCell};
 
 /// A value behind the GIL where there is one, behind a mutex where there is none.
 ///
-/// What is given to [`Guarded::with`] must run no Python code (no comparison, no destructor of an arbitrary object, no
-/// making of a Python object, which may start a collection): it could come back here, or give up the GIL. Whoever comes
-/// while the value is in use panics, or deadlocks at the mutex; nobody gets a second reference.
+/// The closure given to [`Guarded::with`] must run no Python code (no comparison, no destructor of an arbitrary object,
+/// no allocation of a Python object, which may start a collection): it could come back here, or give up the GIL.
+pub struct Guarded<T>(Inner<T>);
+
+#[cfg(Py_GIL_DISABLED)]
+type Inner<T> = std::sync::Mutex<T>;
+
 #[cfg(not(Py_GIL_DISABLED))]
-pub struct Guarded<T> {
-    busy: Cell<bool>,
-    value: UnsafeCell<T>,
+struct Inner<T> {
+    value: std::cell::UnsafeCell<T>,
+    #[cfg(debug_assertions)]
+    busy: std::cell::Cell<bool>,
 }
 
-// SAFETY: both fields are touched by threads with the GIL only, one at a time: `with` takes the token that proves it,
-// `traverse` has its caller promise it. A thread that gives up the GIL within `with` leaves `busy` set, so that nobody
-// gets to the value before it is back. The value is used, and dropped, by other threads than its maker: it is `Send`.
+// SAFETY: `with` takes a token that only the thread with the GIL has, and its closure neither gives the GIL up nor comes
+// back (see the type); so one thread at a time touches the value, and moves it only if it can be sent.
 #[cfg(not(Py_GIL_DISABLED))]
-unsafe impl<T: Send> Sync for Guarded<T> {}
+unsafe impl<T: Send> Sync for Inner<T> {}
 
-/// While it exists, the value is in use.
-#[cfg(not(Py_GIL_DISABLED))]
-struct Use<'a>(&'a Cell<bool>);
+/// Notices who comes back. Not left behind by a panic.
+#[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
+struct Busy<'a>(&'a std::cell::Cell<bool>);
 
-#[cfg(not(Py_GIL_DISABLED))]
-impl<'a> Use<'a> {
-    #[inline]
-    fn begin(busy: &'a Cell<bool>) -> Option<Self> {
-        (!busy.replace(true)).then(|| Self(busy))
+#[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
+impl<'a> Busy<'a> {
+    fn new(busy: &'a std::cell::Cell<bool>) -> Self {
+        assert!(!busy.replace(true), "Python code ran where it must not");
+        Self(busy)
     }
 }
 
-#[cfg(not(Py_GIL_DISABLED))]
-impl Drop for Use<'_> {
-    #[inline]
+#[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.set(false);
     }
 }
 
-#[cfg(not(Py_GIL_DISABLED))]
 impl<T> Guarded<T> {
+    #[cfg(Py_GIL_DISABLED)]
     pub fn new(value: T) -> Self {
-        Self { busy: Cell::new(false), value: UnsafeCell::new(value) }
+        Self(std::sync::Mutex::new(value))
     }
 
-    /// # Panics
-    /// If the value is in use: Python code ran where it must not.
+    #[cfg(Py_GIL_DISABLED)]
+    pub fn with<R>(&self, _py: Python<'_>, work: impl FnOnce(&mut T) -> R) -> R {
+        // Waits while attached: who holds the mutex runs no Python code and so comes to no point where it would stop.
+        work(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    #[cfg(not(Py_GIL_DISABLED))]
+    pub fn new(value: T) -> Self {
+        Self(Inner {
+            value: value.into(),
+            #[cfg(debug_assertions)]
+            busy: false.into(),
+        })
+    }
+
+    #[cfg(not(Py_GIL_DISABLED))]
     #[inline]
-    pub fn with<R>(&self, _py: Python<'_>, act: impl FnOnce(&mut T) -> R) -> R {
-        let _use = Use::begin(&self.busy).expect("no Python code runs while a cache is locked");
-        // SAFETY: references are made here and in `traverse` only, after `busy` was found to be false, and end before
-        // it is false again; so this is the only one.
-        act(unsafe { &mut *self.value.get() })
+    pub fn with<R>(&self, _py: Python<'_>, work: impl FnOnce(&mut T) -> R) -> R {
+        #[cfg(debug_assertions)]
+        let _busy = Busy::new(&self.0.busy);
+        // SAFETY: as for `Sync` above; the reference does not outlive the closure.
+        work(unsafe { &mut *self.0.value.get() })
     }
 
-    /// For the garbage collector, which has no token to give. It keeps what it is not shown, so a value that is in use
-    /// is passed over.
+    /// For the garbage collector, which stops every thread and holds no token.
     ///
     /// # Safety
-    /// The caller is a `tp_traverse` function, which the interpreter calls with the GIL.
-    pub unsafe fn traverse(&self, look: impl FnOnce(&T) -> Result<(), PyTraverseError>) -> Result<(), PyTraverseError> {
-        let Some(_use) = Use::begin(&self.busy) else { return Ok(()) };
-        // SAFETY: as in `with`.
-        look(unsafe { &*self.value.get() })
-    }
-}
-
-/// See above.
-#[cfg(Py_GIL_DISABLED)]
-pub struct Guarded<T>(std::sync::Mutex<T>);
-
-#[cfg(Py_GIL_DISABLED)]
-impl<T> Guarded<T> {
-    pub fn new(value: T) -> Self {
-        Self(value.into())
-    }
-
-    /// Waits while attached: who holds the mutex runs no Python code and so comes to no point where it would stop.
-    pub fn with<R>(&self, _py: Python<'_>, act: impl FnOnce(&mut T) -> R) -> R {
-        act(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    /// # Safety
-    /// None; for the other kind of builds.
-    pub unsafe fn traverse(&self, look: impl FnOnce(&T) -> Result<(), PyTraverseError>) -> Result<(), PyTraverseError> {
-        match self.0.try_lock() {
-            Ok(value) => look(&value),
-            Err(std::sync::TryLockError::Poisoned(value)) => look(&value.into_inner()),
-            Err(std::sync::TryLockError::WouldBlock) => Ok(()),
-        }
+    /// The caller is a `tp_traverse` function, and `look` only reads.
+    pub unsafe fn traverse<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        #[cfg(Py_GIL_DISABLED)]
+        let result = {
+            // Threads stop where Python code can run, and none does while the mutex is held: so it is free.
+            match self.0.try_lock() {
+                Ok(guard) => look(&guard),
+                Err(std::sync::TryLockError::Poisoned(guard)) => look(&guard.into_inner()),
+                Err(std::sync::TryLockError::WouldBlock) => unreachable!("a collection began under the lock"),
+            }
+        };
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: a collection begins where Python objects are made, which is never within `with`.
+        let result = look(unsafe { &*self.0.value.get() });
+        result
     }
 }

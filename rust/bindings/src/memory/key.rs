@@ -10,7 +10,7 @@ use pyo3::types::PyTuple;
 
 /// What is known of a key's type: the exact built-in types compare without running Python code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeyType {
+pub enum Kind {
     /// An exact int that hashes to itself: equal hashes are equal keys.
     Small,
     /// Any other exact int.
@@ -28,33 +28,26 @@ const MODULUS: i64 = (1 << 61) - 1;
 #[cfg(target_pointer_width = "32")]
 const MODULUS: i64 = (1 << 31) - 1;
 
-/// A key that was hashed. Its type is what [`Key::native`] found: no other code makes one.
+/// A key that was hashed.
 pub struct Key<'a, 'py> {
-    object: &'a Bound<'py, PyAny>,
-    hash: u64,
-    key_type: KeyType,
-}
-
-/// A key that is kept. As with [`Key`], its type is what was found.
-pub struct KeptKey {
-    object: Py<PyAny>,
-    key_type: KeyType,
+    pub object: &'a Bound<'py, PyAny>,
+    pub hash: u64,
+    pub kind: Kind,
 }
 
 /// What can be said of two keys with equal hashes without running Python code.
-pub enum Equality {
-    Equal,
-    Different,
-    Unknown,
+pub enum Same {
+    Yes,
+    No,
+    Ask,
 }
 
 impl<'a, 'py> Key<'a, 'py> {
-    /// Runs Python code, unless the key is [native](Key::native).
     #[inline]
     pub fn new(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
         match Self::native(object) {
             Some(key) => Ok(key),
-            None => Ok(Self { object, hash: object.hash()? as u64, key_type: KeyType::Foreign }),
+            None => Ok(Self { object, hash: object.hash()? as u64, kind: Kind::Foreign }),
         }
     }
 
@@ -62,115 +55,75 @@ impl<'a, 'py> Key<'a, 'py> {
     #[inline(always)]
     pub fn native(object: &'a Bound<'py, PyAny>) -> Option<Self> {
         let pointer = object.as_ptr();
-        // SAFETY: `object` is a reference, so the object is alive; each function gets the exact type that was checked
-        // for, whose hash runs no Python code and does not fail. That of a tuple asks its items, which are atoms.
+        // SAFETY: the object is alive; exact built-in types hash without running Python code and without failing.
         unsafe {
-            let key_type = if ffi::PyLong_CheckExact(pointer) != 0 {
+            let kind = if ffi::PyLong_CheckExact(pointer) != 0 {
                 let mut overflow: c_int = 0;
                 // Exact ints cannot fail: they are returned as they are, or overflow.
                 let value = ffi::PyLong_AsLongLongAndOverflow(pointer, &raw mut overflow);
                 // -1 is CPython's mark of an error, so it hashes to -2.
                 if overflow == 0 && -MODULUS < value && value < MODULUS && value != -1 {
-                    return Some(Self { object, hash: value as u64, key_type: KeyType::Small });
+                    return Some(Self { object, hash: value as u64, kind: Kind::Small });
                 }
-                KeyType::Int
+                Kind::Int
             } else if ffi::PyUnicode_CheckExact(pointer) != 0 {
-                KeyType::Str
+                Kind::Str
             } else if ffi::PyTuple_CheckExact(pointer) != 0 && is_tuple_of_atoms(pointer) {
-                KeyType::Tuple
+                Kind::Tuple
             } else if ffi::PyBytes_CheckExact(pointer) != 0 {
-                KeyType::Bytes
+                Kind::Bytes
             } else {
                 return None;
             };
-            Some(Self { object, hash: ffi::PyObject_Hash(pointer) as u64, key_type })
+            Some(Self { object, hash: ffi::PyObject_Hash(pointer) as u64, kind })
         }
-    }
-
-    pub fn object(&self) -> &'a Bound<'py, PyAny> {
-        self.object
-    }
-
-    pub fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    /// The key, to be kept.
-    #[inline]
-    pub fn kept(&self) -> KeptKey {
-        KeptKey { object: self.object.clone().unbind(), key_type: self.key_type }
     }
 
     /// True if the garbage collector has to know of the key.
     pub fn is_tracked(&self) -> bool {
-        self.key_type == KeyType::Foreign && is_tracked(self.object)
+        self.kind == Kind::Foreign && is_tracked(self.object)
     }
 
     /// Compares with a key of equal hash. Runs no Python code and makes no object.
     #[inline]
-    pub fn equality(&self, other: &KeptKey) -> Equality {
-        let (left, right) = (self.object.as_ptr(), other.object.as_ptr());
+    pub fn same(&self, other: &Py<PyAny>, kind: Kind) -> Same {
+        let (left, right) = (self.object.as_ptr(), other.as_ptr());
         if left == right {
-            return Equality::Equal;
+            return Same::Yes;
         }
-        // SAFETY: both are references, so the objects are alive; they have the exact types that were found when the keys
-        // were made, and a tuple, which cannot change, still holds atoms.
+        // SAFETY: both objects are alive and have exactly the types that their kinds say (`Key::native`).
         unsafe {
-            match (self.key_type, other.key_type) {
-                (KeyType::Small, KeyType::Small) => Equality::Equal,
-                (KeyType::Str, KeyType::Str) => Equality::from(equal_str(left, right)),
-                (KeyType::Int, KeyType::Int) => Equality::from(equal_int(left, right)),
-                (KeyType::Bytes, KeyType::Bytes) => Equality::from(equal_bytes(left, right)),
-                (KeyType::Tuple, KeyType::Tuple) => equality_of_tuples(left, right),
-                (KeyType::Foreign, _) | (_, KeyType::Foreign) => Equality::Unknown,
-                _ => Equality::Different,
+            match (self.kind, kind) {
+                (Kind::Small, Kind::Small) => Same::Yes,
+                (Kind::Str, Kind::Str) => Same::from(equal_str(left, right)),
+                (Kind::Int, Kind::Int) => Same::from(equal_int(left, right)),
+                (Kind::Bytes, Kind::Bytes) => Same::from(equal_bytes(left, right)),
+                (Kind::Tuple, Kind::Tuple) => same_tuples(left, right),
+                (Kind::Foreign, _) | (_, Kind::Foreign) => Same::Ask,
+                _ => Same::No,
             }
         }
     }
 }
 
-impl KeptKey {
-    pub fn object(&self) -> &Py<PyAny> {
-        &self.object
-    }
-
-    /// The key again, with the hash that it had.
-    pub fn hashed<'a, 'py>(&'a self, py: Python<'py>, hash: u64) -> Key<'a, 'py> {
-        Key { object: self.object.bind(py), hash, key_type: self.key_type }
-    }
-
-    pub fn clone_ref(&self, py: Python<'_>) -> Self {
-        Self { object: self.object.clone_ref(py), key_type: self.key_type }
-    }
-
-    /// Lets go of the object at once, as this thread is attached.
-    #[inline]
-    pub fn drop_ref(self, py: Python<'_>) {
-        self.object.drop_ref(py);
-    }
-}
-
-impl From<bool> for Equality {
+impl From<bool> for Same {
     #[inline]
     fn from(equal: bool) -> Self {
-        if equal { Self::Equal } else { Self::Different }
+        if equal { Self::Yes } else { Self::No }
     }
 }
 
-/// Where a tuple's items begin, in bytes; 0 if they have to be asked for one by one, at a call for each. Without that,
-/// get-or-put on tuples of two takes 5 % longer, hits on tuples of six 6 to 20 %.
+/// Where a tuple's items begin, in bytes; 0 if they have to be asked for one by one, at a call for each.
 static ITEMS: AtomicUsize = AtomicUsize::new(0);
 
 /// Finds out where a tuple's items begin: behind its `__basicsize__`, if a tuple agrees.
 pub fn learn_tuples(py: Python<'_>) -> PyResult<()> {
-    let word = size_of::<*mut ffi::PyObject>();
-    let size = |name| py.get_type::<PyTuple>().getattr(name)?.extract::<usize>();
-    let (offset, item_size) = (size("__basicsize__")?, size("__itemsize__")?);
+    let offset: usize = py.get_type::<PyTuple>().getattr("__basicsize__")?.extract()?;
     let probe = PyTuple::new(py, ["first", "second", "third"])?;
-    let agrees = item_size == word
-        && offset.is_multiple_of(word)
+    let word = size_of::<*mut ffi::PyObject>();
+    let agrees = offset.is_multiple_of(word)
         && (0..probe.len()).all(|n| {
-            // SAFETY: within the object, which has `__basicsize__` bytes and `__itemsize__`, a word, for each item.
+            // SAFETY: within the object, which has `__basicsize__` bytes and a word for each of its items.
             let found = unsafe { probe.as_ptr().byte_add(offset + n * word).cast::<*mut ffi::PyObject>().read() };
             probe.get_borrowed_item(n).is_ok_and(|item| item.as_ptr() == found)
         });
@@ -183,7 +136,7 @@ pub fn learn_tuples(py: Python<'_>) -> PyResult<()> {
 #[inline(always)]
 unsafe fn item(tuple: *mut ffi::PyObject, n: ffi::Py_ssize_t) -> *mut ffi::PyObject {
     let offset = ITEMS.load(Ordering::Relaxed);
-    // SAFETY: the caller's; every exact tuple has its items where `learn_tuples` found those of one.
+    // SAFETY: the caller's; `learn_tuples` has checked the offset.
     unsafe {
         if offset == 0 {
             return ffi::PyTuple_GetItem(tuple, n);
@@ -212,12 +165,12 @@ unsafe fn is_tuple_of_atoms(tuple: *mut ffi::PyObject) -> bool {
 
 /// # Safety
 /// Both are tuples that passed [`is_tuple_of_atoms`].
-unsafe fn equality_of_tuples(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> Equality {
+unsafe fn same_tuples(left: *mut ffi::PyObject, right: *mut ffi::PyObject) -> Same {
     // SAFETY: the caller's; the indexes are within both tuples, and equal types are told before they are compared.
     unsafe {
         let length = ffi::Py_SIZE(left);
         if length != ffi::Py_SIZE(right) {
-            return Equality::Different;
+            return Same::No;
         }
         for n in 0..length {
             let (left, right) = (item(left, n), item(right, n));
@@ -227,7 +180,7 @@ unsafe fn equality_of_tuples(left: *mut ffi::PyObject, right: *mut ffi::PyObject
             let kind = ffi::Py_TYPE(left);
             if kind != ffi::Py_TYPE(right) {
                 // 1, 1.0 and True are equal.
-                return Equality::Unknown;
+                return Same::Ask;
             }
             let equal = if kind == &raw mut ffi::PyUnicode_Type {
                 equal_str(left, right)
@@ -242,10 +195,10 @@ unsafe fn equality_of_tuples(left: *mut ffi::PyObject, right: *mut ffi::PyObject
                 false
             };
             if !equal {
-                return Equality::Different;
+                return Same::No;
             }
         }
-        Equality::Equal
+        Same::Yes
     }
 }
 

@@ -2,13 +2,28 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use zerocost_kernels::Error;
 use zerocost_kernels::memory::{Cache, Removed};
 
-use super::cache::{LRUCache, State};
 use super::entry::Entry;
-use super::key::{Equality, Key};
-use crate::error::KernelError;
+use super::key::{Key, Same};
+use super::{Inner, LRUCache};
+
+/// An entry whose key may be the one that is looked for: only Python can tell.
+struct Candidate {
+    slot: u32,
+    version: u32,
+    key: Py<PyAny>,
+}
+
+impl Candidate {
+    fn new(py: Python<'_>, cache: &Cache<Entry>, slot: u32) -> Option<Self> {
+        Some(Self { slot, version: cache.version(slot)?, key: cache.entry(slot).key.clone_ref(py) })
+    }
+
+    fn is_resident(&self, cache: &Cache<Entry>) -> bool {
+        cache.version(self.slot) == Some(self.version)
+    }
+}
 
 /// What can be said without Python code of where a key is.
 pub(super) enum Found {
@@ -22,10 +37,10 @@ pub(super) enum Found {
 #[inline(always)]
 pub(super) fn find(cache: &Cache<Entry>, key: &Key<'_, '_>) -> Found {
     let mut suspect = None;
-    let found = cache.find(key.hash(), |slot, entry| match key.equality(&entry.key) {
-        Equality::Equal => true,
-        Equality::Different => false,
-        Equality::Unknown => {
+    let found = cache.find(key.hash, |slot, entry| match key.same(&entry.key, entry.kind) {
+        Same::Yes => true,
+        Same::No => false,
+        Same::Ask => {
             suspect = Some(slot);
             false
         }
@@ -37,36 +52,11 @@ pub(super) fn find(cache: &Cache<Entry>, key: &Key<'_, '_>) -> Found {
     }
 }
 
-/// An entry whose key may be the one that is looked for: only Python can tell.
-struct Candidate {
-    slot: u32,
-    version: Option<u64>,
-    key: Py<PyAny>,
-}
-
-impl Candidate {
-    fn new(py: Python<'_>, cache: &Cache<Entry>, slot: u32) -> Self {
-        Self { slot, version: cache.version(slot), key: cache.entry(slot).key.object().clone_ref(py) }
-    }
-
-    fn is_resident(&self, cache: &Cache<Entry>) -> bool {
-        cache.version(self.slot) == self.version
-    }
-}
-
-/// What a look under the lock has led to.
-enum Looked<R, F> {
-    Acted(R),
-    /// Python must be asked first; `F` is what is to be done then.
-    Ask(F),
-    Failed(Error),
-}
-
 /// How often a look-up compares before it gives up on a cache that changes meanwhile.
 const MAX_ROUNDS: usize = 1000;
 
 impl LRUCache {
-    /// Finds `key` and runs `act` on the state with its slot, under one lock. `act` must run no Python code.
+    /// Finds `key` and runs `act` on the cache with its slot, under one lock. `act` must run no Python code.
     ///
     /// What ends by `now` is removed before; what `act` removes is dropped afterwards, with the lock free.
     #[inline]
@@ -74,105 +64,95 @@ impl LRUCache {
         &self,
         key: &Key<'_, '_>,
         now: i64,
-        act: impl FnOnce(&mut State, Option<u32>, &mut Removed<Entry>) -> R,
+        act: impl FnOnce(&mut Inner, Option<u32>, &mut Removed<Entry>) -> R,
     ) -> PyResult<R> {
-        let py = key.object().py();
+        let py = key.object.py();
         let mut removed = Removed::default();
-        let mut suspect = None;
-        let looked = self.with(py, |state| {
-            if let Err(error) = state.cache.expire(now, &mut removed) {
-                return Looked::Failed(error);
-            }
-            let slot = match find(&state.cache, key) {
+        let mut act = Some(act);
+        let mut candidate = None;
+        let done = self.inner.with(py, |inner| {
+            let cache = inner.cache.as_mut()?;
+            cache.expire(now, &mut removed);
+            let found = match find(cache, key) {
                 Found::At(slot) => Some(slot),
                 Found::Nowhere => None,
                 Found::Perhaps(slot) => {
-                    suspect = Some(Candidate::new(py, &state.cache, slot));
-                    return Looked::Ask(act);
+                    candidate = Some(slot);
+                    return None;
                 }
             };
-            Looked::Acted(act(state, slot, &mut removed))
+            Some(act.take()?(inner, found, &mut removed))
         });
-        let result = match looked {
-            Ok(Looked::Acted(result)) => Ok(result),
-            Ok(Looked::Ask(act)) => self.ask(key, suspect, &mut removed, act),
-            Ok(Looked::Failed(error)) => Err(KernelError::from(error).into()),
-            Err(error) => Err(error),
+        let result = match (done, act) {
+            (Some(done), _) => Ok(done),
+            (None, Some(act)) => self.ask(key, candidate, &mut removed, act),
+            (None, None) => unreachable!("what acts returns something"),
         };
-        self.let_go(py, removed);
+        if !removed.is_empty() {
+            self.let_go(py, removed);
+        }
         result
     }
 
     /// The look-up when only Python can tell whether `suspect`, which has the key's hash, is the key.
     #[inline(never)]
-    fn ask<R, F>(
-        &self,
-        key: &Key<'_, '_>,
-        mut suspect: Option<Candidate>,
-        removed: &mut Removed<Entry>,
-        mut act: F,
-    ) -> PyResult<R>
+    fn ask<R, F>(&self, key: &Key<'_, '_>, suspect: Option<u32>, removed: &mut Removed<Entry>, act: F) -> PyResult<R>
     where
-        F: FnOnce(&mut State, Option<u32>, &mut Removed<Entry>) -> R,
+        F: FnOnce(&mut Inner, Option<u32>, &mut Removed<Entry>) -> R,
     {
-        let py = key.object().py();
+        let py = key.object.py();
+        let mut act = Some(act);
+        let mut candidate = self.inner.with(py, |inner| {
+            let cache = inner.cache()?;
+            // Another thread may have been here since; any entry of this hash will do.
+            let suspect = suspect.filter(|&slot| cache.version(slot).is_some() && cache.hash(slot) == key.hash);
+            PyResult::Ok(suspect.and_then(|slot| Candidate::new(py, cache, slot)))
+        })?;
         let mut candidates = Vec::new();
-        // Versions of the entries that Python said are different, sorted once a round is over.
-        let mut different = Vec::new();
-        // One round is what it takes, or two where several entries have this hash; unless the cache changes under the
-        // comparisons.
+        // Entries that Python said are different, by slot and version, sorted once a round is over.
+        let mut different: Vec<(u32, u32)> = Vec::new();
+        // One round is what it takes, a second one finds nothing new; unless the cache changes under the comparisons.
         for _ in 0..MAX_ROUNDS {
-            let mut equal = None;
-            while let Some(candidate) = suspect.take().or_else(|| candidates.pop()) {
+            while let Some(suspect) = candidate.take().or_else(|| candidates.pop()) {
                 // The resident key on the left, as dict has it.
-                if candidate.key.bind(py).eq(key.object())? {
-                    equal = Some(candidate);
-                    break;
+                if !suspect.key.bind(py).eq(key.object)? {
+                    different.push((suspect.slot, suspect.version));
+                    continue;
                 }
-                push(&mut different, candidate.version).map_err(KernelError::from)?;
+                let done = self.inner.with(py, |inner| {
+                    let resident = suspect.is_resident(inner.cache.as_ref()?);
+                    if resident { Some(act.take()?(inner, Some(suspect.slot), removed)) } else { None }
+                });
+                if let Some(done) = done {
+                    return Ok(done);
+                }
+                break;
             }
             candidates.clear();
             different.sort_unstable();
-            let looked = self.with(py, |state| {
-                let cache = &state.cache;
-                if let Some(equal) = &equal
-                    && equal.is_resident(cache)
-                {
-                    return Looked::Acted(act(state, Some(equal.slot), removed));
-                }
-                // Also after nothing was equal: an equal key may have come meanwhile.
-                let mut complete = Ok(());
-                let found = cache.find(key.hash(), |slot, entry| match key.equality(&entry.key) {
-                    Equality::Equal => true,
-                    Equality::Different => false,
-                    Equality::Unknown => {
-                        if different.binary_search(&cache.version(slot)).is_err() && complete.is_ok() {
-                            complete = push(&mut candidates, Candidate::new(py, cache, slot));
-                        }
+            // Also after nothing was equal: an equal key may have come meanwhile.
+            let done = self.inner.with(py, |inner| {
+                let cache = inner.cache.as_ref()?;
+                let found = cache.find(key.hash, |slot, entry| match key.same(&entry.key, entry.kind) {
+                    Same::Yes => true,
+                    Same::No => false,
+                    Same::Ask => {
+                        let suspect = Candidate::new(py, cache, slot);
+                        let known = |suspect: &Candidate| different.binary_search(&(slot, suspect.version)).is_ok();
+                        candidates.extend(suspect.filter(|suspect| !known(suspect)));
                         false
                     }
                 });
-                match complete {
-                    Err(error) => Looked::Failed(error),
-                    Ok(()) if found.is_none() && !candidates.is_empty() => Looked::Ask(act),
-                    Ok(()) => Looked::Acted(act(state, found, removed)),
+                if found.is_none() && !candidates.is_empty() {
+                    return None;
                 }
+                Some(act.take()?(inner, found, removed))
             });
-            match looked? {
-                Looked::Acted(result) => return Ok(result),
-                Looked::Ask(later) => act = later,
-                Looked::Failed(error) => return Err(KernelError::from(error).into()),
+            if let Some(done) = done {
+                return Ok(done);
             }
         }
         let text = "the comparisons of a key changed the cache each time in 1,000 attempts to find it";
         Err(PyRuntimeError::new_err(text))
     }
-}
-
-/// As many as a caller makes collide, so without an abort.
-fn push<T>(list: &mut Vec<T>, item: T) -> Result<(), Error> {
-    let bytes = (list.len() + 1).saturating_mul(size_of::<T>());
-    list.try_reserve(1).map_err(|_| Error::Memory { bytes })?;
-    list.push(item);
-    Ok(())
 }

@@ -1,19 +1,47 @@
-//! The longer answers of the mapping protocol.
+//! What the mapping protocol is made of: its longer answers, which [`mapping`](super::mapping) gives their names.
 
 use pyo3::basic::CompareOp;
-use pyo3::exceptions::{PyAttributeError, PyKeyError, PyValueError};
-use pyo3::intern;
+use pyo3::exceptions::{PyAttributeError, PyKeyError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping};
-use zerocost_kernels::memory::{Cause, Ttl};
+use pyo3::types::{PyDict, PyList, PyMapping};
+use pyo3::{import_exception, intern};
+use zerocost_kernels::memory::{Cache, Cause, Config, Lifetime, Ttl};
 
-use super::cache::{LRUCache, State};
-use super::class;
 use super::entry::cause_name;
 use super::key::Key;
-use super::settings::{Argument, policy_name};
+use super::{LRUCache, Settings, Stored, quick, settings};
+use crate::error::KernelError;
+
+import_exception!(zerocost.errors, LimitExceeded);
+
+/// A key, its value, seconds to live and seconds to idle.
+pub(super) type Row<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, f64, f64);
+
+/// Which part of the entries a snapshot has.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    Keys,
+    Values,
+    Items,
+}
 
 impl LRUCache {
+    pub(super) fn begin(&self, py: Python<'_>, config: Config, settings: Settings) -> PyResult<()> {
+        let cache = Cache::new(config).map_err(KernelError::from)?;
+        let twice = self.inner.with(py, |inner| {
+            if inner.cache.is_some() {
+                return Some((cache, settings));
+            }
+            inner.cache = Some(cache);
+            inner.settings = settings;
+            None
+        });
+        match twice {
+            Some(_) => Err(PyRuntimeError::new_err("LRUCache.__init__ was called twice")),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn set_item(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         if self.put_key(&Key::new(key)?, value, Ttl::Default)? {
             return Ok(());
@@ -21,12 +49,20 @@ impl LRUCache {
         Err(self.too_large(key.py()))
     }
 
+    pub(super) fn put_key<'py>(&self, key: &Key<'_, 'py>, value: &Bound<'py, PyAny>, ttl: Ttl) -> PyResult<bool> {
+        Ok(matches!(self.store(key, value, ttl, |_, _| false)?, Stored::Now))
+    }
+
+    pub(super) fn pop_value(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+        self.take(&Key::new(key)?, None)
+    }
+
     #[cold]
     pub(super) fn missing(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let absent = || PyKeyError::new_err((key.clone().unbind(),));
         let kind = slf.get_type();
-        if class::is_class(&kind) {
+        if quick::is_class(&kind) {
             return Err(absent());
         }
         match kind.getattr(intern!(py, "__missing__")) {
@@ -36,10 +72,63 @@ impl LRUCache {
         }
     }
 
+    #[cold]
+    pub(super) fn too_large(&self, py: Python<'_>) -> PyErr {
+        let bound = self.inner.with(py, |inner| inner.cache.as_ref().and_then(|cache| cache.config().max_bytes));
+        let text = format!("value: weighs more than the whole cache, {} bytes are allowed", bound.unwrap_or(0));
+        LimitExceeded::new_err((text, "value"))
+    }
+
+    pub(super) fn snapshot_of<'py>(&self, py: Python<'py>, part: Part) -> PyResult<Bound<'py, PyList>> {
+        let entries = self.look(py, |cache| {
+            let item = |slot: u32| {
+                let entry = cache.entry(slot);
+                (entry.key.clone_ref(py), entry.value.clone_ref(py))
+            };
+            cache.order().into_iter().map(item).collect::<Vec<_>>()
+        })?;
+        match part {
+            Part::Keys => PyList::new(py, entries.into_iter().map(|(key, _)| key)),
+            Part::Values => PyList::new(py, entries.into_iter().map(|(_, value)| value)),
+            Part::Items => PyList::new(py, entries),
+        }
+    }
+
+    pub(super) fn get_or_put<'py>(&self, key: &Key<'_, 'py>, default: Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
+        let py = key.object.py();
+        let stored = if self.inner.with(py, |inner| inner.settings.is_plain()) {
+            // One look-up, as nothing has to be weighed.
+            let keep = |cache: &mut Cache<_>, slot| match slot {
+                Some(slot) => {
+                    cache.hit(slot);
+                    true
+                }
+                None => {
+                    cache.miss();
+                    false
+                }
+            };
+            self.store(key, &default, Ttl::Default, keep)?
+        } else {
+            if let Some(value) = self.look_up(key)? {
+                return Ok(value);
+            }
+            self.store(key, &default, Ttl::Default, |_, slot| slot.is_some())?
+        };
+        match stored {
+            Stored::Kept(Some(resident)) => Ok(resident),
+            Stored::Now if self.inner.with(py, |inner| inner.settings.freeze) => {
+                Ok(self.look_at(key)?.unwrap_or_else(|| default.unbind()))
+            }
+            Stored::Now | Stored::Kept(None) => Ok(default.unbind()),
+            Stored::TooLarge => Err(self.too_large(py)),
+        }
+    }
+
     pub(super) fn put_all(
         &self,
         py: Python<'_>,
-        other: Argument<'_, '_>,
+        other: Option<&Bound<'_, PyAny>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         if let Some(other) = other {
@@ -73,12 +162,31 @@ impl LRUCache {
         })
     }
 
+    /// Puts entries with what remains of their time; returns the keys of those that are larger than the whole cache.
+    /// What can fail comes before the first put.
+    pub(super) fn put_rows<'py>(&self, py: Python<'py>, rows: &[Row<'py>]) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let mut ready = Vec::with_capacity(rows.len());
+        for (key, value, live, idle) in rows {
+            let nanoseconds = |seconds: f64| settings::nanoseconds(seconds).max(1);
+            let ttl = Ttl::Remaining(Lifetime { live: nanoseconds(*live), idle: nanoseconds(*idle) });
+            ready.push((Key::new(key)?, self.prepare(key, value)?, ttl));
+        }
+        let now = self.time(py)?;
+        let mut refused = Vec::new();
+        for (key, (value, weighed), ttl) in &ready {
+            if !matches!(self.store_weighed(key, value, weighed, *ttl, now, |_, _| false)?, Stored::Now) {
+                refused.push(key.object.clone());
+            }
+        }
+        Ok(refused)
+    }
+
     pub(super) fn compared(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>, op: CompareOp) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         if !matches!(op, CompareOp::Eq | CompareOp::Ne) || other.cast::<PyMapping>().is_err() {
             return Ok(py.NotImplemented());
         }
-        let own = PyDict::from_sequence(slf.get().list_items(py)?.as_any())?;
+        let own = PyDict::from_sequence(slf.get().snapshot_of(py, Part::Items)?.as_any())?;
         let items = other.call_method0(intern!(py, "items"))?;
         let others = py.get_type::<PyDict>().call1((items,))?;
         Ok(own.rich_compare(others, op)?.unbind())
@@ -88,22 +196,22 @@ impl LRUCache {
         let py = slf.py();
         let name = slf.get_type().qualname()?;
         let bound = |bound: Option<u64>| bound.map_or("None".to_owned(), |bound| bound.to_string());
-        let (config, entries, bytes) =
-            slf.get().look(py, |state| (*state.cache.config(), state.cache.len(), state.cache.bytes()))?;
-        Ok(format!(
-            "{name}(max_entries={}, max_bytes={}, policy='{}', entries={entries}, bytes={bytes})",
-            bound(config.max_entries),
-            bound(config.max_bytes),
-            policy_name(config.policy),
-        ))
+        slf.get().look(py, |cache| {
+            let config = cache.config();
+            format!(
+                "{name}(max_entries={}, max_bytes={}, policy='{}', entries={}, bytes={})",
+                bound(config.max_entries),
+                bound(config.max_bytes),
+                settings::policy_name(config.policy),
+                cache.len(),
+                cache.bytes()
+            )
+        })
     }
 
     pub(super) fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let counted = |state: &mut State| {
-            let cache = &state.cache;
-            (cache.stats(), cache.bytes(), cache.len(), state.loads, state.load_seconds)
-        };
-        let (stats, bytes, entries, loads, load_seconds) = self.look(py, counted)?;
+        let (stats, bytes, entries) = self.look(py, |cache| (cache.stats(), cache.bytes(), cache.len()))?;
+        let (loads, load_seconds) = self.inner.with(py, |inner| (inner.loads, inner.load_seconds));
         let evictions = PyDict::new(py);
         for cause in [Cause::Size, Cause::Expired, Cause::Replaced, Cause::Explicit] {
             evictions.set_item(cause_name(cause), stats.evictions[cause as usize])?;

@@ -1,42 +1,12 @@
-//! What a cache was asked to be, and the conversions of arguments, each with a clear error.
+//! What a cache was asked to be: conversions of arguments, each with a clear error.
 
-use pyo3::PyTraverseError;
-use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt};
 use zerocost_kernels::memory::{PolicyKind, Ttl};
 
-use super::weigh::Weighing;
 use crate::error::{DatatypeError, RangeError};
 
-/// An argument that may be left out.
-pub type Argument<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
-
-/// The signature of `LRUCache`, which pyo3 keeps to itself.
-pub const SIGNATURE: &str = "(max_entries=None, max_bytes=None, *, ttl=None, tti=None, ttl_jitter=0.0, \
-    policy='lru', on_evict=None, sizeof=None, freeze=False, clock=None)";
-
-/// What the core does not know of.
-#[derive(Default)]
-pub struct Settings {
-    pub weighing: Weighing,
-    pub on_evict: Option<Py<PyAny>>,
-    pub clock: Option<Py<PyAny>>,
-    pub freeze: bool,
-}
-
-impl Settings {
-    /// True if values are stored as they come.
-    pub fn is_plain(&self) -> bool {
-        matches!(self.weighing, Weighing::Nothing) && !self.freeze
-    }
-
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.on_evict)?;
-        visit.call(&self.clock)?;
-        self.weighing.traverse(visit)
-    }
-}
+type Argument<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
 /// A bound: a positive int, or None.
 pub fn bound(name: &'static str, value: Argument<'_, '_>) -> PyResult<Option<u64>> {

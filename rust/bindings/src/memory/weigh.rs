@@ -2,11 +2,10 @@
 
 use std::ffi::{c_int, c_void};
 
+use numpy::npyffi::PyArrayObject;
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
-use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -14,43 +13,7 @@ use pyo3::types::{
 };
 use zerocost_kernels::memory::Weight;
 
-use crate::array::owner_of;
 use crate::error::{DatatypeError, RangeError};
-
-/// How values are weighed.
-#[derive(Default)]
-pub enum Weighing {
-    #[default]
-    Nothing,
-    Native,
-    Asked(Py<PyAny>),
-}
-
-impl Weighing {
-    pub fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Nothing => Self::Nothing,
-            Self::Native => Self::Native,
-            Self::Asked(sizeof) => Self::Asked(sizeof.clone_ref(py)),
-        }
-    }
-
-    /// Runs Python code.
-    pub fn weigh(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
-        match self {
-            Self::Nothing => Ok(Weighed::default()),
-            Self::Native => native(value),
-            Self::Asked(sizeof) => asked(sizeof.bind(key.py()), key, value),
-        }
-    }
-
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Self::Asked(sizeof) => visit.call(sizeof),
-            Self::Nothing | Self::Native => Ok(()),
-        }
-    }
-}
 
 /// A weight, and the reference that keeps a shared owner's address from being used again.
 #[derive(Default)]
@@ -72,7 +35,7 @@ impl Weighed {
 }
 
 /// What `sizeof(key, value)` says.
-fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
+pub fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
     let size = sizeof.call1((key, value))?;
     let Ok(size) = size.cast_into::<PyInt>().map_err(|error| error.into_inner()).or_else(|other| {
         // NumPy's integers, and whatever else is one.
@@ -89,7 +52,7 @@ fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_, Py
 }
 
 /// The native weight: arrays and memoryviews by what owns their memory, other values by their length.
-fn native(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
+pub fn native(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
     if let Ok(array) = value.cast::<PyUntypedArray>() {
         return Ok(of_array(array, value));
     }
@@ -120,7 +83,16 @@ fn unweighable(value: &Bound<'_, PyAny>, why: &str) -> PyErr {
 /// The last ndarray in the chain of bases: what owns the memory, or views memory that NumPy does not know. The entry
 /// keeps a reference to it, as `__setstate__` makes a view let go of its base.
 fn of_array(array: &Bound<'_, PyUntypedArray>, value: &Bound<'_, PyAny>) -> Weighed {
-    let root = owner_of(array);
+    let mut root = array.clone();
+    loop {
+        let pointer: *mut PyArrayObject = root.as_array_ptr();
+        // SAFETY: the array is alive; its base is null or an object that it keeps alive as long as no other code runs.
+        let base = unsafe { Bound::from_borrowed_ptr_or_opt(root.py(), (*pointer).fields.base) };
+        match base.and_then(|base| base.cast_into::<PyUntypedArray>().ok()) {
+            Some(base) => root = base,
+            None => break,
+        }
+    }
     let bytes = root.len() as u64 * root.dtype().itemsize() as u64;
     Weighed::shared(root.into_any(), bytes, value)
 }
@@ -214,17 +186,14 @@ fn dlpack_bytes(value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
     let pointer = capsule
         .pointer_checked(Some(c"dltensor"))
         .map_err(|_| unweighable(value, "its __dlpack__ gives another capsule than \"dltensor\""))?;
-    // SAFETY: a capsule of that name, which was checked, holds a DLManagedTensor, which begins with the tensor. It lives as
-    // long as the capsule: nobody consumes that, so its destructor frees the tensor.
-    let tensor = unsafe { pointer.cast::<DlTensor>().as_ref() };
-    let rank = usize::try_from(tensor.rank).unwrap_or(0);
-    let shape = match rank {
-        0 => &[],
-        _ if tensor.shape.is_null() => return Err(unweighable(value, "its __dlpack__ gives no shape")),
-        // SAFETY: `shape` points to `rank` lengths where it is not null, as dlpack.h has it.
-        _ => unsafe { std::slice::from_raw_parts(tensor.shape, rank) },
+    // SAFETY: a capsule of that name holds a DLManagedTensor, which begins with the tensor; `shape` has `rank` lengths.
+    // Nobody consumes the capsule, so its destructor frees the tensor.
+    let bits = unsafe {
+        let tensor = pointer.cast::<DlTensor>().as_ref();
+        let rank = usize::try_from(tensor.rank).unwrap_or(0);
+        let shape = if rank == 0 { &[] } else { std::slice::from_raw_parts(tensor.shape, rank) };
+        let item = u128::from(tensor.bits) * u128::from(tensor.lanes);
+        shape.iter().fold(item, |bits, &length| bits.saturating_mul(length.max(0) as u128))
     };
-    let item = u128::from(tensor.bits) * u128::from(tensor.lanes);
-    let bits = shape.iter().fold(item, |bits, &length| bits.saturating_mul(length.max(0) as u128));
     Ok(Weighed::alone(bits.div_ceil(8).try_into().unwrap_or(u64::MAX)))
 }

@@ -2,57 +2,46 @@
 
 use std::sync::OnceLock;
 
-/// What CPUID tells of a CPU. The model is no part of it: virtual machines make it up.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Kind {
-    vendor: [u8; 12],
-    family: u32,
-    /// Among Intel's, Granite Rapids and what came after it.
-    has_avx10: bool,
-}
-
-/// How many times as fast fused attention of `[8, 1024, 1024, 64]` bfloat16 is as with float32 into which they are
-/// converted, of the CPUs that have the instruction. (Of family 0x19 Zen 4 has it, and Zen 3 does not.)
-const MEASURED: [(&str, Kind, f64); 3] = [
-    ("Zen 4", Kind { vendor: *b"AuthenticAMD", family: 0x19, has_avx10: false }, 1.6),
-    ("Emerald Rapids", Kind { vendor: *b"GenuineIntel", family: 0x06, has_avx10: false }, 0.57),
-    ("Granite Rapids", Kind { vendor: *b"GenuineIntel", family: 0x06, has_avx10: true }, 1.6),
+/// CPUs by vendor and family, as CPUID says them (a virtual machine may hide the model, and does), and how many times as
+/// fast fused attention of `[8, 1024, 1024, 64]` bfloat16 is with them as with float32 into which they are converted.
+const MEASURED: [(&str, u32, f64); 2] = [
+    ("AuthenticAMD", 0x19, 1.6),  // Zen 4: its Zen 3 has no such instruction
+    ("GenuineIntel", 0x06, 0.57), // Emerald Rapids
 ];
 
-/// Whether this CPU gains. It is asked once: in a virtual machine CPUID takes microseconds.
+/// Whether this CPU gains. One that was not measured does what every CPU can: convert.
 pub(super) fn gain() -> bool {
     #[cfg(test)]
     if let Some(forced) = FORCED.get() {
         return forced;
     }
     static GAIN: OnceLock<bool> = OnceLock::new();
-    *GAIN.get_or_init(|| kind().is_some_and(gains))
-}
-
-/// A kind that was not measured does what every CPU can: convert.
-fn gains(kind: Kind) -> bool {
-    MEASURED.iter().any(|&(_, measured, gain)| measured == kind && gain > 1.0)
-}
-
-/// What this CPU is; `None` where no kernel has instructions of this sort.
-fn kind() -> Option<Kind> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{__cpuid, __cpuid_count};
-        let (basic, version) = (__cpuid(0), __cpuid(1).eax);
-        let mut vendor = [0; 12];
-        for (part, register) in vendor.chunks_exact_mut(4).zip([basic.ebx, basic.edx, basic.ecx]) {
-            part.copy_from_slice(&register.to_le_bytes());
+    *GAIN.get_or_init(|| {
+        if let Ok(v) = std::env::var("DOTS") {
+            return v == "1";
         }
-        let family = match version >> 8 & 0xf {
-            0xf => 0xf + (version >> 20 & 0xff),
-            family => family,
-        };
-        let has_avx10 = basic.eax >= 7 && __cpuid(7).eax >= 1 && __cpuid_count(7, 1).edx >> 19 & 1 == 1;
-        Some(Kind { vendor, family, has_avx10 })
+        let (vendor, family) = cpu();
+        MEASURED.iter().any(|&(of, families, gain)| of.as_bytes() == vendor && families == family && gain > 1.0)
+    })
+}
+
+/// Vendor and family of this CPU. It is asked once: in a virtual machine the question takes tens of microseconds.
+#[cfg(target_arch = "x86_64")]
+fn cpu() -> ([u8; 12], u32) {
+    use std::arch::x86_64::__cpuid;
+    let (vendor, version) = (__cpuid(0), __cpuid(1).eax);
+    let mut name = [0; 12];
+    for (part, register) in name.chunks_exact_mut(4).zip([vendor.ebx, vendor.edx, vendor.ecx]) {
+        part.copy_from_slice(&register.to_le_bytes());
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    None
+    let family = version >> 8 & 0xf;
+    (name, if family == 0xf { family + (version >> 20 & 0xff) } else { family })
+}
+
+/// No other CPU has instructions of this kind that kernels use.
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu() -> ([u8; 12], u32) {
+    ([0; 12], 0)
 }
 
 #[cfg(test)]
@@ -68,25 +57,4 @@ pub(crate) fn force<T>(gain: bool, work: impl FnOnce() -> T) -> T {
     let result = work();
     FORCED.set(None);
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_kinds_that_were_measured_to_gain_gain() {
-        let kind = |vendor: &[u8; 12], family, has_avx10| Kind { vendor: *vendor, family, has_avx10 };
-        assert!(gains(kind(b"AuthenticAMD", 0x19, false)));
-        assert!(gains(kind(b"GenuineIntel", 6, true)));
-        assert!(!gains(kind(b"GenuineIntel", 6, false)));
-        assert!(!gains(kind(b"AuthenticAMD", 0x1a, false)), "not measured");
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[test]
-    fn the_vendor_is_text() {
-        let vendor = kind().unwrap().vendor;
-        assert!(vendor.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' '), "{vendor:?}");
-    }
 }

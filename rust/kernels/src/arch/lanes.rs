@@ -24,13 +24,19 @@ pub trait Cpu: Sealed + Copy + Send + Sync + 'static {
     /// Runs a task at this level as a function of its own: for what is large and needed in several places.
     fn run<T: Task>(self, task: T) -> T::Output;
 
+    /// Whether there are instructions for [`Dots`].
+    #[inline(always)]
+    fn has_dots(self) -> bool {
+        false
+    }
+
     /// As [`Cpu::run`], with the instructions of [`Dots`].
     ///
     /// # Panics
-    /// If there are none ([`Level::has_dots`](super::Level::has_dots)).
+    /// If there are none ([`Cpu::has_dots`]).
     #[inline(always)]
     fn run_dots<T: DotsTask>(self, _: T) -> T::Output {
-        panic!("this level has no dot products of bfloat16")
+        unreachable!("this level has no dot products of bfloat16")
     }
 
     /// Asks for a cache line that will be read soon. Any address is allowed.

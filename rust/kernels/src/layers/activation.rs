@@ -1,8 +1,8 @@
 //! The functions between the linear layers of an encoder.
 
-use super::{check_matrix, vector};
+use super::{Rows, check_vector};
 use crate::arch::{Cpu, Lanes, Level, Task, tanh};
-use crate::view::{Rows, RowsMut, View, ViewMut};
+use crate::view::{View, ViewMut};
 use crate::{Error, Result, parallel};
 
 /// Below this many elements the calling thread is done before others have woken up.
@@ -98,31 +98,44 @@ impl Activation {
     /// For products that were made elsewhere: [`Linear`](super::Linear) does the same while its sums are still in the cache.
     pub fn run(self, bias: &View<'_, f32>, tensor: &mut ViewMut<'_, f32>) -> Result<()> {
         let level = Level::current()?;
-        check_matrix("tensor", tensor.layout())?;
-        let row = vector("bias", bias, tensor.shape()[1])?;
+        let Rows { rows, columns, step } = Rows::of("tensor", tensor.layout())?;
+        check_vector("bias", bias.layout(), columns)?;
         tensor.check_overlap("tensor", bias, false)?;
-        let rows = tensor.matrix();
-        let is_parallel = rows.count().saturating_mul(rows.columns()) >= PARALLEL_ELEMENTS;
-        let mut blocks = rows.blocks(BLOCK)?;
-        parallel::for_each_mut(&mut blocks, is_parallel, |_, out| {
-            level.run(Finish { activation: self, bias: row, out })
+        let data = Data { bias: bias.as_ptr(), out: tensor.as_mut_ptr() };
+        parallel::for_each(rows.div_ceil(BLOCK), rows.saturating_mul(columns) >= PARALLEL_ELEMENTS, |block| {
+            let data = &data;
+            let (row, height) = (block * BLOCK, BLOCK.min(rows - block * BLOCK));
+            // SAFETY: the row is within the view.
+            let out = unsafe { data.out.offset(row as isize * step) };
+            level.run(Finish { activation: self, bias: data.bias, out, out_step: step, height, width: columns });
         });
         Ok(())
     }
 }
 
-/// Bias and activation, over sums. Panics unless the bias is a row as long as those of `out`, all contiguous.
-pub(super) struct Finish<'a, 'b> {
+struct Data {
+    bias: *const f32,
+    out: *mut f32,
+}
+// SAFETY: the pointers come from views, which are Sync; each thread writes to rows that no other one touches.
+unsafe impl Sync for Data {}
+
+/// Bias and activation, over sums. Whoever makes one promises that `height` rows of `width` elements at `out`,
+/// `out_step` apart, may be read and written, and `width` elements at `bias` read.
+pub(super) struct Finish {
     pub(super) activation: Activation,
-    pub(super) bias: Rows<'a, f32>,
-    pub(super) out: &'a mut RowsMut<'b, f32>,
+    pub(super) bias: *const f32,
+    pub(super) out: *mut f32,
+    pub(super) out_step: isize,
+    pub(super) height: usize,
+    pub(super) width: usize,
 }
 
-impl Task for Finish<'_, '_> {
+impl Task for Finish {
     type Output = ();
 
     #[inline(always)]
-    fn run<C: Cpu>(mut self, cpu: C) {
+    fn run<C: Cpu>(self, cpu: C) {
         // A loop for each, so that the choice is not made for every vector.
         match self.activation {
             Activation::Identity => self.rows(cpu, Activation::Identity),
@@ -133,24 +146,23 @@ impl Task for Finish<'_, '_> {
     }
 }
 
-impl Finish<'_, '_> {
+impl Finish {
     #[inline(always)]
-    fn rows<C: Cpu>(&mut self, cpu: C, activation: Activation) {
+    fn rows<C: Cpu>(&self, cpu: C, activation: Activation) {
         let lanes = cpu.f32();
-        let (n, width) = (C::F32::N, self.out.columns());
-        assert!(self.bias.columns() == width && self.bias.is_contiguous() && self.out.is_contiguous());
-        let whole = width - width % n;
-        for row in 0..self.out.count() {
-            let (out, bias) = (self.out.row(row), self.bias.row(0));
-            // SAFETY: `row` has checked both rows, which have `width` contiguous elements; `whole` and the rest are within.
+        let n = C::F32::N;
+        let whole = self.width - self.width % n;
+        for row in 0..self.height {
+            // SAFETY: what the struct promises; `whole` and the rest are within the width.
             unsafe {
+                let out = self.out.offset(row as isize * self.out_step);
                 for column in (0..whole).step_by(n) {
-                    let sum = lanes.add(lanes.load(out.add(column)), lanes.load(bias.add(column)));
+                    let sum = lanes.add(lanes.load(out.add(column)), lanes.load(self.bias.add(column)));
                     lanes.store(out.add(column), activation.apply(lanes, sum));
                 }
-                let rest = width - whole;
+                let rest = self.width - whole;
                 if rest > 0 {
-                    let (out, bias) = (out.add(whole), bias.add(whole));
+                    let (out, bias) = (out.add(whole), self.bias.add(whole));
                     let sum = lanes.add(lanes.load_first(out, rest), lanes.load_first(bias, rest));
                     lanes.store_first(out, rest, activation.apply(lanes, sum));
                 }

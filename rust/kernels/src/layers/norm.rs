@@ -1,8 +1,8 @@
 //! Layer norm (Ba, Kiros and Hinton 2016, arXiv:1607.06450) of a sum of two matrices.
 
-use super::{matrix, matrix_mut, vector};
+use super::{Rows, check_vector};
 use crate::arch::{Cpu, Lanes, Level, Task};
-use crate::view::{Rows, RowsMut, View, ViewMut};
+use crate::view::{View, ViewMut};
 use crate::{Error, Result, parallel};
 
 /// Rows that one thread takes at a time.
@@ -43,56 +43,74 @@ impl LayerNorm {
             let allowed = "a finite number of at least 0";
             return Err(Error::Range { argument: "epsilon", given: self.epsilon.to_string(), allowed });
         }
-        let x = matrix("tensor", tensor)?;
-        let (rows, columns) = (x.count(), x.columns());
+        let Rows { rows, columns, step: tensor_step } = Rows::of("tensor", tensor.layout())?;
         for (argument, shape) in [("residual", residual.shape()), ("out", out.shape())] {
             if shape != [rows, columns] {
                 return Err(Error::Shape { argument, given: shape.to_vec(), allowed: format!("[{rows}, {columns}]") });
             }
         }
+        let residual_step = Rows::of("residual", residual.layout())?.step;
+        let out_step = Rows::of("out", out.layout())?.step;
+        check_vector("weight", weight.layout(), columns)?;
+        check_vector("bias", bias.layout(), columns)?;
         for (input, same_is_fine) in [(tensor, true), (residual, true), (weight, false), (bias, false)] {
             out.check_overlap("out", input, same_is_fine)?;
         }
-        let residual = matrix("residual", residual)?;
-        let (weight, bias) = (vector("weight", weight, columns)?, vector("bias", bias, columns)?);
-        let mut blocks = matrix_mut("out", out)?.blocks(BLOCK)?;
+
+        let data = Data {
+            tensor: tensor.as_ptr(),
+            residual: residual.as_ptr(),
+            weight: weight.as_ptr(),
+            bias: bias.as_ptr(),
+            out: out.as_mut_ptr(),
+            steps: [tensor_step, residual_step, out_step],
+            columns,
+        };
         let is_parallel = rows.saturating_mul(columns) >= PARALLEL_ELEMENTS;
-        parallel::for_each_mut(&mut blocks, is_parallel, |index, out| {
-            let rows = index * BLOCK..index * BLOCK + out.count();
-            let [tensor, residual] = [x, residual].map(|input| input.part(rows.clone(), 0..columns));
-            level.run(NormBlock { tensor, residual, weight, bias, out, epsilon: self.epsilon });
+        parallel::for_each(rows.div_ceil(BLOCK), is_parallel, |block| {
+            let rows = block * BLOCK..rows.min((block + 1) * BLOCK);
+            level.run(Block { data: &data, rows, epsilon: self.epsilon });
         });
         Ok(())
     }
 }
 
-/// Some rows, all of the same length and contiguous.
-struct NormBlock<'a, 'b> {
-    tensor: Rows<'a, f32>,
-    residual: Rows<'a, f32>,
-    weight: Rows<'a, f32>,
-    bias: Rows<'a, f32>,
-    out: &'a mut RowsMut<'b, f32>,
+/// Where everything is; the shapes were matched when it was made, and `out` is written by one thread a row.
+struct Data {
+    tensor: *const f32,
+    residual: *const f32,
+    weight: *const f32,
+    bias: *const f32,
+    out: *mut f32,
+    steps: [isize; 3],
+    columns: usize,
+}
+// SAFETY: the pointers come from views, which are Sync; each thread reads and writes rows that no other one writes.
+unsafe impl Sync for Data {}
+
+struct Block<'a> {
+    data: &'a Data,
+    rows: std::ops::Range<usize>,
     epsilon: f32,
 }
 
-impl Task for NormBlock<'_, '_> {
+impl Task for Block<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<C: Cpu>(self, cpu: C) {
         let lanes = cpu.f32();
-        let (n, columns) = (C::F32::N, self.out.columns());
-        let inputs = [self.tensor, self.residual, self.weight, self.bias];
-        assert!(inputs.iter().all(|input| input.columns() == columns && input.is_contiguous()));
-        assert!(self.out.is_contiguous());
+        let (n, columns) = (C::F32::N, self.data.columns);
+        let Data { weight, bias, steps: [tensor_step, residual_step, out_step], .. } = *self.data;
         let zero = lanes.splat(0.0);
-        for row in 0..self.out.count() {
-            let (tensor, residual, out) = (self.tensor.row(row), self.residual.row(row), self.out.row(row));
-            let (weight, bias) = (self.weight.row(0), self.bias.row(0));
-            // SAFETY: `row` has checked all of them, which have this many columns, asserted above, and `count` never passes
+        for row in self.rows {
+            let row = row as isize;
+            // SAFETY: the rows are within the shapes, all of which have this many columns, and `count` never passes
             // them. A vector of the inputs is loaded before `out`, which may be an input, is stored there.
             unsafe {
+                let tensor = self.data.tensor.offset(row * tensor_step);
+                let residual = self.data.residual.offset(row * residual_step);
+                let out = self.data.out.offset(row * out_step);
                 let mut sum = zero;
                 for column in (0..columns).step_by(n) {
                     let count = n.min(columns - column);

@@ -2,15 +2,112 @@
 
 use hashbrown::HashTable;
 
-use super::config::{Bounds, Config, Timing};
-use super::expiry::{Expiry, Lifetime, NEVER, Ttl};
-use super::grow;
-use super::hash::mix;
+use super::expiry::{Expiry, Lifetime, NEVER, Timing, Ttl};
 use super::ledger::{Ledger, Weight};
-use super::policy::{Contest, Policy};
-use super::removed::{Cause, Removed};
+use super::mix;
+use super::policy::{Bounds, Contest, Policy, PolicyKind};
 use super::slab::{NIL, Slab};
-use crate::Result;
+use crate::{Error, Result};
+
+/// What a cache is made with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Config {
+    /// At most this many entries.
+    pub max_entries: Option<u64>,
+    /// At most this many bytes.
+    pub max_bytes: Option<u64>,
+    /// How long entries live.
+    pub timing: Timing,
+    /// Which entry goes next.
+    pub policy: PolicyKind,
+    /// Where the drawing of jitter begins.
+    pub seed: u64,
+}
+
+impl Config {
+    fn check(&self) -> Result<()> {
+        let positive = |argument, bound: Option<u64>| match bound {
+            Some(0) => Err(Error::Range { argument, given: "0".to_owned(), allowed: "a number of 1 or more" }),
+            _ => Ok(()),
+        };
+        positive("max_entries", self.max_entries)?;
+        positive("max_bytes", self.max_bytes)?;
+        if self.max_entries.is_none() && self.max_bytes.is_none() {
+            let problem = "max_entries and max_bytes are both None, at least one bound is needed";
+            return Err(Error::Conflict { argument: "max_entries", problem });
+        }
+        if !(0.0..=1.0).contains(&self.timing.jitter) {
+            let given = self.timing.jitter.to_string();
+            return Err(Error::Range { argument: "ttl_jitter", given, allowed: "a number from 0 to 1" });
+        }
+        let lasting = |argument, time: Option<i64>| match time {
+            Some(time) if time <= 0 => {
+                let given = (time as f64 / 1e9).to_string();
+                Err(Error::Range { argument, given, allowed: "more than 0 seconds" })
+            }
+            _ => Ok(()),
+        };
+        lasting("ttl", self.timing.ttl)?;
+        lasting("tti", self.timing.tti)
+    }
+}
+
+/// Why an entry left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Room was needed.
+    Size,
+    /// Its time was over.
+    Expired,
+    /// Another value was put under its key.
+    Replaced,
+    /// It was deleted, popped or cleared.
+    Explicit,
+}
+
+/// What an operation took out, in order, for the caller to drop once nothing is locked.
+#[derive(Debug)]
+pub struct Removed<E> {
+    // Nearly always none or one: no allocation for those.
+    first: Option<E>,
+    cause: Cause,
+    rest: Vec<(E, Cause)>,
+}
+
+impl<E> Default for Removed<E> {
+    fn default() -> Self {
+        Self { first: None, cause: Cause::Size, rest: Vec::new() }
+    }
+}
+
+impl<E> Removed<E> {
+    /// True if nothing was taken out.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Adds an entry.
+    #[inline]
+    pub fn push(&mut self, entry: E, cause: Cause) {
+        if self.first.is_none() {
+            self.first = Some(entry);
+            self.cause = cause;
+        } else {
+            self.rest.push((entry, cause));
+        }
+    }
+
+    /// Hands over every entry, in order.
+    #[inline]
+    pub fn for_each(self, mut each: impl FnMut(E, Cause)) {
+        if let Some(entry) = self.first {
+            each(entry, self.cause);
+        }
+        for (entry, cause) in self.rest {
+            each(entry, cause);
+        }
+    }
+}
 
 /// Counters since the cache was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,17 +120,6 @@ pub struct Stats {
     pub rejected: u64,
     /// Entries that left, by [`Cause`], in the order of its variants.
     pub evictions: [u64; 4],
-}
-
-/// What an entry is stored with.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Terms {
-    /// What it weighs.
-    pub weight: Weight,
-    /// How long it lives.
-    pub ttl: Ttl,
-    /// The time.
-    pub now: i64,
 }
 
 /// A map within bounds. Slots are stable while their entry is resident; [`Cache::version`] tells when they are not.
@@ -53,8 +139,8 @@ impl<E> Cache<E> {
     /// An empty cache.
     ///
     /// # Errors
-    /// [`Error::Conflict`](crate::Error::Conflict) without any bound, [`Error::Range`](crate::Error::Range) for a bound
-    /// of 0, a time that is not positive and a jitter outside 0 to 1.
+    /// [`Error::Conflict`] without any bound, [`Error::Range`] for a bound of 0, a time that is not positive and a
+    /// jitter outside 0 to 1.
     pub fn new(config: Config) -> Result<Self> {
         config.check()?;
         // Slots are `u32`, the last one stands for none.
@@ -123,7 +209,7 @@ impl<E> Cache<E> {
     }
 
     /// A number that no other entry of this cache has had; `None` for an empty slot.
-    pub fn version(&self, slot: u32) -> Option<u64> {
+    pub fn version(&self, slot: u32) -> Option<u32> {
         self.slab.version(slot)
     }
 
@@ -133,22 +219,20 @@ impl<E> Cache<E> {
     }
 
     /// Removes what has ended by `now`. Every operation on a timed cache begins with this.
-    ///
-    /// # Errors
-    /// [`Error::Memory`](crate::Error::Memory), with some of it removed.
     #[inline]
-    pub fn expire(&mut self, now: i64, removed: &mut Removed<E>) -> Result<()> {
-        let over = self.expiry.as_mut().is_some_and(|expiry| expiry.is_over(now));
-        if over { self.remove_ended(removed) } else { Ok(()) }
+    pub fn expire(&mut self, now: i64, removed: &mut Removed<E>) {
+        if self.is_timed() {
+            self.expire_by(now, removed);
+        }
     }
 
-    #[inline(never)]
-    fn remove_ended(&mut self, removed: &mut Removed<E>) -> Result<()> {
+    fn expire_by(&mut self, now: i64, removed: &mut Removed<E>) {
+        let Some(expiry) = &mut self.expiry else { return };
+        expiry.advance(now);
         while let Some(slot) = self.expiry.as_mut().and_then(|expiry| expiry.ended()) {
-            removed.reserve()?;
-            removed.push(self.take(slot, Cause::Expired), Cause::Expired);
+            let entry = self.take(slot, Cause::Expired);
+            removed.push(entry, Cause::Expired);
         }
-        Ok(())
     }
 
     /// The slot was found by a look-up that counts: a hit, and a use of the entry.
@@ -180,42 +264,39 @@ impl<E> Cache<E> {
         !self.is_timed() && self.bounds.bytes.is_none() && self.ledger.is_unused() && self.policy.is_lru()
     }
 
+    /// [`Cache::insert`] for a [plain](Cache::is_plain) cache and no weight: returns the entry that made room, if one
+    /// did.
+    #[inline]
+    pub fn insert_plain(&mut self, hash: u64, entry: E) -> Option<E> {
+        if self.is_full() {
+            return Some(std::mem::replace(self.recycle(hash), entry));
+        }
+        let slot = self.slab.insert(hash, entry);
+        self.index.insert_unique(mix(hash), slot, |&slot| mix(self.slab.hash(slot)));
+        self.policy.insert(&mut self.slab, slot, 0);
+        None
+    }
+
     /// True if one more entry would be one too many.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.bounds.entries.is_some_and(|bound| self.slab.len() as u64 >= bound)
     }
 
-    /// [`Cache::insert`] for a [plain](Cache::is_plain) cache that is not [full](Cache::is_full), and no weight.
-    ///
-    /// # Errors
-    /// [`Error::Memory`](crate::Error::Memory), and nothing has changed.
-    #[inline]
-    pub fn insert_plain(&mut self, hash: u64, make: impl FnOnce() -> E) -> Result<()> {
-        debug_assert!(self.is_plain() && !self.is_full(), "the entry has times or a weight, or must replace one");
-        self.slab.reserve()?;
-        self.reserve_index()?;
-        self.link(hash, make(), 0);
-        Ok(())
-    }
-
     /// Gives the slot of the next victim of a [plain](Cache::is_plain), [full](Cache::is_full) cache to a new entry:
     /// its hash is `hash` now, it is the newest, and what it holds is for the caller to exchange.
-    ///
-    /// # Errors
-    /// [`Error::Memory`](crate::Error::Memory), and nothing has changed.
     #[inline(always)]
-    pub fn recycle(&mut self, hash: u64) -> Result<&mut E> {
+    pub fn recycle(&mut self, hash: u64) -> &mut E {
         debug_assert!(self.is_plain() && self.is_full(), "another policy, or no need");
-        // What was removed from the index leaves gaps that cannot all be filled, so it may have to grow.
-        self.reserve_index()?;
         let slot = self.policy.victim(&self.slab, &mut Contest::default(), NIL);
-        self.unlink(slot);
+        if let Ok(found) = self.index.find_entry(mix(self.slab.hash(slot)), |&other| other == slot) {
+            found.remove();
+        }
         self.slab.rename(slot, hash);
         self.index.insert_unique(mix(hash), slot, |&slot| mix(self.slab.hash(slot)));
         self.policy.hit(&mut self.slab, slot);
         self.stats.evictions[Cause::Size as usize] += 1;
-        Ok(self.slab.get_mut(slot))
+        self.slab.get_mut(slot)
     }
 
     /// [`Cache::replace`] for a [plain](Cache::is_plain) cache and no weight: the entry, for its value to be exchanged.
@@ -229,64 +310,55 @@ impl<E> Cache<E> {
 
     /// Adds an entry whose key [`Cache::find`] does not find and whose weight the cache does not
     /// [reject](Cache::rejects).
-    ///
-    /// # Errors
-    /// [`Error::Memory`](crate::Error::Memory): the entry is not in the cache, others may have made room for it.
-    pub fn insert(
-        &mut self,
-        hash: u64,
-        make: impl FnOnce() -> E,
-        terms: Terms,
-        removed: &mut Removed<E>,
-    ) -> Result<()> {
-        self.untimed_until(terms);
-        let Terms { weight, ttl, .. } = terms;
-        if self.is_plain() && weight == Weight::default() && !ttl.ends() {
-            if !self.is_full() {
-                return self.insert_plain(hash, make);
+    pub fn insert(&mut self, hash: u64, entry: E, weight: Weight, ttl: Ttl, now: i64, removed: &mut Removed<E>) {
+        self.untimed_until(ttl, now);
+        if self.is_plain() && weight == Weight::default() && !matches!(ttl, Ttl::For(_) | Ttl::Remaining(_)) {
+            if let Some(evicted) = self.insert_plain(hash, entry) {
+                removed.push(evicted, Cause::Size);
             }
-            removed.reserve()?;
-            removed.push(std::mem::replace(self.recycle(hash)?, make()), Cause::Size);
-            return Ok(());
+            return;
         }
         let contests = self.policy.contests();
         if !contests {
             while self.bounds.exceeded_by(self.len() as u64 + 1, self.ledger.total() + self.ledger.extra(weight)) {
-                removed.reserve()?;
-                let slot = self.policy.victim(&self.slab, &mut Contest::default(), NIL);
+                let slot = self.policy.victim(&self.slab, &mut Default::default(), NIL);
                 removed.push(self.take(slot, Cause::Size), Cause::Size);
             }
         }
-        let slots = self.slab.reserve()?;
-        self.reserve_index()?;
-        self.policy.reserve(&self.slab, slots, weight.bytes)?;
-        self.reserve_terms(slots, terms)?;
-        let slot = self.link(hash, make(), weight.bytes);
-        self.set_terms(slot, terms);
-        if contests { self.shrink(slot, NIL, removed) } else { Ok(()) }
+        let slot = self.slab.insert(hash, entry);
+        self.index.insert_unique(mix(hash), slot, |&slot| mix(self.slab.hash(slot)));
+        self.ledger.charge(slot, weight);
+        self.policy.insert(&mut self.slab, slot, weight.bytes);
+        if let Some(expiry) = &mut self.expiry {
+            expiry.start(slot, ttl);
+        }
+        if contests {
+            self.shrink(NIL, removed);
+        }
     }
 
-    /// Puts another value into a resident entry, which `renew` does: a use of it, and its time starts anew. `renew` may
-    /// hand over one entry.
-    ///
-    /// # Errors
-    /// [`Error::Memory`](crate::Error::Memory): the entry is as it was, or, if others could not make room, has left.
+    /// Puts another value into a resident entry, which `renew` does: a use of it, and its time starts anew.
     pub fn replace(
         &mut self,
         slot: u32,
         renew: impl FnOnce(&mut E, &mut Removed<E>),
-        terms: Terms,
+        weight: Weight,
+        ttl: Ttl,
+        now: i64,
         removed: &mut Removed<E>,
-    ) -> Result<()> {
-        self.untimed_until(terms);
-        removed.reserve()?;
-        self.reserve_terms(self.slab.slots(), terms)?;
+    ) {
+        self.untimed_until(ttl, now);
         self.stats.evictions[Cause::Replaced as usize] += 1;
         renew(self.slab.get_mut(slot), removed);
         self.ledger.release(slot);
-        self.policy.replace(&mut self.slab, slot, terms.weight.bytes);
-        self.set_terms(slot, terms);
-        if self.bounds.bytes.is_some() { self.shrink(slot, slot, removed) } else { Ok(()) }
+        self.ledger.charge(slot, weight);
+        self.policy.replace(&mut self.slab, slot, weight.bytes);
+        if let Some(expiry) = &mut self.expiry {
+            expiry.start(slot, ttl);
+        }
+        if self.bounds.bytes.is_some() {
+            self.shrink(slot, removed);
+        }
     }
 
     /// Takes an entry out.
@@ -317,10 +389,7 @@ impl<E> Cache<E> {
     }
 
     /// The slots: next victim first for LRU, in order of insertion otherwise.
-    ///
-    /// # Errors
-    /// [`Error::Memory`](crate::Error::Memory) if there is none for the list.
-    pub fn order(&self) -> Result<Vec<u32>> {
+    pub fn order(&self) -> Vec<u32> {
         self.policy.order(&self.slab)
     }
 
@@ -329,44 +398,12 @@ impl<E> Cache<E> {
         self.slab.iter()
     }
 
-    /// Room in the index for one more slot.
-    #[inline]
-    fn reserve_index(&mut self) -> Result<()> {
-        grow::table(&mut self.index, |&slot| mix(self.slab.hash(slot)))
-    }
-
-    /// Room for the terms of an entry among so many slots.
-    fn reserve_terms(&mut self, slots: usize, terms: Terms) -> Result<()> {
-        self.ledger.reserve(slots, terms.weight)?;
-        self.expiry.as_mut().map_or(Ok(()), |expiry| expiry.reserve(slots, terms.ttl))
-    }
-
-    fn set_terms(&mut self, slot: u32, terms: Terms) {
-        self.ledger.charge(slot, terms.weight);
-        if let Some(expiry) = &mut self.expiry {
-            expiry.start(slot, terms.ttl);
-        }
-    }
-
-    /// A new entry, for which there is room.
-    #[inline]
-    fn link(&mut self, hash: u64, entry: E, bytes: u64) -> u32 {
-        let slot = self.slab.insert(hash, entry);
-        self.index.insert_unique(mix(hash), slot, |&slot| mix(self.slab.hash(slot)));
-        self.policy.insert(&mut self.slab, slot, bytes);
-        slot
-    }
-
-    #[inline]
-    fn unlink(&mut self, slot: u32) {
-        if let Ok(found) = self.index.find_entry(mix(self.slab.hash(slot)), |&other| other == slot) {
-            found.remove();
-        }
-    }
-
     fn take(&mut self, slot: u32, cause: Cause) -> E {
         self.stats.evictions[cause as usize] += 1;
-        self.unlink(slot);
+        let hash = mix(self.slab.hash(slot));
+        if let Ok(found) = self.index.find_entry(hash, |&other| other == slot) {
+            found.remove();
+        }
         self.policy.remove(&mut self.slab, slot);
         self.ledger.release(slot);
         if let Some(expiry) = &mut self.expiry {
@@ -375,26 +412,24 @@ impl<E> Cache<E> {
         self.slab.remove(slot)
     }
 
-    /// Takes out, after the put of `own`, what is beyond the bounds; never `keep`.
-    fn shrink(&mut self, own: u32, keep: u32, removed: &mut Removed<E>) -> Result<()> {
+    fn shrink(&mut self, keep: u32, removed: &mut Removed<E>) {
         let mut contest = self.policy.contest(&mut self.slab);
         while self.bounds.exceeded_by(self.len() as u64, self.ledger.total()) {
-            if let Err(error) = removed.reserve() {
-                // Without it, what was there is within the bounds.
-                removed.push_last(self.take(own, Cause::Size), Cause::Size);
-                return Err(error);
-            }
             let slot = self.policy.victim(&self.slab, &mut contest, keep);
             removed.push(self.take(slot, Cause::Size), Cause::Size);
         }
-        Ok(())
     }
 
     /// A cache without times has them from a put that has one until that entry is gone.
-    fn untimed_until(&mut self, terms: Terms) {
-        if terms.ttl.ends() && !self.is_timed() {
+    fn untimed_until(&mut self, ttl: Ttl, now: i64) {
+        let ends = match ttl {
+            Ttl::For(_) => true,
+            Ttl::Remaining(rest) => rest.live != NEVER,
+            Ttl::Default | Ttl::Never => false,
+        };
+        if ends && !self.is_timed() {
             let made = || Box::new(Expiry::new(self.config.timing, self.config.seed));
-            self.expiry.get_or_insert_with(made).advance(terms.now);
+            self.expiry.get_or_insert_with(made).advance(now);
         }
     }
 }

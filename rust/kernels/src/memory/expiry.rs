@@ -4,19 +4,26 @@
 //! moves an entry's own deadline; its key in the heap stays behind (it is never later than the deadline) and is
 //! corrected when it comes to the top.
 
-use super::config::Timing;
-use super::grow;
 use super::slab::NIL;
-use crate::Result;
 
 /// A moment that does not come.
 pub const NEVER: i64 = i64::MAX;
 
+/// How long the entries of a cache live unless their put says otherwise; nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timing {
+    /// From the put.
+    pub ttl: Option<i64>,
+    /// From the last use.
+    pub tti: Option<i64>,
+    /// A time to live `t` is drawn from `[t * (1 - jitter), t]`.
+    pub jitter: f64,
+}
+
 /// The time to live that a put asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
     /// The cache's.
-    #[default]
     Default,
     /// None, whatever the cache's is.
     Never,
@@ -24,17 +31,6 @@ pub enum Ttl {
     For(i64),
     /// Exactly what remained of a stored entry's life.
     Remaining(Lifetime),
-}
-
-impl Ttl {
-    /// True if an entry ends by it, whatever the cache's times are.
-    pub(super) fn ends(self) -> bool {
-        match self {
-            Self::For(_) => true,
-            Self::Remaining(rest) => rest.live != NEVER,
-            Self::Default | Self::Never => false,
-        }
-    }
 }
 
 /// What remains of an entry's life; nanoseconds, [`NEVER`] for no end.
@@ -92,15 +88,6 @@ impl Expiry {
         self.now
     }
 
-    /// Takes the caller's time, if anything can end; true if something may have.
-    #[inline]
-    pub(super) fn is_over(&mut self, now: i64) -> bool {
-        self.is_needed() && {
-            let now = self.advance(now);
-            self.heap.first().is_some_and(|&(key, _)| key <= now)
-        }
-    }
-
     /// A slot that has ended by now.
     pub(super) fn ended(&mut self) -> Option<u32> {
         while let Some(&(key, slot)) = self.heap.first() {
@@ -117,18 +104,6 @@ impl Expiry {
         None
     }
 
-    /// Room for the times of a put; `slots` is how many slots there are then.
-    pub(super) fn reserve(&mut self, slots: usize, ttl: Ttl) -> Result<()> {
-        if !ttl.ends() && self.timing.ttl.is_none() && self.timing.tti.is_none() {
-            return Ok(());
-        }
-        grow::column(&mut self.ends, slots, ENDLESS)?;
-        // Each slot stands there once.
-        let more = slots.saturating_sub(self.heap.len());
-        grow::vector(&mut self.heap, more)
-    }
-
-    /// The time of a put begins, for which there is [room](Expiry::reserve).
     pub(super) fn start(&mut self, slot: u32, ttl: Ttl) {
         let live = match ttl {
             Ttl::Default => self.timing.ttl.map_or(NEVER, |ttl| self.draw(ttl)),
@@ -145,6 +120,9 @@ impl Expiry {
         let end = End { live, idle, place: NIL };
         if end.at() == NEVER {
             return;
+        }
+        if self.ends.len() <= slot as usize {
+            self.ends.resize(slot as usize + 1, ENDLESS);
         }
         self.ends[slot as usize] = end;
         self.heap.push((end.at(), slot));

@@ -2,9 +2,7 @@
 
 use hashbrown::HashTable;
 
-use super::grow;
-use super::hash::mix;
-use crate::Result;
+use super::mix;
 
 /// The weight of one entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,19 +51,6 @@ impl Ledger {
         }
     }
 
-    /// Room for a charge; `slots` is how many slots there are then.
-    pub(super) fn reserve(&mut self, slots: usize, weight: Weight) -> Result<()> {
-        if weight == Weight::default() && self.weights.is_empty() {
-            return Ok(());
-        }
-        grow::column(&mut self.weights, slots, Weight::default())?;
-        if weight.owner.is_some() {
-            grow::table(&mut self.owners, |owner| key(owner.address))?;
-        }
-        Ok(())
-    }
-
-    /// Charges a weight for which there is [room](Ledger::reserve).
     #[inline]
     pub(super) fn charge(&mut self, slot: u32, weight: Weight) {
         // A cache that weighs nothing keeps no vector.
@@ -75,7 +60,11 @@ impl Ledger {
     }
 
     fn charge_weight(&mut self, slot: u32, weight: Weight) {
-        self.weights[slot as usize] = weight;
+        let slot = slot as usize;
+        if self.weights.len() <= slot {
+            self.weights.resize(slot + 1, Weight::default());
+        }
+        self.weights[slot] = weight;
         let Some(address) = weight.owner else {
             self.total += u128::from(weight.bytes);
             return;

@@ -4,32 +4,27 @@
 //! is the one it looks for ([`Cache::find`]). So whatever must not happen while a lock is held (foreign comparisons,
 //! destructors, listeners) stays with the caller: what leaves the cache is handed over in [`Removed`].
 //!
-//! From the leaves up:
-//! - `hash`, `grow`, `config`, `removed`
 //! - `slab`: the entries, and the `u32` links between them
+//! - [`policy`]: which entry goes next: LRU, SIEVE, W-TinyLFU
 //! - `ledger`: what the entries weigh, one charge for each owner of memory
 //! - `expiry`: when they end
-//! - `policy`: which entry goes next: LRU, SIEVE, W-TinyLFU
-//! - `cache`
 
 mod cache;
-mod config;
 mod expiry;
-mod grow;
-mod hash;
 mod ledger;
-#[cfg(test)]
-mod model;
-mod policy;
-mod removed;
+pub mod policy;
 mod slab;
-#[cfg(test)]
-mod starved;
 #[cfg(test)]
 mod tests;
 
-pub use cache::{Cache, Stats, Terms};
-pub use config::{Config, PolicyKind, Timing};
-pub use expiry::{Lifetime, NEVER, Ttl};
+pub use cache::{Cache, Cause, Config, Removed, Stats};
+pub use expiry::{Lifetime, NEVER, Timing, Ttl};
 pub use ledger::Weight;
-pub use removed::{Cause, Removed};
+pub use policy::PolicyKind;
+
+/// Spreads a hash over all its bits: CPython's integers hash to themselves, the index takes the top and bottom bits.
+fn mix(hash: u64) -> u64 {
+    // A folded multiplication; the factor is 2^64 over the golden ratio, as in Fibonacci hashing.
+    let product = u128::from(hash ^ 0x2545_f491_4f6c_dd1d) * 0x9e37_79b9_7f4a_7c15;
+    (product as u64) ^ (product >> 64) as u64
+}

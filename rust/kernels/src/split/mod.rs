@@ -1,11 +1,11 @@
-//! Cutting arrays into shards and stages: partition arithmetic, sharded linear layers.
+//! Cutting arrays into shards and stages: partition arithmetic, sharded linear layers, pipeline schedules.
 
 mod gather;
+mod linear;
 mod partition;
-mod sharded;
-#[cfg(test)]
-mod tests;
+mod schedule;
 
-pub use gather::Shard;
+pub use gather::Part;
+pub use linear::{Mode, Scalar, ShardedLinear};
 pub use partition::{ArraySplit, MOST_PARTS, array_split, axis_index, balanced_cuts};
-pub use sharded::{Mode, ShardedLinear};
+pub use schedule::{Direction, Kind, MOST_PASSES, Schedule, Work, idle, makespan, passes, peak};

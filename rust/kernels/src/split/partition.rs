@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use crate::buffer::{collected, made};
-use crate::view::View;
 use crate::{Error, Result};
 
 /// The index of `axis`, which may count from the end, in an array of `rank` axes.
@@ -71,16 +69,12 @@ impl ExactSizeIterator for ArraySplit {}
 ///
 /// The optimum is found exactly: float64 numbers that are not negative are ordered as their bits are, so a bisection
 /// over the bits ends at the smallest bound that some partition respects, after at most 64 passes.
-pub fn balanced_cuts(slices: usize, parts: usize, costs: &View<'_, f64>) -> Result<Vec<Range<usize>>> {
-    if costs.shape() != [slices] {
+pub fn balanced_cuts(slices: usize, parts: usize, costs: &[f64]) -> Result<Vec<Range<usize>>> {
+    if costs.len() != slices {
         let allowed = format!("[{slices}] (one for each slice)");
-        return Err(Error::Shape { argument: "costs", given: costs.shape().to_vec(), allowed });
+        return Err(Error::Shape { argument: "costs", given: vec![costs.len()], allowed });
     }
-    let split = array_split("num_stages", slices, parts)?;
-    // Cuts follow from costs, so each of them is read once, whatever another thread writes there meanwhile.
-    let costs = costs.vector();
-    let costs = &made(slices, |slice| Ok(costs.get(0, slice)))?[..];
-    let mut ranges = collected(split)?;
+    let mut ranges: Vec<Range<usize>> = array_split("num_stages", slices, parts)?.collect();
     if let Some((index, cost)) = costs.iter().enumerate().find(|(_, cost)| !cost.is_finite() || **cost < 0.0) {
         let given = format!("{cost} (for slice {index})");
         return Err(Error::Range { argument: "costs", given, allowed: "finite numbers of at least 0" });
@@ -135,10 +129,6 @@ mod tests {
 
     use super::*;
 
-    fn cuts(slices: usize, parts: usize, costs: &[f64]) -> Result<Vec<Range<usize>>> {
-        balanced_cuts(slices, parts, &View::from_slice("costs", costs, &[costs.len()])?)
-    }
-
     fn cost(costs: &[f64], range: &Range<usize>) -> f64 {
         costs[range.clone()].iter().rev().sum()
     }
@@ -170,7 +160,7 @@ mod tests {
     #[test]
     fn no_parts_are_refused() {
         assert!(matches!(array_split("num_splits", 3, 0), Err(Error::Range { argument: "num_splits", .. })));
-        assert!(matches!(cuts(1, 0, &[1.0]), Err(Error::Range { argument: "num_stages", .. })));
+        assert!(matches!(balanced_cuts(1, 0, &[1.0]), Err(Error::Range { argument: "num_stages", .. })));
     }
 
     #[test]
@@ -179,7 +169,7 @@ mod tests {
         for parts in [MOST_PARTS + 1, 10_usize.pow(13), usize::MAX] {
             let error = array_split("n", 3, parts).unwrap_err().to_string();
             assert!(error.contains(&format!("at most {MOST_PARTS}")), "{error}");
-            assert!(matches!(cuts(3, parts, &[1.0; 3]), Err(Error::Range { argument: "num_stages", .. })));
+            assert!(matches!(balanced_cuts(3, parts, &[1.0; 3]), Err(Error::Range { argument: "num_stages", .. })));
         }
     }
 
@@ -196,23 +186,23 @@ mod tests {
     #[test]
     fn a_cost_that_is_no_cost_is_refused() {
         for bad in [f64::NAN, f64::INFINITY, -1.0] {
-            let error = cuts(2, 1, &[1.0, bad]).unwrap_err();
+            let error = balanced_cuts(2, 1, &[1.0, bad]).unwrap_err();
             assert!(error.to_string().contains("slice 1"), "{error}");
         }
-        assert!(matches!(cuts(3, 2, &[1.0; 2]), Err(Error::Shape { argument: "costs", .. })));
-        assert!(cuts(3, 2, &[-0.0, 0.0, 0.0]).is_ok());
+        assert!(matches!(balanced_cuts(3, 2, &[1.0; 2]), Err(Error::Shape { argument: "costs", .. })));
+        assert!(balanced_cuts(3, 2, &[-0.0, 0.0, 0.0]).is_ok());
     }
 
     #[test]
     fn greedy_filling_is_not_the_optimum() {
         // Filling the first part up to the average of 10 would leave 11 or 13 for another one.
-        assert_eq!(cuts(5, 3, &[6.0, 5.0, 3.0, 6.0, 10.0]).unwrap(), [0..2, 2..4, 4..5]);
+        assert_eq!(balanced_cuts(5, 3, &[6.0, 5.0, 3.0, 6.0, 10.0]).unwrap(), [0..2, 2..4, 4..5]);
     }
 
     #[test]
     fn sums_that_overflow_still_give_a_partition() {
-        assert_eq!(cuts(4, 2, &[f64::MAX; 4]).unwrap(), [0..1, 1..4]);
-        assert_eq!(cuts(4, 4, &[f64::MAX; 4]).unwrap(), [0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(balanced_cuts(4, 2, &[f64::MAX; 4]).unwrap(), [0..1, 1..4]);
+        assert_eq!(balanced_cuts(4, 4, &[f64::MAX; 4]).unwrap(), [0..1, 1..2, 2..3, 3..4]);
     }
 
     proptest! {
@@ -223,7 +213,7 @@ mod tests {
             scale in prop_oneof![Just(1.0), Just(0.1), Just(1e300)],
         ) {
             let costs: Vec<f64> = costs.into_iter().map(|cost| f64::from(cost) * scale).collect();
-            let found = cuts(costs.len(), parts, &costs).unwrap();
+            let found = balanced_cuts(costs.len(), parts, &costs).unwrap();
             let used = parts.min(costs.len());
             let largest = |ranges: &[Range<usize>]| ranges.iter().map(|range| cost(&costs, range)).fold(0.0, f64::max);
             let all = partitions(0, costs.len(), used);

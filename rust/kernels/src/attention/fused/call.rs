@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::options::{Attention, Checked};
+use super::pack::Rows;
 use super::shape::Operand;
 use crate::arch::{Element, Real};
-use crate::view::Rows;
 use crate::view::View;
 
 /// Everything that all items of a call share.
@@ -35,8 +35,7 @@ unsafe impl<T: Send> Sync for Output<T> {}
 /// The scale as two factors, so that products of large queries and keys overflow only if the scaled ones do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale<R> {
-    /// A power of two, at most 1: queries are multiplied by it, which rounds nothing that does not
-    /// become denormal.
+    /// A power of two, at most 1: queries are multiplied by it, which rounds nothing.
     pub(super) query: R,
     /// What is left: products are multiplied by it.
     pub(super) product: R,
@@ -51,20 +50,25 @@ impl<R: Real> Scale<R> {
     }
 }
 
-impl<'a, T: Element> Call<'a, T> {
+impl<T: Element> Call<'_, T> {
     /// The queries of one head.
-    pub(super) fn queries(&self, batch: usize, head: usize) -> Rows<'a, T> {
+    pub(super) fn queries(&self, batch: usize, head: usize) -> Rows<T> {
         self.rows(self.query, &self.checked.problem.query, batch, head)
     }
 
     /// Keys and values of one head.
-    pub(super) fn keys_and_values(&self, batch: usize, head: usize) -> (Rows<'a, T>, Rows<'a, T>) {
+    pub(super) fn keys_and_values(&self, batch: usize, head: usize) -> (Rows<T>, Rows<T>) {
         let problem = &self.checked.problem;
         (self.rows(self.key, &problem.key, batch, head), self.rows(self.value, &problem.value, batch, head))
     }
 
-    fn rows(&self, view: &View<'a, T>, operand: &Operand, batch: usize, head: usize) -> Rows<'a, T> {
-        view.matrix_at(self.checked.problem.offset(operand, batch, head))
+    fn rows(&self, view: &View<'_, T>, operand: &Operand, batch: usize, head: usize) -> Rows<T> {
+        Rows {
+            first: view.as_ptr().wrapping_offset(self.checked.problem.offset(operand, batch, head)),
+            row: operand.row,
+            column: operand.column,
+            columns: view.shape()[view.shape().len() - 1],
+        }
     }
 }
 

@@ -1,10 +1,8 @@
 //! Few rows: too few to pay for packing keys and values, which are read where they are.
 
-use super::pack::padded;
+use super::pack::{Rows, gather, padded};
+use super::product::ROWS;
 use crate::arch::{Cpu, Element, Lanes, Real, Task, Vector};
-use crate::product::ROWS;
-use crate::product::strided;
-use crate::view::Rows;
 
 /// Rows of keys or values that are asked for ahead: the CPU's own prefetching ends at every page.
 const AHEAD: isize = 16;
@@ -15,7 +13,7 @@ const AHEAD: isize = 16;
 pub(super) struct Dots<'a, T: Element> {
     pub(super) rows: usize,
     pub(super) queries: &'a [T::Real],
-    pub(super) keys: &'a Rows<'a, T>,
+    pub(super) keys: &'a Rows<T>,
     pub(super) start: usize,
     pub(super) count: usize,
     pub(super) scale: T::Real,
@@ -29,21 +27,21 @@ impl<T: Element> Dots<'_, T> {
     #[inline(always)]
     unsafe fn rows<C: Cpu, const RUN: usize>(self, cpu: C) {
         let lanes = T::Real::lanes(cpu);
-        let (n, d) = (<T::Real as Real>::Lanes::<C>::N, self.keys.columns());
+        let (n, d) = (<T::Real as Real>::Lanes::<C>::N, self.keys.columns);
         assert!(self.queries.len() >= RUN * d && self.out.len() >= (RUN - 1) * self.out_row + self.count);
         let zero = lanes.splat(T::Real::ZERO);
         for key in 0..self.count {
-            let from = self.keys.row(self.start + key);
-            let ahead = from.wrapping_offset(AHEAD * self.keys.row_stride());
+            let from = self.keys.first.wrapping_offset((self.start + key) as isize * self.keys.row);
+            let ahead = from.wrapping_offset(AHEAD * self.keys.row);
             let mut sums = [zero; RUN];
             for column in (0..d).step_by(n) {
-                cpu.prefetch(ahead.wrapping_offset(column as isize * self.keys.column_stride()));
+                cpu.prefetch(ahead.wrapping_offset(column as isize * self.keys.column));
                 let count = (d - column).min(n);
                 // SAFETY: the caller promises the key; at most the columns that are left are read, of it and of the
                 // queries, which were asserted to have them.
                 unsafe {
-                    let from = from.wrapping_offset(column as isize * self.keys.column_stride());
-                    let key = strided(cpu, from, self.keys.column_stride(), count);
+                    let from = from.wrapping_offset(column as isize * self.keys.column);
+                    let key = gather(cpu, from, self.keys.column, count);
                     for (row, sum) in sums.iter_mut().enumerate() {
                         let query = self.queries.as_ptr().add(row * d + column);
                         let query = if count == n { lanes.load(query) } else { lanes.load_first(query, count) };
@@ -88,7 +86,7 @@ pub(super) struct Weighted<'a, T: Element> {
     /// The weight of each value, `weights_row` from one row to the next.
     pub(super) weights: &'a [T::Real],
     pub(super) weights_row: usize,
-    pub(super) values: &'a Rows<'a, T>,
+    pub(super) values: &'a Rows<T>,
     pub(super) start: usize,
     pub(super) count: usize,
     pub(super) factors: [T::Real; ROWS],
@@ -104,10 +102,10 @@ impl<T: Element> Weighted<'_, T> {
     unsafe fn rows<C: Cpu, const RUN: usize>(mut self, cpu: C) -> bool {
         let lanes = T::Real::lanes(cpu);
         let n = <T::Real as Real>::Lanes::<C>::N;
-        let width = padded::<C, T::Real>(self.values.columns());
-        assert!(self.values.column_stride() == 1 && self.weights.len() >= (RUN - 1) * self.weights_row + self.count);
+        let width = padded::<C, T::Real>(self.values.columns);
+        assert!(self.values.column == 1 && self.weights.len() >= (RUN - 1) * self.weights_row + self.count);
         assert!(self.output.len() >= RUN * width && self.scratch.len() >= RUN * width);
-        let whole = self.values.columns() - self.values.columns() % n;
+        let whole = self.values.columns - self.values.columns % n;
         let mut column = 0;
         // SAFETY: the caller promises the rows; these columns are among theirs, and those of the output and the scratch.
         let mut trace = unsafe {
@@ -122,9 +120,9 @@ impl<T: Element> Weighted<'_, T> {
             }
             trace
         };
-        if column < self.values.columns() {
+        if column < self.values.columns {
             // SAFETY: as above, with the columns that are left.
-            let last = unsafe { self.columns::<C, RUN, 1>(cpu, column, self.values.columns() - column, width) };
+            let last = unsafe { self.columns::<C, RUN, 1>(cpu, column, self.values.columns - column, width) };
             trace = lanes.add(trace, last);
         }
         let is_finite = lanes.sum(trace) == T::Real::ZERO;
@@ -152,9 +150,9 @@ impl<T: Element> Weighted<'_, T> {
         let zero = lanes.splat(T::Real::ZERO);
         let mut sums = [[zero; VECTORS]; RUN];
         for value in 0..self.count {
-            let from = self.values.row(self.start + value);
+            let from = self.values.first.wrapping_offset((self.start + value) as isize * self.values.row);
             let from = from.wrapping_add(column);
-            let ahead = from.wrapping_offset(AHEAD * self.values.row_stride());
+            let ahead = from.wrapping_offset(AHEAD * self.values.row);
             let mut vectors = [zero; VECTORS];
             for (index, vector) in vectors.iter_mut().enumerate() {
                 cpu.prefetch(ahead.wrapping_add(index * n));
@@ -166,8 +164,8 @@ impl<T: Element> Weighted<'_, T> {
             for (row, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the weights were asserted to be there.
                 let weight = lanes.splat(unsafe { *self.weights.as_ptr().add(row * self.weights_row + value) });
-                for index in 0..VECTORS {
-                    sums[index] = lanes.fma(weight, vectors[index], sums[index]);
+                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                    *sum = lanes.fma(weight, vector, *sum);
                 }
             }
         }

@@ -68,34 +68,6 @@ fn only_rows_that_overflow_are_computed_again_and_infinite_values_stay() {
 }
 
 #[test]
-fn a_column_that_overflows_changes_no_bit_of_the_others() {
-    let numbers = |count: usize| (0..count).map(|i| (i * 7919 % 1013) as f32 / 1013.0 - 0.5).collect::<Vec<f32>>();
-    for [n_q, n_k] in SIZES {
-        let (query, key, mut value) = (numbers(n_q * 8), numbers(n_k * 8), numbers(n_k * 5));
-        for level in Level::available() {
-            let run = |value: &[f32]| {
-                let mut out = vec![f32::NAN; n_q * 5];
-                let value = View::from_slice("value", value, &[n_k, 5]).unwrap();
-                let mut view = ViewMut::from_slice("out", &mut out, &[n_q, 5]).unwrap();
-                let query = View::from_slice("query", &query, &[n_q, 8]).unwrap();
-                let key = View::from_slice("key", &key, &[n_k, 8]).unwrap();
-                Attention::default().run_at(level, &query, &key, &value, &mut view).unwrap();
-                out
-            };
-            let before = run(&value);
-            value.chunks_exact_mut(5).for_each(|row| row[2] = 3e38);
-            let after = run(&value);
-            for (index, (before, after)) in before.iter().zip(&after).enumerate() {
-                match index % 5 {
-                    2 => assert!((after / 3e38 - 1.0).abs() < 1e-5, "{after}"),
-                    _ => assert_eq!(before.to_bits(), after.to_bits()),
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn products_of_large_queries_and_keys_overflow_only_if_scaled_they_do() {
     for [n_q, n_k] in SIZES {
         // q · k is 8e38, and scaled 8.
@@ -116,9 +88,6 @@ fn what_the_type_of_the_computation_does_not_hold_is_refused() {
     assert!(text.starts_with("scale: 1e39 was given, ") && text.contains("float32"), "{text}");
     let text = refused::<half::f16>(&Attention { softcap: 1e39, ..Attention::default() }).to_string();
     assert!(text.starts_with("softcap: 1e39 was given, ") && text.contains("float32"), "{text}");
-    // In float32 it is 0, by which scores would be divided.
-    let text = refused::<f32>(&Attention { softcap: 1e-46, ..Attention::default() }).to_string();
-    assert!(text.starts_with("softcap: 1e-46 was given, ") && text.contains("1.2e-38"), "{text}");
     assert!(matches!(
         refused::<f64>(&Attention { scale: Some(f64::INFINITY), ..Attention::default() }),
         Error::Range { argument: "scale", .. }
@@ -145,28 +114,5 @@ fn scratch_that_no_machine_has_is_an_error_that_says_how_much() {
         let error = attention.run(&query, &long, &long, &mut view).unwrap_err();
         assert!(matches!(error, Error::Memory { bytes } if bytes >= 1 << 57), "{error}");
         assert_eq!(out, before);
-    }
-}
-
-#[test]
-fn without_a_column_every_score_is_zero_and_without_a_key_every_row() {
-    for [n_q, n_k] in SIZES {
-        let value: Vec<f32> = (0..n_k).map(|key| (key % 2) as f32).collect();
-        let expected = (n_k / 2) as f64 / n_k as f64;
-        for level in Level::available() {
-            let nothing: [f32; 0] = [];
-            let query = View::from_slice("query", &nothing, &[n_q, 0]).unwrap();
-            let key = View::from_slice("key", &nothing, &[n_k, 0]).unwrap();
-            let values = View::from_slice("value", &value, &[n_k, 1]).unwrap();
-            let mut out = vec![f32::NAN; n_q];
-            let mut view = ViewMut::from_slice("out", &mut out, &[n_q, 1]).unwrap();
-            Attention::default().run_at(level, &query, &key, &values, &mut view).unwrap();
-            assert!(out.iter().all(|&mean| (f64::from(mean) - expected).abs() < 1e-5), "{n_q} × {n_k}: {:?}", out[0]);
-            let key = View::from_slice("key", &nothing, &[0, 0]).unwrap();
-            let values = View::from_slice("value", &nothing, &[0, 1]).unwrap();
-            let mut view = ViewMut::from_slice("out", &mut out, &[n_q, 1]).unwrap();
-            Attention::default().run_at(level, &query, &key, &values, &mut view).unwrap();
-            assert!(out.iter().all(|&sum| sum == 0.0));
-        }
     }
 }

@@ -4,13 +4,12 @@ use std::ops::Range;
 
 use super::call::{Call, Span};
 use super::output::Part;
-use super::pack::{Block, KEYS};
+use super::pack::{Block, KEYS, Rows};
+use super::product::ROWS;
 use super::scores::Keys;
 use super::work::{Limits, Work};
 use crate::Result;
 use crate::arch::{Cpu, Element, Real, Task};
-use crate::product::ROWS;
-use crate::view::Rows;
 
 /// What one thread needs. All memory is asked for when it is made.
 #[derive(Debug)]
@@ -95,10 +94,10 @@ impl<T: Element> Task for Item<'_, '_, '_, T> {
                 return work.save(part);
             }
             if divided {
-                return work.store_again::<C>(&span);
+                return work.store(cpu, &span, true);
             }
             divided = work.has_overflowed(cpu);
-            work.store(cpu, &span);
+            work.store(cpu, &span, false);
             if !divided {
                 return;
             }
@@ -148,8 +147,8 @@ fn attend<C: Cpu, T: Element>(cpu: C, work: &mut Work<'_, T>, source: &mut Sourc
 /// What scores and values come from, block by block.
 struct Source<'a, T: Element> {
     blocks: Blocks<'a, T::Real>,
-    keys: Rows<'a, T>,
-    values: Rows<'a, T>,
+    keys: Rows<T>,
+    values: Rows<T>,
     block: &'a mut Block<T::Real>,
 }
 
@@ -159,7 +158,8 @@ impl<T: Element> Source<'_, T> {
     fn load<C: Cpu>(&mut self, cpu: C, work: &Work<'_, T>, start: usize) {
         if let Blocks::Packing = self.blocks {
             let count = KEYS.min(work.call.checked.problem.n_k - start);
-            self.block.pack(cpu, (&self.keys, &self.values), start, count);
+            // SAFETY: these rows are below n_k, and the block was made for this problem.
+            unsafe { self.block.pack(cpu, (&self.keys, &self.values), start, count) };
         }
     }
 
@@ -198,7 +198,8 @@ impl<T: Element> Source<'_, T> {
                 return;
             }
             let count = KEYS.min(work.call.checked.problem.n_k - start);
-            self.block.pack_values(cpu, &self.values, start, count);
+            // SAFETY: these rows are below n_k, and the block was made for this problem.
+            unsafe { self.block.pack_values(cpu, &self.values, start, count) };
         }
         work.add_values(cpu, tile, self.packed(start), start, at, factors);
     }

@@ -24,6 +24,7 @@ mod options;
 mod output;
 mod pack;
 mod plan;
+mod product;
 mod scores;
 mod shape;
 mod softmax;
@@ -34,4 +35,6 @@ mod values;
 mod visits;
 mod work;
 
+pub(crate) use options::Checked;
 pub use options::{Attention, Mask};
+pub(crate) use shape::Operand;

@@ -54,21 +54,21 @@ impl<T> Default for Attention<'_, T> {
 
 /// A call whose arguments have been checked: numbers, shapes, strides.
 #[derive(Debug)]
-pub(super) struct Checked {
-    pub(super) problem: Problem,
-    pub(super) band: Band,
-    pub(super) scale: f64,
-    pub(super) softcap: Option<f64>,
+pub(crate) struct Checked {
+    pub(crate) problem: Problem,
+    pub(crate) band: Band,
+    pub(crate) scale: f64,
+    pub(crate) softcap: Option<f64>,
     /// How many keys a row keeps.
-    pub(super) keep: Option<usize>,
-    pub(super) mask: Option<Operand>,
+    pub(crate) keep: Option<usize>,
+    pub(crate) mask: Option<Operand>,
     /// The step from one head's sink to the next.
-    pub(super) sink_stride: isize,
+    pub(crate) sink_stride: isize,
 }
 
 impl<T: Element> Attention<'_, T> {
     /// Checks everything but the output.
-    pub(super) fn check(&self, query: &View<'_, T>, key: &View<'_, T>, value: &View<'_, T>) -> Result<Checked> {
+    pub(crate) fn check(&self, query: &View<'_, T>, key: &View<'_, T>, value: &View<'_, T>) -> Result<Checked> {
         let problem = Problem::new(query.layout(), key.layout(), value.layout())?;
         let scale = match self.scale {
             // No product at all is a score of 0, however it is scaled.
@@ -79,17 +79,16 @@ impl<T: Element> Attention<'_, T> {
                 let allowed = if T::Real::LARGEST.to_f64() == f64::MAX {
                     "a finite number (None is 1 / sqrt(d))"
                 } else {
-                    "a number between -3.4e38 and 3.4e38, the range of float32 (None is 1 / sqrt(d)),"
+                    "a number of at most 3.4e38 either side of 0, as float32 holds it (None is 1 / sqrt(d)),"
                 };
                 return Err(Error::Range { argument: "scale", given: number(scale), allowed });
             }
         };
-        let is_cap = self.softcap >= T::Real::SMALLEST.to_f64() && is_finite::<T::Real>(self.softcap);
-        if !(self.softcap == 0.0 || is_cap) {
+        if !(self.softcap >= 0.0 && is_finite::<T::Real>(self.softcap)) {
             let allowed = if T::Real::LARGEST.to_f64() == f64::MAX {
-                "0 (no cap) or a finite number of at least 2.3e-308"
+                "a finite number of at least 0 (0 is no cap)"
             } else {
-                "0 (no cap) or a number that float32 holds, from 1.2e-38 to 3.4e38,"
+                "a number from 0 (no cap) to 3.4e38, as float32 holds it,"
             };
             return Err(Error::Range { argument: "softcap", given: number(self.softcap), allowed });
         }
@@ -122,11 +121,7 @@ fn is_finite<R: Real>(number: f64) -> bool {
 
 /// As it would be written: 1e39 is not 40 digits.
 fn number(number: f64) -> String {
-    if number.abs() >= 1e16 || number.abs() < 1e-4 && number != 0.0 {
-        format!("{number:e}")
-    } else {
-        number.to_string()
-    }
+    if number.abs() >= 1e16 { format!("{number:e}") } else { number.to_string() }
 }
 
 /// How many of `n_k` keys a `sparsity_ratio` keeps.

@@ -73,30 +73,28 @@ impl<T: Element> Work<'_, T> {
         common + (sum * (top - common).exp() + (sink - common).exp()).ln()
     }
 
-    /// Notes the sums that are not finite though what they are made of may be, and says whether there are any: a mean of
-    /// large values is no larger than they are, but their sum is.
+    /// Notes the rows whose sums are not finite though what they are made of may be, and says whether there are any: a
+    /// mean of large values is no larger than they are, but their sum is.
     #[inline(always)]
     pub(super) fn has_overflowed<C: Cpu>(&mut self, cpu: C) -> bool {
         let lanes = T::Real::lanes(cpu);
         let n = <T::Real as Real>::Lanes::<C>::N;
         let width = padded::<C, T::Real>(self.call.checked.problem.d_v);
         self.overflowed.clear();
+        let mut any = false;
         for row in 0..self.rows.len() {
             let mut trace = lanes.splat(T::Real::ZERO);
             for sums in self.output[row * width..][..width].chunks_exact(n) {
                 // SAFETY: the chunk is a whole vector.
                 trace = lanes.fma(unsafe { lanes.load(sums.as_ptr()) }, lanes.splat(T::Real::ZERO), trace);
             }
-            let is_ordinary = self.sums[row].to_f64().is_finite() && self.tops[row].to_f64().is_finite();
-            if lanes.sum(trace) != T::Real::ZERO && is_ordinary {
-                self.overflowed.resize(self.rows.len() * width, false);
-                let row = row * width..(row + 1) * width;
-                for (overflowed, sum) in self.overflowed[row.clone()].iter_mut().zip(&self.output[row]) {
-                    *overflowed = !sum.to_f64().is_finite();
-                }
-            }
+            let is_ordinary = |number: T::Real| number.to_f64().is_finite();
+            let overflowed =
+                lanes.sum(trace) != T::Real::ZERO && is_ordinary(self.sums[row]) && is_ordinary(self.tops[row]);
+            self.overflowed.push(overflowed);
+            any |= overflowed;
         }
-        !self.overflowed.is_empty()
+        any
     }
 
     /// Begins anew with what all weights will be divided by known, so that they are at most 1 in all and no sum of
@@ -129,14 +127,18 @@ impl<T: Element> Work<'_, T> {
         }
     }
 
-    /// Stores the rows in the call's output, divided.
+    /// Stores rows in the call's output: those that have not overflowed, divided, or those that have and are divided
+    /// already (`divided`).
     #[inline(always)]
-    pub(super) fn store<C: Cpu>(&self, cpu: C, span: &Span) {
+    pub(super) fn store<C: Cpu>(&self, cpu: C, span: &Span, divided: bool) {
         let (lanes, call) = (T::Real::lanes(cpu), self.call);
         let (n, problem, operand) = (<T::Real as Real>::Lanes::<C>::N, &call.checked.problem, &call.out.operand);
         let width = padded::<C, T::Real>(problem.d_v);
         for (row, (head, query)) in span.rows().enumerate() {
-            let factor = lanes.splat(self.factor(row, head));
+            if self.overflowed[row] != divided {
+                continue;
+            }
+            let factor = lanes.splat(if divided { T::Real::ONE } else { self.factor(row, head) });
             let to = problem.offset(operand, span.batch, head) + query as isize * operand.row;
             for column in (0..problem.d_v).step_by(n) {
                 let count = (problem.d_v - column).min(n);
@@ -155,20 +157,6 @@ impl<T: Element> Work<'_, T> {
                         }
                     }
                 }
-            }
-        }
-    }
-
-    /// Stores what had overflowed and has been computed again, divided. All other elements stay as they are.
-    pub(super) fn store_again<C: Cpu>(&self, span: &Span) {
-        let (problem, operand) = (&self.call.checked.problem, &self.call.out.operand);
-        let width = padded::<C, T::Real>(problem.d_v);
-        for (row, (head, query)) in span.rows().enumerate() {
-            let to = problem.offset(operand, span.batch, head) + query as isize * operand.row;
-            for column in (0..problem.d_v).filter(|column| self.overflowed[row * width + column]) {
-                let element = T::from_real(self.output[row * width + column]);
-                // SAFETY: the output was checked to have these rows and columns, which no other item writes.
-                unsafe { *self.call.out.first.offset(to + column as isize * operand.column) = element };
             }
         }
     }

@@ -8,13 +8,13 @@ use super::item::{Blocks, Item, MakeScratch, Scratch, Sums};
 use super::options::{Attention, Mask};
 use super::output::Part;
 use super::pack::{Block, KEYS, padded};
+use super::product::ROWS;
 use super::shape::Problem;
 use super::work::Limits;
 use crate::arch::{Cpu, Element, Level, Real, Task};
 use crate::buffer::{Buffer, made, reserved};
-use crate::product::ROWS;
 use crate::view::{View, ViewMut};
-use crate::{Error, Result, parallel};
+use crate::{Result, parallel};
 
 /// The most queries of an item when keys and values are packed for all of them, and the fewest if that gives fewer than
 /// [`PIECES`] items.
@@ -35,9 +35,6 @@ const PACKED: usize = 8 << 20;
 
 /// Products of pairs of bfloat16 below 2^-126 count as 0; a scale above this could make a score of them.
 const LARGEST_SCALE: f64 = (1u64 << 40) as f64;
-
-/// Queries that are multiplied by less than this could become denormal, which counts as 0 as well.
-const SMALLEST_SCALE: f64 = 1.0 / LARGEST_SCALE;
 
 /// Multiply-adds below which a call stays on the calling thread: some 60 µs. `docs/fused.md` has the measurement.
 const SERIAL: usize = 1 << 21;
@@ -86,8 +83,7 @@ impl<T: Element> Attention<'_, T> {
         }
         let out = Output { first: out.as_mut_ptr(), operand };
         let problem = &checked.problem;
-        let is_ordinary = (SMALLEST_SCALE..=LARGEST_SCALE).contains(&checked.scale.abs());
-        let pairs = T::IS_BFLOAT && level.gains_by_dots() && is_ordinary;
+        let pairs = T::IS_BFLOAT && level.gains_by_dots() && checked.scale.abs() <= LARGEST_SCALE;
         let call = Call { attention: self, checked, query, key, value, out, scale: Scale::new(checked.scale), pairs };
         // One after the other, first the keys that any query may look at.
         let keys = checked.band.keys_of_any(0..problem.n_q);
@@ -197,11 +193,7 @@ impl<T: Element> Plan<'_, T> {
         let items = problem.n_q.div_ceil(queries);
         let mut scratch = self.scratch(heads * group * items, queries, queries, true)?;
         let make = || MakeBlock { d: problem.d, d_v: problem.d_v, pairs, real: PhantomData };
-        // Said in all: a block alone is small.
-        let elements = (heads * blocks).saturating_mul(KEYS).saturating_mul(problem.d + problem.d_v);
-        let bytes = elements.saturating_mul(size_of::<T::Real>());
-        let mut packed: Vec<Block<T::Real>> =
-            made(heads * blocks, |_| self.level.run(make())).map_err(|_| Error::Memory { bytes })?;
+        let mut packed: Vec<Block<T::Real>> = made(heads * blocks, |_| self.level.run(make()))?;
         for first in (0..self.heads()).step_by(heads) {
             let heads = heads.min(self.heads() - first);
             parallel::for_each_mut(&mut packed[..heads * blocks], self.parallel, |index, block| {
@@ -269,7 +261,8 @@ impl<T: Element> Task for Pack<'_, T> {
     fn run<C: Cpu>(self, cpu: C) {
         let (keys, values) = self.call.keys_and_values(self.span.batch, self.span.kv);
         let count = KEYS.min(self.call.checked.problem.n_k - self.start);
-        self.block.pack(cpu, (&keys, &values), self.start, count);
+        // SAFETY: these rows are below n_k, and the block was made for this problem.
+        unsafe { self.block.pack(cpu, (&keys, &values), self.start, count) };
     }
 }
 

@@ -5,13 +5,11 @@ use std::ops::Range;
 use super::call::Call;
 use super::decode::Dots;
 use super::options::Mask;
-use super::pack::{Block, KEYS, depth};
+use super::pack::{Block, KEYS, Rows, depth, gather};
+use super::product::{Product, ROWS, Scaled, Shape};
 use super::work::Work;
 use crate::arch::{Cpu, Element, Lanes, Real, tanh};
 use crate::attention::{Cut, Floats, keys};
-use crate::product::strided;
-use crate::product::{Product, ROWS, Scaled, Shape};
-use crate::view::Rows;
 
 /// The keys of a block.
 #[derive(Debug)]
@@ -19,7 +17,7 @@ pub(super) enum Keys<'a, T: Element> {
     /// Packed.
     Packed(&'a Block<T::Real>),
     /// Where they are: all keys of the head, for few rows.
-    InPlace(&'a Rows<'a, T>),
+    InPlace(&'a Rows<T>),
 }
 
 impl<T: Element> Work<'_, T> {
@@ -97,8 +95,8 @@ impl<T: Element> Work<'_, T> {
                 unsafe {
                     match mask {
                         Mask::Bool(mask) => {
-                            let bytes = copied(mask.as_ptr().offset(from), keys.len());
-                            bytes.iter().fold(0, |any, byte| any | byte) == 0
+                            let first = mask.as_ptr().offset(from);
+                            (0..keys.len()).fold(0, |any, key| any | first.add(key).read()) == 0
                         }
                         Mask::Float(mask) => {
                             let first = mask.as_ptr().offset(from);
@@ -183,18 +181,6 @@ impl<T: Element> Work<'_, T> {
     }
 }
 
-/// The bytes of a mask for a block's keys, and zeros behind them: a copy, since another thread may write to the mask.
-///
-/// # Safety
-/// `count` bytes at `from` may be read; they are at most [`KEYS`].
-#[inline(always)]
-unsafe fn copied(from: *const u8, count: usize) -> [u8; KEYS] {
-    let mut bytes = [0; KEYS];
-    // SAFETY: the caller's promise.
-    unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count) };
-    bytes
-}
-
 /// Adds the mask, from the element at offset `from` on, to the scores of one row and some keys.
 #[inline(always)]
 fn add_mask<C: Cpu, T: Element>(cpu: C, call: &Call<'_, T>, from: isize, bias: &mut [T::Real], scores: &mut [T::Real]) {
@@ -205,10 +191,11 @@ fn add_mask<C: Cpu, T: Element>(cpu: C, call: &Call<'_, T>, from: isize, bias: &
     let bias = &mut bias[..scores.len()];
     match mask {
         Mask::Bool(mask) if operand.column == 1 => {
-            // SAFETY: the mask was checked to have an element for each query and key of each head.
-            let bytes = unsafe { copied(mask.as_ptr().offset(from), bias.len()) };
-            for (bias, &byte) in bias.iter_mut().zip(&bytes) {
-                *bias = if byte != 0 { T::Real::ZERO } else { T::Real::NEG_INFINITY };
+            let first = mask.as_ptr().wrapping_offset(from);
+            for (key, bias) in bias.iter_mut().enumerate() {
+                // SAFETY: the mask was checked to have an element for each query and key of each head.
+                let takes_part = unsafe { first.add(key).read() } != 0;
+                *bias = if takes_part { T::Real::ZERO } else { T::Real::NEG_INFINITY };
             }
         }
         Mask::Bool(mask) => {
@@ -223,7 +210,7 @@ fn add_mask<C: Cpu, T: Element>(cpu: C, call: &Call<'_, T>, from: isize, bias: &
                 // SAFETY: as above; the chunk has at most a vector's elements.
                 unsafe {
                     let from = mask.as_ptr().offset(from + (index * n) as isize * operand.column);
-                    let vector = strided(cpu, from, operand.column, bias.len());
+                    let vector = gather(cpu, from, operand.column, bias.len());
                     lanes.store_first(bias.as_mut_ptr(), bias.len(), vector);
                 }
             }

@@ -5,33 +5,33 @@ use crate::{Error, Result};
 
 /// One array as `[leading axes…, heads, rows, columns]`; the stride of an axis that is broadcast is 0.
 #[derive(Debug, Clone)]
-pub(super) struct Operand {
+pub(crate) struct Operand {
     leading: Vec<isize>,
     head: isize,
     /// Elements from one row to the next.
-    pub(super) row: isize,
+    pub(crate) row: isize,
     /// Elements from one column to the next.
-    pub(super) column: isize,
+    pub(crate) column: isize,
 }
 
 /// The sizes of a call, and where each of its matrices begins.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// The leading axes of the output: those of all inputs, broadcast.
     leading: Vec<usize>,
     /// Heads of the query, and of the output.
-    pub(super) h_q: usize,
+    pub(crate) h_q: usize,
     /// Heads of key and value.
-    pub(super) h_kv: usize,
-    pub(super) n_q: usize,
-    pub(super) n_k: usize,
-    pub(super) d: usize,
-    pub(super) d_v: usize,
+    pub(crate) h_kv: usize,
+    pub(crate) n_q: usize,
+    pub(crate) n_k: usize,
+    pub(crate) d: usize,
+    pub(crate) d_v: usize,
     /// The rank that the output has: heads and leading axes may be absent.
     rank: usize,
-    pub(super) query: Operand,
-    pub(super) key: Operand,
-    pub(super) value: Operand,
+    pub(crate) query: Operand,
+    pub(crate) key: Operand,
+    pub(crate) value: Operand,
 }
 
 /// Shape and strides padded with axes of length 1 in front, to a common rank.
@@ -65,7 +65,7 @@ impl Padded {
 
 impl Problem {
     /// Checks the shapes of the three inputs against each other.
-    pub(super) fn new(query: &Layout, key: &Layout, value: &Layout) -> Result<Self> {
+    pub(crate) fn new(query: &Layout, key: &Layout, value: &Layout) -> Result<Self> {
         let inputs = [("query", query), ("key", key), ("value", value)];
         for (argument, layout) in inputs {
             if layout.shape().len() < 2 {
@@ -108,13 +108,13 @@ impl Problem {
     }
 
     /// The shape of the output: `[..., h_q, n_q, d_v]`, with as many axes as the input that has the most.
-    pub(super) fn output_shape(&self) -> Vec<usize> {
+    pub(crate) fn output_shape(&self) -> Vec<usize> {
         let all = self.leading.iter().copied().chain([self.h_q, self.n_q, self.d_v]);
         all.skip(self.leading.len() + 3 - self.rank).collect()
     }
 
     /// The output's strides.
-    pub(super) fn output(&self, out: &Layout) -> Result<Operand> {
+    pub(crate) fn output(&self, out: &Layout) -> Result<Operand> {
         let shape = self.output_shape();
         if out.shape() != shape {
             return Err(Error::Shape { argument: "out", given: out.shape().to_vec(), allowed: format!("{shape:?}") });
@@ -123,7 +123,7 @@ impl Problem {
     }
 
     /// The mask's strides: it broadcasts to `[..., h_q, n_q, n_k]`.
-    pub(super) fn mask(&self, mask: &Layout) -> Result<Operand> {
+    pub(crate) fn mask(&self, mask: &Layout) -> Result<Operand> {
         let whole: Vec<usize> = self.leading.iter().copied().chain([self.h_q, self.n_q, self.n_k]).collect();
         let fits = mask.shape().len() <= self.rank
             && mask.shape().iter().rev().zip(whole.iter().rev()).all(|(&given, &needed)| given == 1 || given == needed);
@@ -136,7 +136,7 @@ impl Problem {
     }
 
     /// The step from one head's sink to the next.
-    pub(super) fn sinks(&self, sinks: &Layout) -> Result<isize> {
+    pub(crate) fn sinks(&self, sinks: &Layout) -> Result<isize> {
         if sinks.shape() != [self.h_q] {
             let (given, allowed) = (sinks.shape().to_vec(), format!("[{}], one for each head of query", self.h_q));
             return Err(Error::Shape { argument: "sinks", given, allowed });
@@ -145,17 +145,17 @@ impl Problem {
     }
 
     /// How many times the heads are repeated: the number of elements of the leading axes.
-    pub(super) fn batches(&self) -> usize {
+    pub(crate) fn batches(&self) -> usize {
         self.leading.iter().product()
     }
 
     /// How many heads of the query share a head of key and value.
-    pub(super) fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         self.h_q.checked_div(self.h_kv).unwrap_or(0)
     }
 
     /// The offset of an operand's matrix, for a batch (counted in C order) and one of the operand's own heads.
-    pub(super) fn offset(&self, operand: &Operand, batch: usize, head: usize) -> isize {
+    pub(crate) fn offset(&self, operand: &Operand, batch: usize, head: usize) -> isize {
         let mut rest = batch;
         let mut offset = head as isize * operand.head;
         for (&length, &stride) in self.leading.iter().zip(&operand.leading).rev() {

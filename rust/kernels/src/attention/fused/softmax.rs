@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::product::ROWS;
 use super::work::Work;
 use crate::arch::{Cpu, Element, Lanes, Real, exp_below};
-use crate::product::ROWS;
 
 impl<T: Element> Work<'_, T> {
     /// Turns the scores of a tile into weights `exp(score - top)`, and gives the factors by which the sums so far

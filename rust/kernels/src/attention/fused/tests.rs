@@ -266,7 +266,7 @@ impl Case {
         let mut out = inputs.out.clone();
         let attention = self.attention(&inputs);
         let (query, key, value) = (inputs.query.view(), inputs.key.view(), inputs.value.view());
-        let expected = reference::attention(&attention, &query, &key, &value);
+        let expected = reference::attention(&attention, &query, &key, &value).unwrap();
         for level in Level::available() {
             attention.run_at(level, &query, &key, &value, &mut out.view_mut()).unwrap();
             let elements = out.elements();
@@ -293,14 +293,19 @@ impl Case {
     /// Puts NaN and infinity into keys and values of a head that no query of it may look at.
     fn poison<T: Element>(&self, inputs: &mut Inputs<T>) {
         let attention = self.attention(inputs);
-        let [query, key, value] = [&inputs.query, &inputs.key, &inputs.value].map(Array::view);
-        let shapes = [query.shape(), key.shape(), value.shape()];
+        let checked = attention.check(&inputs.query.view(), &inputs.key.view(), &inputs.value.view()).unwrap();
+        let problem = &checked.problem;
         let mut dead = Vec::new();
-        for batch in 0..self.leading.iter().product() {
-            for kv in 0..self.h_kv {
-                for j in 0..self.n_k {
-                    if !reference::takes_part(&attention, shapes, batch, kv, j) {
-                        dead.push((batch * self.h_kv + kv) * self.n_k + j);
+        for batch in 0..problem.batches() {
+            for kv in 0..problem.h_kv {
+                for j in 0..problem.n_k {
+                    let seen = (0..problem.group() * problem.n_q).any(|row| {
+                        let (head, i) = (kv * problem.group() + row / problem.n_q, row % problem.n_q);
+                        checked.band.keys(i).contains(&j)
+                            && reference::mask_bias(&attention, &checked, batch, head, i, j) != f64::NEG_INFINITY
+                    });
+                    if !seen {
+                        dead.push((batch * problem.h_kv + kv) * problem.n_k + j);
                     }
                 }
             }

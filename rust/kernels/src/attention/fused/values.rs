@@ -3,11 +3,10 @@
 use std::ops::Range;
 
 use super::decode::Weighted;
-use super::pack::{Block, KEYS, padded};
+use super::pack::{Block, KEYS, Rows, padded};
+use super::product::{Onto, Product, ROWS, Shape};
 use super::work::Work;
 use crate::arch::{Cpu, Element, Lanes, Real};
-use crate::product::{Onto, Product, ROWS, Shape};
-use crate::view::Rows;
 
 impl<T: Element> Work<'_, T> {
     /// As [`Work::add_values`], for few rows whose values are read where they are: if they can be, and if all sums are
@@ -16,14 +15,14 @@ impl<T: Element> Work<'_, T> {
     pub(super) fn add_in_place<C: Cpu>(
         &mut self,
         cpu: C,
-        values: &Rows<'_, T>,
+        values: &Rows<T>,
         start: usize,
         at: usize,
         factors: [T::Real; ROWS],
     ) -> bool {
         let tile = 0..self.rows.len();
         let keys = self.tile_keys(tile.clone(), start);
-        values.column_stride() == 1
+        values.column == 1
             && cpu.run(Weighted {
                 rows: tile.len(),
                 weights: &self.scores[at + keys.start..],

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use super::call::{Call, Span};
 use super::pack::{KEYS, depth, padded};
+use super::product::ROWS;
 use crate::Result;
 use crate::arch::{Cpu, Element, Real};
 use crate::attention::Keys as Order;
 use crate::buffer::{Buffer, reserved};
-use crate::product::ROWS;
 
 /// What the items of a call need at most.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ pub(super) struct Work<'a, T: Element> {
     pub(super) sums: Vec<T::Real>,
     /// `[row][column]`, columns padded to whole vectors: the sum of `exp(score - top) * value`.
     pub(super) output: Buffer<T::Real>,
-    /// `[row][column]`: which sums overflowed; empty if none has.
+    /// Rows whose sums overflowed.
     pub(super) overflowed: Vec<bool>,
 }
 
@@ -88,7 +88,7 @@ impl<'a, T: Element> Work<'a, T> {
             tops: reserved(rows)?,
             sums: reserved(rows)?,
             output: Buffer::zeroed(rows.saturating_mul(width))?,
-            overflowed: reserved(rows.saturating_mul(width))?,
+            overflowed: reserved(rows)?,
         })
     }
 
@@ -133,12 +133,15 @@ impl<'a, T: Element> Work<'a, T> {
         }
         for (to, head) in queries.chunks_exact_mut(span.queries.len() * depth).zip(span.heads.clone()) {
             let from = self.call.queries(span.batch, head);
-            if self.pairs {
-                for (to, query) in to.chunks_exact_mut(depth).zip(span.queries.clone()) {
-                    from.column_pairs(query, to, 1);
+            // SAFETY: these are queries of this head, and d is their number of columns.
+            unsafe {
+                if self.pairs {
+                    for (to, query) in to.chunks_exact_mut(depth).zip(span.queries.clone()) {
+                        from.column_pairs(query, to, 1);
+                    }
+                } else {
+                    from.copy(cpu, span.queries.start, to, d);
                 }
-            } else {
-                from.copy(cpu, span.queries.start, to, d);
             }
         }
         if power != T::Real::ONE && self.pairs {

@@ -105,14 +105,13 @@ impl<T: Element> Task for Process<'_, T> {
     fn run<C: Cpu>(self, cpu: C) {
         let Self { rule, entries, scratch: Scratch { widened, terms, masks, keys, .. } } = self;
         let Rule { normalization, temperature, streamed, .. } = *rule;
-        let keep = rule.keep.filter(|&keep| keep < entries.len);
-        if keep.is_none() && normalization == Normalization::None {
-            return entries.copy_all();
-        }
         let row = entries.widen(cpu, widened);
         let normalize = Normalize { normalization, temperature, streamed, terms, masks };
-        let Some(k) = keep else {
-            return normalize.run::<false, C, T>(cpu, entries, row, Kept::everything());
+        let Some(k) = rule.keep.filter(|&keep| keep < entries.len) else {
+            return match normalization {
+                Normalization::None => entries.copy_all(),
+                _ => normalize.run::<false, C, T>(cpu, entries, row, Kept::everything()),
+            };
         };
         let lanes = T::Real::lanes(cpu);
         let (cut, row) = keys.cut(lanes, row, k);

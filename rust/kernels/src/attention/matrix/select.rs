@@ -24,15 +24,9 @@ impl<R: Real> Kept<R> {
         let (mut ties, mut index) = (cut.ties, 0);
         let (above, tied) = (Above::new(lanes, cut.key), Above::new(lanes, one_less::<R>(cut.key)));
         while ties > 0 && index < row.len() {
-            let left = row.len() - index;
-            let mut equal = if left >= L::N {
-                // SAFETY: so many floats are left.
-                let entry = unsafe { lanes.load(row.as_ptr().add(index)) };
-                lanes.bits(lanes.and_not(tied.of(entry), above.of(entry)))
-            } else {
-                let entry = row.vector(lanes, index);
-                lanes.bits(lanes.and(lanes.first(left), lanes.and_not(tied.of(entry), above.of(entry))))
-            };
+            let entry = row.vector(lanes, index);
+            let is_there = lanes.first(row.len() - index);
+            let mut equal = lanes.bits(lanes.and(is_there, lanes.and_not(tied.of(entry), above.of(entry))));
             let here = equal.count_ones() as usize;
             if here >= ties {
                 for _ in 1..ties {

@@ -115,9 +115,6 @@ impl<'a, R: Real> From<&'a [R]> for Floats<'a, R> {
     }
 }
 
-/// Bytes of a page.
-const PAGE: usize = 4096;
-
 /// Room for the keys of one row; finds where to cut it.
 #[derive(Debug)]
 pub struct Keys<R: Real> {
@@ -135,9 +132,7 @@ impl<R: Real> Keys<R> {
     pub fn new(len: usize) -> Result<Self> {
         // A vector more, for the padding of candidates, at any level.
         let room = if len == 0 { 0 } else { len.next_multiple_of(search::WIDEST).saturating_add(search::WIDEST) };
-        // Rarely needed; less than a page is not asked for before it is.
-        let unified = reserved(if room > PAGE / size_of::<R>() { room } else { 0 })?;
-        Ok(Self { from: reserved(room)?, to: reserved(room)?, unified })
+        Ok(Self { from: reserved(room)?, to: reserved(room)?, unified: reserved(room)? })
     }
 
     /// Where to cut so that exactly `k` of the row's floats are kept, 1 ≤ `k` ≤ its length; and the row, or a copy of it

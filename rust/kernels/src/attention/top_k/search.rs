@@ -51,7 +51,7 @@ impl<'a, L: Lanes> Search<'a, L> {
         from: &'a mut Vec<Int<L>>,
         to: &'a mut Vec<Int<L>>,
     ) -> Self {
-        const { assert!(L::N <= WIDEST && SAMPLE.is_multiple_of(L::N)) };
+        const { assert!(L::N <= WIDEST && SAMPLE % L::N == 0) };
         let (low, high) = (L::Scalar::INT_MIN.into() + 1, L::Scalar::INT_MAX.into());
         Self { lanes, row, from, to, len: row.len(), rank: 0, low, high }
     }

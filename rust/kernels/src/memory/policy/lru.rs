@@ -25,7 +25,7 @@ impl Lru {
         }
     }
 
-    pub(super) fn order<E>(&self, slab: &Slab<E>, slots: &mut Vec<u32>) {
-        slots.extend(self.0.oldest_first(slab));
+    pub(super) fn order<E>(&self, slab: &Slab<E>) -> Vec<u32> {
+        self.0.oldest_first(slab).collect()
     }
 }

@@ -9,13 +9,35 @@ mod twin;
 
 pub(super) use tinylfu::Contest;
 
-use super::config::{Bounds, PolicyKind};
 use super::slab::Slab;
-use crate::Result;
-use crate::buffer::reserved;
 use lru::Lru;
 use sieve::Sieve;
 use tinylfu::TinyLfu;
+
+/// The policies by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PolicyKind {
+    /// Least recently used.
+    #[default]
+    Lru,
+    /// SIEVE (Zhang et al., NSDI 2024).
+    Sieve,
+    /// W-TinyLFU (Einziger et al., 2017), as Caffeine has it, without its hill climber.
+    TinyLfu,
+}
+
+/// Bounds, or a share of them, in entries and in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bounds {
+    pub(super) entries: Option<u64>,
+    pub(super) bytes: Option<u64>,
+}
+
+impl Bounds {
+    pub(super) fn exceeded_by(&self, entries: u64, bytes: u128) -> bool {
+        self.entries.is_some_and(|bound| entries > bound) || self.bytes.is_some_and(|bound| bytes > bound.into())
+    }
+}
 
 #[derive(Debug)]
 pub(super) enum Policy {
@@ -42,16 +64,6 @@ impl Policy {
         matches!(self, Self::TinyLfu(_))
     }
 
-    /// Room for one more entry, of this many bytes; `slots` is how many slots there are then.
-    pub(super) fn reserve<E>(&mut self, slab: &Slab<E>, slots: usize, bytes: u64) -> Result<()> {
-        match self {
-            Self::Lru(_) => Ok(()),
-            Self::Sieve(sieve) => sieve.reserve(slots),
-            Self::TinyLfu(lfu) => lfu.reserve(slab.len() + 1, slots, bytes),
-        }
-    }
-
-    /// Adds an entry for which there is [room](Policy::reserve).
     pub(super) fn insert<E>(&mut self, slab: &mut Slab<E>, slot: u32, bytes: u64) {
         match self {
             Self::Lru(lru) => lru.insert(slab, slot),
@@ -110,13 +122,11 @@ impl Policy {
     }
 
     /// The slots: next victim first for LRU, in order of insertion otherwise.
-    pub(super) fn order<E>(&self, slab: &Slab<E>) -> Result<Vec<u32>> {
-        let mut slots = reserved(slab.len())?;
+    pub(super) fn order<E>(&self, slab: &Slab<E>) -> Vec<u32> {
         match self {
-            Self::Lru(lru) => lru.order(slab, &mut slots),
-            Self::Sieve(sieve) => sieve.order(slab, &mut slots),
-            Self::TinyLfu(lfu) => lfu.order(slab, &mut slots),
+            Self::Lru(lru) => lru.order(slab),
+            Self::Sieve(sieve) => sieve.order(slab),
+            Self::TinyLfu(lfu) => lfu.order(slab),
         }
-        Ok(slots)
     }
 }

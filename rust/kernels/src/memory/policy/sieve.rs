@@ -1,7 +1,5 @@
 //! SIEVE (Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024): a queue, one bit for each entry, and a hand.
 
-use crate::Result;
-use crate::memory::grow;
 use crate::memory::slab::{List, NIL, Slab};
 
 /// New entries at the head; the hand goes from tail to head, spares what was used since it last came by, and stays
@@ -20,12 +18,11 @@ impl Default for Sieve {
 }
 
 impl Sieve {
-    pub(super) fn reserve(&mut self, slots: usize) -> Result<()> {
-        grow::column(&mut self.visited, slots, false)
-    }
-
     pub(super) fn insert<E>(&mut self, slab: &mut Slab<E>, slot: u32) {
         self.queue.push(slab, slot);
+        if self.visited.len() <= slot as usize {
+            self.visited.resize(slot as usize + 1, false);
+        }
         self.visited[slot as usize] = false;
     }
 
@@ -52,7 +49,7 @@ impl Sieve {
         }
     }
 
-    pub(super) fn order<E>(&self, slab: &Slab<E>, slots: &mut Vec<u32>) {
-        slots.extend(self.queue.oldest_first(slab));
+    pub(super) fn order<E>(&self, slab: &Slab<E>) -> Vec<u32> {
+        self.queue.oldest_first(slab).collect()
     }
 }

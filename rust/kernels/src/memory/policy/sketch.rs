@@ -1,9 +1,6 @@
 //! How often a hash was seen lately: a count-min sketch of 4-bit counters that are halved from time to time
 //! (Einziger et al., "TinyLFU: A Highly Efficient Cache Admission Policy", 2017; blocked as in Caffeine).
 
-use crate::Result;
-use crate::buffer::filled;
-
 /// Four counters for each hash, all in one 64-byte block.
 #[derive(Debug, Default)]
 pub(super) struct Sketch {
@@ -16,12 +13,11 @@ const ONE_MASK: u64 = 0x1111_1111_1111_1111;
 
 impl Sketch {
     /// Makes room for the counts of this many entries; growing forgets what was counted.
-    pub(super) fn ensure(&mut self, entries: usize) -> Result<()> {
+    pub(super) fn ensure(&mut self, entries: usize) {
         if self.table.len() < entries || self.table.is_empty() {
-            self.table = filled(0, entries.next_power_of_two().max(8))?;
+            self.table = vec![0; entries.next_power_of_two().max(8)];
             self.additions = 0;
         }
-        Ok(())
     }
 
     /// Word and bit offset of the four counters.
@@ -71,12 +67,12 @@ impl Sketch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::hash::mix;
+    use crate::memory::mix;
 
     #[test]
     fn counts_up_to_fifteen_and_never_too_little() {
         let mut sketch = Sketch::default();
-        sketch.ensure(512).unwrap();
+        sketch.ensure(512);
         for n in 1..=20 {
             sketch.increment(mix(7));
             assert_eq!(sketch.frequency(mix(7)), n.min(15));
@@ -91,7 +87,7 @@ mod tests {
     #[test]
     fn is_halved_after_ten_additions_for_each_entry() {
         let mut sketch = Sketch::default();
-        sketch.ensure(8).unwrap();
+        sketch.ensure(8);
         for _ in 0..12 {
             sketch.increment(mix(1));
         }

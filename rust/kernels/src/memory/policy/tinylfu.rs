@@ -2,39 +2,36 @@
 //! it, without its hill climber and without its random admissions: new entries pass a small LRU window; what falls out
 //! of it must have been seen more often than the victim of the main part to stay.
 
+use super::Bounds;
 use super::sketch::Sketch;
-use crate::Result;
-use crate::memory::config::Bounds;
-use crate::memory::grow;
-use crate::memory::hash::mix;
+use crate::memory::mix;
 use crate::memory::slab::{List, NIL, Slab};
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Segment {
-    #[default]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
     Window,
     Probation,
     Protected,
 }
 
-/// One segment's LRU list, and its size in both units.
+/// One LRU list and its size, in both units.
 #[derive(Debug, Default)]
-struct Queue {
+struct Section {
     list: List,
     entries: u64,
     bytes: u128,
     bounds: Bounds,
 }
 
-impl Queue {
+impl Section {
     fn exceeded(&self) -> bool {
         self.bounds.exceeded_by(self.entries, self.bytes)
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Resident {
-    segment: Segment,
+    part: Part,
     bytes: u64,
     inserted: u64,
 }
@@ -43,9 +40,9 @@ struct Resident {
 pub(crate) struct TinyLfu {
     sketch: Sketch,
     bounds: Bounds,
-    window: Queue,
-    probation: Queue,
-    protected: Queue,
+    window: Section,
+    probation: Section,
+    protected: Section,
     residents: Vec<Resident>,
     insertions: u64,
     /// An entry that is larger than the window and stands in probation unexamined.
@@ -58,17 +55,17 @@ pub(crate) struct Contest {
     candidate: u32,
     candidates_from_window: bool,
     victim: u32,
-    victims_from: Segment,
+    victims_from: Part,
 }
 
 impl Default for Contest {
     fn default() -> Self {
-        Self { candidate: NIL, candidates_from_window: false, victim: NIL, victims_from: Segment::Probation }
+        Self { candidate: NIL, candidates_from_window: false, victim: NIL, victims_from: Part::Probation }
     }
 }
 
-fn share(bounds: Bounds, of: impl Fn(u64) -> u64) -> Bounds {
-    Bounds { entries: bounds.entries.map(&of), bytes: bounds.bytes.map(&of) }
+fn share(bounds: Bounds, part: impl Fn(u64) -> u64) -> Bounds {
+    Bounds { entries: bounds.entries.map(&part), bytes: bounds.bytes.map(&part) }
 }
 
 /// All but 99 %, rounded up: at least one entry.
@@ -86,73 +83,72 @@ impl TinyLfu {
         Self {
             sketch: Sketch::default(),
             bounds,
-            window: Queue { bounds: share(bounds, window_share), ..Queue::default() },
-            probation: Queue::default(),
-            protected: Queue { bounds: share(bounds, protected_share), ..Queue::default() },
+            window: Section { bounds: share(bounds, window_share), ..Section::default() },
+            probation: Section::default(),
+            protected: Section { bounds: share(bounds, protected_share), ..Section::default() },
             residents: Vec::new(),
             insertions: 0,
             newcomer: NIL,
         }
     }
 
-    fn queue(&mut self, segment: Segment) -> &mut Queue {
-        match segment {
-            Segment::Window => &mut self.window,
-            Segment::Probation => &mut self.probation,
-            Segment::Protected => &mut self.protected,
+    fn section(&mut self, part: Part) -> &mut Section {
+        match part {
+            Part::Window => &mut self.window,
+            Part::Probation => &mut self.probation,
+            Part::Protected => &mut self.protected,
         }
     }
 
-    fn enter<E>(&mut self, slab: &mut Slab<E>, slot: u32, segment: Segment) {
-        self.residents[slot as usize].segment = segment;
+    fn enter<E>(&mut self, slab: &mut Slab<E>, slot: u32, part: Part) {
+        self.residents[slot as usize].part = part;
         let bytes = self.residents[slot as usize].bytes;
-        let queue = self.queue(segment);
-        queue.list.push(slab, slot);
-        queue.entries += 1;
-        queue.bytes += u128::from(bytes);
+        let section = self.section(part);
+        section.list.push(slab, slot);
+        section.entries += 1;
+        section.bytes += u128::from(bytes);
     }
 
     fn leave<E>(&mut self, slab: &mut Slab<E>, slot: u32) {
-        let Resident { segment, bytes, .. } = self.residents[slot as usize];
-        let queue = self.queue(segment);
-        queue.list.remove(slab, slot);
-        queue.entries -= 1;
-        queue.bytes -= u128::from(bytes);
-    }
-
-    /// Room for the last of so many entries, in so many slots.
-    pub(super) fn reserve(&mut self, entries: usize, slots: usize, bytes: u64) -> Result<()> {
-        grow::column(&mut self.residents, slots, Resident::default())?;
-        // The sketch is made when the cache is half full, as a bound is often set far above what is used.
-        let weight = self.window.bytes + self.probation.bytes + self.protected.bytes + u128::from(bytes);
-        match self.bounds {
-            Bounds { entries: Some(bound), .. } if entries as u64 >= bound / 2 => self.sketch.ensure(bound as usize),
-            Bounds { bytes: Some(bound), .. } if weight >= u128::from(bound / 2) => self.sketch.ensure(entries),
-            _ => Ok(()),
-        }
+        let Resident { part, bytes, .. } = self.residents[slot as usize];
+        let section = self.section(part);
+        section.list.remove(slab, slot);
+        section.entries -= 1;
+        section.bytes -= u128::from(bytes);
     }
 
     pub(super) fn insert<E>(&mut self, slab: &mut Slab<E>, slot: u32, bytes: u64) {
+        // The sketch is made when the cache is half full, as a bound is often set far above what is used.
+        let (entries, weight) = (slab.len() as u64, self.window.bytes + self.probation.bytes + self.protected.bytes);
+        if self.bounds.entries.is_some_and(|bound| entries >= bound / 2) {
+            self.sketch.ensure(self.bounds.entries.unwrap_or(entries) as usize);
+        } else if self.bounds.bytes.is_some_and(|bound| weight + u128::from(bytes) >= u128::from(bound / 2)) {
+            self.sketch.ensure(slab.len());
+        }
         self.sketch.increment(mix(slab.hash(slot)));
         self.insertions += 1;
-        self.residents[slot as usize] = Resident { segment: Segment::Window, bytes, inserted: self.insertions };
+        let resident = Resident { part: Part::Window, bytes, inserted: self.insertions };
+        if self.residents.len() <= slot as usize {
+            self.residents.resize(slot as usize + 1, resident);
+        }
+        self.residents[slot as usize] = resident;
         if self.window.bounds.exceeded_by(1, bytes.into()) {
             self.newcomer = slot;
-            self.enter(slab, slot, Segment::Probation);
+            self.enter(slab, slot, Part::Probation);
         } else {
-            self.enter(slab, slot, Segment::Window);
+            self.enter(slab, slot, Part::Window);
         }
     }
 
     pub(super) fn hit<E>(&mut self, slab: &mut Slab<E>, slot: u32) {
         self.sketch.increment(mix(slab.hash(slot)));
-        let Resident { segment, bytes, .. } = self.residents[slot as usize];
-        if segment == Segment::Probation && !self.protected.bounds.exceeded_by(1, bytes.into()) {
+        let Resident { part, bytes, .. } = self.residents[slot as usize];
+        if part == Part::Probation && !self.protected.bounds.exceeded_by(1, bytes.into()) {
             self.leave(slab, slot);
-            self.enter(slab, slot, Segment::Protected);
+            self.enter(slab, slot, Part::Protected);
             self.demote(slab);
         } else {
-            self.queue(segment).list.renew(slab, slot);
+            self.section(part).list.renew(slab, slot);
         }
     }
 
@@ -160,18 +156,18 @@ impl TinyLfu {
         while self.protected.exceeded() {
             let slot = self.protected.list.tail();
             self.leave(slab, slot);
-            self.enter(slab, slot, Segment::Probation);
+            self.enter(slab, slot, Part::Probation);
         }
     }
 
     pub(super) fn replace<E>(&mut self, slab: &mut Slab<E>, slot: u32, bytes: u64) {
-        let Resident { segment, bytes: before, .. } = self.residents[slot as usize];
+        let Resident { part, bytes: before, .. } = self.residents[slot as usize];
         self.residents[slot as usize].bytes = bytes;
-        let queue = self.queue(segment);
-        queue.bytes = queue.bytes - u128::from(before) + u128::from(bytes);
-        if segment == Segment::Window && self.window.bounds.exceeded_by(1, bytes.into()) {
+        let section = self.section(part);
+        section.bytes = section.bytes - u128::from(before) + u128::from(bytes);
+        if part == Part::Window && self.window.bounds.exceeded_by(1, bytes.into()) {
             self.leave(slab, slot);
-            self.enter(slab, slot, Segment::Probation);
+            self.enter(slab, slot, Part::Probation);
             self.newcomer = slot;
             self.sketch.increment(mix(slab.hash(slot)));
         } else {
@@ -193,7 +189,7 @@ impl TinyLfu {
         while self.window.exceeded() {
             let slot = self.window.list.tail();
             self.leave(slab, slot);
-            self.enter(slab, slot, Segment::Probation);
+            self.enter(slab, slot, Part::Probation);
             if candidate == NIL {
                 candidate = slot;
             }
@@ -216,8 +212,8 @@ impl TinyLfu {
             let (candidate, victim) = (contest.candidate, contest.victim);
             if candidate == NIL && victim == NIL {
                 (contest.victims_from, contest.victim) = match contest.victims_from {
-                    Segment::Probation => (Segment::Protected, self.protected.list.tail()),
-                    Segment::Protected | Segment::Window => (Segment::Window, self.window.list.tail()),
+                    Part::Probation => (Part::Protected, self.protected.list.tail()),
+                    Part::Protected | Part::Window => (Part::Window, self.window.list.tail()),
                 };
                 continue;
             }
@@ -250,10 +246,10 @@ impl TinyLfu {
         self.sketch.frequency(mix(slab.hash(slot)))
     }
 
-    pub(super) fn order<E>(&self, slab: &Slab<E>, slots: &mut Vec<u32>) {
-        for queue in [&self.window, &self.probation, &self.protected] {
-            slots.extend(queue.list.oldest_first(slab));
-        }
+    pub(super) fn order<E>(&self, slab: &Slab<E>) -> Vec<u32> {
+        let sections = [&self.window, &self.probation, &self.protected];
+        let mut slots: Vec<u32> = sections.iter().flat_map(|section| section.list.oldest_first(slab)).collect();
         slots.sort_unstable_by_key(|&slot| self.residents[slot as usize].inserted);
+        slots
     }
 }

@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 
 use super::sketch::Sketch;
-use crate::memory::hash::mix;
-use crate::memory::{Cache, Config, PolicyKind, Removed, Terms};
+use crate::memory::{Cache, Config, PolicyKind, Removed, Ttl, Weight, mix};
 
 /// Oldest first in each section.
 #[derive(Default)]
@@ -56,7 +55,7 @@ impl Twin {
     fn put(&mut self, key: u64) {
         self.window.push(key);
         if self.len() >= self.maximum / 2 {
-            self.sketch.ensure(self.maximum as usize).unwrap();
+            self.sketch.ensure(self.maximum as usize);
         }
         self.sketch.increment(mix(key));
         let mut candidate = None;
@@ -100,7 +99,7 @@ proptest! {
                 Some(slot) => { cache.hit(slot); }
                 None => {
                     let mut removed = Removed::default();
-                    cache.insert(key, || key, Terms::default(), &mut removed).unwrap();
+                    cache.insert(key, key, Weight::default(), Ttl::Default, 0, &mut removed);
                     twin.put(key);
                 }
             }

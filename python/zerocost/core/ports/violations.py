@@ -1,0 +1,83 @@
+"""What a violation of a JSON Schema is called here: the exception, the input, what was given and what is allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError
+
+__all__ = ["violation"]
+
+_BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"})
+
+
+def violation(
+    error: Any, values: Mapping[str, Any], inputs: Mapping[str, Any], shown: str | None = None
+) -> InvalidInput:
+    """The exception for an error of jsonschema-rs.
+
+    Args:
+        error: the validation error.
+        values: the inputs that were validated, infinity as the largest number there is.
+        inputs: the subschema of every input.
+        shown: what the largest number stands for, where not for infinity.
+    """
+    path = list(error.instance_path)
+    keyword = next((part for part in reversed(list(error.schema_path)) if isinstance(part, str)), "")
+    message = str(error.message)
+    if keyword == "required" and not path:
+        missing = message.partition('"')[2].partition('"')[0]
+        return MissingInput(f"{missing} required", missing)
+    name = str(path[0]) if path and path[0] in values else ""
+    if keyword in ("enum", "anyOf", "oneOf") and len(path) == 1:
+        message = _alternatives(values[name], inputs.get(name, {})) or message
+    for sign in ("-", ""):
+        for huge in (f"{sign}1.7976931348623157e308", f"{sign}1.7976931348623157e+308"):
+            message = message.replace(huge, shown or f"{sign}inf")
+    text = f"{name}: {message}" if name else message
+    where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    kind = DatatypeError if keyword == "type" else RangeError if keyword in _BOUNDS else InvalidInput
+    if keyword in ("anyOf", "oneOf"):
+        kind = RangeError
+    return kind(text, name or None, errors=[(where, text)])
+
+
+def _alternatives(value: Any, subschema: Mapping[str, Any]) -> str | None:
+    """What was given, and everything that is allowed; None where the schema cannot be put into words."""
+    given = json.dumps(value, ensure_ascii=False, default=str)
+    given = given if len(given) <= 100 else f"{given[:99]}…"
+    options = subschema.get("anyOf") or subschema.get("oneOf") or [subschema]
+    words = [_in_words(option) for option in options]
+    if not all(words):
+        return None
+    return f"{given} was given, {' or '.join(str(word) for word in words)} is allowed"
+
+
+def _in_words(subschema: Mapping[str, Any]) -> str | None:
+    if "enum" in subschema:
+        return ", ".join(json.dumps(option, ensure_ascii=False) for option in subschema["enum"])
+    if "const" in subschema:
+        return json.dumps(subschema["const"], ensure_ascii=False)
+    kinds = subschema.get("type")
+    if not isinstance(kinds, str):
+        return None
+    bounds = [
+        f"{word} {subschema[keyword]}"
+        for keyword, word in (
+            ("minimum", "at least"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "at most"),
+            ("exclusiveMaximum", "below"),
+        )
+        if keyword in subschema
+    ]
+    noun = {"integer": "a whole number", "number": "a number", "null": "null", "string": "text", "boolean": "a boolean"}
+    if kinds == "array":
+        length = subschema.get("minItems")
+        item = subschema.get("items")
+        inner = _in_words(item) if isinstance(item, dict) else None
+        exactly = length if length == subschema.get("maxItems") else None
+        return "a list" + (f" of {exactly}" if exactly else "") + (f", each {inner}" if inner else "")
+    return " ".join([noun.get(kinds, f"an {kinds}"), *bounds])
