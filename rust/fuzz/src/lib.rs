@@ -70,7 +70,7 @@ macro_rules! integer {
         impl Checked for $T {
             fn naive(text: &str, is_integer: bool) -> Option<Self> {
                 if is_integer {
-                    return text.parse().ok();
+                    return text.parse::<i128>().ok().and_then(|value| value.try_into().ok());
                 }
                 // 3.0 and 1e3 are whole, up to 2^53.
                 let value: f64 = text.parse().unwrap();

@@ -103,7 +103,8 @@ macro_rules! integer {
             #[inline]
             fn from_number(number: Number<'_>) -> Option<Self> {
                 if number.is_integer {
-                    return number.text.parse().ok();
+                    // The standard library takes no minus in front of what has no sign.
+                    return number.text.parse().ok().or((number.text == "-0").then_some(0));
                 }
                 // 3.0 and 1e3 are whole; beyond 2^53 a float64 could no longer tell.
                 let value = number.double();

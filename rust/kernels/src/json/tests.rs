@@ -22,6 +22,9 @@ fn shapes() {
     assert_eq!(parsed::<bool>("[true,false]"), Ok((vec![true, false], vec![2])));
     assert_eq!(parsed::<i8>("[[[-128]],[[127]]]"), Ok((vec![-128, 127], vec![2, 1, 1])));
     assert_eq!(parsed::<u8>("[2.0, 1e2]"), Ok((vec![2, 100], vec![2])));
+    for text in ["[-0]", "[-0                                                            ]"] {
+        assert_eq!(parsed::<u8>(text), Ok((vec![0], vec![1])));
+    }
 }
 
 #[test]
