@@ -111,6 +111,30 @@ assert list(cache) == ["large"]
 """)
 
 
+def test_a_list_of_the_entries():
+    run("""
+cache = LRUCache(10**9, ttl=1e6)
+for n in range(150_000):
+    cache[n] = None
+lists = (
+    lambda: list(cache),
+    lambda: reversed(cache),
+    lambda: list(cache.values()),
+    lambda: list(cache.items()),
+    cache._lifetimes,
+    lambda: cache == {},
+)
+# From none for a list to none for the last of its tuples.
+results = set()
+for megabytes in (0, 1, 3, 5, 9, 12, 15):
+    limit(megabytes)
+    results |= {refused(call) for call in lists}
+    limit(1000)
+assert results == {True, False}
+assert len(cache) == 150_000
+""")
+
+
 def test_a_restore_takes_a_list_that_lies_about_its_length():
     run("""
 class Liar(list):

@@ -99,10 +99,8 @@ impl LRUCache {
 
     /// Drops what left the cache, after the listener has seen it. The lock must be free.
     pub(super) fn let_go(&self, py: Python<'_>, removed: Removed<Entry>) {
-        if !removed.is_empty() {
-            let listener = self.listener(py);
-            removed.for_each(|entry, cause| entry.leave(py, cause, listener.as_ref()));
-        }
+        let listener = self.listener(py);
+        removed.for_each(|entry, cause| entry.leave(py, cause, listener.as_ref()));
     }
 
     /// Looks at the state once what has ended is removed.
@@ -110,7 +108,9 @@ impl LRUCache {
         let now = self.now(py, Ttl::Default)?;
         let mut removed = Removed::default();
         let result = self.with(py, |state| state.cache.expire(now, &mut removed).map(|()| look(state)));
-        self.let_go(py, removed);
+        if !removed.is_empty() {
+            self.let_go(py, removed);
+        }
         Ok(result?.map_err(KernelError::from)?)
     }
 }

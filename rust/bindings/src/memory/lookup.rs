@@ -48,18 +48,6 @@ impl Candidate {
     fn new(py: Python<'_>, cache: &Cache<Entry>, slot: u32) -> Self {
         Self { slot, version: cache.version(slot), key: cache.entry(slot).key.object().clone_ref(py) }
     }
-
-    fn is_resident(&self, cache: &Cache<Entry>) -> bool {
-        cache.version(self.slot) == self.version
-    }
-}
-
-/// What a look under the lock has led to.
-enum Looked<R, F> {
-    Acted(R),
-    /// Python must be asked first; `F` is what is to be done then.
-    Ask(F),
-    Failed(Error),
 }
 
 /// How often a look-up compares before it gives up on a cache that changes meanwhile.
@@ -78,28 +66,35 @@ impl LRUCache {
     ) -> PyResult<R> {
         let py = key.object().py();
         let mut removed = Removed::default();
-        let mut suspect = None;
-        let looked = self.with(py, |state| {
+        let (mut act, mut suspect, mut failed) = (Some(act), None, None);
+        let done = self.with(py, |state| {
             if let Err(error) = state.cache.expire(now, &mut removed) {
-                return Looked::Failed(error);
+                failed = Some(error);
+                return None;
             }
             let slot = match find(&state.cache, key) {
                 Found::At(slot) => Some(slot),
                 Found::Nowhere => None,
                 Found::Perhaps(slot) => {
                     suspect = Some(Candidate::new(py, &state.cache, slot));
-                    return Looked::Ask(act);
+                    return None;
                 }
             };
-            Looked::Acted(act(state, slot, &mut removed))
-        });
-        let result = match looked {
-            Ok(Looked::Acted(result)) => Ok(result),
-            Ok(Looked::Ask(act)) => self.ask(key, suspect, &mut removed, act),
-            Ok(Looked::Failed(error)) => Err(KernelError::from(error).into()),
-            Err(error) => Err(error),
+            act.take().map(|act| act(state, slot, &mut removed))
+        })?;
+        // One by one, as what is moved through memory costs as much as the look-up.
+        let result = if let Some(done) = done {
+            Ok(done)
+        } else if let Some(error) = failed {
+            Err(KernelError::from(error).into())
+        } else if let Some(act) = act {
+            self.ask(key, &mut suspect, &mut removed, act)
+        } else {
+            unreachable!("what acts returns something")
         };
-        self.let_go(py, removed);
+        if !removed.is_empty() {
+            self.let_go(py, removed);
+        }
         result
     }
 
@@ -108,14 +103,15 @@ impl LRUCache {
     fn ask<R, F>(
         &self,
         key: &Key<'_, '_>,
-        mut suspect: Option<Candidate>,
+        suspect: &mut Option<Candidate>,
         removed: &mut Removed<Entry>,
-        mut act: F,
+        act: F,
     ) -> PyResult<R>
     where
         F: FnOnce(&mut State, Option<u32>, &mut Removed<Entry>) -> R,
     {
         let py = key.object().py();
+        let mut act = Some(act);
         let mut candidates = Vec::new();
         // Versions of the entries that Python said are different, sorted once a round is over.
         let mut different = Vec::new();
@@ -123,46 +119,43 @@ impl LRUCache {
         // comparisons.
         for _ in 0..MAX_ROUNDS {
             let mut equal = None;
-            while let Some(candidate) = suspect.take().or_else(|| candidates.pop()) {
+            for candidate in suspect.iter().chain(&candidates) {
                 // The resident key on the left, as dict has it.
                 if candidate.key.bind(py).eq(key.object())? {
-                    equal = Some(candidate);
+                    equal = Some((candidate.slot, candidate.version));
                     break;
                 }
                 push(&mut different, candidate.version).map_err(KernelError::from)?;
             }
+            *suspect = None;
             candidates.clear();
             different.sort_unstable();
-            let looked = self.with(py, |state| {
+            let mut complete = Ok(());
+            let done = self.with(py, |state| {
                 let cache = &state.cache;
-                if let Some(equal) = &equal
-                    && equal.is_resident(cache)
-                {
-                    return Looked::Acted(act(state, Some(equal.slot), removed));
-                }
-                // Also after nothing was equal: an equal key may have come meanwhile.
-                let mut complete = Ok(());
-                let found = cache.find(key.hash(), |slot, entry| match key.equality(&entry.key) {
-                    Equality::Equal => true,
-                    Equality::Different => false,
-                    Equality::Unknown => {
-                        if different.binary_search(&cache.version(slot)).is_err() && complete.is_ok() {
-                            complete = push(&mut candidates, Candidate::new(py, cache, slot));
+                let slot = match equal {
+                    Some((slot, version)) if cache.version(slot) == version => Some(slot),
+                    // Also after nothing was equal: an equal key may have come meanwhile.
+                    _ => cache.find(key.hash(), |slot, entry| match key.equality(&entry.key) {
+                        Equality::Equal => true,
+                        Equality::Different => false,
+                        Equality::Unknown => {
+                            if different.binary_search(&cache.version(slot)).is_err() && complete.is_ok() {
+                                complete = push(&mut candidates, Candidate::new(py, cache, slot));
+                            }
+                            false
                         }
-                        false
-                    }
-                });
-                match complete {
-                    Err(error) => Looked::Failed(error),
-                    Ok(()) if found.is_none() && !candidates.is_empty() => Looked::Ask(act),
-                    Ok(()) => Looked::Acted(act(state, found, removed)),
+                    }),
+                };
+                if slot.is_none() && (complete.is_err() || !candidates.is_empty()) {
+                    return None;
                 }
-            });
-            match looked? {
-                Looked::Acted(result) => return Ok(result),
-                Looked::Ask(later) => act = later,
-                Looked::Failed(error) => return Err(KernelError::from(error).into()),
+                act.take().map(|act| act(state, slot, removed))
+            })?;
+            if let Some(done) = done {
+                return Ok(done);
             }
+            complete.map_err(KernelError::from)?;
         }
         let text = "the comparisons of a key changed the cache each time in 1,000 attempts to find it";
         Err(PyRuntimeError::new_err(text))

@@ -95,13 +95,13 @@ impl LRUCache {
             || is_tracked(value)
             || weighed.owner.as_ref().is_some_and(|owner| is_tracked(owner.bind(py)));
         // What a listener does not have to see needs no entry.
-        let mut replaced = None;
+        let (mut replaced, mut failed) = (None, None);
         let stored = self.lookup(key, now, |state, slot, removed| {
             if keep(&mut state.cache, slot) {
-                return Ok(Stored::Kept(slot.map(|slot| state.cache.entry(slot).value.clone_ref(py))));
+                return Stored::Kept(slot.map(|slot| state.cache.entry(slot).value.clone_ref(py)));
             }
             if state.cache.rejects(terms.weight) {
-                return Ok(Stored::TooLarge);
+                return Stored::TooLarge;
             }
             state.supersede(key);
             state.tracks |= tracked;
@@ -127,14 +127,18 @@ impl LRUCache {
                     state.cache.replace(slot, renew, terms, removed)
                 }
             };
-            put.map(|()| Stored::Now)
+            failed = put.err();
+            Stored::Now
         });
         if let Some((value, owner)) = replaced {
             // Attached already, so the reference can go at once.
             value.drop_ref(py);
             drop(owner);
         }
-        Ok(stored?.map_err(KernelError::from)?)
+        match failed {
+            None => stored,
+            Some(error) => Err(KernelError::from(error).into()),
+        }
     }
 
     /// The value of a key; stores the default if there is none. A look-up that counts.
@@ -152,7 +156,8 @@ impl LRUCache {
                     false
                 }
             };
-            self.store(key, &default, Ttl::Default, keep)?
+            let now = self.now(py, Ttl::Default)?;
+            self.store_weighed(key, &default, &Weighed::default(), Ttl::Default, now, keep)?
         } else {
             if let Some(value) = self.look_up(key)? {
                 return Ok(value);

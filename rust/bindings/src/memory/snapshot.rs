@@ -1,5 +1,8 @@
 //! The entries at one moment, and putting them back.
 
+use numpy::PyArray1;
+use pyo3::call::PyCallArgs;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use zerocost_kernels::Error;
@@ -28,11 +31,11 @@ impl LRUCache {
     }
 
     pub(super) fn list_keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        list(py, self.copied(py, |cache, slot| cache.entry(slot).key.object().clone_ref(py))?)
+        list(py, self.copied(py, |cache, slot| cache.entry(slot).key.object().clone_ref(py))?.into_iter())
     }
 
     pub(super) fn list_values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        list(py, self.copied(py, |cache, slot| cache.entry(slot).value.clone_ref(py))?)
+        list(py, self.copied(py, |cache, slot| cache.entry(slot).value.clone_ref(py))?.into_iter())
     }
 
     pub(super) fn list_items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
@@ -40,17 +43,24 @@ impl LRUCache {
             let entry = cache.entry(slot);
             (entry.key.object().clone_ref(py), entry.value.clone_ref(py))
         };
-        list(py, self.copied(py, item)?)
+        let items = self.copied(py, item)?;
+        let keys = list(py, items.iter().map(|(key, _)| key.clone_ref(py)))?;
+        let values = list(py, items.iter().map(|(_, value)| value.clone_ref(py)))?;
+        tuples(py, (keys, values))
     }
 
     /// Every entry with what remains of its time; infinite where there is no end.
     pub(super) fn list_saved<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let seconds = |time: i64| if time == NEVER { f64::INFINITY } else { time as f64 / 1e9 };
         let saved = |cache: &Cache<Entry>, slot| {
-            let (entry, Lifetime { live, idle }) = (cache.entry(slot), cache.remaining(slot));
-            (entry.key.object().clone_ref(py), entry.value.clone_ref(py), seconds(live), seconds(idle))
+            let entry = cache.entry(slot);
+            (entry.key.object().clone_ref(py), entry.value.clone_ref(py), cache.remaining(slot))
         };
-        list(py, self.copied(py, saved)?)
+        let saved = self.copied(py, saved)?;
+        let keys = list(py, saved.iter().map(|(key, ..)| key.clone_ref(py)))?;
+        let values = list(py, saved.iter().map(|(_, value, _)| value.clone_ref(py)))?;
+        let live = seconds(py, saved.iter().map(|(_, _, rest)| rest.live))?;
+        let idle = seconds(py, saved.iter().map(|(_, _, rest)| rest.idle))?;
+        tuples(py, (keys, values, live, idle))
     }
 
     /// Puts entries with what remains of their time; returns the keys of those that are larger than the whole cache.
@@ -83,9 +93,22 @@ fn reserved<T>(len: usize) -> Result<Vec<T>, Error> {
     Ok(vector)
 }
 
-/// As a repetition, since `PyList::new` panics where there is no memory.
-fn list<'py, T: IntoPyObject<'py>>(py: Python<'py>, items: Vec<T>) -> PyResult<Bound<'py, PyList>> {
+// A list can have more elements than there is memory for, and where pyo3 makes an object in vain it panics. So Python
+// itself makes what is made once for each entry.
+
+fn list<'py>(py: Python<'py>, items: impl ExactSizeIterator<Item = Py<PyAny>>) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::new(py, [py.None()])?.as_sequence().repeat(items.len())?.cast_into::<PyList>()?;
-    items.into_iter().enumerate().try_for_each(|(index, item)| list.set_item(index, item))?;
+    items.enumerate().try_for_each(|(index, item)| list.set_item(index, item))?;
     Ok(list)
+}
+
+fn seconds<'py>(py: Python<'py>, times: impl ExactSizeIterator<Item = i64>) -> PyResult<Bound<'py, PyAny>> {
+    let mut seconds = reserved(times.len()).map_err(KernelError::from)?;
+    seconds.extend(times.map(|time| if time == NEVER { f64::INFINITY } else { time as f64 / 1e9 }));
+    PyArray1::from_vec(py, seconds).call_method0(intern!(py, "tolist"))
+}
+
+fn tuples<'py>(py: Python<'py>, columns: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyList>> {
+    let tuples = py.import(intern!(py, "builtins"))?.getattr(intern!(py, "zip"))?.call1(columns)?;
+    Ok(py.get_type::<PyList>().call1((tuples,))?.cast_into()?)
 }
