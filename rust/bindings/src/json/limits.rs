@@ -1,4 +1,4 @@
-//! What a caller allows of a text.
+//! What a caller allows of a text, and from when on the GIL is given up for one.
 
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
@@ -6,6 +6,9 @@ use zerocost_kernels::json::Error;
 
 use crate::error::{RangeError, ShapeError};
 use crate::options::given;
+
+/// Texts longer than this are read, and arrays larger than this written, without the GIL.
+pub const DETACH_BYTES: usize = 16 << 10;
 
 /// How many values were read, and how many there may be.
 pub struct Limits {

@@ -9,9 +9,6 @@ mod write;
 
 use pyo3::prelude::*;
 
-/// Texts longer than this are read, and arrays larger than this written, without the GIL.
-const DETACH_BYTES: usize = 16 << 10;
-
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read::read_json, module)?)?;
     module.add_function(wrap_pyfunction!(read::read_tensor, module)?)?;

@@ -7,9 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
 use zerocost_kernels::json::{self, Datatype, Error, MAX_AXES, Number, Reader, excerpt};
 
-use super::DETACH_BYTES;
 use super::failure::Failure;
-use super::limits::{Limits, max_depth, max_elements, max_values, shape};
+use super::limits::{DETACH_BYTES, Limits, max_depth, max_elements, max_values, shape};
 use super::object;
 use super::text::Text;
 use crate::datatype::{datatype_name, with_datatype};

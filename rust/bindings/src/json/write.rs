@@ -9,8 +9,8 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, P
 use zerocost_kernels::json::{self, Datatype, Digits, MAX_DEPTH, append};
 use zerocost_kernels::view::{Layout, View};
 
-use super::DETACH_BYTES;
 use super::failure::Failure;
+use super::limits::DETACH_BYTES;
 use crate::datatype::{datatype_of, with_datatype};
 use crate::error::KernelError;
 

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::lanes::{Cpu, Dots, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
+use super::lanes::{Cpu, Dots, Element, HalfLanes, LaneMask, Lanes, Math, Real, Vector, WIDEST};
 use super::sealed::Sealed;
 
 impl Real for f32 {
@@ -180,7 +180,7 @@ macro_rules! real_element {
             }
 
             #[inline(always)]
-            unsafe fn keep<C: Cpu>(cpu: C, from: *const $real, to: *mut $real, mask: Mask<C, $real>) {
+            unsafe fn keep<C: Cpu>(cpu: C, from: *const $real, to: *mut $real, mask: LaneMask<C, $real>) {
                 let lanes = <$real as Real>::lanes(cpu);
                 // SAFETY: the caller's promise is the same.
                 unsafe { lanes.store(to, lanes.select(mask, lanes.load(from), lanes.splat(0.0))) }
@@ -192,7 +192,7 @@ macro_rules! real_element {
                 from: *const $real,
                 to: *mut $real,
                 count: usize,
-                mask: Mask<C, $real>,
+                mask: LaneMask<C, $real>,
             ) {
                 let lanes = <$real as Real>::lanes(cpu);
                 // SAFETY: the caller's promise is the same.
@@ -205,9 +205,6 @@ macro_rules! real_element {
     )*};
 }
 real_element!(f32, f64);
-
-/// The most lanes of float32 that a vector has.
-const WIDEST: usize = 16;
 
 /// A whole vector of zeros in memory. That one has room is asserted for each level for which this is compiled.
 #[inline(always)]
@@ -271,7 +268,7 @@ macro_rules! half_element {
             }
 
             #[inline(always)]
-            unsafe fn keep<C: Cpu>(cpu: C, from: *const $half, to: *mut $half, mask: Mask<C, f32>) {
+            unsafe fn keep<C: Cpu>(cpu: C, from: *const $half, to: *mut $half, mask: LaneMask<C, f32>) {
                 // SAFETY: the caller's promise is the same; the type is 16 bits.
                 unsafe { cpu.f32().keep_u16(from.cast(), to.cast(), mask) }
             }
@@ -282,7 +279,7 @@ macro_rules! half_element {
                 from: *const $half,
                 to: *mut $half,
                 count: usize,
-                mask: Mask<C, f32>,
+                mask: LaneMask<C, f32>,
             ) {
                 let mut whole = whole::<C, $half>(<$half>::ZERO);
                 // SAFETY: `whole` has room for all lanes; the caller promises `count` readable and `count` writable elements

@@ -168,19 +168,22 @@ pub trait Element: Sealed + Copy + Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Safety
     /// The elements of a whole vector at `from` may be read and at `to` written.
-    unsafe fn keep<C: Cpu>(cpu: C, from: *const Self, to: *mut Self, mask: Mask<C, Self::Real>);
+    unsafe fn keep<C: Cpu>(cpu: C, from: *const Self, to: *mut Self, mask: LaneMask<C, Self::Real>);
     /// As [`Element::keep`], but the first `count` lanes only.
     ///
     /// # Safety
     /// `count` elements at `from` may be read and at `to` written; `count` is at most the number of lanes.
-    unsafe fn keep_first<C: Cpu>(cpu: C, from: *const Self, to: *mut Self, count: usize, mask: Mask<C, Self::Real>);
+    unsafe fn keep_first<C: Cpu>(cpu: C, from: *const Self, to: *mut Self, count: usize, mask: LaneMask<C, Self::Real>);
 }
 
 /// A vector of `T` at level `C`.
 pub type Vector<C, T> = <<T as Real>::Lanes<C> as Lanes>::V;
 
+/// The most lanes that a vector has: those of float32 in 512 bits.
+pub(crate) const WIDEST: usize = 16;
+
 /// One truth value per lane of [`Vector`].
-pub type Mask<C, T> = <<T as Real>::Lanes<C> as Lanes>::M;
+pub type LaneMask<C, T> = <<T as Real>::Lanes<C> as Lanes>::M;
 
 /// Vectors of one float type at one level. The value is a proof of the level, see [`Cpu`].
 ///

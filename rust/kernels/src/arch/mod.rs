@@ -65,7 +65,8 @@ mod tests;
 
 #[cfg(test)]
 pub(crate) use dots::force as force_dots;
-pub use lanes::{Cpu, Dots, Element, HalfLanes, Lanes, Mask, Math, Real, Vector};
+pub(crate) use lanes::WIDEST;
+pub use lanes::{Cpu, Dots, Element, HalfLanes, LaneMask, Lanes, Math, Real, Vector};
 pub use level::Level;
 pub use math::{Difference, exp, exp_below, tanh};
 

@@ -8,4 +8,3 @@ mod top_k;
 pub use band::{Align, Band, Window, WindowSize};
 pub use fused::{Attention, Mask};
 pub use matrix::{Before, MatrixAttention, Normalization, kept};
-pub use top_k::{Above, Cut, Floats, Keys, keys};

@@ -1,6 +1,6 @@
 //! The functions between the linear layers of an encoder.
 
-use super::{check_matrix, vector};
+use super::operands::{check_matrix, vector};
 use crate::arch::{Cpu, Lanes, Level, Task, tanh};
 use crate::view::{Rows, RowsMut, View, ViewMut};
 use crate::{Error, Result, parallel};
@@ -105,20 +105,20 @@ impl Activation {
         let is_parallel = rows.count().saturating_mul(rows.columns()) >= PARALLEL_ELEMENTS;
         let mut blocks = rows.blocks(BLOCK)?;
         parallel::for_each_mut(&mut blocks, is_parallel, |_, out| {
-            level.run(Finish { activation: self, bias: row, out })
+            level.run(BiasAndActivation { activation: self, bias: row, out })
         });
         Ok(())
     }
 }
 
 /// Bias and activation, over sums. Panics unless the bias is a row as long as those of `out`, all contiguous.
-pub(super) struct Finish<'a, 'b> {
+pub(super) struct BiasAndActivation<'a, 'b> {
     pub(super) activation: Activation,
     pub(super) bias: Rows<'a, f32>,
     pub(super) out: &'a mut RowsMut<'b, f32>,
 }
 
-impl Task for Finish<'_, '_> {
+impl Task for BiasAndActivation<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -133,7 +133,7 @@ impl Task for Finish<'_, '_> {
     }
 }
 
-impl Finish<'_, '_> {
+impl BiasAndActivation<'_, '_> {
     #[inline(always)]
     fn rows<C: Cpu>(&mut self, cpu: C, activation: Activation) {
         let lanes = cpu.f32();

@@ -1,7 +1,7 @@
 //! A linear layer and the activation after it.
 
-use super::activation::Finish;
-use super::{Activation, matrix, matrix_mut, vector};
+use super::activation::{Activation, BiasAndActivation};
+use super::operands::{matrix, matrix_mut, vector};
 use crate::arch::{Cpu, Level, Task};
 use crate::buffer::Buffer;
 use crate::product::{PanelProduct, panel_width};
@@ -15,6 +15,7 @@ const PARALLEL_PRODUCTS: usize = 1 << 18;
 fn block(rows: usize) -> usize {
     if rows <= 256 { 32 } else { 64 }
 }
+
 /// `activation(tensor · weight + bias)`, with a weight that was laid out for it once.
 ///
 /// The weight is kept in panels: a few vectors of columns, all rows of them one after the other, so that a product reads
@@ -132,6 +133,6 @@ impl Task for Panel<'_, '_> {
         let Self { tensor, weight, bias, out, activation } = self;
         cpu.run(PanelProduct { a: tensor, panel: weight, out: out.reborrow(), adds: false });
         // While the sums are in the first level of cache.
-        Finish { activation, bias, out }.run(cpu);
+        BiasAndActivation { activation, bias, out }.run(cpu);
     }
 }

@@ -1,6 +1,6 @@
 //! Layer norm (Ba, Kiros and Hinton 2016, arXiv:1607.06450) of a sum of two matrices.
 
-use super::{matrix, matrix_mut, vector};
+use super::operands::{matrix, matrix_mut, vector};
 use crate::arch::{Cpu, Lanes, Level, Task};
 use crate::view::{Rows, RowsMut, View, ViewMut};
 use crate::{Error, Result, parallel};

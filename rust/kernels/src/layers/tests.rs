@@ -2,9 +2,10 @@ use proptest::prelude::*;
 
 use super::activation::erf;
 use super::*;
+use crate::Error;
 use crate::arch::{Cpu, Lanes, Level, Task};
 use crate::reference;
-use crate::view::{View, ViewMut};
+use crate::view::{Layout, View, ViewMut};
 
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()

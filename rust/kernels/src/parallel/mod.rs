@@ -71,7 +71,7 @@ pub fn for_each_mut_with<T: Send, S: Send>(
 pub fn for_each_with<S: Send>(count: usize, scratch: &mut [S], work: impl Fn(&mut S, usize) + Sync) {
     let threads = scratch.len().min(count);
     if threads > 1 {
-        let call = Call::enter();
+        let call = Entered::enter();
         let helpers = threads.saturating_sub(1 + call.others);
         if helpers > 0
             && let Some(pool) = pool::pool(num_threads().max(threads) - 1)
@@ -120,18 +120,18 @@ impl<T> Apart<T> {
 }
 
 /// A call that is under way.
-struct Call {
+struct Entered {
     /// How many others were when it began.
     others: usize,
 }
 
-impl Call {
+impl Entered {
     fn enter() -> Self {
         Self { others: CALLS.enter() }
     }
 }
 
-impl Drop for Call {
+impl Drop for Entered {
     fn drop(&mut self) {
         CALLS.leave();
     }

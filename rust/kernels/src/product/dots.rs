@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::matmul::{InOut, MatMul};
+use super::operands::{InOut, MatMul};
 use crate::Result;
 use crate::arch::{Cpu, Element, Lanes, Level, Real, Task};
 use crate::buffer::append;
@@ -38,13 +38,13 @@ pub(super) fn run<T: Element>(
     parallel::for_each_mut(&mut blocks, is_parallel, |_, (tensor, columns, out)| {
         let turned = weight.part(0..depth, columns.clone()).transposed();
         let bias = bias.map(|bias| bias.part(0..1, columns.clone()));
-        level.run(Dots { tensor: Rows::of(tensor, out.count(), depth), turned, bias, shards, out });
+        level.run(DotBlock { tensor: Rows::of(tensor, out.count(), depth), turned, bias, shards, out });
     });
     Ok(())
 }
 
 /// Some columns of the result.
-struct Dots<'a, 'b, T: Element> {
+struct DotBlock<'a, 'b, T: Element> {
     tensor: Rows<'a, T::Real>,
     /// `[column][depth]`.
     turned: Rows<'a, T>,
@@ -53,7 +53,7 @@ struct Dots<'a, 'b, T: Element> {
     out: &'a mut RowsMut<'b, T>,
 }
 
-impl<T: Element> Task for Dots<'_, '_, T> {
+impl<T: Element> Task for DotBlock<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -71,7 +71,7 @@ impl<T: Element> Task for Dots<'_, '_, T> {
     }
 }
 
-impl<T: Element> Dots<'_, '_, T> {
+impl<T: Element> DotBlock<'_, '_, T> {
     #[inline(always)]
     fn columns<C: Cpu, const WIDE: usize>(&mut self, cpu: C, column: usize) -> usize {
         let mut row = 0;

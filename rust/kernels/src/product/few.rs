@@ -1,13 +1,13 @@
 //! Few rows times a weight whose rows are contiguous: bound by reading the weight, so it is read once, where it is, in the
 //! order in which it lies in memory.
 //!
-//! The weight is cut into bands of whole rows, or of rows of at most [`WIDTH`] columns, about [`BAND`] bytes each.
-//! Threads take bands; a band gives a partial sum for each row of the tensor, and the partial sums are added in the order
-//! of the bands. Bands depend on shapes alone, and so do the bits.
+//! The weight is cut into strips of whole rows, or of rows of at most [`WIDTH`] columns, about [`STRIP`] bytes each.
+//! Threads take strips; a strip gives a partial sum for each row of the tensor, and the partial sums are added in the order
+//! of the strips. Bands depend on shapes alone, and so do the bits.
 
 use std::ops::Range;
 
-use super::matmul::{InOut, MatMul, blocks};
+use super::operands::{InOut, MatMul, blocks};
 use crate::Result;
 use crate::arch::{Cpu, Element, Lanes, Level, Real, Task, Vector};
 use crate::buffer::{Buffer, append, collected, reserved};
@@ -17,10 +17,10 @@ use crate::view::{Rows, RowsMut};
 /// Up to this many rows of the tensor this is faster than packing the weight: 4 ms for one row of [4096, 4096] float32 and
 /// 0.75 ms for each more, against 11 ms for five and 14 ms for eight.
 pub(super) const ROWS: usize = 8;
-/// Columns of a band: partial sums of 64 KiB (float32) stay in the second-level cache.
+/// Columns of a strip: partial sums of 64 KiB (float32) stay in the second-level cache.
 const WIDTH: usize = 16384;
-/// Bytes of weight in a band.
-const BAND: usize = 2 << 20;
+/// Bytes of weight in a strip.
+const STRIP: usize = 2 << 20;
 /// Rows of the weight that are read beside each other, so that a partial sum is loaded and stored once for all of them.
 const TOGETHER: usize = 4;
 /// Columns of the result that are put together at a time.
@@ -34,9 +34,9 @@ pub(super) fn run<T: Element>(
 ) -> Result<()> {
     let MatMul { weight, bias, shards } = *product;
     let rows: usize = operands.iter().map(|(tensor, _)| tensor.count()).sum();
-    // Every range of columns with all of the depth, band by band.
+    // Every range of columns with all of the depth, strip by strip.
     let depths = |width: usize| {
-        let height = (BAND / (width * size_of::<T>())).max(TOGETHER);
+        let height = (STRIP / (width * size_of::<T>())).max(TOGETHER);
         shards.iter().flat_map(move |shard| blocks(shard.clone(), height))
     };
     let cuts = blocks(0..weight.columns(), WIDTH)
@@ -44,10 +44,10 @@ pub(super) fn run<T: Element>(
     let sizes = cuts.clone().map(|(columns, _)| rows.saturating_mul(columns.len()));
     let mut memory = Buffer::zeroed(sizes.fold(0, usize::saturating_add))?;
     let mut rest = &mut memory[..];
-    let mut bands = reserved(cuts.clone().count())?;
+    let mut strips = reserved(cuts.clone().count())?;
     for (columns, depth) in cuts {
-        let sums = rest.split_off_mut(..rows * columns.len()).expect("room for all bands");
-        bands.push(Band { columns, depth, sums });
+        let sums = rest.split_off_mut(..rows * columns.len()).expect("room for all strips");
+        strips.push(Strip { columns, depth, sums });
     }
     let chunks = collected(blocks(0..weight.columns(), WIDTH).flat_map(|columns| blocks(columns, CHUNK)))?;
     let tensor = product.packed(level, &operands)?;
@@ -58,38 +58,38 @@ pub(super) fn run<T: Element>(
     }
 
     let depth = weight.count();
-    parallel::for_each_mut(&mut bands, is_parallel, |_, band| {
-        level.run(Multiply { tensor: &tensor, depth, weight, band })
+    parallel::for_each_mut(&mut strips, is_parallel, |_, strip| {
+        level.run(StripProduct { tensor: &tensor, depth, weight, strip })
     });
     parallel::for_each_mut(&mut parts, is_parallel, |index, out| {
         let (row, columns) = (index / chunks.len(), chunks[index % chunks.len()].clone());
-        level.run(Reduce { bands: &bands, row, columns, bias, out });
+        level.run(Reduce { strips: &strips, row, columns, bias, out });
     });
     Ok(())
 }
 
 /// Some rows of some columns of the weight, and `[row of the tensor][column]` its partial sums.
-struct Band<'a, R> {
+struct Strip<'a, R> {
     columns: Range<usize>,
     depth: Range<usize>,
     sums: &'a mut [R],
 }
 
-/// The partial sums of a band.
-struct Multiply<'a, 'b, T: Element> {
+/// The partial sums of a strip.
+struct StripProduct<'a, 'b, T: Element> {
     /// `[row][depth]`.
     tensor: &'a [T::Real],
     depth: usize,
     weight: Rows<'a, T>,
-    band: &'a mut Band<'b, T::Real>,
+    strip: &'a mut Strip<'b, T::Real>,
 }
 
-impl<T: Element> Task for Multiply<'_, '_, T> {
+impl<T: Element> Task for StripProduct<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<C: Cpu>(mut self, cpu: C) {
-        let Range { start, end } = self.band.depth;
+        let Range { start, end } = self.strip.depth;
         let mut at = start;
         while at < end {
             let together = end - at >= TOGETHER;
@@ -105,15 +105,15 @@ impl<T: Element> Task for Multiply<'_, '_, T> {
     }
 }
 
-impl<T: Element> Multiply<'_, '_, T> {
+impl<T: Element> StripProduct<'_, '_, T> {
     /// Adds the products of `K` rows of the weight from `depth` on with their elements of a row of the tensor, to nothing
-    /// where the band begins.
+    /// where the strip begins.
     #[inline(always)]
     fn add<C: Cpu, const K: usize>(&mut self, cpu: C, row: usize, depth: usize) {
         let lanes = T::Real::lanes(cpu);
         let (n, zero) = (<T::Real as Real>::Lanes::<C>::N, lanes.splat(T::Real::ZERO));
-        let fresh = depth == self.band.depth.start;
-        let part = self.weight.part(depth..depth + K, self.band.columns.clone());
+        let fresh = depth == self.strip.depth.start;
+        let part = self.weight.part(depth..depth + K, self.strip.columns.clone());
         assert!(part.is_contiguous());
         let (mut factors, mut lines) = ([zero; K], [std::ptr::null(); K]);
         for (index, (factor, line)) in factors.iter_mut().zip(&mut lines).enumerate() {
@@ -121,7 +121,7 @@ impl<T: Element> Multiply<'_, '_, T> {
             *line = part.row(index);
         }
         let width = part.columns();
-        let sums = &mut self.band.sums[row * width..][..width];
+        let sums = &mut self.strip.sums[row * width..][..width];
         let whole = width - width % n;
         for column in (0..whole).step_by(n) {
             // SAFETY: the sums, and the rows, which `row` has checked, have `width` columns.
@@ -149,9 +149,9 @@ impl<T: Element> Multiply<'_, '_, T> {
     }
 }
 
-/// Some columns of a row of the result: the partial sums of the bands that have them, and the bias.
+/// Some columns of a row of the result: the partial sums of the strips that have them, and the bias.
 struct Reduce<'a, 'b, T: Element> {
-    bands: &'a [Band<'a, T::Real>],
+    strips: &'a [Strip<'a, T::Real>],
     row: usize,
     columns: Range<usize>,
     bias: Option<Rows<'a, T>>,
@@ -166,17 +166,17 @@ impl<T: Element> Task for Reduce<'_, '_, T> {
         let lanes = T::Real::lanes(cpu);
         let n = <T::Real as Real>::Lanes::<C>::N;
         // No chunk straddles two ranges of columns.
-        let has = |band: &&Band<'_, T::Real>| {
-            band.columns.start <= self.columns.start && self.columns.end <= band.columns.end
+        let has = |strip: &&Strip<'_, T::Real>| {
+            strip.columns.start <= self.columns.start && self.columns.end <= strip.columns.end
         };
-        let first = self.bands.iter().position(|band| has(&band)).unwrap_or(self.bands.len());
+        let first = self.strips.iter().position(|strip| has(&strip)).unwrap_or(self.strips.len());
         let mut total = [T::Real::ZERO; CHUNK];
         for (column, total) in (0..self.columns.len()).step_by(n).zip(total.chunks_exact_mut(n)) {
             let count = n.min(self.columns.len() - column);
             let mut sum: Vector<C, T::Real> = lanes.splat(T::Real::ZERO);
-            for band in self.bands[first..].iter().take_while(has) {
-                let start = self.row * band.columns.len() + self.columns.start - band.columns.start + column;
-                let part = &band.sums[start..][..count];
+            for strip in self.strips[first..].iter().take_while(has) {
+                let start = self.row * strip.columns.len() + self.columns.start - strip.columns.start + column;
+                let part = &strip.sums[start..][..count];
                 // SAFETY: so many sums are there.
                 sum = lanes.add(sum, unsafe { lanes.load_first(part.as_ptr(), count) });
             }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::matmul::{Convert, InOut, MatMul, blocks};
+use super::operands::{Convert, InOut, MatMul, blocks};
 use super::tile::{PanelProduct, VECTORS, panel_width};
 use crate::Result;
 use crate::arch::{Cpu, Element, Lanes, Level, Real, Task};
@@ -65,7 +65,7 @@ pub(super) fn run<T: Element>(
     let apart =
         parts.iter().filter(|(.., out)| is_summed_apart(out)).map(|(.., out)| out.count() * out.columns()).max();
     let mut scratch = made(parallel::participants(parts.len(), is_parallel), |_| {
-        Ok(Scratch {
+        Ok(PieceScratch {
             panels: Buffer::zeroed(deepest * widest)?,
             tensor: Buffer::zeroed(if converts { CONVERTED * deepest } else { 0 })?,
             sums: Buffer::zeroed(apart.unwrap_or(0))?,
@@ -81,7 +81,7 @@ pub(super) fn run<T: Element>(
 
 /// What one thread needs.
 #[derive(Debug)]
-struct Scratch<R> {
+struct PieceScratch<R> {
     /// A piece of a block's columns.
     panels: Buffer<R>,
     /// Rows of the tensor, converted.
@@ -98,7 +98,7 @@ struct PackedProduct<'a, 'b, T: Element> {
     /// As long as the block is wide, or empty.
     bias: &'a [T::Real],
     out: &'a mut RowsMut<'b, T>,
-    scratch: &'a mut Scratch<T::Real>,
+    scratch: &'a mut PieceScratch<T::Real>,
 }
 
 impl<T: Element> Task for PackedProduct<'_, '_, T> {
@@ -108,7 +108,7 @@ impl<T: Element> Task for PackedProduct<'_, '_, T> {
     fn run<C: Cpu>(self, cpu: C) {
         let Self { tensor, weight, pieces, bias, out, scratch } = self;
         let (rows, columns) = (out.count(), out.columns());
-        let Scratch { panels, tensor: converted, sums } = &mut *scratch;
+        let PieceScratch { panels, tensor: converted, sums } = &mut *scratch;
         let in_place = out.reborrow().typed::<T::Real>().filter(RowsMut::is_contiguous);
         let is_apart = in_place.is_none();
         let mut sums = match in_place {

@@ -2,6 +2,7 @@
 //!
 //! - `pack`: rows of an operand, converted, in the layout that a product reads
 //! - `tile`: a few rows times packed vectors, with all the sums in registers
+//! - `operands`: what a product is given
 //! - `matmul`: the front, rows of a tensor times a weight; it takes one of
 //!   - `few`: few rows, a weight whose rows are contiguous, read where it is
 //!   - `dots`: few rows, a weight whose columns are contiguous, read where it is
@@ -11,9 +12,10 @@ mod dots;
 mod few;
 mod many;
 mod matmul;
+mod operands;
 mod pack;
 mod tile;
 
-pub(crate) use matmul::MatMul;
+pub(crate) use operands::MatMul;
 pub(crate) use pack::strided;
 pub(crate) use tile::{Onto, PanelProduct, Product, ROWS, Scaled, Shape, panel_width};

@@ -3,11 +3,9 @@
 //! Where the CPU multiplies bfloat16 as they are, two of them are an element of what is packed: two columns of a row, or
 //! a column of two rows.
 
-use crate::arch::{Cpu, Element, Lanes, Real, Vector};
+use crate::arch::{Cpu, Element, Lanes, Real, Vector, WIDEST};
 use crate::view::{Rows, RowsMut};
 
-/// The widest vector has 16 lanes of float32.
-const WIDEST: usize = 16;
 /// Rows that are transposed beside each other: as many neighbours are written at once, and rows that are a power of two
 /// apart still find room in the first level of cache together.
 const BESIDE: usize = 8;

@@ -88,9 +88,9 @@ trait Multiply<L: Lanes>: Copy {
 
 /// A step is one column: `a * b`.
 #[derive(Debug, Clone, Copy)]
-struct Floats<L>(L);
+struct Singles<L>(L);
 
-impl<L: Lanes> Multiply<L> for Floats<L> {
+impl<L: Lanes> Multiply<L> for Singles<L> {
     #[inline(always)]
     fn onto(self, a: L::V, b: L::V, sum: L::V) -> L::V {
         self.0.fma(a, b, sum)
@@ -130,7 +130,7 @@ impl<R: Real, F: Finish<R>> Task for Product<'_, R, F> {
 
     #[inline(always)]
     fn run<C: Cpu>(self, cpu: C) {
-        self.with(cpu, Floats(R::lanes(cpu)));
+        self.with(cpu, Singles(R::lanes(cpu)));
     }
 }
 
@@ -185,12 +185,12 @@ pub(crate) const VECTORS: usize = 3;
 
 /// How many columns a panel has at a level.
 pub(crate) fn panel_width<R: Real>(level: Level) -> usize {
-    level.run(Width(PhantomData::<R>))
+    level.run(PanelWidth(PhantomData::<R>))
 }
 
-struct Width<R>(PhantomData<R>);
+struct PanelWidth<R>(PhantomData<R>);
 
-impl<R: Real> Task for Width<R> {
+impl<R: Real> Task for PanelWidth<R> {
     type Output = usize;
 
     #[inline(always)]
@@ -237,7 +237,7 @@ impl<R: Real> Task for PanelProduct<'_, R> {
             let height = (rows - first).div_ceil(left);
             let tile = Tile {
                 lanes,
-                multiply: Floats(lanes),
+                multiply: Singles(lanes),
                 finish: Columns { columns, adds },
                 depth,
                 a: a.row(first),

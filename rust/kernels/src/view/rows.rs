@@ -7,7 +7,8 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{Layout, MatrixLayout, View, ViewMut};
+use super::array::{View, ViewMut};
+use super::layout::{Layout, MatrixLayout};
 use crate::Result;
 use crate::buffer::{made, reserved};
 
@@ -253,60 +254,63 @@ impl<'a, T> View<'a, T> {
     /// Matrix number `index`, in C order of the axes before the last two, of a view of rank 2 at least. Panics if there
     /// is none such.
     pub(crate) fn matrix(&self, index: usize) -> Rows<'a, T> {
-        let (offset, matrix) = matrix_of(&self.layout, index);
-        Rows { first: self.data.wrapping_offset(offset), matrix, elements: PhantomData }
+        let (offset, matrix) = matrix_of(self.layout(), index);
+        Rows { first: self.as_ptr().wrapping_offset(offset), matrix, elements: PhantomData }
     }
 
     /// The matrix of the last two axes that begins `offset` elements behind element 0 … 0, which may count broadcast axes.
     /// Panics if it reaches beyond the memory of the view.
     #[inline(always)]
     pub(crate) fn matrix_at(&self, offset: isize) -> Rows<'a, T> {
-        let (_, matrix) = self.layout.matrices();
-        if !self.layout.is_empty() {
+        let (_, matrix) = self.layout().matrices();
+        if !self.layout().is_empty() {
             let reach = |low: isize, steps: usize, stride: isize| low + (steps as isize - 1) * stride.min(0);
             let low = reach(reach(offset, matrix.rows, matrix.row_stride), matrix.columns, matrix.column_stride);
             let reach = |high: isize, steps: usize, stride: isize| high + (steps as isize - 1) * stride.max(0);
             let high = reach(reach(offset, matrix.rows, matrix.row_stride), matrix.columns, matrix.column_stride);
-            let bounds = self.layout.bounds();
+            let bounds = self.layout().bounds();
             assert!(bounds.0 <= low && high <= bounds.1, "a matrix beyond its view");
         }
         // Of no elements there are no rows, whatever the shape says, but of rows without columns there are.
-        let rows = if self.layout.is_empty() && matrix.columns > 0 { 0 } else { matrix.rows };
+        let rows = if self.layout().is_empty() && matrix.columns > 0 { 0 } else { matrix.rows };
         let matrix = MatrixLayout { rows, ..matrix };
-        Rows { first: self.data.wrapping_offset(offset), matrix, elements: PhantomData }
+        Rows { first: self.as_ptr().wrapping_offset(offset), matrix, elements: PhantomData }
     }
 
     /// A vector, as one row. Panics if the view has more axes.
     pub(crate) fn vector(&self) -> Rows<'a, T> {
-        assert!(self.layout.shape().len() == 1, "no vector");
+        assert!(self.layout().shape().len() == 1, "no vector");
         self.flat().expect("one row")
     }
 
     /// The view as one matrix, see [`Layout::flat`].
     pub(crate) fn flat(&self) -> Option<Rows<'a, T>> {
-        self.layout.flat().map(|matrix| Rows { first: self.data, matrix, elements: PhantomData })
+        self.layout().flat().map(|matrix| Rows { first: self.as_ptr(), matrix, elements: PhantomData })
     }
 }
 
 impl<T> ViewMut<'_, T> {
     /// The matrix of a view of rank 2.
     pub(crate) fn matrix(&mut self) -> RowsMut<'_, T> {
-        let (offset, matrix) = matrix_of(&self.layout, 0);
-        RowsMut { first: self.data.wrapping_offset(offset), matrix, elements: PhantomData }
+        let (offset, matrix) = matrix_of(self.layout(), 0);
+        RowsMut { first: self.as_mut_ptr().wrapping_offset(offset), matrix, elements: PhantomData }
     }
 
     /// Every matrix, in C order of the axes before the last two.
     pub(crate) fn matrices(&mut self) -> impl ExactSizeIterator<Item = RowsMut<'_, T>> {
         // No element is in two matrices: the constructor refuses layouts that overlap themselves.
-        (0..self.layout.matrices().0.count()).map(|index| {
-            let (offset, matrix) = matrix_of(&self.layout, index);
-            RowsMut { first: self.data.wrapping_offset(offset), matrix, elements: PhantomData }
+        let first = self.as_mut_ptr();
+        let layout = self.layout();
+        (0..layout.matrices().0.count()).map(move |index| {
+            let (offset, matrix) = matrix_of(layout, index);
+            RowsMut { first: first.wrapping_offset(offset), matrix, elements: PhantomData }
         })
     }
 
     /// The view as one matrix, see [`Layout::flat`].
     pub(crate) fn flat(&mut self) -> Option<RowsMut<'_, T>> {
-        self.layout.flat().map(|matrix| RowsMut { first: self.data, matrix, elements: PhantomData })
+        let first = self.as_mut_ptr();
+        self.layout().flat().map(|matrix| RowsMut { first, matrix, elements: PhantomData })
     }
 }
 

@@ -12,7 +12,7 @@ const AHEAD: isize = 16;
 /// `scale` times the product of each of `rows` queries, `[row][d]`, and each of `count` keys from row `start` on, into
 /// `out`, whose rows are `out_row` apart. Panics if there are more than [`ROWS`] rows or a slice is too short.
 #[derive(Debug)]
-pub(super) struct Dots<'a, T: Element> {
+pub(super) struct DotScores<'a, T: Element> {
     pub(super) rows: usize,
     pub(super) queries: &'a [T::Real],
     pub(super) keys: &'a Rows<'a, T>,
@@ -23,7 +23,7 @@ pub(super) struct Dots<'a, T: Element> {
     pub(super) out_row: usize,
 }
 
-impl<T: Element> Dots<'_, T> {
+impl<T: Element> DotScores<'_, T> {
     /// # Safety
     /// The keys have these rows; there are `RUN` rows.
     #[inline(always)]
@@ -58,7 +58,7 @@ impl<T: Element> Dots<'_, T> {
     }
 }
 
-impl<T: Element> Task for Dots<'_, T> {
+impl<T: Element> Task for DotScores<'_, T> {
     type Output = ();
 
     #[inline(always)]

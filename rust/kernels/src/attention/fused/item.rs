@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::call::{Call, Span};
 use super::output::Part;
 use super::pack::{Block, KEYS};
-use super::scores::Keys;
-use super::work::{Limits, Work};
+use super::scores::KeySource;
+use super::work::{ItemLimits, Work};
 use crate::Result;
 use crate::arch::{Cpu, Element, Real, Task};
 use crate::product::ROWS;
@@ -14,22 +14,22 @@ use crate::view::Rows;
 
 /// What one thread needs. All memory is asked for when it is made.
 #[derive(Debug)]
-pub(super) struct Scratch<'a, T: Element> {
+pub(super) struct ItemScratch<'a, T: Element> {
     work: Work<'a, T>,
     /// For items that pack for themselves, and for values that cannot be read where they are.
     block: Block<T::Real>,
 }
 
-/// Makes a [`Scratch`], whose size depends on the level.
+/// Makes a [`ItemScratch`], whose size depends on the level.
 pub(super) struct MakeScratch<'a, T: Element> {
     pub(super) call: &'a Call<'a, T>,
-    pub(super) limits: Limits,
+    pub(super) limits: ItemLimits,
     /// Whether keys and values are packed for all items at once.
     pub(super) shares: bool,
 }
 
 impl<'a, T: Element> Task for MakeScratch<'a, T> {
-    type Output = Result<Scratch<'a, T>>;
+    type Output = Result<ItemScratch<'a, T>>;
 
     #[inline(always)]
     fn run<C: Cpu>(self, _: C) -> Self::Output {
@@ -39,7 +39,7 @@ impl<'a, T: Element> Task for MakeScratch<'a, T> {
             (false, true) => Block::new::<C>(problem.d, problem.d_v, self.call.pairs),
             (false, false) => Block::new::<C>(0, problem.d_v, false),
         }?;
-        Ok(Scratch { work: Work::new::<C>(self.call, self.limits)?, block })
+        Ok(ItemScratch { work: Work::new::<C>(self.call, self.limits)?, block })
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) enum Sums<'a, 'p, R> {
 
 /// See the module.
 pub(super) struct Item<'a, 'p, 'c, T: Element> {
-    pub(super) scratch: &'a mut Scratch<'c, T>,
+    pub(super) scratch: &'a mut ItemScratch<'c, T>,
     pub(super) span: Span,
     /// Begins where a block begins.
     pub(super) keys: Range<usize>,
@@ -80,7 +80,7 @@ impl<T: Element> Task for Item<'_, '_, '_, T> {
 
     #[inline(always)]
     fn run<C: Cpu>(self, cpu: C) {
-        let Self { scratch: Scratch { work, block }, span, keys, blocks, mut sums } = self;
+        let Self { scratch: ItemScratch { work, block }, span, keys, blocks, mut sums } = self;
         work.begin(cpu, &span, &keys);
         let (keys, values) = work.call.keys_and_values(span.batch, span.kv);
         let mut source = Source { blocks, keys, values, block };
@@ -170,10 +170,10 @@ impl<T: Element> Source<'_, T> {
         }
     }
 
-    fn keys(&self, start: usize) -> Keys<'_, T> {
+    fn keys(&self, start: usize) -> KeySource<'_, T> {
         match self.blocks {
-            Blocks::InPlace => Keys::InPlace(&self.keys),
-            _ => Keys::Packed(self.packed(start)),
+            Blocks::InPlace => KeySource::InPlace(&self.keys),
+            _ => KeySource::Packed(self.packed(start)),
         }
     }
 

@@ -4,12 +4,12 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::call::{Call, Output, Scale, Span};
-use super::item::{Blocks, Item, MakeScratch, Scratch, Sums};
+use super::item::{Blocks, Item, ItemScratch, MakeScratch, Sums};
 use super::options::{Attention, Mask};
 use super::output::Part;
 use super::pack::{Block, KEYS, padded};
 use super::shape::Problem;
-use super::work::Limits;
+use super::work::ItemLimits;
 use crate::arch::{Cpu, Element, Level, Real, Task};
 use crate::buffer::{Buffer, made, reserved};
 use crate::product::ROWS;
@@ -143,10 +143,10 @@ impl<T: Element> Plan<'_, T> {
     }
 
     /// What each thread needs for items of so many rows, whose queries are `queries` neighbours.
-    fn scratch(&self, items: usize, rows: usize, queries: usize, shares: bool) -> Result<Vec<Scratch<'_, T>>> {
+    fn scratch(&self, items: usize, rows: usize, queries: usize, shares: bool) -> Result<Vec<ItemScratch<'_, T>>> {
         // The keys of neighbours overlap but for one each; they begin and end where blocks do.
         let keys = self.call.checked.band.most().saturating_add(queries).saturating_add(KEYS).min(self.keys.len());
-        let limits = Limits { rows, keys: keys.next_multiple_of(KEYS), packs: shares || rows > ROWS };
+        let limits = ItemLimits { rows, keys: keys.next_multiple_of(KEYS), packs: shares || rows > ROWS };
         let threads = parallel::participants(items, self.parallel);
         made(threads, |_| self.level.run(MakeScratch { call: self.call, limits, shares }))
     }
@@ -160,7 +160,7 @@ impl<T: Element> Plan<'_, T> {
         let rows = problem.group() * problem.n_q;
         let mut scratch = self.scratch(heads * runs, rows, problem.n_q, false)?;
         let blocks = if rows > ROWS { Blocks::Packing } else { Blocks::InPlace };
-        let width = self.level.run(Width { columns: problem.d_v, real: PhantomData::<T::Real> });
+        let width = self.level.run(PaddedWidth { columns: problem.d_v, real: PhantomData::<T::Real> });
         let mut memory = Buffer::zeroed(if runs == 1 {
             0
         } else {
@@ -223,12 +223,12 @@ impl<T: Element> Plan<'_, T> {
 }
 
 /// `columns` rounded up to whole vectors of a level.
-struct Width<R> {
+struct PaddedWidth<R> {
     columns: usize,
     real: PhantomData<R>,
 }
 
-impl<R: Real> Task for Width<R> {
+impl<R: Real> Task for PaddedWidth<R> {
     type Output = usize;
 
     #[inline(always)]

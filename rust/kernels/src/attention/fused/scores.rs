@@ -3,19 +3,19 @@
 use std::ops::Range;
 
 use super::call::Call;
-use super::decode::Dots;
+use super::decode::DotScores;
 use super::options::Mask;
 use super::pack::{Block, KEYS, depth};
 use super::work::Work;
 use crate::arch::{Cpu, Element, Lanes, Real, tanh};
-use crate::attention::{Cut, Floats, keys};
+use crate::attention::top_k::{Cut, Floats, keys};
 use crate::product::strided;
 use crate::product::{Product, ROWS, Scaled, Shape};
 use crate::view::Rows;
 
 /// The keys of a block.
 #[derive(Debug)]
-pub(super) enum Keys<'a, T: Element> {
+pub(super) enum KeySource<'a, T: Element> {
     /// Packed.
     Packed(&'a Block<T::Real>),
     /// Where they are: all keys of the head, for few rows.
@@ -36,7 +36,7 @@ impl<T: Element> Work<'_, T> {
         &mut self,
         cpu: C,
         tile: Range<usize>,
-        source: Keys<'_, T>,
+        source: KeySource<'_, T>,
         start: usize,
         at: usize,
     ) -> Range<usize> {
@@ -50,7 +50,7 @@ impl<T: Element> Work<'_, T> {
         let scale = self.call.scale.product;
         let queries = &self.queries[tile.start * d..];
         match source {
-            Keys::Packed(block) => {
+            KeySource::Packed(block) => {
                 let product = Product {
                     shape: Shape {
                         rows: tile.len(),
@@ -68,7 +68,7 @@ impl<T: Element> Work<'_, T> {
                 };
                 if self.pairs { cpu.run_dots(product) } else { cpu.run(product) }
             }
-            Keys::InPlace(rows) => cpu.run(Dots {
+            KeySource::InPlace(rows) => cpu.run(DotScores {
                 rows: tile.len(),
                 queries,
                 keys: rows,
@@ -154,7 +154,7 @@ impl<T: Element> Work<'_, T> {
             }
             let scores = &mut self.scores[index * self.stride..][row.keys.start - first..row.keys.end - first];
             // A row with a NaN is NaN whatever is kept, so which of several kinds were cut does not matter.
-            let (Cut { key, mut ties }, _) = self.order.cut(lanes, Floats::from(&*scores), keep);
+            let (Cut { key, mut ties }, _) = self.finder.cut(lanes, Floats::from(&*scores), keep);
             let cut = lanes.int_splat(key);
             for scores in scores.chunks_mut(n) {
                 // SAFETY: the chunk has so many scores, at most a vector's.

@@ -6,7 +6,7 @@ use super::call::{Call, Output, Scale, Span};
 use super::item::{Blocks, Item, MakeScratch, Sums};
 use super::options::Attention;
 use super::pack::{Block, KEYS};
-use super::work::Limits;
+use super::work::ItemLimits;
 use crate::arch::{Cpu, Level, Task};
 use crate::attention::{Window, WindowSize};
 use crate::reference;
@@ -43,7 +43,7 @@ impl Task for Only<'_> {
         };
         let blocks: Vec<_> = self.needed.clone().step_by(KEYS).map(pack).collect();
         let (rows, n_k) = (self.queries.len(), self.call.checked.problem.n_k);
-        let limits = Limits { rows, keys: n_k, packs: true };
+        let limits = ItemLimits { rows, keys: n_k, packs: true };
         let mut scratch = MakeScratch { call: self.call, limits, shares: true }.run(cpu).unwrap();
         let span = Span { batch: 0, kv: 0, heads: 0..1, queries: self.queries };
         let blocks = Blocks::Shared(&blocks, self.needed.start);

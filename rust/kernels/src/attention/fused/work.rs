@@ -6,13 +6,13 @@ use super::call::{Call, Span};
 use super::pack::{KEYS, depth, padded};
 use crate::Result;
 use crate::arch::{Cpu, Element, Real};
-use crate::attention::Keys as Order;
+use crate::attention::top_k::CutFinder;
 use crate::buffer::{Buffer, reserved};
 use crate::product::ROWS;
 
 /// What the items of a call need at most.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct ItemLimits {
     /// Rows of an item.
     pub(super) rows: usize,
     /// Keys from the first block of an item to its last one, if whole rows of scores are needed.
@@ -50,7 +50,7 @@ pub(super) struct Work<'a, T: Element> {
     /// What the mask adds to one row of scores.
     pub(super) bias: Buffer<T::Real>,
     /// Finds the largest scores of a row.
-    pub(super) order: Order<T::Real>,
+    pub(super) finder: CutFinder<T::Real>,
     /// Which keys take part, `[row of the tile][key]`: known when a block is not finite.
     pub(super) takes_part: Vec<bool>,
     /// The largest score of each row so far.
@@ -66,8 +66,8 @@ pub(super) struct Work<'a, T: Element> {
 impl<'a, T: Element> Work<'a, T> {
     /// # Errors
     /// There is not so much memory.
-    pub(super) fn new<C: Cpu>(call: &'a Call<'a, T>, limits: Limits) -> Result<Self> {
-        let Limits { rows, keys, packs } = limits;
+    pub(super) fn new<C: Cpu>(call: &'a Call<'a, T>, limits: ItemLimits) -> Result<Self> {
+        let ItemLimits { rows, keys, packs } = limits;
         let problem = &call.checked.problem;
         let (tile, width) = (rows.min(ROWS), padded::<C, T::Real>(problem.d_v));
         let (is_whole, pairs) = (call.checked.keep.is_some(), call.pairs && packs);
@@ -83,7 +83,7 @@ impl<'a, T: Element> Work<'a, T> {
             scores: Buffer::zeroed(scores)?,
             stride: KEYS,
             bias: Buffer::zeroed(if call.checked.mask.is_some() { KEYS } else { 0 })?,
-            order: Order::new(if is_whole { stride } else { 0 })?,
+            finder: CutFinder::new(if is_whole { stride } else { 0 })?,
             takes_part: reserved(scores)?,
             tops: reserved(rows)?,
             sums: reserved(rows)?,

@@ -7,8 +7,8 @@ use super::normalize::Normalize;
 use super::options::Normalization;
 use super::select::Kept;
 use crate::Result;
-use crate::arch::{Cpu, Element, Real, Task};
-use crate::attention::top_k::Keys;
+use crate::arch::{Cpu, Element, Real, Task, WIDEST};
+use crate::attention::top_k::CutFinder;
 use crate::buffer::reserved;
 
 /// What is done to every row.
@@ -24,12 +24,9 @@ pub(super) struct Rule {
     pub(super) streamed: bool,
 }
 
-/// As many lanes as the widest vector has.
-const WIDEST: usize = 16;
-
 /// Buffers of one thread. All their memory is asked for when they are made.
 #[derive(Debug)]
-pub(super) struct Scratch<T: Element> {
+pub(super) struct RowScratch<T: Element> {
     /// Rows that are copied together.
     pub(super) rows: Vec<T>,
     /// A row of 16-bit entries as float32.
@@ -37,10 +34,10 @@ pub(super) struct Scratch<T: Element> {
     /// See [`Normalize`].
     terms: Vec<T::Real>,
     masks: Vec<u32>,
-    keys: Keys<T::Real>,
+    finder: CutFinder<T::Real>,
 }
 
-impl<T: Element> Scratch<T> {
+impl<T: Element> RowScratch<T> {
     /// For rows of which at most `most` entries are allowed; `together` entries of rows are copied together.
     ///
     /// # Errors
@@ -56,7 +53,7 @@ impl<T: Element> Scratch<T> {
             terms: reserved(room(normalized))?,
             // A vector has two lanes at least.
             masks: reserved(room(normalized) / 2)?,
-            keys: Keys::new(if searched { most } else { 0 })?,
+            finder: CutFinder::new(if searched { most } else { 0 })?,
         })
     }
 }
@@ -70,7 +67,7 @@ impl Rule {
     pub(super) unsafe fn run<C: Cpu, T: Element>(
         &self,
         cpu: C,
-        scratch: &mut Scratch<T>,
+        scratch: &mut RowScratch<T>,
         (from, to): (*const T, *mut T),
         n_k: usize,
         allowed: Range<usize>,
@@ -95,7 +92,7 @@ impl Rule {
 struct Process<'a, T: Element> {
     rule: &'a Rule,
     entries: Entries<'a, T>,
-    scratch: &'a mut Scratch<T>,
+    scratch: &'a mut RowScratch<T>,
 }
 
 impl<T: Element> Task for Process<'_, T> {
@@ -103,7 +100,7 @@ impl<T: Element> Task for Process<'_, T> {
 
     #[inline(always)]
     fn run<C: Cpu>(self, cpu: C) {
-        let Self { rule, entries, scratch: Scratch { widened, terms, masks, keys, .. } } = self;
+        let Self { rule, entries, scratch: RowScratch { widened, terms, masks, finder, .. } } = self;
         let Rule { normalization, temperature, streamed, .. } = *rule;
         let keep = rule.keep.filter(|&keep| keep < entries.len);
         if keep.is_none() && normalization == Normalization::None {
@@ -115,7 +112,7 @@ impl<T: Element> Task for Process<'_, T> {
             return normalize.run::<false, C, T>(cpu, entries, row, Kept::everything());
         };
         let lanes = T::Real::lanes(cpu);
-        let (cut, row) = keys.cut(lanes, row, k);
+        let (cut, row) = finder.cut(lanes, row, k);
         let kept = Kept::of(lanes, row, cut);
         match normalization {
             Normalization::None => entries.copy_kept(cpu, row, kept, streamed),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::cost::{ROWS_TOGETHER, is_parallel, rows_of_a_piece};
 use super::options::{Before, MatrixAttention, kept};
-use super::row::{Rule, Scratch};
+use super::row::{RowScratch, Rule};
 use crate::arch::{Cpu, Element, Level, Task};
 use crate::attention::Band;
 use crate::buffer::made;
@@ -52,7 +52,7 @@ impl MatrixAttention {
         let (out_leading, to_layout) = out.layout().matrices();
         let band = Band::new(window, self.align, from_layout.rows, from_layout.columns);
         let zeroed = before == Before::Zeros;
-        let call = Call {
+        let call = MatrixCall {
             row_cost: self.row_cost(
                 from_layout.columns,
                 band.widest(from_layout.rows),
@@ -79,7 +79,7 @@ impl MatrixAttention {
 }
 
 /// A whole call. Rows are numbered through all matrices.
-struct Call<'a, T> {
+struct MatrixCall<'a, T> {
     from: *const T,
     from_layout: MatrixLayout,
     leading: LeadingAxes<'a>,
@@ -94,9 +94,9 @@ struct Call<'a, T> {
 
 // SAFETY: pieces read shared elements and write rows of their own (`Piece::run`); `View` and `ViewMut`, whose pointers
 // these are, are Sync for the same reason.
-unsafe impl<T: Sync> Sync for Call<'_, T> {}
+unsafe impl<T: Sync> Sync for MatrixCall<'_, T> {}
 
-impl<T: Element> Call<'_, T> {
+impl<T: Element> MatrixCall<'_, T> {
     fn run(&self, level: Level) -> Result<()> {
         let rows = self.leading.count() * self.from_layout.rows;
         let parallel = is_parallel(rows, self.row_cost);
@@ -104,7 +104,7 @@ impl<T: Element> Call<'_, T> {
         let pieces = rows.div_ceil(piece);
         let (most, together) = (self.band.most(), self.entries_together());
         let threads = parallel::participants(pieces, parallel);
-        let mut scratch = made(threads, |_| Scratch::new(&self.rule, most, together))?;
+        let mut scratch = made(threads, |_| RowScratch::new(&self.rule, most, together))?;
         parallel::for_each_with(pieces, &mut scratch, |scratch, index| {
             let first = index * piece;
             level.run(Piece { call: self, scratch, first, last: (first + piece).min(rows) });
@@ -128,8 +128,8 @@ impl<T: Element> Call<'_, T> {
 
 /// A run of rows.
 struct Piece<'a, T: Element> {
-    call: &'a Call<'a, T>,
-    scratch: &'a mut Scratch<T>,
+    call: &'a MatrixCall<'a, T>,
+    scratch: &'a mut RowScratch<T>,
     first: usize,
     last: usize,
 }
@@ -170,7 +170,7 @@ impl<T: Element> Task for Piece<'_, T> {
     }
 }
 
-impl<T: Element> Call<'_, T> {
+impl<T: Element> MatrixCall<'_, T> {
     /// Some rows of one matrix by way of a buffer in which their entries are next to each other.
     ///
     /// # Safety
@@ -179,7 +179,7 @@ impl<T: Element> Call<'_, T> {
     unsafe fn together<C: Cpu>(
         &self,
         cpu: C,
-        scratch: &mut Scratch<T>,
+        scratch: &mut RowScratch<T>,
         (from, to): (*const T, *mut T),
         rows: Range<usize>,
     ) {

@@ -4,10 +4,11 @@
 //! number of places that were looked at. So a row that changes during a search gives any cut, and nothing else is
 //! touched.
 
-use super::{Cut, Floats, Int};
-use crate::arch::{Lanes, Real};
+use super::floats::Floats;
+use super::order::{Cut, Int};
+use crate::arch::{Lanes, Real, WIDEST};
 
-/// Integers in the order of the floats, cheaper than [`keys`]: -0.0 is one below 0.0, and a NaN is above plus infinity
+/// Integers in the order of the floats, cheaper than [`keys`](super::order::keys): -0.0 is one below 0.0, and a NaN is above plus infinity
 /// or below minus infinity as its sign is.
 #[inline(always)]
 fn ranks<L: Lanes>(lanes: L, floats: L::V) -> L::I {
@@ -22,9 +23,6 @@ const SAMPLED: usize = 128;
 const SAMPLE: usize = 32;
 /// How many standard deviations of a rank the ends of the interval are from it.
 const SPREAD: f64 = 1.5;
-
-/// As many lanes as the widest vector has.
-pub(super) const WIDEST: usize = 16;
 
 /// The state of a search. The key that is looked for is the `rank`-th largest of the `len` candidates, all of which are
 /// in `low..=high`.
@@ -121,7 +119,7 @@ impl<'a, L: Lanes> Search<'a, L> {
         let lanes = self.lanes;
         let (below, high) = (lanes.int_splat(L::Scalar::int(low - 1)), lanes.int_splat(L::Scalar::int(high)));
         // A vector more, for the padding. Only as many as there are candidates: to write a second buffer as long as a long
-        // row would cost more than the pass. Memory for all of them was asked for by `Keys::new`.
+        // row would cost more than the pass. Memory for all of them was asked for by `CutFinder::new`.
         let room = self.len.next_multiple_of(L::N) + L::N;
         if self.to.len() < room {
             self.to.resize(room, L::Scalar::INT_MIN);
