@@ -4,9 +4,9 @@ use numpy::PyUntypedArray;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyTuple};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 use zerocost_kernels::attention::{Align, Normalization, WindowSize};
-use zerocost_kernels::{json, parallel};
+use zerocost_kernels::{Error, json, parallel};
 
 use crate::error::{DatatypeError, KernelError, RangeError};
 
@@ -28,7 +28,13 @@ pub fn number(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<f64> {
     if let Ok(float) = value.cast::<PyFloat>() {
         return Ok(float.value());
     }
-    let number = if value.is_instance_of::<PyBool>() { None } else { extracted(value).transpose() };
+    let number = if value.is_instance_of::<PyBool>() {
+        None
+    } else if value.is_instance_of::<PyInt>() {
+        Some(value.extract())
+    } else {
+        extracted(value).transpose()
+    };
     match number {
         Some(Ok(number)) => Ok(number),
         Some(Err(error)) if error.is_instance_of::<PyOverflowError>(value.py()) => {
@@ -39,7 +45,7 @@ pub fn number(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<f64> {
     }
 }
 
-/// What is no float of Python's as one; `None` if it is a value of NumPy's that is no number.
+/// What is no number of Python's as a float; `None` if it is a value of NumPy's that is no number.
 fn extracted(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
     let py = value.py();
     let is_array = value.cast::<PyUntypedArray>().is_ok();
@@ -113,15 +119,23 @@ fn keys(value: &Bound<'_, PyAny>, window_size: &Bound<'_, PyAny>) -> PyResult<Op
 
 /// The name of an alignment.
 pub fn align(value: &Bound<'_, PyAny>) -> PyResult<Align> {
-    let name: String = value.extract().map_err(|_| wrong(value, "align", "\"bottom_right\" or \"top_left\""))?;
-    Ok(Align::named(&name).map_err(KernelError::from)?)
+    named(value, "align", "\"bottom_right\" or \"top_left\"", Align::named)
 }
 
 /// The name of a normalisation.
 pub fn normalization(value: &Bound<'_, PyAny>) -> PyResult<Normalization> {
-    let name: String =
-        value.extract().map_err(|_| wrong(value, "normalization", "\"none\", \"softmax\" or \"sum\""))?;
-    Ok(Normalization::named(&name).map_err(KernelError::from)?)
+    named(value, "normalization", "\"none\", \"softmax\" or \"sum\"", Normalization::named)
+}
+
+fn named<T>(
+    value: &Bound<'_, PyAny>,
+    argument: &str,
+    needed: &str,
+    meaning: impl FnOnce(&str) -> Result<T, Error>,
+) -> PyResult<T> {
+    let name = value.cast::<PyString>().ok().and_then(|name| name.to_str().ok());
+    let name = name.ok_or_else(|| wrong(value, argument, needed))?;
+    Ok(meaning(name).map_err(KernelError::from)?)
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

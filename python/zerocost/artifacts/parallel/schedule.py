@@ -176,7 +176,7 @@ def _check_sum(forward: list[float], backward: list[float], micro_batches: int) 
     for argument, durations in (("forward", forward), ("backward", backward)):
         for duration in durations:
             if not (isfinite(duration) and duration >= 0):
-                allowed = "finite numbers of at least 0 is allowed"
+                allowed = "a finite number of at least 0 is allowed"
                 raise RangeError(f"{argument}: {_text(duration)} was given, {allowed}", argument)
         # No makespan is longer than all work one after another, no idle time of all stages longer than that of each;
         # the number of passes more than covers both, and rounding.

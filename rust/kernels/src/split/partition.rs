@@ -83,7 +83,7 @@ pub fn balanced_cuts(slices: usize, parts: usize, costs: &View<'_, f64>) -> Resu
     let mut ranges = collected(split)?;
     if let Some((index, cost)) = costs.iter().enumerate().find(|(_, cost)| !cost.is_finite() || **cost < 0.0) {
         let given = format!("{cost} (for slice {index})");
-        return Err(Error::Range { argument: "costs", given, allowed: "finite numbers of at least 0" });
+        return Err(Error::Range { argument: "costs", given, allowed: "a finite number of at least 0" });
     }
     if parts >= slices {
         return Ok(ranges);

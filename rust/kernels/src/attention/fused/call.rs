@@ -5,8 +5,7 @@ use std::ops::Range;
 use super::options::{Attention, Checked};
 use super::shape::Operand;
 use crate::arch::{Element, Real};
-use crate::view::Rows;
-use crate::view::View;
+use crate::view::{Rows, View};
 
 /// Everything that all items of a call share.
 #[derive(Debug)]

@@ -2,8 +2,7 @@
 
 use super::pack::padded;
 use crate::arch::{Cpu, Element, Lanes, Real, Task, Vector};
-use crate::product::ROWS;
-use crate::product::strided;
+use crate::product::{ROWS, strided};
 use crate::view::Rows;
 
 /// Rows of keys or values that are asked for ahead: the CPU's own prefetching ends at every page.

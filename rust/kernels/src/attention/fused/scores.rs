@@ -9,8 +9,7 @@ use super::pack::{Block, KEYS, depth};
 use super::work::Work;
 use crate::arch::{Cpu, Element, Lanes, Real, tanh};
 use crate::attention::top_k::{Cut, Floats, keys};
-use crate::product::strided;
-use crate::product::{Product, ROWS, Scaled, Shape};
+use crate::product::{Product, ROWS, Scaled, Shape, strided};
 use crate::view::Rows;
 
 /// The keys of a block.
