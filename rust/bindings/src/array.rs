@@ -10,6 +10,7 @@ use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMet
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
+use smallvec::SmallVec;
 use zerocost_kernels::arch::Element;
 use zerocost_kernels::view::{Layout, View, ViewMut};
 
@@ -140,15 +141,11 @@ impl<'py> FloatArray<'py> {
     fn readable(array: &Bound<'py, PyUntypedArray>, argument: &'static str) -> PyResult<Option<Self>> {
         let Some(float) = Float::of(&array.dtype()) else { return Ok(None) };
         let item = float.item_size() as isize;
-        let shape = array.shape();
-        // A step over an axis of length 0 or 1 is never taken; NumPy leaves anything in it.
-        let used = |length: usize, stride: isize| if length > 1 { stride } else { 0 };
-        let strides: Vec<isize> = shape.iter().zip(array.strides()).map(|(&n, &s)| used(n, s)).collect();
-        if !array.is_aligned() || strides.iter().any(|stride| stride % item != 0) {
+        if !array.is_aligned() || steps(array).any(|step| step % item != 0) {
             return Ok(None);
         }
-        let strides: Vec<isize> = strides.into_iter().map(|stride| stride / item).collect();
-        let layout = Layout::new(argument, shape, &strides, item as usize).map_err(KernelError::from)?;
+        let strides: SmallVec<[isize; 4]> = steps(array).map(|step| step / item).collect();
+        let layout = Layout::new(argument, array.shape(), &strides, item as usize).map_err(KernelError::from)?;
         Ok(Some(Self { array: array.clone(), float, layout, argument }))
     }
 
@@ -199,13 +196,16 @@ impl<'py> FloatArray<'py> {
     /// Code of the caller's may have run since the array was read (conversions of the arguments behind it), and an array
     /// can be made another one under the same name: `__setstate__`, `resize(refcheck=False)`.
     fn check_unchanged(&self) -> PyResult<()> {
-        match Self::readable(&self.array, self.argument)? {
-            Some(now) if now.float == self.float && now.layout == self.layout => Ok(()),
-            _ => {
-                let text = format!("{}: the array was changed while the other arguments were read", self.argument);
-                Err(DatatypeError::new_err((text, self.argument)))
-            }
+        let (array, layout, item) = (&self.array, &self.layout, self.float.item_size() as isize);
+        let is_same = array.is_aligned()
+            && Float::of(&array.dtype()) == Some(self.float)
+            && array.shape() == layout.shape()
+            && steps(array).eq(layout.strides().iter().map(|stride| stride * item));
+        if is_same {
+            return Ok(());
         }
+        let text = format!("{}: the array was changed while the other arguments were read", self.argument);
+        Err(DatatypeError::new_err((text, self.argument)))
     }
 
     /// The elements of an `out` argument as `T`. Refuses arrays that are read-only or that overlap themselves.
@@ -294,6 +294,12 @@ impl<'py> FloatArray<'py> {
     pub fn into_array(self) -> Bound<'py, PyUntypedArray> {
         self.array
     }
+}
+
+/// Bytes from one element to the next along each axis. A step over an axis of length 0 or 1 is never taken; NumPy leaves
+/// anything in it, and here it is 0.
+fn steps(array: &Bound<'_, PyUntypedArray>) -> impl Iterator<Item = isize> {
+    array.shape().iter().zip(array.strides()).map(|(&length, &stride)| if length > 1 { stride } else { 0 })
 }
 
 /// The last ndarray in the chain of bases: what owns the memory, or views memory that NumPy does not know. Read from the

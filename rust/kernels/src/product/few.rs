@@ -23,6 +23,8 @@ const WIDTH: usize = 16384;
 const STRIP: usize = 2 << 20;
 /// Rows of the weight that are read beside each other, so that a partial sum is loaded and stored once for all of them.
 const TOGETHER: usize = 4;
+/// Rows of the tensor that are multiplied beside each other, so that a vector of the weight is loaded once for them.
+const PAIR: usize = 2;
 /// Columns of the result that are put together at a time.
 const CHUNK: usize = 512;
 
@@ -90,14 +92,16 @@ impl<T: Element> Task for StripProduct<'_, '_, T> {
     #[inline(always)]
     fn run<C: Cpu>(mut self, cpu: C) {
         let Range { start, end } = self.strip.depth;
+        let rows = self.tensor.len() / self.depth;
         let mut at = start;
         while at < end {
             let together = end - at >= TOGETHER;
-            for row in 0..self.tensor.len() / self.depth {
-                if together {
-                    self.add::<C, TOGETHER>(cpu, row, at);
-                } else {
-                    self.add::<C, 1>(cpu, row, at);
+            for row in (0..rows).step_by(PAIR) {
+                match (rows - row >= PAIR, together) {
+                    (true, true) => self.add::<C, PAIR, TOGETHER>(cpu, row, at),
+                    (true, false) => self.add::<C, PAIR, 1>(cpu, row, at),
+                    (false, true) => self.add::<C, 1, TOGETHER>(cpu, row, at),
+                    (false, false) => self.add::<C, 1, 1>(cpu, row, at),
                 }
             }
             at += if together { TOGETHER } else { 1 };
@@ -106,44 +110,59 @@ impl<T: Element> Task for StripProduct<'_, '_, T> {
 }
 
 impl<T: Element> StripProduct<'_, '_, T> {
-    /// Adds the products of `K` rows of the weight from `depth` on with their elements of a row of the tensor, to nothing
-    /// where the strip begins.
+    /// Adds the products of `K` rows of the weight from `depth` on with their elements of `R` rows of the tensor, to
+    /// nothing where the strip begins.
     #[inline(always)]
-    fn add<C: Cpu, const K: usize>(&mut self, cpu: C, row: usize, depth: usize) {
+    fn add<C: Cpu, const R: usize, const K: usize>(&mut self, cpu: C, row: usize, depth: usize) {
         let lanes = T::Real::lanes(cpu);
         let (n, zero) = (<T::Real as Real>::Lanes::<C>::N, lanes.splat(T::Real::ZERO));
         let fresh = depth == self.strip.depth.start;
         let part = self.weight.part(depth..depth + K, self.strip.columns.clone());
         assert!(part.is_contiguous());
-        let (mut factors, mut lines) = ([zero; K], [std::ptr::null(); K]);
-        for (index, (factor, line)) in factors.iter_mut().zip(&mut lines).enumerate() {
-            *factor = lanes.splat(self.tensor[row * self.depth + depth + index]);
+        let (mut factors, mut lines) = ([[zero; K]; R], [std::ptr::null(); K]);
+        for (index, line) in lines.iter_mut().enumerate() {
             *line = part.row(index);
         }
+        for (index, factors) in factors.iter_mut().enumerate() {
+            for (step, factor) in factors.iter_mut().enumerate() {
+                *factor = lanes.splat(self.tensor[(row + index) * self.depth + depth + step]);
+            }
+        }
         let width = part.columns();
-        let sums = &mut self.strip.sums[row * width..][..width];
+        let sums = self.strip.sums[row * width..][..R * width].as_mut_ptr();
         let whole = width - width % n;
         for column in (0..whole).step_by(n) {
-            // SAFETY: the sums, and the rows, which `row` has checked, have `width` columns.
+            // SAFETY: the sums have `R` rows of `width`, and the rows of the weight, which `row` has checked, are as wide.
             unsafe {
-                let sum = sums.as_mut_ptr().add(column);
-                let mut total = if fresh { zero } else { lanes.load(sum) };
-                for index in 0..K {
-                    total = lanes.fma(factors[index], T::load(cpu, lines[index].add(column)), total);
+                let mut totals = [zero; R];
+                if !fresh {
+                    for (index, total) in totals.iter_mut().enumerate() {
+                        *total = lanes.load(sums.add(index * width + column));
+                    }
                 }
-                lanes.store(sum, total);
+                for step in 0..K {
+                    let weight = T::load(cpu, lines[step].add(column));
+                    for index in 0..R {
+                        totals[index] = lanes.fma(factors[index][step], weight, totals[index]);
+                    }
+                }
+                for (index, &total) in totals.iter().enumerate() {
+                    lanes.store(sums.add(index * width + column), total);
+                }
             }
         }
         if whole < width {
             let left = width - whole;
             // SAFETY: as above, for the columns that are left.
             unsafe {
-                let sum = sums.as_mut_ptr().add(whole);
-                let mut total = if fresh { zero } else { lanes.load_first(sum, left) };
-                for (&factor, line) in factors.iter().zip(&lines) {
-                    total = lanes.fma(factor, T::load_first(cpu, line.add(whole), left), total);
+                for (index, factors) in factors.iter().enumerate() {
+                    let sum = sums.add(index * width + whole);
+                    let mut total = if fresh { zero } else { lanes.load_first(sum, left) };
+                    for (&factor, line) in factors.iter().zip(&lines) {
+                        total = lanes.fma(factor, T::load_first(cpu, line.add(whole), left), total);
+                    }
+                    lanes.store_first(sum, left, total);
                 }
-                lanes.store_first(sum, left, total);
             }
         }
     }

@@ -1,12 +1,15 @@
 //! Shape and strides: which elements an array has, and where.
 
+use smallvec::SmallVec;
+
 use crate::{Error, Result};
 
 /// The shape and the strides (in elements) of an array.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    shape: Vec<usize>,
-    strides: Vec<isize>,
+    // Most arrays have few axes; a small call would spend more time on the memory of longer lists than on its work.
+    shape: SmallVec<[usize; 4]>,
+    strides: SmallVec<[isize; 4]>,
 }
 
 impl Layout {
@@ -30,12 +33,12 @@ impl Layout {
             let bytes = reach.checked_add(1).and_then(|n| n.checked_mul(item_size as isize));
             bytes.ok_or_else(overflow)?;
         }
-        Ok(Self { shape: shape.to_vec(), strides: strides.to_vec() })
+        Ok(Self { shape: SmallVec::from_slice(shape), strides: SmallVec::from_slice(strides) })
     }
 
     /// The layout of a C-contiguous array.
     pub fn contiguous(argument: &'static str, shape: &[usize], item_size: usize) -> Result<Self> {
-        let mut strides = vec![0isize; shape.len()];
+        let mut strides: SmallVec<[isize; 4]> = smallvec::smallvec![0; shape.len()];
         if !shape.contains(&0) {
             let mut step = 1usize;
             for (stride, &length) in strides.iter_mut().zip(shape).rev() {

@@ -34,11 +34,12 @@ impl<'a, T: Element> Task for MakeScratch<'a, T> {
     #[inline(always)]
     fn run<C: Cpu>(self, _: C) -> Self::Output {
         let problem = &self.call.checked.problem;
-        let block = match (self.shares, self.limits.packs) {
-            (true, _) => Block::new::<C>(0, 0, false),
-            (false, true) => Block::new::<C>(problem.d, problem.d_v, self.call.pairs),
-            (false, false) => Block::new::<C>(0, problem.d_v, false),
-        }?;
+        let (columns, pairs) = match (self.shares, self.limits.packs) {
+            (true, _) => ([0, 0], false),
+            (false, true) => ([problem.d, problem.d_v], self.call.pairs),
+            (false, false) => ([0, problem.d_v], false),
+        };
+        let block = Block::new::<C>(problem.n_k, columns, pairs)?;
         Ok(ItemScratch { work: Work::new::<C>(self.call, self.limits)?, block })
     }
 }

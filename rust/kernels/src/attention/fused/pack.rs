@@ -4,7 +4,7 @@
 //! or of a key, a column of two values.
 
 use crate::Result;
-use crate::arch::{Cpu, Element, Lanes, Real};
+use crate::arch::{Cpu, Element, Lanes, Real, WIDEST};
 use crate::buffer::Buffer;
 use crate::view::Rows;
 
@@ -36,9 +36,11 @@ pub(super) fn padded<C: Cpu, R: Real>(columns: usize) -> usize {
 }
 
 impl<R: Real> Block<R> {
-    pub(super) fn new<C: Cpu>(d: usize, d_v: usize, pairs: bool) -> Result<Self> {
-        let values = Buffer::zeroed(depth(KEYS, pairs) * padded::<C, R>(d_v))?;
-        Ok(Self { keys: Buffer::zeroed(KEYS.saturating_mul(depth(d, pairs)))?, values, is_finite: true, pairs })
+    /// For so many keys, at most [`KEYS`], and their values.
+    pub(super) fn new<C: Cpu>(keys: usize, [d, d_v]: [usize; 2], pairs: bool) -> Result<Self> {
+        let keys = keys.min(KEYS).next_multiple_of(WIDEST);
+        let values = Buffer::zeroed(depth(keys, pairs).saturating_mul(padded::<C, R>(d_v)))?;
+        Ok(Self { keys: Buffer::zeroed(keys.saturating_mul(depth(d, pairs)))?, values, is_finite: true, pairs })
     }
 
     /// Packs `count` keys and values from row `start` on. Panics if there are no such rows, more than [`KEYS`], or of

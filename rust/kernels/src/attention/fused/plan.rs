@@ -250,7 +250,7 @@ impl<R: Real> Task for MakeBlock<R> {
 
     #[inline(always)]
     fn run<C: Cpu>(self, _: C) -> Self::Output {
-        Block::new::<C>(self.d, self.d_v, self.pairs)
+        Block::new::<C>(KEYS, [self.d, self.d_v], self.pairs)
     }
 }
 

@@ -34,32 +34,34 @@ pub(super) struct Problem {
     pub(super) value: Operand,
 }
 
-/// Shape and strides padded with axes of length 1 in front, to a common rank.
-struct Padded {
-    shape: Vec<usize>,
-    strides: Vec<isize>,
+/// A layout with axes of length 1 in front, to a common rank.
+struct Padded<'a> {
+    layout: &'a Layout,
+    missing: usize,
 }
 
-impl Padded {
-    fn new(layout: &Layout, rank: usize) -> Self {
-        let missing = rank - layout.shape().len();
-        let pad = |n| std::iter::repeat_n(n, missing);
-        Self {
-            shape: pad(1).chain(layout.shape().iter().copied()).collect(),
-            strides: std::iter::repeat_n(0, missing).chain(layout.strides().iter().copied()).collect(),
-        }
+impl<'a> Padded<'a> {
+    fn new(layout: &'a Layout, rank: usize) -> Self {
+        Self { layout, missing: rank - layout.shape().len() }
     }
 
-    /// The strides, 0 where the axis has length 1 (it may be broadcast).
+    fn length(&self, axis: usize) -> usize {
+        axis.checked_sub(self.missing).map_or(1, |axis| self.layout.shape()[axis])
+    }
+
+    /// 0 where the axis has length 1 (it may be broadcast).
+    fn stride(&self, axis: usize) -> isize {
+        if self.length(axis) == 1 { 0 } else { self.layout.strides()[axis - self.missing] }
+    }
+
     fn operand(&self) -> Operand {
-        let strides: Vec<isize> = self
-            .shape
-            .iter()
-            .zip(&self.strides)
-            .map(|(&length, &stride)| if length == 1 { 0 } else { stride })
-            .collect();
-        let (leading, last) = strides.split_at(strides.len() - 3);
-        Operand { leading: leading.to_vec(), head: last[0], row: last[1], column: last[2] }
+        let axes = self.missing + self.layout.shape().len();
+        Operand {
+            leading: (0..axes - 3).map(|axis| self.stride(axis)).collect(),
+            head: self.stride(axes - 3),
+            row: self.stride(axes - 2),
+            column: self.stride(axes - 1),
+        }
     }
 }
 
@@ -74,20 +76,20 @@ impl Problem {
             }
         }
         let rank = inputs.iter().map(|(_, layout)| layout.shape().len()).max().unwrap_or(2);
-        let [q, k, v] = [query, key, value].map(|layout| Padded::new(layout, rank.max(3)));
-        let axes = q.shape.len();
+        let axes = rank.max(3);
+        let [q, k, v] = [query, key, value].map(|layout| Padded::new(layout, axes));
         let wrong = |argument, layout: &Layout, allowed| {
             Err(Error::Shape { argument, given: layout.shape().to_vec(), allowed })
         };
-        let [h_q, n_q, d] = [q.shape[axes - 3], q.shape[axes - 2], q.shape[axes - 1]];
-        let [h_kv, n_k, d_v] = [k.shape[axes - 3], k.shape[axes - 2], v.shape[axes - 1]];
-        if k.shape[axes - 1] != d {
+        let [h_q, n_q, d] = [q.length(axes - 3), q.length(axes - 2), q.length(axes - 1)];
+        let [h_kv, n_k, d_v] = [k.length(axes - 3), k.length(axes - 2), v.length(axes - 1)];
+        if k.length(axes - 1) != d {
             return wrong("key", key, format!("a last axis of {d}, as query's"));
         }
-        if v.shape[axes - 2] != n_k {
+        if v.length(axes - 2) != n_k {
             return wrong("value", value, format!("{n_k} rows, as key's"));
         }
-        if v.shape[axes - 3] != h_kv {
+        if v.length(axes - 3) != h_kv {
             return wrong("value", value, format!("{h_kv} heads, as key's"));
         }
         if h_kv == 0 && h_q != 0 || h_kv != 0 && h_q % h_kv != 0 {
@@ -95,8 +97,8 @@ impl Problem {
         }
         let mut leading = vec![1usize; axes - 3];
         for (argument, layout, padded) in [("query", query, &q), ("key", key, &k), ("value", value, &v)] {
-            for (common, &length) in leading.iter_mut().zip(&padded.shape) {
-                match (*common, length) {
+            for (axis, common) in leading.iter_mut().enumerate() {
+                match (*common, padded.length(axis)) {
                     (1, length) => *common = length,
                     (common, length) if length == 1 || length == common => {}
                     _ => return wrong(argument, layout, "leading axes that broadcast with the others'".to_owned()),

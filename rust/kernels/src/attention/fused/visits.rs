@@ -37,7 +37,7 @@ impl Task for Only<'_> {
     fn run<C: Cpu>(self, cpu: C) {
         let (keys, values) = self.call.keys_and_values(0, 0);
         let pack = |start: usize| {
-            let mut block = Block::new::<C>(D, D, false).unwrap();
+            let mut block = Block::new::<C>(KEYS, [D, D], false).unwrap();
             block.pack(cpu, (&keys, &values), start, KEYS);
             block
         };
