@@ -81,7 +81,7 @@ def test_costs_of_any_number_type_and_layout(dtype):
         ({"costs": [1.0, 2.0]}, zerocost.ShapeError, r"costs: shape \[2\] was given, \[3\] \(one for each slice\)"),
         ({"costs": []}, zerocost.ShapeError, r"costs: shape \[0\] was given"),
         ({"costs": [[1.0], [1.0], [1.0]]}, zerocost.ShapeError, r"costs: shape \[3, 1\] was given"),
-        ({"costs": [1.0, -2.0, 1.0]}, zerocost.RangeError, r"costs: -2 \(for slice 1\) was given, finite numbers"),
+        ({"costs": [1.0, -2.0, 1.0]}, zerocost.RangeError, r"costs: -2 \(for slice 1\) was given, a finite number"),
         ({"costs": [1.0, 2.0, np.nan]}, zerocost.RangeError, r"costs: NaN \(for slice 2\)"),
         ({"costs": [np.inf, 2.0, 1.0]}, zerocost.RangeError, r"costs: inf \(for slice 0\)"),
         ({"costs": ["a", "b", "c"]}, zerocost.DatatypeError, "costs: lists of text"),
