@@ -16,7 +16,8 @@ import time
 import numpy as np
 
 from safety import guarded
-from safety.scenes import CASES, DTYPES, FLOATS, Maker
+from safety.maker import FLOATS, Maker
+from safety.scenes import CASES, DTYPES
 from zerocost import _kernels
 
 SLICE = 0.04

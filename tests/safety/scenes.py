@@ -3,72 +3,13 @@
 A scene is made from an option (how the kernel is called), a dtype and the side at which its arrays touch a guard page.
 """
 
-import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from safety import guarded
-from zerocost import ZerocostError, _kernels
-
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
-
-
-@dataclass
-class Scene:
-    """A call, and what is written to while it runs: each array with the contents that it takes on in turn.
-
-    Quiet is a scene whose arrays all hold their first contents; ``allowed`` are errors that contents may lead to.
-    """
-
-    call: Callable[[], Any]
-    racing: list[tuple[np.ndarray, list[np.ndarray]]]
-    allowed: type[BaseException] | tuple[()] = ()
-    check: Callable[[Any], None] = field(default=lambda result: None)
-
-    def calm(self):
-        for array, contents in self.racing:
-            np.copyto(array, contents[0])
-
-
-@dataclass
-class Maker:
-    """Makes guarded arrays of one dtype, and what they take turns with."""
-
-    dtype: np.dtype
-    flush: str
-    rng: np.random.Generator
-
-    def contents(self, shape):
-        """Ordinary numbers, then ties, equal, sorted, infinite and huge ones, zeros and NaNs of both signs."""
-        rng, size = self.rng, math.prod(shape)
-        ordinary = rng.standard_normal(size)
-        ties = rng.integers(0, 3, size).astype(np.float64)
-        huge = np.where(rng.random(size) < 0.5, float(ml_dtypes.finfo(self.dtype).max), -1.0)
-        infinite = np.where(rng.random(size) < 0.1, rng.choice([-np.inf, np.inf], size), ordinary)
-        plain = [ordinary, ties, np.full(size, 2.0), np.sort(ordinary), np.zeros(size), infinite, huge]
-        made = [each.astype(self.dtype) for each in plain]
-        bits = np.dtype(f"u{self.dtype.itemsize}")
-        sign = bits.type(1 << (8 * self.dtype.itemsize - 1))
-        signs = rng.integers(0, 2, size).astype(bits) * sign
-        made.append((np.zeros(size, bits) | signs).view(self.dtype))
-        nans = ties.astype(self.dtype).view(bits)
-        nans = np.where(rng.random(size) < 0.3, (sign - bits.type(1)) | signs, nans).astype(bits)
-        made.append(nans.view(self.dtype))
-        return [each.reshape(shape) for each in made]
-
-    def array(self, shape, contents=None):
-        """A guarded array, and its contents in turn."""
-        contents = self.contents(shape) if contents is None else contents
-        return guarded.copy(contents[0], flush=self.flush), contents
-
-    def out(self, shape):
-        return guarded.empty(shape, self.dtype, flush=self.flush), self.contents(shape)
+from safety import texts
+from safety.maker import FLOATS, Scene
+from zerocost import _kernels
 
 
 def matrix(kernel, maker, shape, out, *, causal=False, normalization="none", **options):
@@ -229,91 +170,6 @@ def cuts(slices, stages):
     return scene
 
 
-def written(shape, dtype, typed):
-    """An array as JSON."""
-
-    def scene(maker):
-        if dtype is None:
-            racing = [maker.array(shape)]
-            given = racing[0][0]
-        else:
-            bits = np.dtype(f"u{np.dtype(dtype).itemsize}")
-            top = np.iinfo(bits).max
-            contents = [maker.rng.integers(0, high, shape, endpoint=True, dtype=bits) for high in (top, 1, 9, 127)]
-            racing = [maker.array(shape, contents)]
-            given = racing[0][0].view(dtype)
-
-        # What is no boolean of Rust's must not be read as one.
-        return Scene(partial(_kernels.write_json, given, typed=typed), racing, check=json.loads)
-
-    return scene
-
-
-LENGTH = 6000
-
-
-def texts(rng):
-    """JSON, and what is none, all of one length."""
-    rows = ",".join("[" + ",".join(f"{number:.3f}" for number in row) + "]" for row in rng.standard_normal((60, 12)))
-    every = [
-        b'{"a":[' + rows.encode() + b'],"b":"',
-        b'{"a":{"dtype":"FP32","shape":[3],"data":[1.5,2,3]},"b":"',
-        b'{"a":[[true,false],[false,true]],"b":"',
-        b'{"a":[1e999,-0.0,123456789012345678901234567890.5e-7],"c":{"a":[[]],"d":null},"b":"',
-        b"[" * LENGTH,
-        b'"\\ud83d\\ude00\\n\xf0\x9f\x98\x80' * LENGTH,
-        b"\xff\xc3\xe2\x82" * LENGTH,
-        b"9" * LENGTH,
-        b"{" + b",".join(b'"name%d":%d' % (index, index) for index in range(300)) + b',"b":"',
-    ]
-    made = []
-    for text in every:
-        text = text[: LENGTH - 2]
-        if text.endswith(b'"'):
-            text += "é".encode() * ((LENGTH - 2 - len(text)) // 2)
-        made.append(np.frombuffer(text.ljust(LENGTH - 2, b"x") + b'"}', np.uint8))
-    return made
-
-
-def read(function, holder):
-    """JSON that is written to while it is read, from a bytearray or from an array."""
-
-    def scene(maker):
-        contents = texts(maker.rng)
-        if holder is bytearray:
-            text = bytearray(contents[0].tobytes())
-            racing = [(np.frombuffer(text, np.uint8), contents)]
-        else:
-            racing = [maker.array((LENGTH,), contents)]
-            text = racing[0][0]
-        arguments = {
-            "read_json": (text, {"a": ("FP32", True, False)}),
-            "read_json plain": (text,),
-            "json_spans": (text,),
-        }[function]
-        call = partial(getattr(_kernels, function.split()[0]), *arguments)
-        return Scene(call, racing, allowed=ZerocostError)
-
-    return scene
-
-
-def numbers(holder):
-    """A tensor of numbers whose digits change while they are read."""
-
-    def scene(maker):
-        digits = (b"1234,", b"-0.5,", b"1e33,", b"[7],,", b"00000", b"\xff\xff\xff\xff,", b"true,")
-        every = [np.frombuffer(b"[" + each * (LENGTH // 5) + b"0]", np.uint8) for each in digits]
-        racing = [maker.array(every[0].shape, every)]
-        text = racing[0][0]
-        if holder is bytearray:
-            text = bytearray(every[0].tobytes())
-            racing = [(np.frombuffer(text, np.uint8), every)]
-        call = partial(_kernels.read_tensor, text, "FP32", [LENGTH // 5 + 1])
-        return Scene(call, racing, allowed=ZerocostError)
-
-    return scene
-
-
 FEW, MANY, LONG = (3, 1021), (40, 4093), (2, 40_009)
 
 CASES = {
@@ -399,20 +255,20 @@ CASES = {
     },
     "cuts": {"balanced": cuts(2003, 7), "more stages than slices": cuts(501, 700)},
     "write_json": {
-        "floats": written((33, 61), None, False),
-        "floats, typed": written((33, 61), None, True),
-        "bools": written((33, 61), bool, False),
-        "bools, typed": written((33, 61), bool, True),
-        "integers": written((33, 61), np.int64, False),
-        "many floats": written((400, 61), None, False),
-        "many bools": written((900, 61), bool, False),
+        "floats": texts.written((33, 61), None, False),
+        "floats, typed": texts.written((33, 61), None, True),
+        "bools": texts.written((33, 61), bool, False),
+        "bools, typed": texts.written((33, 61), bool, True),
+        "integers": texts.written((33, 61), np.int64, False),
+        "many floats": texts.written((400, 61), None, False),
+        "many bools": texts.written((900, 61), bool, False),
     },
     "read_json": {
-        f"{function}, {'bytearray' if holder is bytearray else 'array'}": read(function, holder)
+        f"{function}, {'bytearray' if holder is bytearray else 'array'}": texts.read(function, holder)
         for function in ("read_json", "read_json plain", "json_spans")
         for holder in (bytearray, np.ndarray)
     }
-    | {"numbers, bytearray": numbers(bytearray), "numbers, array": numbers(np.ndarray)},
+    | {"numbers, bytearray": texts.numbers(bytearray), "numbers, array": texts.numbers(np.ndarray)},
 }
 
 DTYPES = {"layers": FLOATS[:1], "cuts": FLOATS[1:2], "read_json": FLOATS[:1]}

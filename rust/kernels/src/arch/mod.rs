@@ -60,6 +60,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(all(test, unix))]
+mod pages;
 #[cfg(test)]
 mod tests;
 

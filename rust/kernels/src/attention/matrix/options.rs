@@ -117,3 +117,26 @@ impl MatrixAttention {
         Window::new(self.window_size, self.is_causal)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_are_kept_as_the_ratio_says() {
+        assert_eq!([10, 5, 128].map(|n_k| kept(n_k, 0.8)), [2, 1, 26]);
+        assert_eq!([kept(0, 0.5), kept(1, 0.99), kept(7, 0.0), kept(3, 0.8)], [0, 1, 7, 1]);
+        assert_eq!(kept(1 << 40, 0.5), 1 << 39);
+    }
+
+    #[test]
+    fn a_temperature_whose_inverse_a_type_may_not_hold_is_refused() {
+        let softmax = MatrixAttention { normalization: Normalization::Softmax, ..Default::default() };
+        assert!(MatrixAttention { temperature: 1e-30, ..softmax }.check().is_ok());
+        for temperature in [9e-31, 0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = MatrixAttention { temperature, ..softmax }.check().unwrap_err();
+            assert!(matches!(error, Error::Range { argument: "temperature", .. }));
+            assert!(error.to_string().contains("at least 1e-30"), "{error}");
+        }
+    }
+}

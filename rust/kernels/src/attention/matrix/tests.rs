@@ -284,13 +284,6 @@ fn hard_rows_are_cut_right_at_every_k() {
 }
 
 #[test]
-fn as_many_are_kept_as_the_ratio_says() {
-    assert_eq!([10, 5, 128].map(|n_k| kept(n_k, 0.8)), [2, 1, 26]);
-    assert_eq!([kept(0, 0.5), kept(1, 0.99), kept(7, 0.0), kept(3, 0.8)], [0, 1, 7, 1]);
-    assert_eq!(kept(1 << 40, 0.5), 1 << 39);
-}
-
-#[test]
 fn matrices_are_told_apart() {
     let entries: Vec<f32> = (0..2 * 3 * 2 * 2).map(|i| i as f32).collect();
     let matrix = View::from_slice("a", &entries, &[2, 3, 2, 2]).unwrap();
@@ -370,17 +363,6 @@ fn weights_whose_sum_overflows_are_divided_by_it_all_the_same() {
         sum.run(level, &view, &mut to, Before::Anything).unwrap();
         assert!(out[..4].iter().all(|quotient| (quotient - 0.5).abs() < 1e-15), "{out:?}");
         assert!(out[4] == 0.0 && out[5].is_nan(), "{out:?}");
-    }
-}
-
-#[test]
-fn a_temperature_whose_inverse_a_type_may_not_hold_is_refused() {
-    let softmax = MatrixAttention { normalization: Normalization::Softmax, ..Default::default() };
-    assert!(MatrixAttention { temperature: 1e-30, ..softmax }.check().is_ok());
-    for temperature in [9e-31, 0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let error = MatrixAttention { temperature, ..softmax }.check().unwrap_err();
-        assert!(matches!(error, Error::Range { argument: "temperature", .. }));
-        assert!(error.to_string().contains("at least 1e-30"), "{error}");
     }
 }
 
