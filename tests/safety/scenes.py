@@ -190,6 +190,11 @@ CASES = {
             ("none", False, (120, 611), "strided"),
             ("softmax", True, (120, 611), "strided"),
         ]
+    }
+    | {
+        "nothing is dropped": sparse("none", False, MANY, "out", ratio=0.0),
+        "nothing is dropped, softmax, causal": sparse("softmax", True, MANY, "fresh", ratio=0.0),
+        "few are dropped, causal": sparse("none", True, MANY, "out", ratio=0.01),
     },
     "sliding_window_attention": {
         f"{normalization} {'causal ' if causal else ''}{shape[0]}x{shape[1]} {size} to {out}": window(
@@ -211,6 +216,7 @@ CASES = {
         "softcap": fused(133, 301, softcap=20.0, heads=(3, 1), d=33, d_v=65),
         "transposed keys": fused(133, 301, transposed=True),
         "causal with sinks": fused(133, 301, is_causal=True, sinks=True),
+        "no columns": fused(133, 301, d=0, sinks=True),
     },
     "fused, masks": {
         "bool": fused(133, 301, mask="bool"),
