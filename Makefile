@@ -66,7 +66,8 @@ CHECKED := --quiet -p zerocost-kernels --lib --test guard
 sanitize: ## the kernels' tests under the address sanitizer, at every level of this machine
 	@ls $$(rustc --print target-libdir)/librustc-*_rt.asan.* >/dev/null 2>&1 \
 		|| { echo 'NOTHING RAN: this Rust toolchain has no address sanitizer; that of rustup has it on Linux'; exit 1; }
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address' PROPTEST_CASES=8 \
+	ASAN_OPTIONS=allocator_may_return_null=1:quarantine_size_mb=16 PROPTEST_CASES=8 \
+		RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address' \
 		CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_TEST_DEBUG=line-tables-only CARGO_INCREMENTAL=0 \
 		cargo test $(CHECKED) --target $(HOST) --target-dir target/sanitize
 

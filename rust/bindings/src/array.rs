@@ -134,7 +134,8 @@ impl<'py> FloatArray<'py> {
             .call1((value, argument))?
             .cast_into::<PyUntypedArray>()?;
         Self::readable(&converted, argument)?.ok_or_else(|| {
-            DatatypeError::new_err((format!("{argument}: {converted:?} cannot be read as floating point"), argument))
+            let kind = converted.get_type();
+            DatatypeError::new_err((format!("{argument}: {kind} cannot be read as floating point"), argument))
         })
     }
 
@@ -215,6 +216,7 @@ impl<'py> FloatArray<'py> {
             let text = format!("{}: the array is read-only, a writeable one is needed", self.argument);
             return Err(OverlapError::new_err((text, self.argument)));
         }
+        self.check_unchanged()?;
         // SAFETY: as in `view`, and writeable, checked above. Where it may overlap an input, the kernel refuses it
         // (`check_overlap`).
         let view = unsafe {
@@ -298,7 +300,7 @@ impl<'py> FloatArray<'py> {
 
 /// Bytes from one element to the next along each axis. A step over an axis of length 0 or 1 is never taken; NumPy leaves
 /// anything in it, and here it is 0.
-fn steps(array: &Bound<'_, PyUntypedArray>) -> impl Iterator<Item = isize> {
+pub fn steps(array: &Bound<'_, PyUntypedArray>) -> impl Iterator<Item = isize> {
     array.shape().iter().zip(array.strides()).map(|(&length, &stride)| if length > 1 { stride } else { 0 })
 }
 

@@ -2,10 +2,11 @@
 
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
+use smallvec::SmallVec;
 use zerocost_kernels::attention::{Attention, Mask, Window};
 use zerocost_kernels::view::{Layout, View};
 
-use crate::array::{FloatArray, with_float};
+use crate::array::{FloatArray, steps, with_float};
 use crate::error::{DatatypeError, KernelError, detached};
 use crate::options;
 
@@ -34,19 +35,21 @@ impl<'py> MaskArray<'py> {
         if array.dtype().num() != BOOL {
             return FloatArray::new(array.as_any(), "attn_mask").map(Self::Float);
         }
-        let layout = Layout::new("attn_mask", array.shape(), array.strides(), 1).map_err(KernelError::from)?;
+        let strides: SmallVec<[isize; 4]> = steps(&array).collect();
+        let layout = Layout::new("attn_mask", array.shape(), &strides, 1).map_err(KernelError::from)?;
         Ok(Self::Bool(array, layout))
     }
 
-    fn bytes(array: &Bound<'py, PyUntypedArray>, layout: &Layout) -> PyResult<View<'py, u8>> {
-        let is_same =
-            array.dtype().num() == BOOL && array.shape() == layout.shape() && array.strides() == layout.strides();
+    fn bytes<'a>(array: &'a Bound<'py, PyUntypedArray>, layout: &Layout) -> PyResult<View<'a, u8>> {
+        let is_same = array.dtype().num() == BOOL
+            && array.shape() == layout.shape()
+            && steps(array).eq(layout.strides().iter().copied());
         if !is_same {
             let text = "attn_mask: the array was changed while the other arguments were read";
             return Err(DatatypeError::new_err((text, "attn_mask")));
         }
         // SAFETY: NumPy guarantees that every element within shape and strides, which are still the layout's, is memory
-        // of the array, one byte each, and the caller of the kernel holds a reference to the array.
+        // of the array, one byte each. It stays, because a reference to the array is borrowed.
         Ok(unsafe { View::from_raw((*array.as_array_ptr()).fields.data.cast(), layout.clone()) })
     }
 }

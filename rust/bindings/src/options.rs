@@ -1,19 +1,30 @@
 //! Options as Python gives them: numbers, flags, windows. What is of another type is a `DatatypeError` by name.
 
 use numpy::PyUntypedArray;
-use pyo3::exceptions::PyOverflowError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 use zerocost_kernels::attention::{Align, Normalization, WindowSize};
-use zerocost_kernels::{Error, json, parallel};
+use zerocost_kernels::{Error, excerpt, parallel};
 
 use crate::error::{DatatypeError, KernelError, RangeError};
 
 /// A value as an error shows it: the beginning of a long one.
 pub fn given(value: &Bound<'_, PyAny>) -> String {
-    let text = value.repr().map_or_else(|_| value.get_type().to_string(), |repr| repr.to_string_lossy().into_owned());
-    json::excerpt(&text)
+    // Only the beginning is copied: a value's text may be as long as memory is.
+    match value.repr().as_ref().map(|repr| repr.to_str()) {
+        Ok(Ok(text)) => excerpt(text),
+        _ => value.get_type().to_string(),
+    }
+}
+
+/// Whether a conversion says that the value is none of the kind. Whatever else the caller's own code raises while it is
+/// asked (an interrupt, for one) is the caller's.
+pub fn is_refusal(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyValueError>(py)
+        || error.is_instance_of::<PyOverflowError>(py)
 }
 
 fn wrong(value: &Bound<'_, PyAny>, argument: &str, needed: &str) -> PyErr {
@@ -41,6 +52,7 @@ pub fn number(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<f64> {
             let text = format!("{argument}: {} was given, a number that float64 can hold is allowed", given(value));
             Err(RangeError::new_err((text, argument.to_owned())))
         }
+        Some(Err(error)) if !is_refusal(value.py(), &error) => Err(error),
         _ => Err(wrong(value, argument, "a number")),
     }
 }
@@ -72,13 +84,15 @@ pub fn num_threads(value: &Bound<'_, PyAny>) -> PyResult<usize> {
         if error.is_instance_of::<PyOverflowError>(value.py()) {
             return KernelError::from(parallel::out_of_range(ARGUMENT, given(value))).into();
         }
-        wrong(value, ARGUMENT, "a whole number")
+        if is_refusal(value.py(), &error) { wrong(value, ARGUMENT, "a whole number") } else { error }
     })
 }
 
 /// True or False, of Python or of NumPy.
 pub fn flag(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<bool> {
-    value.extract().map_err(|_| wrong(value, argument, "True or False"))
+    value
+        .extract()
+        .map_err(|error| if is_refusal(value.py(), &error) { wrong(value, argument, "True or False") } else { error })
 }
 
 /// None, a whole number, or a pair of them (in JSON a list).
@@ -94,7 +108,8 @@ pub fn window_size(value: &Bound<'_, PyAny>) -> PyResult<WindowSize> {
     if value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>() {
         return Err(error());
     }
-    let [left, right]: [Bound<'_, PyAny>; 2] = value.extract().map_err(|_| error())?;
+    let [left, right]: [Bound<'_, PyAny>; 2] =
+        value.extract().map_err(|raised| if is_refusal(value.py(), &raised) { error() } else { raised })?;
     let side = |side| keys(side, value)?.ok_or_else(error);
     Ok(WindowSize::Pair(side(&left)?, side(&right)?))
 }
@@ -113,7 +128,8 @@ fn keys(value: &Bound<'_, PyAny>, window_size: &Bound<'_, PyAny>) -> PyResult<Op
             }
             Err(KernelError::from(WindowSize::out_of_range(given(window_size))).into())
         }
-        Err(_) => Ok(None),
+        Err(error) if is_refusal(value.py(), &error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,34 +7,37 @@ use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMet
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList, PySlice, PyTuple};
+use zerocost_kernels::buffer::{push, reserved};
 use zerocost_kernels::split::{Mode, Shard, ShardedLinear, array_split, axis_index, balanced_cuts};
 
 use crate::array::{Float, FloatArray, owner_of, with_float};
 use crate::error::{DatatypeError, KernelError, RangeError, detached};
+use crate::options::{given, is_refusal};
 
 /// A Python integer; bools and floats are none.
 fn integer(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<isize> {
     let wrong = || -> PyResult<isize> {
-        let text = format!("{argument}: {} {value} was given, an integer is needed", value.get_type().name()?);
+        let text = format!("{argument}: {} {} was given, an integer is needed", value.get_type().name()?, given(value));
         Err(DatatypeError::new_err((text, argument.to_owned())))
     };
     if value.is_instance_of::<PyBool>() {
         return wrong();
     }
     value.extract().or_else(|error: PyErr| {
-        if !error.is_instance_of::<PyOverflowError>(value.py()) {
-            return wrong();
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            let text = format!("{argument}: {} was given, no array is that long", given(value));
+            return Err(RangeError::new_err((text, argument.to_owned())));
         }
-        Err(RangeError::new_err((format!("{argument}: {value} was given, no array is that long"), argument.to_owned())))
+        if is_refusal(value.py(), &error) { wrong() } else { Err(error) }
     })
 }
 
 /// An integer of at least 1; `argument` is the name that errors carry.
 #[pyfunction]
 fn positive(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<usize> {
-    let given = integer(value, argument)?;
-    usize::try_from(given).ok().filter(|&count| count > 0).ok_or_else(|| {
-        let text = format!("{argument}: {given} was given, an integer of at least 1 is allowed");
+    let count = integer(value, argument)?;
+    usize::try_from(count).ok().filter(|&count| count > 0).ok_or_else(|| {
+        let text = format!("{argument}: {count} was given, an integer of at least 1 is allowed");
         RangeError::new_err((text, argument.to_owned()))
     })
 }
@@ -109,9 +112,15 @@ fn split_stages<'py>(
 /// otherwise None.
 #[pyfunction]
 fn gather_view<'py>(
-    tensors: Vec<Bound<'py, PyUntypedArray>>,
+    tensors: &Bound<'py, PyList>,
     axis: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
+    // What a list says of its length may be anything.
+    let mut arrays = reserved(tensors.len()).map_err(KernelError::from)?;
+    for tensor in tensors {
+        push(&mut arrays, tensor.cast_into::<PyUntypedArray>()?).map_err(KernelError::from)?;
+    }
+    let tensors = arrays;
     let axis = integer(axis, "axis")?;
     let axis = tensors.first().map_or(Ok(0), |first| axis_index(first.ndim(), axis)).map_err(KernelError::from)?;
     let shard = |array: &Bound<'py, PyUntypedArray>| Shard {

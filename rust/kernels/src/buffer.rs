@@ -46,11 +46,20 @@ impl<R: Real> DerefMut for Buffer<R> {
 }
 
 /// An empty vector with room for `len` elements.
-pub(crate) fn reserved<T>(len: usize) -> Result<Vec<T>> {
+pub fn reserved<T>(len: usize) -> Result<Vec<T>> {
     let mut vector = Vec::new();
     let error = |_| Error::Memory { bytes: len.saturating_mul(size_of::<T>()) };
     vector.try_reserve_exact(len).map_err(error)?;
     Ok(vector)
+}
+
+/// Appends an item.
+#[inline]
+pub fn push<T>(to: &mut Vec<T>, item: T) -> Result<()> {
+    let bytes = (to.len() + 1).saturating_mul(size_of::<T>());
+    to.try_reserve(1).map_err(|_| Error::Memory { bytes })?;
+    to.push(item);
+    Ok(())
 }
 
 /// `len` times the value.

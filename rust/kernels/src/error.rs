@@ -67,5 +67,20 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// A name that is none of those that an argument may have.
+    pub(crate) fn name(argument: &'static str, given: &str, allowed: &'static str) -> Self {
+        Self::Range { argument, given: format!("{:?}", excerpt(given)), allowed }
+    }
+}
+
+/// What an error repeats of a text, which may be as long as the input: its first hundred characters.
+pub fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

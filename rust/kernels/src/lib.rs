@@ -3,6 +3,7 @@
 //! - [`view`]: shape and strides of an array, checked once, then trusted
 //! - [`parallel`]: the thread pool, and when a kernel goes parallel
 //! - [`arch`]: the CPU levels, chosen at run time
+//! - [`buffer`]: memory that is asked for fallibly
 //! - [`attention`]: top-k and window on a given matrix, and fused attention
 //! - [`json`]: JSON straight into arrays and back
 //! - [`layers`]: linear layers with their activation, layer norms
@@ -12,7 +13,7 @@
 
 pub mod arch;
 pub mod attention;
-mod buffer;
+pub mod buffer;
 mod error;
 pub mod json;
 pub mod layers;
@@ -23,4 +24,4 @@ pub mod reference;
 pub mod split;
 pub mod view;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, excerpt};

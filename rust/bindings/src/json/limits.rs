@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
-use zerocost_kernels::json::Error;
+use zerocost_kernels::json::{Error, MAX_AXES};
 
 use crate::error::{RangeError, ShapeError};
 use crate::options::given;
@@ -49,10 +49,15 @@ fn limit(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<usize> {
 
 /// The length of each axis.
 pub fn shape(value: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
-    out_of_range(value.extract(), value, |given| {
+    out_of_range(lengths(value), value, |given| {
         let text = format!("shape: {given} was given, lengths from 0 to {} are allowed", usize::MAX);
         ShapeError::new_err((text, "shape"))
     })
+}
+
+/// As many as an array may have, and one more: what is beyond that is refused whatever it is.
+fn lengths(value: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    value.try_iter()?.take(MAX_AXES + 1).map(|length| length?.extract()).collect()
 }
 
 fn out_of_range<T>(number: PyResult<T>, value: &Bound<'_, PyAny>, error: impl FnOnce(String) -> PyErr) -> PyResult<T> {

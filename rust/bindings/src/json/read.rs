@@ -5,7 +5,8 @@ use pyo3::buffer::PyBuffer;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
-use zerocost_kernels::json::{self, Datatype, Error, MAX_AXES, Number, Reader, excerpt};
+use zerocost_kernels::excerpt;
+use zerocost_kernels::json::{self, Datatype, Error, MAX_AXES, Number, Reader};
 
 use super::failure::Failure;
 use super::limits::{DETACH_BYTES, Limits, max_depth, max_elements, max_values, shape};
@@ -106,7 +107,7 @@ pub fn read_tensor<'py>(
     let array = with_datatype!(
         datatype,
         T => read_array::<T>(py, &mut reader, Some(&shape), max_elements),
-        _ => Err(Failure::Datatype(format!("{datatype:?} is no datatype of numbers")))
+        _ => Err(Failure::Datatype(format!("{:?} is no datatype of numbers", excerpt(datatype))))
     )?;
     reader.finish().map_err(Failure::from)?;
     Ok(array)

@@ -11,6 +11,7 @@ use super::entry::Entry;
 use super::guard::Guarded;
 use super::settings::{Settings, nanoseconds};
 use crate::error::{DatatypeError, KernelError, RangeError};
+use crate::options::is_refusal;
 
 /// Everything that the lock guards.
 pub(super) struct State {
@@ -82,7 +83,10 @@ impl LRUCache {
         let clock = self.with(py, |state| state.settings.clock.as_ref().map(|clock| clock.clone_ref(py)))?;
         let Some(clock) = clock else { return Ok(monotonic()) };
         let time = clock.bind(py).call0()?;
-        let seconds: f64 = time.extract().map_err(|_| {
+        let seconds: f64 = time.extract().map_err(|error| {
+            if !is_refusal(py, &error) {
+                return error;
+            }
             let text = format!("clock: returned {}, a number of seconds is needed", time.get_type());
             DatatypeError::new_err((text, "clock"))
         })?;

@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use zerocost_kernels::Error;
+use zerocost_kernels::buffer::push;
 use zerocost_kernels::memory::{Cache, Removed};
 
 use super::cache::{LRUCache, State};
@@ -160,12 +160,4 @@ impl LRUCache {
         let text = "the comparisons of a key changed the cache each time in 1,000 attempts to find it";
         Err(PyRuntimeError::new_err(text))
     }
-}
-
-/// As many as a caller makes collide, so without an abort.
-fn push<T>(list: &mut Vec<T>, item: T) -> Result<(), Error> {
-    let bytes = (list.len() + 1).saturating_mul(size_of::<T>());
-    list.try_reserve(1).map_err(|_| Error::Memory { bytes })?;
-    list.push(item);
-    Ok(())
 }

@@ -32,7 +32,7 @@ impl LRUCache {
         max_bytes: Argument<'_, '_>,
         ttl: Argument<'_, '_>,
         tti: Argument<'_, '_>,
-        ttl_jitter: f64,
+        #[pyo3(from_py_with = settings::jitter)] ttl_jitter: f64,
         policy: &str,
         on_evict: Argument<'_, '_>,
         sizeof: Argument<'_, '_>,

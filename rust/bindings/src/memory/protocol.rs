@@ -4,7 +4,7 @@ use pyo3::basic::CompareOp;
 use pyo3::exceptions::{PyAttributeError, PyKeyError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping};
+use pyo3::types::{PyDict, PyList, PyMapping};
 use zerocost_kernels::memory::{Cause, Ttl};
 
 use super::cache::{LRUCache, State};
@@ -53,21 +53,25 @@ impl LRUCache {
                 }
             } else {
                 for pair in other.try_iter()? {
-                    let pair = pair?.try_iter()?.collect::<PyResult<Vec<_>>>()?;
-                    let [key, value] = &pair[..] else {
-                        let text = format!("update(): an item has {} parts, key and value are needed", pair.len());
+                    // No more than three are asked for: there may be no end to them.
+                    let mut parts = pair?.try_iter()?;
+                    let mut part = || parts.next().transpose();
+                    let (Some(key), Some(value), None) = (part()?, part()?, part()?) else {
+                        let text = "update(): an item has fewer or more than two parts, key and value are needed";
                         return Err(PyValueError::new_err(text));
                     };
-                    self.set_item(key, value)?;
+                    self.set_item(&key, &value)?;
                 }
             }
         }
         kwargs.map_or(Ok(()), |kwargs| self.put_items(kwargs))
     }
 
-    /// Of a copy: what is called meanwhile may change the dict.
+    /// Of a copy, which Python makes: what is called meanwhile may change the dict.
     fn put_items(&self, items: &Bound<'_, PyDict>) -> PyResult<()> {
-        items.items().iter().try_for_each(|item| {
+        let py = items.py();
+        let items = py.get_type::<PyList>().call1((items.call_method0(intern!(py, "items"))?,))?;
+        items.cast::<PyList>()?.iter().try_for_each(|item| {
             let (key, value) = item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
             self.set_item(&key, &value)
         })

@@ -1,13 +1,16 @@
 //! What a cache was asked to be, and the conversions of arguments, each with a clear error.
 
 use pyo3::PyTraverseError;
+use pyo3::exceptions::PyOverflowError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt};
+use pyo3::types::PyBool;
+use zerocost_kernels::excerpt;
 use zerocost_kernels::memory::{PolicyKind, Ttl};
 
 use super::weigh::Weighing;
 use crate::error::{DatatypeError, RangeError};
+use crate::options::{given, is_refusal, number};
 
 /// An argument that may be left out.
 pub type Argument<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
@@ -44,12 +47,13 @@ pub fn bound(name: &'static str, value: Argument<'_, '_>) -> PyResult<Option<u64
     if value.is_instance_of::<PyBool>() {
         return Err(wrong_type(name, value, "an int or None"));
     }
-    // NumPy's integers are none of Python's, but have an index.
-    let number = value.call_method0("__index__").map_err(|_| wrong_type(name, value, "an int or None"))?;
-    let number = number.cast_into::<PyInt>()?;
-    match number.extract::<u64>() {
+    match value.extract::<u64>() {
         Ok(bound) if bound > 0 => Ok(Some(bound)),
-        Err(_) if number.gt(0)? => Ok(Some(u64::MAX)),
+        Err(error) if !is_refusal(value.py(), &error) => Err(error),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(value.py()) => {
+            Err(wrong_type(name, value, "an int or None"))
+        }
+        Err(_) if value.gt(0)? => Ok(Some(u64::MAX)),
         _ => Err(out_of_range(name, value, "a number of 1 or more")),
     }
 }
@@ -58,6 +62,8 @@ pub fn bound(name: &'static str, value: Argument<'_, '_>) -> PyResult<Option<u64
 pub fn seconds(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
     let seconds: f64 = match value.extract() {
         Ok(seconds) if !value.is_instance_of::<PyBool>() => seconds,
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) && value.gt(0)? => f64::INFINITY,
+        Err(error) if !is_refusal(value.py(), &error) => return Err(error),
         _ => return Err(wrong_type(name, value, "a number of seconds")),
     };
     if seconds.is_nan() || seconds <= 0.0 {
@@ -65,6 +71,11 @@ pub fn seconds(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<Option<
     }
     let nanoseconds = nanoseconds(seconds);
     Ok((nanoseconds < i64::MAX).then_some(nanoseconds.max(1)))
+}
+
+/// What share of a time to live is left to chance.
+pub fn jitter(value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    number(value, "ttl_jitter")
 }
 
 /// Saturates at both ends.
@@ -82,7 +93,7 @@ pub fn ttl(value: Argument<'_, '_>) -> PyResult<Ttl> {
 pub fn policy(name: &str) -> PyResult<PolicyKind> {
     let policies = [PolicyKind::Lru, PolicyKind::Sieve, PolicyKind::TinyLfu];
     policies.into_iter().find(|&policy| policy_name(policy) == name).ok_or_else(|| {
-        let text = format!("policy: '{name}' was given, 'lru', 'sieve' or 'w-tinylfu' is allowed");
+        let text = format!("policy: '{}' was given, 'lru', 'sieve' or 'w-tinylfu' is allowed", excerpt(name));
         RangeError::new_err((text, "policy"))
     })
 }
@@ -109,8 +120,5 @@ fn wrong_type(name: &'static str, value: &Bound<'_, PyAny>, allowed: &str) -> Py
 }
 
 fn out_of_range(name: &'static str, value: &Bound<'_, PyAny>, allowed: &str) -> PyErr {
-    match value.repr() {
-        Ok(given) => RangeError::new_err((format!("{name}: {given} was given, {allowed} is allowed"), name)),
-        Err(error) => error,
-    }
+    RangeError::new_err((format!("{name}: {} was given, {allowed} is allowed", given(value)), name))
 }

@@ -6,6 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use zerocost_kernels::Error;
+use zerocost_kernels::buffer::reserved;
 use zerocost_kernels::memory::{Cache, Lifetime, NEVER, Ttl};
 
 use super::cache::LRUCache;
@@ -85,12 +86,6 @@ impl LRUCache {
         }
         Ok(refused)
     }
-}
-
-fn reserved<T>(len: usize) -> Result<Vec<T>, Error> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(len).map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<T>()) })?;
-    Ok(vector)
 }
 
 // A list can have more elements than there is memory for, and where pyo3 makes an object in vain it panics. So Python

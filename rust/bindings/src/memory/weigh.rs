@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_void};
 
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::PyTraverseError;
+use pyo3::exceptions::PyOverflowError;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
@@ -16,6 +17,7 @@ use zerocost_kernels::memory::Weight;
 
 use crate::array::owner_of;
 use crate::error::{DatatypeError, RangeError};
+use crate::options::{given, is_refusal};
 
 /// How values are weighed.
 #[derive(Default)]
@@ -74,17 +76,15 @@ impl Weighed {
 /// What `sizeof(key, value)` says.
 fn asked(sizeof: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<Weighed> {
     let size = sizeof.call1((key, value))?;
-    let Ok(size) = size.cast_into::<PyInt>().map_err(|error| error.into_inner()).or_else(|other| {
-        // NumPy's integers, and whatever else is one.
-        other.call_method0(intern!(other.py(), "__index__"))?.cast_into::<PyInt>().map_err(PyErr::from)
-    }) else {
-        return Err(DatatypeError::new_err(("sizeof: must return an int, a number of bytes", "sizeof")));
-    };
     match size.extract::<u64>() {
         Ok(bytes) => Ok(Weighed::alone(bytes)),
+        Err(error) if !is_refusal(size.py(), &error) => Err(error),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(size.py()) => {
+            Err(DatatypeError::new_err(("sizeof: must return an int, a number of bytes", "sizeof")))
+        }
         // Larger than any cache.
         Err(_) if size.gt(0)? => Ok(Weighed::alone(u64::MAX)),
-        _ => Err(RangeError::new_err((format!("sizeof: returned {size}, 0 or more is allowed"), "sizeof"))),
+        _ => Err(RangeError::new_err((format!("sizeof: returned {}, 0 or more is allowed", given(&size)), "sizeof"))),
     }
 }
 

@@ -11,7 +11,7 @@ use super::lanes::Cpu;
 use super::neon::Neon;
 use super::scalar::Scalar;
 use super::{Task, dots};
-use crate::{Error, Result};
+use crate::{Error, Result, excerpt};
 
 /// A set of vector instructions that every kernel has a version for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +103,7 @@ impl Level {
     pub(super) fn named(name: &str) -> Result<Level> {
         Level::available().find(|level| level.name() == name).ok_or_else(|| Error::Range {
             argument: "ZEROCOST_CPU",
-            given: name.to_owned(),
+            given: excerpt(name),
             allowed: "scalar, avx2, avx512 or neon, as far as this CPU has it",
         })
     }
@@ -113,8 +113,8 @@ impl Level {
     pub fn current() -> Result<Level> {
         static CURRENT: OnceLock<Result<Level>> = OnceLock::new();
         CURRENT
-            .get_or_init(|| match std::env::var("ZEROCOST_CPU") {
-                Ok(name) if !name.is_empty() => Level::named(&name),
+            .get_or_init(|| match std::env::var_os("ZEROCOST_CPU") {
+                Some(name) if !name.is_empty() => Level::named(&name.to_string_lossy()),
                 _ => Ok(Level::best()),
             })
             .clone()

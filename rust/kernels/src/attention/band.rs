@@ -20,11 +20,7 @@ impl Align {
         match name {
             "bottom_right" => Ok(Align::BottomRight),
             "top_left" => Ok(Align::TopLeft),
-            _ => Err(Error::Range {
-                argument: "align",
-                given: format!("{name:?}"),
-                allowed: "\"bottom_right\" or \"top_left\"",
-            }),
+            _ => Err(Error::name("align", name, "\"bottom_right\" or \"top_left\"")),
         }
     }
 }

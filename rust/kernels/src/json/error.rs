@@ -88,11 +88,3 @@ pub enum Error {
 
 /// A result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// What an error repeats of a text, which may be as long as the input: its first hundred characters.
-pub fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(100) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}

@@ -21,7 +21,7 @@ mod write;
 
 pub use datatype::Datatype;
 pub use digits::Digits;
-pub use error::{Error, Result, excerpt};
+pub use error::{Error, Result};
 pub use grow::{append, reserve};
 pub use read::{MAX_AXES, read, read_shaped};
 pub use reader::{MAX_DEPTH, Number, Reader};

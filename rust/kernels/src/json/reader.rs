@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 
-use super::error::{Error, Result, excerpt};
+use super::error::{Error, Result};
 use super::string;
+use crate::excerpt;
 
 /// Lists and objects inside each other, whatever a caller allows: more than this takes no value that is meant.
 pub const MAX_DEPTH: usize = 500;

@@ -31,11 +31,7 @@ impl Activation {
             "gelu" => Ok(Self::Gelu),
             "gelu_tanh" => Ok(Self::GeluTanh),
             "relu" => Ok(Self::Relu),
-            _ => Err(Error::Range {
-                argument: "activation",
-                given: format!("{name:?}"),
-                allowed: "\"none\", \"gelu\", \"gelu_tanh\" or \"relu\"",
-            }),
+            _ => Err(Error::name("activation", name, "\"none\", \"gelu\", \"gelu_tanh\" or \"relu\"")),
         }
     }
 

@@ -5,6 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::ThreadPool;
 
+use crate::buffer::reserved;
+
+/// Bytes of a helper's stack, which are taken as they are used.
+const STACK: usize = 2 << 20;
+/// Bytes that a helper takes at most beside its stack.
+const PER_HELPER: usize = STACK + (64 << 10);
+/// Bytes that all of them take together.
+const ROOM: usize = 1 << 20;
+
 /// The helpers of one process.
 pub(super) struct Pool {
     pub(super) helpers: usize,
@@ -14,9 +23,13 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// `None` if the system gives no more threads.
+    /// `None` if the system gives no more threads, or no memory for them.
     pub(super) fn new(helpers: usize) -> Option<Arc<Self>> {
-        let builder = rayon::ThreadPoolBuilder::new();
+        // Where memory ends while threads are made, the process does. So it is asked for first, and given back: their
+        // stacks, and what the standard library and rayon keep of each.
+        let room = helpers.checked_mul(PER_HELPER).and_then(|bytes| bytes.checked_add(ROOM))?;
+        drop(reserved::<u8>(room).ok()?);
+        let builder = rayon::ThreadPoolBuilder::new().stack_size(STACK);
         let threads = builder.num_threads(helpers).thread_name(|index| format!("zerocost-{index}")).build().ok()?;
         Some(Arc::new(Self { helpers, threads, waiting: Arc::default() }))
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use super::pool;
-use crate::{Error, Result};
+use crate::{Error, Result, excerpt};
 
 /// The most threads that can be asked for.
 const MOST: usize = 1024;
@@ -21,8 +21,11 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 /// `ZEROCOST_NUM_THREADS` is not a number from 1 to 1024.
 pub fn configure_from_environment() -> Result<()> {
     note_process();
-    match std::env::var("ZEROCOST_NUM_THREADS") {
-        Ok(text) if !text.is_empty() => choose("ZEROCOST_NUM_THREADS", &text, text.trim().parse().ok()),
+    match std::env::var_os("ZEROCOST_NUM_THREADS") {
+        Some(text) if !text.is_empty() => {
+            let text = text.to_string_lossy();
+            choose("ZEROCOST_NUM_THREADS", &text, text.trim().parse().ok())
+        }
         _ => {
             // It may be a list, one number for each level of nesting. Whoever set it did not mean this library, so
             // what cannot be read is ignored.
@@ -46,7 +49,7 @@ pub fn set_num_threads(threads: usize) -> Result<()> {
 
 fn choose(argument: &'static str, given: &str, threads: Option<usize>) -> Result<()> {
     let threads = threads.filter(|threads| (1..=MOST).contains(threads));
-    let threads = threads.ok_or_else(|| out_of_range(argument, given.to_owned()))?;
+    let threads = threads.ok_or_else(|| out_of_range(argument, excerpt(given)))?;
     CHOSEN.store(threads, Ordering::Relaxed);
     pool::at_most(threads - 1);
     Ok(())

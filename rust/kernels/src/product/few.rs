@@ -3,7 +3,7 @@
 //!
 //! The weight is cut into strips of whole rows, or of rows of at most [`WIDTH`] columns, about [`STRIP`] bytes each.
 //! Threads take strips; a strip gives a partial sum for each row of the tensor, and the partial sums are added in the order
-//! of the strips. Bands depend on shapes alone, and so do the bits.
+//! of the strips. Strips depend on shapes alone, and so do the bits.
 
 use std::ops::Range;
 

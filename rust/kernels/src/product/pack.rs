@@ -10,6 +10,11 @@ use crate::view::{Rows, RowsMut};
 /// apart still find room in the first level of cache together.
 const BESIDE: usize = 8;
 
+/// `columns` rounded up to whole vectors.
+pub(crate) fn padded<C: Cpu, R: Real>(columns: usize) -> usize {
+    columns.next_multiple_of(R::Lanes::<C>::N)
+}
+
 impl<T: Element> Rows<'_, T> {
     /// `count` columns of a row from `column` on, converted; the other lanes are 0.
     #[inline(always)]

@@ -32,7 +32,7 @@ impl Mode {
         match name {
             "column" => Ok(Self::Column),
             "row" => Ok(Self::Row),
-            _ => Err(Error::Range { argument: "mode", given: format!("{name:?}"), allowed: "\"column\" or \"row\"" }),
+            _ => Err(Error::name("mode", name, "\"column\" or \"row\"")),
         }
     }
 }

@@ -9,14 +9,12 @@
 //! - `scores`: products with keys, cap, mask, the largest ones
 //! - `softmax`: the online softmax
 //! - `values`: products with values
-//! - `decode`: keys and values of few rows, read where they are
 //! - `pack`: blocks of keys and values as the tile product reads them
 //! - `output`: the rows of the result
 //!
 //! `docs/fused.md` says where the time goes and what was tried.
 
 mod call;
-mod decode;
 #[cfg(test)]
 mod edges;
 mod item;

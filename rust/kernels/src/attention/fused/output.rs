@@ -2,10 +2,10 @@
 //! them.
 
 use super::call::Span;
-use super::pack::padded;
 use super::softmax::finite;
 use super::work::Work;
-use crate::arch::{Cpu, Element, Lanes, Real};
+use crate::arch::{Cpu, Element, Lanes, Real, WIDEST};
+use crate::product::padded;
 
 /// The sums of some rows over a run of keys, to be combined with those over the others.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl<T: Element> Work<'_, T> {
                     if operand.column == 1 || count == 1 {
                         T::store_first(cpu, to, count, vector);
                     } else {
-                        let mut line = [T::NULL; 16];
+                        let mut line = [T::NULL; WIDEST];
                         T::store(cpu, line.as_mut_ptr(), vector);
                         for (lane, &element) in line.iter().enumerate().take(count) {
                             *to.offset(lane as isize * operand.column) = element;

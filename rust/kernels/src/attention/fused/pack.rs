@@ -6,6 +6,7 @@
 use crate::Result;
 use crate::arch::{Cpu, Element, Lanes, Real, WIDEST};
 use crate::buffer::Buffer;
+use crate::product::padded;
 use crate::view::Rows;
 
 /// Keys of a block. Packed keys and values of 64 columns are 32 KiB each in float32, half of an L2 way.
@@ -28,11 +29,6 @@ pub(super) struct Block<R> {
 /// How many elements hold `columns`.
 pub(super) fn depth(columns: usize, pairs: bool) -> usize {
     if pairs { columns.div_ceil(2) } else { columns }
-}
-
-/// `columns` rounded up to whole vectors.
-pub(super) fn padded<C: Cpu, R: Real>(columns: usize) -> usize {
-    columns.next_multiple_of(R::Lanes::<C>::N)
 }
 
 impl<R: Real> Block<R> {

@@ -7,12 +7,12 @@ use super::call::{Call, Output, Scale, Span};
 use super::item::{Blocks, Item, ItemScratch, MakeScratch, Sums};
 use super::options::{Attention, Mask};
 use super::output::Part;
-use super::pack::{Block, KEYS, padded};
+use super::pack::{Block, KEYS};
 use super::shape::Problem;
 use super::work::ItemLimits;
 use crate::arch::{Cpu, Element, Level, Real, Task};
 use crate::buffer::{Buffer, made, reserved};
-use crate::product::ROWS;
+use crate::product::{ROWS, padded};
 use crate::view::{View, ViewMut};
 use crate::{Error, Result, parallel};
 

@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use super::call::Call;
-use super::decode::DotScores;
 use super::options::Mask;
 use super::pack::{Block, KEYS, depth};
 use super::work::Work;
 use crate::arch::{Cpu, Element, Lanes, Real, tanh};
 use crate::attention::top_k::{Cut, Floats, keys};
-use crate::product::{Product, ROWS, Scaled, Shape, strided};
+use crate::product::{InPlaceScores, Product, ROWS, Scaled, Shape, strided};
 use crate::view::Rows;
 
 /// The keys of a block.
@@ -67,7 +66,7 @@ impl<T: Element> Work<'_, T> {
                 };
                 if self.pairs { cpu.run_dots(product) } else { cpu.run(product) }
             }
-            KeySource::InPlace(rows) => cpu.run(DotScores {
+            KeySource::InPlace(rows) => cpu.run(InPlaceScores {
                 rows: tile.len(),
                 queries,
                 keys: rows,

@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use super::decode::Weighted;
-use super::pack::{Block, KEYS, padded};
+use super::pack::{Block, KEYS};
 use super::work::Work;
 use crate::arch::{Cpu, Element, Lanes, Real};
-use crate::product::{Onto, Product, ROWS, Shape};
+use crate::product::{InPlaceSums, Onto, Product, ROWS, Shape, padded};
 use crate::view::Rows;
 
 impl<T: Element> Work<'_, T> {
@@ -24,7 +23,7 @@ impl<T: Element> Work<'_, T> {
         let tile = 0..self.rows.len();
         let keys = self.tile_keys(tile.clone(), start);
         values.column_stride() == 1
-            && cpu.run(Weighted {
+            && cpu.run(InPlaceSums {
                 rows: tile.len(),
                 weights: &self.scores[at + keys.start..],
                 weights_row: self.stride,

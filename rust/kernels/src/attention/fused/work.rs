@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::call::{Call, Span};
-use super::pack::{KEYS, depth, padded};
+use super::pack::{KEYS, depth};
 use crate::Result;
 use crate::arch::{Cpu, Element, Real};
 use crate::attention::top_k::CutFinder;
 use crate::buffer::{Buffer, reserved};
-use crate::product::ROWS;
+use crate::product::{ROWS, padded};
 
 /// What the items of a call need at most.
 #[derive(Debug, Clone, Copy)]

@@ -43,9 +43,9 @@ impl<R: Real> Normalize<'_, R> {
         } else {
             (entries.len, row.as_ptr())
         };
-        // As `Terms` asks: `from` is the row, or the kept entries in front of the terms, which are no more than there are
+        // As `SoftmaxTerms` asks: `from` is the row, or the kept entries in front of the terms, which are no more than there are
         // entries.
-        let kept = Terms { cpu, from, to: terms.as_mut_ptr(), len };
+        let kept = SoftmaxTerms { cpu, from, to: terms.as_mut_ptr(), len };
         let sum = if self.normalization == Normalization::Softmax {
             let largest = kept.largest();
             // A row of only -inf: nothing weighs anything.
@@ -70,7 +70,7 @@ impl<R: Real> Normalize<'_, R> {
 
 /// Numbers whose terms are written. Whoever makes one has `len` of them at `from` to read and room for as many terms at
 /// `to`, which may be the same place.
-struct Terms<C, R> {
+struct SoftmaxTerms<C, R> {
     cpu: C,
     from: *const R,
     to: *mut R,
@@ -156,7 +156,7 @@ impl<T: Element> Entries<'_, T> {
     }
 }
 
-impl<C: Cpu, R: Real> Terms<C, R> {
+impl<C: Cpu, R: Real> SoftmaxTerms<C, R> {
     const N: usize = <R::Lanes<C> as Lanes>::N;
 
     /// The largest number of the row. NaN may be ignored.
@@ -166,7 +166,7 @@ impl<C: Cpu, R: Real> Terms<C, R> {
         let least = lanes.splat(R::NEG_INFINITY);
         let mut most = [least; 4];
         let mut index = 0;
-        // SAFETY: every index is within what `Terms` promises.
+        // SAFETY: every index is within what `SoftmaxTerms` promises.
         unsafe {
             while index + 4 * Self::N <= self.len {
                 for (step, most) in most.iter_mut().enumerate() {
@@ -190,7 +190,7 @@ impl<C: Cpu, R: Real> Terms<C, R> {
         let lanes = R::lanes(self.cpu);
         let mut sums = lanes.wide_zero();
         let whole = self.len - self.len % Self::N;
-        // SAFETY: every index is within what `Terms` promises.
+        // SAFETY: every index is within what `SoftmaxTerms` promises.
         unsafe {
             for index in (0..whole).step_by(Self::N) {
                 let value = term.of(lanes.load(self.from.add(index)));
@@ -210,7 +210,7 @@ impl<C: Cpu, R: Real> Terms<C, R> {
     /// Divides one by one where a sum is NaN, infinite, or so small or large that its inverse is none.
     #[cold]
     fn divide(&self, sum: f64) {
-        // SAFETY: `Terms` promises them; they have been written.
+        // SAFETY: `SoftmaxTerms` promises them; they have been written.
         let terms = unsafe { std::slice::from_raw_parts_mut(self.to, self.len) };
         // Finite terms may have a sum that is not; a part of each has one.
         let part = if sum.is_infinite() { 1.0 / (1u64 << 60) as f64 } else { 1.0 };

@@ -22,11 +22,7 @@ impl Normalization {
             "none" => Ok(Normalization::None),
             "softmax" => Ok(Normalization::Softmax),
             "sum" => Ok(Normalization::Sum),
-            _ => Err(Error::Range {
-                argument: "normalization",
-                given: format!("{name:?}"),
-                allowed: "\"none\", \"softmax\" or \"sum\"",
-            }),
+            _ => Err(Error::name("normalization", name, "\"none\", \"softmax\" or \"sum\"")),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Few rows: too few to pay for packing keys and values, which are read where they are.
+//! Products of attention for few rows: too few to pay for packing keys and values, which are read where they are.
 
-use super::pack::padded;
+use super::pack::{padded, strided};
+use super::tile::ROWS;
 use crate::arch::{Cpu, Element, Lanes, Real, Task, Vector};
-use crate::product::{ROWS, strided};
 use crate::view::Rows;
 
 /// Rows of keys or values that are asked for ahead: the CPU's own prefetching ends at every page.
@@ -11,22 +11,20 @@ const AHEAD: isize = 16;
 /// `scale` times the product of each of `rows` queries, `[row][d]`, and each of `count` keys from row `start` on, into
 /// `out`, whose rows are `out_row` apart. Panics if there are more than [`ROWS`] rows or a slice is too short.
 #[derive(Debug)]
-pub(super) struct DotScores<'a, T: Element> {
-    pub(super) rows: usize,
-    pub(super) queries: &'a [T::Real],
-    pub(super) keys: &'a Rows<'a, T>,
-    pub(super) start: usize,
-    pub(super) count: usize,
-    pub(super) scale: T::Real,
-    pub(super) out: &'a mut [T::Real],
-    pub(super) out_row: usize,
+pub(crate) struct InPlaceScores<'a, T: Element> {
+    pub(crate) rows: usize,
+    pub(crate) queries: &'a [T::Real],
+    pub(crate) keys: &'a Rows<'a, T>,
+    pub(crate) start: usize,
+    pub(crate) count: usize,
+    pub(crate) scale: T::Real,
+    pub(crate) out: &'a mut [T::Real],
+    pub(crate) out_row: usize,
 }
 
-impl<T: Element> DotScores<'_, T> {
-    /// # Safety
-    /// The keys have these rows; there are `RUN` rows.
+impl<T: Element> InPlaceScores<'_, T> {
     #[inline(always)]
-    unsafe fn rows<C: Cpu, const RUN: usize>(self, cpu: C) {
+    fn rows<C: Cpu, const RUN: usize>(self, cpu: C) {
         let lanes = T::Real::lanes(cpu);
         let (n, d) = (<T::Real as Real>::Lanes::<C>::N, self.keys.columns());
         assert!(self.queries.len() >= RUN * d && self.out.len() >= (RUN - 1) * self.out_row + self.count);
@@ -38,8 +36,8 @@ impl<T: Element> DotScores<'_, T> {
             for column in (0..d).step_by(n) {
                 cpu.prefetch(ahead.wrapping_offset(column as isize * self.keys.column_stride()));
                 let count = (d - column).min(n);
-                // SAFETY: the caller promises the key; at most the columns that are left are read, of it and of the
-                // queries, which were asserted to have them.
+                // SAFETY: `row` has checked the key; at most the columns that are left are read, of it and of the queries,
+                // which were asserted to have them.
                 unsafe {
                     let from = from.wrapping_offset(column as isize * self.keys.column_stride());
                     let key = strided(cpu, from, self.keys.column_stride(), count);
@@ -57,23 +55,20 @@ impl<T: Element> DotScores<'_, T> {
     }
 }
 
-impl<T: Element> Task for DotScores<'_, T> {
+impl<T: Element> Task for InPlaceScores<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<C: Cpu>(self, cpu: C) {
         assert!(self.rows <= ROWS);
-        // SAFETY: made by `Work::score` for keys of the problem, and for the number of rows that is matched.
-        unsafe {
-            match self.rows {
-                0 => {}
-                1 => self.rows::<C, 1>(cpu),
-                2 => self.rows::<C, 2>(cpu),
-                3 => self.rows::<C, 3>(cpu),
-                4 => self.rows::<C, 4>(cpu),
-                5 => self.rows::<C, 5>(cpu),
-                _ => self.rows::<C, ROWS>(cpu),
-            }
+        match self.rows {
+            0 => {}
+            1 => self.rows::<C, 1>(cpu),
+            2 => self.rows::<C, 2>(cpu),
+            3 => self.rows::<C, 3>(cpu),
+            4 => self.rows::<C, 4>(cpu),
+            5 => self.rows::<C, 5>(cpu),
+            _ => self.rows::<C, ROWS>(cpu),
         }
     }
 }
@@ -82,25 +77,23 @@ impl<T: Element> Task for DotScores<'_, T> {
 /// whose columns are neighbours, weighted. Says whether all sums are finite; if not the output is as it was. Panics if
 /// there are more than [`ROWS`] rows or a slice is too short.
 #[derive(Debug)]
-pub(super) struct Weighted<'a, T: Element> {
-    pub(super) rows: usize,
+pub(crate) struct InPlaceSums<'a, T: Element> {
+    pub(crate) rows: usize,
     /// The weight of each value, `weights_row` from one row to the next.
-    pub(super) weights: &'a [T::Real],
-    pub(super) weights_row: usize,
-    pub(super) values: &'a Rows<'a, T>,
-    pub(super) start: usize,
-    pub(super) count: usize,
-    pub(super) factors: [T::Real; ROWS],
-    pub(super) output: &'a mut [T::Real],
+    pub(crate) weights: &'a [T::Real],
+    pub(crate) weights_row: usize,
+    pub(crate) values: &'a Rows<'a, T>,
+    pub(crate) start: usize,
+    pub(crate) count: usize,
+    pub(crate) factors: [T::Real; ROWS],
+    pub(crate) output: &'a mut [T::Real],
     /// As long as the rows of the output.
-    pub(super) scratch: &'a mut [T::Real],
+    pub(crate) scratch: &'a mut [T::Real],
 }
 
-impl<T: Element> Weighted<'_, T> {
-    /// # Safety
-    /// The values have these rows; there are `RUN` rows.
+impl<T: Element> InPlaceSums<'_, T> {
     #[inline(always)]
-    unsafe fn rows<C: Cpu, const RUN: usize>(mut self, cpu: C) -> bool {
+    fn rows<C: Cpu, const RUN: usize>(mut self, cpu: C) -> bool {
         let lanes = T::Real::lanes(cpu);
         let n = <T::Real as Real>::Lanes::<C>::N;
         let width = padded::<C, T::Real>(self.values.columns());
@@ -108,7 +101,7 @@ impl<T: Element> Weighted<'_, T> {
         assert!(self.output.len() >= RUN * width && self.scratch.len() >= RUN * width);
         let whole = self.values.columns() - self.values.columns() % n;
         let mut column = 0;
-        // SAFETY: the caller promises the rows; these columns are among theirs, and those of the output and the scratch.
+        // SAFETY: these columns are among the values', and weights, output and scratch were asserted to have theirs.
         let mut trace = unsafe {
             let mut trace = lanes.splat(T::Real::ZERO);
             while column + 4 * n <= whole {
@@ -137,7 +130,7 @@ impl<T: Element> Weighted<'_, T> {
     /// every lane if all of them are finite.
     ///
     /// # Safety
-    /// The values have these rows and columns, and weights, output and scratch were asserted to have theirs.
+    /// The values have these columns, next to each other, and weights, output and scratch have what was asserted.
     #[inline(always)]
     unsafe fn columns<C: Cpu, const RUN: usize, const VECTORS: usize>(
         &mut self,
@@ -157,7 +150,7 @@ impl<T: Element> Weighted<'_, T> {
             let mut vectors = [zero; VECTORS];
             for (index, vector) in vectors.iter_mut().enumerate() {
                 cpu.prefetch(ahead.wrapping_add(index * n));
-                // SAFETY: the caller promises the row and the columns.
+                // SAFETY: `row` has checked the row, and the caller promises the columns.
                 *vector = unsafe {
                     if count == n { T::load(cpu, from.add(index * n)) } else { T::load_first(cpu, from, count) }
                 };
@@ -187,24 +180,20 @@ impl<T: Element> Weighted<'_, T> {
     }
 }
 
-impl<T: Element> Task for Weighted<'_, T> {
+impl<T: Element> Task for InPlaceSums<'_, T> {
     type Output = bool;
 
     #[inline(always)]
     fn run<C: Cpu>(self, cpu: C) -> bool {
         assert!(self.rows <= ROWS);
-        // SAFETY: made by `Work::add_own_values` for values of the problem, and for the number of rows that is
-        // matched.
-        unsafe {
-            match self.rows {
-                0 => true,
-                1 => self.rows::<C, 1>(cpu),
-                2 => self.rows::<C, 2>(cpu),
-                3 => self.rows::<C, 3>(cpu),
-                4 => self.rows::<C, 4>(cpu),
-                5 => self.rows::<C, 5>(cpu),
-                _ => self.rows::<C, ROWS>(cpu),
-            }
+        match self.rows {
+            0 => true,
+            1 => self.rows::<C, 1>(cpu),
+            2 => self.rows::<C, 2>(cpu),
+            3 => self.rows::<C, 3>(cpu),
+            4 => self.rows::<C, 4>(cpu),
+            5 => self.rows::<C, 5>(cpu),
+            _ => self.rows::<C, ROWS>(cpu),
         }
     }
 }
