@@ -72,11 +72,13 @@ sanitize: ## the kernels' tests under the address sanitizer, at every level of t
 		cargo test $(CHECKED) --target $(HOST) --target-dir target/sanitize
 
 # Memcheck knows no AVX-512 and hides it, so `Level::available` ends at avx2. It runs one thread at a time.
+MEMCHECK := --quiet --error-exitcode=99 --leak-check=no --fair-sched=yes --trace-children=yes
+
 valgrind: ## the kernels' tests under valgrind's memcheck, which has the levels scalar and avx2
 	@command -v valgrind >/dev/null || { echo 'NOTHING RAN: there is no valgrind (Debian: valgrind)'; exit 1; }
-	PROPTEST_CASES=1 CARGO_PROFILE_TEST_DEBUG=line-tables-only CARGO_INCREMENTAL=0 cargo test $(CHECKED) \
-		--target-dir target/valgrind --config 'target.$(HOST).runner = ["valgrind", "--quiet", "--error-exitcode=99", \
-		"--leak-check=no", "--fair-sched=yes", "--trace-children=yes"]'
+	PROPTEST_CASES=1 CARGO_PROFILE_TEST_DEBUG=line-tables-only CARGO_INCREMENTAL=0 \
+		CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER='valgrind $(MEMCHECK)' \
+		cargo test $(CHECKED) --target-dir target/valgrind
 
 # `make fuzz FUZZ_SECONDS=600` for ten minutes each. Sanitizers ask for a nightly compiler, or for this variable. What is
 # found lies in target/fuzz/found; a run goes on with the inputs that the last one left, beside the seeds in rust/fuzz.
