@@ -16,6 +16,7 @@ __all__ = [
     "FileError",
     "InvalidInput",
     "InvalidModel",
+    "InvalidOutput",
     "InvalidSchema",
     "KernelPanic",
     "LimitExceeded",
@@ -143,6 +144,12 @@ class InvalidSchema(ZerocostError, ValueError):
     """An artifact's ``get_schema()`` is not a valid JSON Schema 2020-12, or its ``x-`` keywords are not."""
 
     code = "invalid_schema"
+
+
+class InvalidOutput(ZerocostError, TypeError):
+    """An artifact that returned something else than a dict of its outputs, a coroutine for example."""
+
+    code = "invalid_output"
 
 
 class InvalidModel(ZerocostError, ValueError):

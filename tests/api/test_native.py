@@ -262,8 +262,8 @@ CHAINS = {
     "missing port": (
         {"pipeline": [{"artifact": "scale"}], "initial_input": {"matrix": MATRIX}},
         422,
-        "plan",
-        "nothing gives its input 'attention_matrix'",
+        "undeclared_input",
+        "'matrix' is not an input of the chain; there are 'attention_matrix'",
     ),
     "cycle": (
         {
@@ -285,7 +285,7 @@ CHAINS = {
     "bad parameter": (
         {"pipeline": [{"artifact": "scale", "params": {"factor": -1}}], "initial_input": {"attention_matrix": MATRIX}},
         422,
-        "plan",
+        "range",
         "factor",
     ),
     "ragged parameter": (
@@ -297,13 +297,13 @@ CHAINS = {
     "bad initial input": (
         {"pipeline": [{"artifact": "scale"}], "initial_input": {"attention_matrix": [1.0]}},
         422,
-        "invalid_input",
+        "shape",
         "shape [1]",
     ),
     "in process": (
         {"pipeline": [{"artifact": "scale", "params": {"out": 1}}], "initial_input": {"attention_matrix": MATRIX}},
         422,
-        "plan",
+        "undeclared_input",
         "in the same process only",
     ),
     "trace": (

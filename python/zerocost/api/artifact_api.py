@@ -25,10 +25,12 @@ from zerocost.api.settings import Settings
 from zerocost.api.tracing import tracing_of
 from zerocost.api.watch import Watch
 from zerocost.artifacts.builtin import default_registry
-from zerocost.core.artifact_base import Artifact, ExecutionContext
-from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
-from zerocost.core.limits import Limits, check_inputs, count_elements
-from zerocost.errors import InvalidInput, LimitExceeded, UndeclaredInput, UnknownArtifact, ZerocostError, merged
+from zerocost.core.artifact_base import ExecutionContext
+from zerocost.core.artifact_communication import ArtifactCommunicationService
+from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.core.limits import Limits, count_elements, limits_of
+from zerocost.core.results import checked_outputs
+from zerocost.errors import LimitExceeded, UnknownArtifact, ZerocostError
 from zerocost.services.model_service import SimplifiedModelService
 
 logger = logging.getLogger("zerocost.api")
@@ -42,6 +44,7 @@ class ArtifactRESTAPI:
     def __init__(self, registry: ArtifactRegistry, settings: Settings | None = None) -> None:
         self.registry = registry
         self.settings = settings or Settings()
+        self.plans = ArtifactCommunicationService(registry).artifact_cache
         self.limits = Limits(
             elements=self.settings.max_elements,
             fan_out=self.settings.max_fan_out,
@@ -74,7 +77,7 @@ class ArtifactRESTAPI:
     def run(
         self, artifact_name: str, request_data: dict[str, Any], metadata: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Checks the input against the schema and executes the artifact.
+        """Binds the input within this server's limits and executes the artifact.
 
         Args:
             artifact_name: the artifact's name.
@@ -88,17 +91,14 @@ class ArtifactRESTAPI:
             Exception: whatever else the artifact raises.
         """
         spec = self.registry[artifact_name]
-        self.check(spec, request_data)
         context = self.context(artifact_name, spec.interface, metadata)
-        check_inputs(spec.implementation, request_data, context)
         try:
-            outputs = spec.implementation.execute(request_data, context)
+            bound = spec.ports.bind(request_data, limits_of(context.metadata))
+            outputs = checked_outputs(spec.implementation.execute(bound, context), artifact_name)
         except ZerocostError:
             raise
         except (ValueError, TypeError) as error:
             raise as_input_error(error) from error
-        if not isinstance(outputs, dict):
-            raise RuntimeError(f"artifact {artifact_name}: execute returned {type(outputs).__name__}, a dict is needed")
         for name, subschema in (spec.ports.outputs or {}).items():
             if "x-tensor" in subschema and name in outputs and outputs[name] is None:
                 raise RuntimeError(f"artifact {artifact_name}: output {name!r} is declared as a tensor, it is None")
@@ -112,40 +112,11 @@ class ArtifactRESTAPI:
             complete["request_id"] = str(uuid.uuid4())
         return ExecutionContext(name, interface, "restful", complete)
 
-    def check(self, spec: ArtifactSpec, request_data: dict[str, Any]) -> None:
-        """Raises InvalidInput if the input breaks the schema or names what has no meaning over a network."""
-        if not isinstance(request_data, dict):
-            raise InvalidInput(f"{type(request_data).__name__} was given, an object is needed")
-        refuse_in_process(spec, request_data)
-        artifact = spec.implementation
-        if type(artifact).input_errors is Artifact.input_errors:
-            problems = artifact.input_problems(request_data)
-            if problems:
-                raise merged(problems)
-        else:
-            errors = artifact.input_errors(request_data)
-            if errors:
-                raise InvalidInput("; ".join(message for _, message in errors), errors=errors)
-        overridden = type(artifact).validate_input is not Artifact.validate_input
-        if overridden and not artifact.validate_input(request_data):
-            raise InvalidInput(f"artifact {spec.name} does not take this input")
-
     def check_outputs(self, outputs: dict[str, Any]) -> None:
         """Raises LimitExceeded if the outputs are beyond the limit."""
         elements = count_elements(outputs)
         if elements > self.settings.max_elements:
             raise LimitExceeded(f"the outputs have {elements} elements, {self.settings.max_elements} are allowed")
-
-
-def refuse_in_process(spec: ArtifactSpec, names: Any) -> None:
-    """Raises UndeclaredInput for inputs that have no meaning over a network."""
-    if not spec.ports.in_process.isdisjoint(names):
-        errors = [
-            (f"/{name}", f"{name!r} is for callers in the same process only")
-            for name in names
-            if name in spec.ports.in_process
-        ]
-        raise UndeclaredInput("; ".join(message for _, message in errors), errors=errors)
 
 
 class _App(Starlette):

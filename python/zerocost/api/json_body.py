@@ -6,29 +6,12 @@ from typing import Any
 
 from zerocost._kernels import json_spans, read_json
 from zerocost.api.settings import Settings
-from zerocost.core.arrays import takes_masks
-from zerocost.core.ports import Ports
 from zerocost.errors import DatatypeError
 
-__all__ = ["Members", "TensorTable", "read_inputs", "tensor_table", "wants_typed_tensors"]
+__all__ = ["Members", "TensorTable", "read_inputs", "wants_typed_tensors"]
 
 TensorTable = dict[str, tuple[str, bool, bool]]
-"""Names of tensors, with the datatype that lists of numbers become, whether lists of booleans become BOOL, and whether
-lists of 0 and 1 are refused, which may mean either."""
-
-
-def tensor_table(ports: Ports) -> TensorTable:
-    """How lists become arrays for each tensor input, as :func:`zerocost.core.arrays.as_tensor` does it."""
-    return {name: list_datatype(ports, name) for name in ports.inputs if ports.is_tensor(name)}
-
-
-def list_datatype(ports: Ports, name: str) -> tuple[str, bool, bool]:
-    """What lists become for one tensor input."""
-    datatypes = ports.datatypes(name)
-    if datatypes is None or "FP64" in datatypes:
-        return "FP64", datatypes is None or "BOOL" in datatypes, takes_masks(datatypes)
-    numbers = [datatype for datatype in datatypes if datatype != "BOOL"]
-    return (numbers or ["BOOL"])[0], "BOOL" in datatypes, takes_masks(datatypes)
+"""What lists become, for each name that is read as a tensor: :attr:`zerocost.core.ports.Ports.lists`."""
 
 
 def read_inputs(

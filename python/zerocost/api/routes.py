@@ -14,10 +14,10 @@ from starlette.types import Receive, Scope
 from zerocost._kernels import read_json, write_json
 from zerocost.api.answer import Answer, Endpoint, json_answer
 from zerocost.api.body import Overdue, media_type
-from zerocost.api.chain_body import ChainBody, chain_result
+from zerocost.api.chain_body import ChainBody
 from zerocost.api.chunks import Chunks, read_body
 from zerocost.api.guard import header
-from zerocost.api.json_body import TensorTable, read_inputs, tensor_table, wants_typed_tensors
+from zerocost.api.json_body import read_inputs, wants_typed_tensors
 from zerocost.api.limiter import Limiter
 from zerocost.api.metrics import CONTENT_TYPE as METRICS_TYPE
 from zerocost.api.metrics import Figures, MemoryStats, render_metrics
@@ -32,7 +32,6 @@ from zerocost.api.workers import WorkerFolder
 from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_registry import ArtifactSpec
 from zerocost.core.limits import Limits
-from zerocost.core.ports import Ports
 from zerocost.errors import InvalidInput, LimitExceeded
 
 if TYPE_CHECKING:
@@ -74,7 +73,6 @@ class Routes:
             parts=self.settings.max_parts,
             operations=min(_INLINE_OPERATIONS, self.settings.max_operations),
         )
-        self._tables: dict[str, tuple[Ports, TensorTable]] = {}
 
     def table(self) -> list[Route]:
         """The list of routes."""
@@ -183,11 +181,10 @@ class Routes:
         else:
             body = await self.body(scope, receive)
         stages.add("read", start)
-        table = self._table(spec)
 
         def execute() -> Answer:
             start = time.perf_counter()
-            inputs = read_inputs(body, table, self.settings) if given is None else given
+            inputs = read_inputs(body, spec.ports.lists, self.settings) if given is None else given
             start = stages.add("read", start)
             outputs = self.compute(spec, inputs, metadata, stages)
             start = stages.add("compute", start)
@@ -203,7 +200,7 @@ class Routes:
         body = await self.body(scope, receive)
 
         def plan() -> Answer:
-            chain = ChainBody(body, self.registry, self.settings)
+            chain = ChainBody(body, self.api)
             return json_answer(chain.wiring())
 
         metadata = self.metadata(scope)
@@ -230,10 +227,10 @@ class Routes:
 
         def execute() -> Answer:
             start = time.perf_counter()
-            chain = ChainBody(body, self.registry, self.settings, tensors)
+            chain = ChainBody(body, self.api, tensors)
             start = stages.add("read", start)
             with counting_copies() as copied:
-                result, trace = chain_result(chain, self.api, metadata)
+                result, trace = chain.run(metadata)
             stages.copied += copied.bytes
             start = stages.add("compute", start)
             answer = _answer(result, accept, {} if trace is None else {"trace": trace})
@@ -299,12 +296,6 @@ class Routes:
         if spec is None:
             raise self.registry.unknown(name if len(name) <= 200 else f"{name[:200]}…")
         return spec
-
-    def _table(self, spec: ArtifactSpec) -> TensorTable:
-        known = self._tables.get(spec.name)
-        if known is None or known[0] is not spec.ports:
-            known = self._tables[spec.name] = (spec.ports, tensor_table(spec.ports))
-        return known[1]
 
     def metadata(self, scope: Scope) -> dict[str, Any]:
         """What the execution context of a request carries: its id, its deadline, its trace."""

@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope
 from zerocost._kernels import write_json
 from zerocost.api.answer import Answer, Endpoint
 from zerocost.api.body import media_type
-from zerocost.api.chain_body import is_in_process
 from zerocost.api.guard import header, is_administrator, refuse_several_workers
 from zerocost.api.json_body import wants_typed_tensors
 from zerocost.api.limiter import answered
@@ -168,7 +167,7 @@ class ServiceRoutes:
     def _refuse_in_process(self, name: str, params: Any) -> None:
         spec = self._registry.get_artifact(name)
         if spec is not None and isinstance(params, dict):
-            hidden = [key for key in params if is_in_process(spec.ports, key)]
+            hidden = [key for key in params if key in spec.ports.in_process]
             if hidden:
                 raise InvalidInput(
                     f"artifacts: {', '.join(hidden)} is for callers in the same process only", "artifacts"

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from zerocost.core.ports.checks import plain_check
+
 __all__ = ["schema_of"]
 
 Schema = dict[str, Any]
@@ -65,6 +67,8 @@ def schema_of(method: Callable[..., Any], main_input: str) -> Schema:
             required.append(name)
         elif parameter.default is None or isinstance(parameter.default, str | bool | int | float | list | dict | tuple):
             default = parameter.default
+            if default is None:
+                schema = _or_none(schema)
             schema = {**schema, "default": list(default) if isinstance(default, tuple) else default}
         if parameter.name in descriptions:
             schema = {"description": descriptions[parameter.name], **schema}
@@ -113,6 +117,16 @@ def _of_annotation(annotation: Any) -> Schema:
     if isinstance(origin, type):
         return _of_container(origin, arguments)
     return dict(_SCALARS.get(annotation, {}))
+
+
+def _or_none(schema: Schema) -> Schema:
+    """The schema with null allowed: ``x: int = None`` says that None may be given."""
+    check = plain_check(schema)
+    if "x-tensor" in schema or (check is not None and check(None)):
+        return schema
+    if schema.keys() == {"type"} and isinstance(schema["type"], str):
+        return {"type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _of_union(arguments: Sequence[Any]) -> Schema:

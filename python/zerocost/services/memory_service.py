@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.errors import DatatypeError, InvalidInput, RangeError, UnknownKey
+from zerocost.errors import DatatypeError, InvalidInput, UnknownKey
 from zerocost.services.active import Active
 from zerocost.services.service import Service, check_fields
 
@@ -101,15 +100,13 @@ class MemoryService(Service):
             InvalidInput: a ``ttl`` for an artifact that takes none.
         """
         stored = value.pack() if isinstance(value, Entry) else value
-        if ttl is None:
-            return bool(self._execute({"operation": "put", "key": _checked(key), "value": stored})["result"])
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not ttl > 0:
-            raise RangeError(f"ttl: {ttl!r} was given, seconds above 0 are allowed", "ttl")
-        spec = self._memory.spec
-        store: Any = getattr(spec.implementation, "store", None)
-        if store is None or "ttl" not in inspect.signature(store).parameters:
-            raise InvalidInput(f"ttl: the artifact {spec.name!r} takes none", "ttl")
-        return bool(store(_checked(key), stored, ttl=ttl))
+        inputs = {"operation": "put", "key": _checked(key), "value": stored}
+        if ttl is not None:
+            spec = self._memory.spec
+            if "ttl" not in spec.ports.inputs:
+                raise InvalidInput(f"ttl: the artifact {spec.name!r} takes none", "ttl")
+            inputs["ttl"] = ttl
+        return bool(self._execute(inputs)["result"])
 
     def delete(self, key: str) -> bool:
         """Removes ``key``; whether it was there."""

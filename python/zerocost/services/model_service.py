@@ -37,7 +37,7 @@ from zerocost.services.model import Model, load_model, untrained_model
 from zerocost.services.packing import is_batch, positions_of, read_sequences
 from zerocost.services.passes import BATCH_TOKENS, Passes, SequenceResult, Sequences
 from zerocost.services.progress import bar
-from zerocost.services.service import Service, check_fields
+from zerocost.services.service import Service, check_fields, located
 from zerocost.services.tokenizer import Encoding
 from zerocost.services.tokenizer_service import TokenizerService, read_texts
 
@@ -321,7 +321,8 @@ class SimplifiedModelService(Service):
             params = choice.get("params") or {}
             if undeclared or not isinstance(params, Mapping):
                 raise InvalidInput(f"artifacts: {interface} takes 'artifact' and the object 'params'", "artifacts")
-            active = self._find(choice["artifact"], dict(params))
+            with located("artifacts", interface, "params"):
+                active = self._find(choice["artifact"], dict(params))
             if active.spec.interface != interface:
                 raise RangeError(
                     f"artifacts: {choice['artifact']!r} has the interface {active.spec.interface!r}, not {interface!r}",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.core.ports import pointer
 from zerocost.errors import DatatypeError, InvalidInput, MissingInput, UndeclaredInput, merged
 from zerocost.services.active import Active, ActiveArtifacts
 
-__all__ = ["Service", "check_fields"]
+__all__ = ["Service", "check_fields", "located"]
 
 _NAMED = 20
 """Unknown fields that are named; a request may have a million."""
@@ -58,7 +60,9 @@ class Service:
             raise DatatypeError("artifact_name: text is needed", "artifact_name")
         if not isinstance(params, dict):
             raise InvalidInput("params: an object is needed", "params")
-        self._active.put(self._find(name, params))
+        with located("params"):
+            active = self._find(name, params)
+        self._active.put(active)
         return self._in_use()
 
     async def post_stop_artifact(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -84,6 +88,16 @@ class Service:
                 for interface, active in self._active.snapshot().items()
             }
         }
+
+
+@contextmanager
+def located(*path: str) -> Iterator[None]:
+    """Pointers of what is refused inside begin below ``path`` of the request."""
+    try:
+        yield
+    except InvalidInput as error:
+        error.errors = [(pointer(*path) + where, message) for where, message in error.errors]
+        raise
 
 
 def check_fields(data: Mapping[str, Any], call: str, *required: str, optional: tuple[str, ...] = ()) -> None:

@@ -48,7 +48,7 @@ class LRUCacheArtifact(MemoryArtifact):
     def store(self, key: str, value: Any, ttl: float | None = None, **kwargs: Any) -> bool:
         """Stores ``value`` under ``key``; False if it is larger than the whole cache, and then nothing changes.
 
-        ``ttl`` is for callers in the process, the memory service among them: seconds to live, None for the cache's own.
+        ``ttl`` is how many seconds it may live, None for the cache's own.
         """
         return self.cache.put(key, value, ttl)
 
