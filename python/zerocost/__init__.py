@@ -50,7 +50,8 @@ from zerocost.errors import (
 
 if TYPE_CHECKING:
     from zerocost._kernels import LRUCache
-    from zerocost.api.artifact_api import ArtifactRESTAPI, create_app
+    from zerocost.api.application import create_app
+    from zerocost.api.artifact_api import ArtifactRESTAPI
     from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
     from zerocost.artifacts.memory.memoize import memoize
     from zerocost.artifacts.parallel.gather import gather
@@ -79,7 +80,7 @@ _LAZY = {
     "pipeline_schedule": "zerocost.artifacts.parallel.schedule",
     "LRUCache": "zerocost._kernels",
     "memoize": "zerocost.artifacts.memory.memoize",
-    "create_app": "zerocost.api.artifact_api",
+    "create_app": "zerocost.api.application",
     "RemoteArtifact": "zerocost.client",
 }
 """Public names whose modules are imported when the name is first used."""

@@ -53,6 +53,8 @@ class RemoteArtifact(Artifact):
     reused. It may be called from several threads.
     """
 
+    waits = True
+
     def __init__(
         self,
         url: str,

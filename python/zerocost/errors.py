@@ -22,10 +22,12 @@ __all__ = [
     "LimitExceeded",
     "MalformedJSON",
     "MissingInput",
+    "NotAcceptable",
     "OutOfMemory",
     "OverlapError",
     "PlanError",
     "PluginError",
+    "PreconditionFailed",
     "RangeError",
     "ServiceUnavailable",
     "ShapeError",
@@ -33,6 +35,7 @@ __all__ = [
     "UnknownArtifact",
     "UnknownKey",
     "UnknownOperation",
+    "Unsupported",
     "ZerocostError",
     "error_class",
     "merged",
@@ -122,6 +125,12 @@ class UnknownOperation(InvalidInput):
     code = "unknown_operation"
 
 
+class NotAcceptable(InvalidInput):
+    """What is stored cannot be sent in the form that is asked for."""
+
+    code = "not_acceptable"
+
+
 class UnknownArtifact(ZerocostError, KeyError, ValueError):
     """No artifact is registered under that name."""
 
@@ -132,6 +141,18 @@ class UnknownKey(ZerocostError, KeyError):
     """Nothing is stored under that key."""
 
     code = "unknown_key"
+
+
+class PreconditionFailed(ZerocostError, ValueError):
+    """What is stored is not what a change was meant for; nothing was changed."""
+
+    code = "precondition_failed"
+
+
+class Unsupported(ZerocostError, NotImplementedError):
+    """Something that the artifact in use cannot do."""
+
+    code = "unsupported"
 
 
 class DuplicateArtifact(ZerocostError, ValueError):

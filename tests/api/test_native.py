@@ -498,16 +498,18 @@ def test_other_addresses_are_refused_without_a_token():
     from api.conftest import serving
     from zerocost.api.guard import check_caller
     from zerocost.api.problems import Refused
+    from zerocost.api.request import Request
 
-    def scope(server):
-        return {"server": server, "headers": [(b"host", b"localhost")], "scheme": "http"}
+    def request(server):
+        scope = {"server": server, "headers": [(b"host", b"localhost")], "scheme": "http", "path": "/artifacts"}
+        return Request(scope, None)
 
     for server in (("192.168.1.2", 80), ("0.0.0.0", 80), None, ("::", 80)):
         with pytest.raises(Refused, match="loopback"):
-            check_caller(scope(server), Settings())
-        check_caller(scope(server), Settings(auth=False))
+            check_caller(request(server), Settings())
+        check_caller(request(server), Settings(auth=False))
     for server in (("127.0.0.1", 80), ("::1", 80), ("::ffff:127.0.0.1", 80), ("/run/zerocost.sock", None)):
-        check_caller(scope(server), Settings())
+        check_caller(request(server), Settings())
     with serving(sample_registry(), auth=False) as client:
         assert client.get("/artifacts", headers={"host": "example.com"}).status_code == 200
 

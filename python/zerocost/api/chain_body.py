@@ -6,10 +6,12 @@ As safetensors the tensors are members of the initial input, and the JSON in the
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.json_body import Members, TensorTable
 from zerocost.api.problems import as_input_error
+from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.chain_run import params_of, run_plan
 from zerocost.core.ports import closest, pointer
 from zerocost.errors import (
@@ -20,9 +22,6 @@ from zerocost.errors import (
     UndeclaredInput,
     ZerocostError,
 )
-
-if TYPE_CHECKING:
-    from zerocost.api.artifact_api import ArtifactRESTAPI
 
 __all__ = ["ChainBody"]
 
@@ -81,15 +80,14 @@ class ChainBody:
         """
         initial = self._initial_input()
         plan = self._api.plans.plan(self._pipeline, initial)
-        context = self._api.context("chain", "chain", metadata)
+        context = ExecutionContext("chain", "chain", "restful", {"limits": self._api.limits, **metadata})
         try:
             run = run_plan(plan, self._pipeline, initial, context, traced=self._traced)
         except ZerocostError:
             raise
         except (ValueError, TypeError) as error:
             raise as_input_error(error) from error
-        self._api.check_outputs(run.result)
-        return run.result, [asdict(step) for step in run.trace] if self._traced else None
+        return self._api.check_outputs(run.result), [asdict(step) for step in run.trace] if self._traced else None
 
     def _initial_input(self) -> dict[str, Any]:
         """The initial input, with arrays for what the first step that takes it declares as a tensor."""

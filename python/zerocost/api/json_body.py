@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from zerocost._kernels import json_spans, read_json
+from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
 from zerocost.errors import DatatypeError
 
-__all__ = ["Members", "TensorTable", "read_inputs", "wants_typed_tensors"]
+__all__ = ["Members", "TensorTable", "check_json", "read_inputs", "read_small", "wants_typed_tensors"]
 
 TensorTable = dict[str, tuple[str, bool, bool]]
 """What lists become, for each name that is read as a tensor: :attr:`zerocost.core.ports.Ports.lists`."""
+
+
+def check_json(kind: str) -> None:
+    """Raises Refused (415) for a media type that is not JSON's."""
+    if kind != "application/json" and not kind.endswith("+json"):
+        given = repr(kind[:100]) if kind else "none"
+        raise Refused(415, "unsupported_media_type", f"Content-Type: {given} was given, application/json is needed")
+
+
+def read_small(body: bytes | bytearray, settings: Settings) -> Any:
+    """A body without tensors."""
+    return read_json(body, None, max_depth=settings.max_depth, max_values=settings.max_values)
 
 
 def read_inputs(
@@ -72,6 +86,7 @@ class Members:
         return read_inputs(self.text(key), table, self._settings, what=str(key))
 
 
+@lru_cache(64)
 def wants_typed_tensors(accept: str | None) -> bool:
     """Whether ``Accept`` asks for typed tensors: ``application/json;tensors=typed``."""
     if accept is None:

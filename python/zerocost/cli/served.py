@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 from starlette.types import ASGIApp, Message
 
-from zerocost.api.artifact_api import create_app
+from zerocost.api.application import create_app
 from zerocost.api.settings import Settings
 from zerocost.client import RemoteArtifact
 from zerocost.core.artifact_base import Artifact, ExecutionContext

@@ -35,6 +35,7 @@ __all__ = [
     "is_readable",
     "is_tensor_like",
     "list_datatype",
+    "read_json",
     "refuse_zero_one",
 ]
 
@@ -45,6 +46,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(numpy_name) for name, numpy_name in _kernels.DATATYPES if name != "BF16"
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+read_json = _kernels.read_json
+"""Reads JSON, arrays included; see :func:`list_datatype`."""
 
 DATATYPES = (*_DTYPES, "BF16", "BYTES")
 """Every datatype name of the Open Inference Protocol that an artifact may declare."""

@@ -31,6 +31,7 @@ from zerocost.core.signature import schema_of
 from zerocost.errors import InvalidInput, RangeError, UnknownOperation
 
 __all__ = [
+    "ABSENT",
     "Artifact",
     "AttentionArtifact",
     "ExecutionContext",
@@ -38,6 +39,9 @@ __all__ = [
     "ParallelArtifact",
     "coroutine_methods",
 ]
+
+ABSENT: Any = object()
+"""Where :meth:`MemoryArtifact.exchange` speaks of a key that is not there."""
 
 MODES = ("zero_cost", "restful")
 
@@ -76,11 +80,14 @@ class Artifact(ABC):
         interface: the category that a plug-in is registered under.
         is_quick: whether a call with little input takes less than handing it to a thread, whatever it is asked, so that
             a server makes it on its event loop. Not inherited.
+        waits: whether a call mostly waits for something outside of this process, so that a server makes it on a thread
+            that is kept for that, not on one of the few that compute.
         uses: names of artifacts in the same registry that this one calls; the registry refuses cycles.
     """
 
     interface: ClassVar[str] = "custom"
     is_quick: bool = False
+    waits: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -352,6 +359,20 @@ class MemoryArtifact(Artifact):
 
     def contains(self, key: str, **kwargs: Any) -> bool:
         """Whether ``key`` is there."""
+        raise NotImplementedError
+
+    def exchange(self, key: str, value: Any, when: Callable[[Any], bool], **kwargs: Any) -> bool:
+        """Stores ``value`` under ``key``, or removes the key if it is :data:`ABSENT`, where ``when`` agrees.
+
+        ``when`` is called with what is stored, or :data:`ABSENT`, perhaps more than once. What it agreed to is what is
+        exchanged: nobody else's change comes in between.
+
+        Returns:
+            As :meth:`store`, or as :meth:`delete`.
+
+        Raises:
+            PreconditionFailed: ``when`` did not agree; nothing is changed.
+        """
         raise NotImplementedError
 
     def stats(self, **kwargs: Any) -> dict[str, Any]:

@@ -134,6 +134,7 @@ def _of_union(arguments: Sequence[Any]) -> Schema:
         # An optional tensor is a tensor that may be left out.
         return next(schema for argument in arguments if "x-tensor" in (schema := _of_annotation(argument)))
     members = [_of_annotation(argument) for argument in arguments]
+    members = [member for index, member in enumerate(members) if member not in members[:index]]
     if not all(members):
         return {}
     if all(set(member) == {"type"} for member in members):

@@ -12,6 +12,7 @@ from typing import Any
 
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.core.limits import Limits
 from zerocost.errors import InvalidInput, RangeError
 
 __all__ = ["Active", "ActiveArtifacts", "deadline_now", "own_key", "recall", "remember", "until"]
@@ -68,8 +69,8 @@ class ActiveArtifacts:
         self._active: Mapping[str, Active] = {}
         self._lock = threading.Lock()
 
-    def find(self, name: str, params: dict[str, Any]) -> Active:
-        """The artifact ``name`` with its parameters.
+    def find(self, name: str, params: dict[str, Any], limits: Limits | None = None) -> Active:
+        """The artifact ``name`` with its parameters; ``limits`` where they came over a network.
 
         Raises:
             UnknownArtifact: there is none of that name.
@@ -83,7 +84,7 @@ class ActiveArtifacts:
                 f"artifact {name!r} has the interface {spec.interface!r}, one of {allowed} is needed", "artifact_name"
             )
         try:
-            return Active(spec, spec.ports.bind_partial(params))
+            return Active(spec, spec.ports.bind_partial(params, limits))
         except InvalidInput as error:
             raise type(error)(f"artifact {name!r}: {error}", error.argument, error.errors) from error
 
