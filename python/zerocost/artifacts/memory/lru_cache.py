@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +40,8 @@ class LRUCacheArtifact(MemoryArtifact):
         # Of changes through this artifact: nobody's comes between the two halves of an exchange. A listener of the
         # cache may change it again, so the same thread may take it twice.
         self._change = threading.RLock()
-        self._process = os.getpid()
+        _MADE.add(self)
+        _renew_after_forks()
 
     def retrieve(self, key: str, **kwargs: Any) -> Any:
         """The object stored under ``key``, None if there is none."""
@@ -54,18 +57,18 @@ class LRUCacheArtifact(MemoryArtifact):
 
         ``ttl`` is how many seconds it may live, None for the cache's own.
         """
-        with self._changing():
+        with self._change:
             return self.cache.put(key, value, ttl)
 
     def clear(self, **kwargs: Any) -> bool:
         """Removes everything; True."""
-        with self._changing():
+        with self._change:
             self.cache.clear()
         return True
 
     def delete(self, key: str, **kwargs: Any) -> bool:
         """Removes ``key``; whether it was there."""
-        with self._changing():
+        with self._change:
             return self.cache.pop(key, ABSENT) is not ABSENT
 
     def exchange(
@@ -79,18 +82,13 @@ class LRUCacheArtifact(MemoryArtifact):
             found = self.cache.get(key, ABSENT)
             if not when(found):
                 raise PreconditionFailed(f"what is stored under {key!r} is something else")
-            with self._changing():
+            with self._change:
                 if self.cache.peek(key, ABSENT) is found:
                     return self.delete(key) if value is ABSENT else self.cache.put(key, value, ttl)
 
     def contains(self, key: str, **kwargs: Any) -> bool:
         """Whether ``key`` is there; no use of the entry."""
         return key in self.cache
-
-    def _changing(self) -> threading.RLock:
-        if self._process != os.getpid():  # a thread that held it did not come along through the fork
-            self._change, self._process = threading.RLock(), os.getpid()
-        return self._change
 
     def stats(self, **kwargs: Any) -> dict[str, Any]:
         """Hits, misses, loads, load seconds, evictions by cause, rejected, bytes and entries."""
@@ -99,6 +97,21 @@ class LRUCacheArtifact(MemoryArtifact):
     def keys(self, **kwargs: Any) -> list[Any]:
         """Every key, the next to go first."""
         return list(self.cache)
+
+
+_MADE: weakref.WeakSet[LRUCacheArtifact] = weakref.WeakSet()
+
+
+@functools.cache
+def _renew_after_forks() -> None:
+    """Gives artifacts new locks in a child: a thread that held one did not come along."""
+
+    def renew() -> None:
+        for artifact in _MADE:
+            artifact._change = threading.RLock()
+
+    if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+        os.register_at_fork(after_in_child=renew)
 
 
 def max_bytes_from_environment() -> int:
