@@ -22,6 +22,7 @@ from zerocost.api.chunks import Chunks
 from zerocost.api.inference_body import InferenceRequest
 from zerocost.api.inference_values import inputs_of, render
 from zerocost.api.problems import status_of
+from zerocost.api.request import Request
 from zerocost.api.safetensors_body import read_safetensors
 from zerocost.api.settings import Settings
 from zerocost.core.arrays import DATATYPES, dtype_of
@@ -144,7 +145,7 @@ def chunks_of(body, step):
     async def receive():
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    return Chunks({"headers": [], "type": "http"}, receive, LIMITS)
+    return Chunks(Request({"headers": [], "type": "http"}, receive), LIMITS)
 
 
 @some

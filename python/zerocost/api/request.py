@@ -57,7 +57,7 @@ class Request:
         self.began = time.monotonic()
         self.scope = scope
         self.receive = receive
-        self.path: str = scope["path"]
+        self.path: str = scope.get("path", "")
         prefix = scope.get("root_path")
         if prefix:
             self.path = self.path.removeprefix(prefix)
