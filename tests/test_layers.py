@@ -97,6 +97,7 @@ def test_every_public_name_is_there():
     for name in zerocost.__all__:
         assert getattr(zerocost, name) is not None
     assert set(zerocost._LAZY) <= set(zerocost.__all__)
+    assert {name for name in zerocost.errors.__all__ if name[0].isupper()} <= set(zerocost.__all__)
     with pytest.raises(AttributeError):
         zerocost.no_such_name  # noqa: B018 - the look-up is what is tested
 
