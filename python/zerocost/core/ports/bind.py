@@ -99,22 +99,22 @@ class _Open(dict[str, Check]):
 def _acceptor(checks: Mapping[str, Check], required: tuple[str, ...], conditions: tuple[Condition, ...]) -> Condition:
     """Whether inputs fit as they are, as far as plain checks can tell: every one, and all of them together."""
 
-    def accepts(values: Mapping[str, Any]) -> bool:
+    def fits(values: Mapping[str, Any]) -> bool:
         try:
             for name, value in values.items():
                 if not checks[name](value):
                     return False
         except KeyError:  # an undeclared name
             return False
-        for name in required:
+        for name in required:  # noqa: SIM110 - a generator takes as long as a check
             if name not in values:
-                return False
-        for condition in conditions:  # noqa: SIM110 - a generator takes as long as a check
-            if not condition(values):
                 return False
         return True
 
-    return accepts
+    def agrees(values: Mapping[str, Any]) -> bool:
+        return fits(values) and all(condition(values) for condition in conditions)
+
+    return agrees if conditions else fits
 
 
 class Ports(Declaration):

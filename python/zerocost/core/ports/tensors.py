@@ -17,9 +17,6 @@ __all__ = ["agreement", "match_shape", "tensor_check"]
 Shape = list[str | int]
 Sizes = dict[str, tuple[int, str]]
 
-_PLAIN = 0x1 | 0x100
-"""NumPy's flags of an array that is C-contiguous and aligned."""
-
 
 def tensor_check(tensor: Mapping[str, Any], *, is_required: bool) -> Check:
     """Accepts the arrays that fit an ``x-tensor`` as they are; None too, unless the tensor is required.
@@ -43,13 +40,12 @@ def tensor_check(tensor: Mapping[str, Any], *, is_required: bool) -> Check:
     def fits(value: Any) -> bool:
         if type(value) is not ndarray:
             return value is None and not is_required
-        return (
-            (value.dtype in dtypes or is_declared(value.dtype))
-            and lowest <= value.ndim <= highest
-            and (is_simple or _fits(value.shape, declared))
-            # Pure views take any layout.
-            and (any_dtype or value.flags.num & _PLAIN == _PLAIN or is_readable(value))
-        )
+        if not ((value.dtype in dtypes or is_declared(value.dtype)) and lowest <= value.ndim <= highest):
+            return False
+        flags = value.flags
+        # Pure views take any layout.
+        is_laid_out = any_dtype or (flags.c_contiguous and flags.aligned) or is_readable(value)
+        return is_laid_out and (is_simple or _fits(value.shape, declared))
 
     return fits
 
