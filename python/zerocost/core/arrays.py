@@ -42,9 +42,7 @@ __all__ = [
 FLOATING = ("FP64", "FP32", "FP16", "BF16")
 """What floating-point ports take; the first is what nested lists become."""
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    name: np.dtype(numpy_name) for name, numpy_name in _kernels.DATATYPES if name != "BF16"
-}
+_DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(text) for name, text in _kernels.DATATYPES if name != "BF16"}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 read_json = _kernels.read_json
@@ -321,7 +319,6 @@ def _from_list(value: Sequence[Any], argument: str, datatypes: Sequence[str] | N
 
 _LISTED: dict[str, tuple[tuple[type, ...], str]] = {"BOOL": ((bool,), "booleans"), "BYTES": ((str, bytes), "texts")}
 """What lists hold that become each datatype, and its name; all others are numbers."""
-
 
 _EXACT = 2**53
 """Beyond it a float64 does not tell one whole number from the next."""

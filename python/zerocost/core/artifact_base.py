@@ -19,16 +19,16 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from types import CoroutineType
 from typing import Any, ClassVar
 
+from zerocost.core.execution_context import ExecutionContext
 from zerocost.core.ports import Bound, Ports
 from zerocost.core.ports.schema import requirements
 from zerocost.core.results import no_coroutine
 from zerocost.core.signature import schema_of
-from zerocost.errors import InvalidInput, RangeError, UnknownOperation
+from zerocost.errors import InvalidInput, UnknownOperation
 
 __all__ = [
     "ABSENT",
@@ -42,35 +42,6 @@ __all__ = [
 
 ABSENT: Any = object()
 """Where :meth:`MemoryArtifact.exchange` speaks of a key that is not there."""
-
-MODES = ("zero_cost", "restful")
-
-
-@dataclass
-class ExecutionContext:
-    """Where and how an artifact is being executed.
-
-    Attributes:
-        artifact_name: the name that the caller used.
-        interface: ``"attention"``, ``"parallel"``, ``"memory"``, a plug-in's own, or ``"chain"`` for a chain's step.
-        mode: ``"zero_cost"`` in the same process, ``"restful"`` on behalf of an HTTP request.
-        metadata: anything. Reserved keys: ``request_id``, ``deadline`` (seconds on ``time.monotonic()``),
-            ``traceparent``, ``span`` (a callable that takes a name and attributes, and returns a context manager that
-            yields a ``traceparent``: the span of a step), ``step``, ``steps``, ``chain_id``, ``limits``
-            (:class:`zerocost.core.limits.Limits`).
-
-    Raises:
-        RangeError: any other mode.
-    """
-
-    artifact_name: str
-    interface: str
-    mode: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise RangeError(f"mode: {self.mode!r} was given, 'zero_cost' or 'restful' is allowed", "mode")
 
 
 class Artifact(ABC):
