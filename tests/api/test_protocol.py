@@ -3,14 +3,16 @@
 import contextlib
 import json
 import socket
+import threading
 import time
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from api.attack import BODY, FINE, head, read_all, status
 from api.samples import sample_registry
-from zerocost import create_app
+from zerocost import create_app, default_registry
 from zerocost.api.server import background_server
 from zerocost.api.settings import Settings
 
@@ -20,10 +22,10 @@ OFFER = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_setti
 
 
 @contextlib.contextmanager
-def connected(**options):
+def connected(registry=None, **options):
     """A connection to a server of its own."""
     with (
-        background_server(create_app(sample_registry(), Settings()), **options) as url,
+        background_server(create_app(registry or sample_registry(), Settings()), **options) as url,
         socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=20) as connection,
     ):
         yield connection
@@ -72,6 +74,34 @@ def test_a_head_in_pieces_behind_a_request_that_takes_its_time():
         time.sleep(0.3)
         connection.sendall(FINE[40:])
         assert [code for code, _, _ in answers(connection, 2)] == [200, 200]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("step", [999, 70_000, 3 << 20])
+def test_tensors_arrive_in_any_pieces_with_the_next_request_behind(chunked, step):
+    array = np.random.default_rng(step).random((700, 1000)).astype(np.float32)
+    sized = {"name": "tensor", "datatype": "FP32", "shape": [700, 1000], "parameters": {"binary_data_size": 2_800_000}}
+    text = json.dumps({"inputs": [sized], "parameters": {"num_splits": 1, "binary_data_output": True}}).encode()
+    body, size = text + array.tobytes(), {"inference_header_content_length": len(text)}
+    if chunked:
+        size["transfer_encoding"] = "chunked"
+        pieces = (body[at : at + step] for at in range(0, len(body), step))
+        body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    else:
+        size["content_length"] = len(body)
+    request = head("/v2/models/tensor_parallel/infer", **size) + body
+    both = request + FINE + request
+    with connected(default_registry()) as connection:
+        sent = threading.Thread(
+            target=lambda: [connection.sendall(both[at : at + step]) for at in range(0, len(both), step)]
+        )
+        sent.start()
+        found = answers(connection, 3)
+        sent.join()
+    assert [code for code, _, _ in found] == [200, 404, 200]
+    for _, headers, data in (found[0], found[2]):
+        start = int(headers[b"inference-header-content-length"])
+        assert data[start : start + array.nbytes] == array.tobytes()
 
 
 @pytest.mark.parametrize("body", [BODY, b" " * 300_000 + BODY])

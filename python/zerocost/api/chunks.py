@@ -10,6 +10,7 @@ from starlette.types import Message
 from zerocost.api.body import ClientGone, content_encoding, declared_length, inflater, too_large
 from zerocost.api.budget import SMALL
 from zerocost.api.problems import Refused
+from zerocost.api.protocol import fill
 from zerocost.api.request import Request
 from zerocost.api.settings import Settings
 
@@ -17,6 +18,9 @@ __all__ = ["Chunks", "read_body"]
 
 _SLICE = 256 << 10
 """Bytes that are decompressed before others have their turn."""
+
+_STEP = 1 << 20
+"""Bytes that are read before they are counted."""
 
 _LARGE = 4096
 """Bytes from which a chunk is kept as it came."""
@@ -75,6 +79,13 @@ class Chunks:
         """Fills ``target``; whether the body had that much."""
         filled = 0
         while filled < len(target):
+            if not self._pending and self._more and self._inflate is None:
+                # Step by step, so that what has come is counted before more comes.
+                here = await fill(self._request.receive, target[filled : filled + _STEP])
+                if here:
+                    self._count(here)
+                    filled += here
+                    continue
             piece = await self._next()
             if piece is None:
                 return False
@@ -113,12 +124,15 @@ class Chunks:
                 if self._inflate is not None and not self._inflate.eof:
                     raise Refused(400, "bad_request", "the compressed body is not complete")
                 return None
-            self._total += len(chunk)
-            if self._total > self._settings.max_body:
-                raise too_large(self._settings)
-            self._request.take(self._total, self._total - len(chunk))
+            self._count(len(chunk))
             self._pending = memoryview(chunk)
         return self._pending
+
+    def _count(self, size: int) -> None:
+        self._total += size
+        if self._total > self._settings.max_body:
+            raise too_large(self._settings)
+        self._request.take(self._total, self._total - size)
 
     async def _unpacked(self, inflate: zlib._Decompress) -> bytes:
         """The next slice of a compressed chunk, which may become a thousand times as large."""

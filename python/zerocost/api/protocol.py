@@ -16,7 +16,7 @@ from starlette.types import Receive, Send
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-__all__ = ["Protocol", "read_at_once", "write_at_once"]
+__all__ = ["Protocol", "fill", "read_at_once", "write_at_once"]
 
 MAX_HEAD = 64 << 10
 """Bytes of a request line and its headers. One read more may be taken before they are counted."""
@@ -45,6 +45,26 @@ class Protocol(HttpToolsProtocol):
         self._data = b""
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self._target: memoryview | None = None
+        """Where the body goes that is being read, and how much of it is there."""
+        self._filled = 0
+
+    async def fill(self, target: memoryview) -> int:
+        """Fills ``target`` with what comes of the body, without waking who waits for it in between.
+
+        Returns:
+            How many bytes it has now: fewer where the body has ended, or the client has gone.
+        """
+        cycle = self.cycle
+        self._target, self._filled = target, 0
+        try:
+            while self._filled < len(target) and cycle.more_body and not cycle.disconnected:
+                cycle.message_event.clear()
+                self.flow.resume_reading()
+                await cycle.message_event.wait()
+        finally:
+            self._target = None
+        return self._filled
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Waits for the first request."""
@@ -110,6 +130,15 @@ class Protocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle.response_complete:
             return
+        target = self._target
+        if target is not None and not cycle.body:
+            at = self._filled
+            taken = len(body) if len(body) < len(target) - at else len(target) - at
+            target[at : at + taken] = body if taken == len(body) else memoryview(body)[:taken]
+            self._filled = at + taken
+            if self._filled < len(target):
+                return
+            body = body[taken:]
         if not cycle.body:
             cycle.body = body  # type: ignore[assignment]
         else:
@@ -188,6 +217,21 @@ def read_at_once(receive: Receive, most: int) -> bytes | None:
     body, cycle.body = bytes(cycle.body), bytearray()
     cycle.message_event.clear()
     return body
+
+
+async def fill(receive: Receive, target: memoryview) -> int | None:
+    """Fills ``target`` with what is still to come of a body, where ``receive`` is our protocol's own; else None.
+
+    Returns:
+        How many bytes it has now; None where the next message must be received as usual.
+    """
+    cycle = getattr(receive, "__self__", None)
+    if type(cycle) is not RequestResponseCycle or cycle.body or not cycle.more_body or cycle.disconnected:
+        return None
+    protocol = getattr(cycle.on_response, "__self__", None)
+    if type(protocol) is not Protocol or protocol.cycle is not cycle or cycle.waiting_for_100_continue:
+        return None
+    return await protocol.fill(target)
 
 
 def write_at_once(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | memoryview) -> bool:
