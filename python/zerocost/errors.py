@@ -70,7 +70,9 @@ class InvalidInput(ZerocostError, ValueError):
     ) -> None:
         super().__init__(message, argument)
         pointer = "" if argument is None else "/" + argument.replace("~", "~0").replace("/", "~1")
-        self.errors = errors if errors is not None else [(pointer, message)]
+        # An artifact of one's own may give names for pointers.
+        rooted = [(where if where[:1] in ("", "/") else f"/{where}", text) for where, text in errors or ()]
+        self.errors = [(pointer, message)] if errors is None else rooted
 
 
 def merged(problems: Sequence[InvalidInput]) -> InvalidInput:

@@ -90,13 +90,19 @@ class ChainBody:
         return self._api.check_outputs(run.result), [asdict(step) for step in run.trace] if self._traced else None
 
     def _initial_input(self) -> dict[str, Any]:
-        """The initial input, with arrays for what the first step that takes it declares as a tensor."""
-        table: TensorTable = {}
+        """The initial input, with arrays for what all steps that take it make the same array of."""
+        wanted: dict[str, list[tuple[str, bool, bool] | None]] = {}
         for step in self._plan.steps:
             for port, source in step.bindings.items():
-                is_tensor = step.spec.ports.is_tensor(port) and port != step.each
-                if is_tensor and source.kind == "initial" and source.port is not None:
-                    table.setdefault(source.port, step.spec.ports.lists[port])
+                if source.kind == "initial" and source.port is not None:
+                    ports = step.spec.ports
+                    is_whole = ports.is_tensor(port) and port != step.each
+                    wanted.setdefault(source.port, []).append(ports.lists[port] if is_whole else None)
+        table: TensorTable = {
+            name: first
+            for name, (first, *rest) in wanted.items()
+            if first is not None and all(r == first for r in rest)
+        }
         initial: dict[str, Any] = {}
         if "initial_input" in self._members.spans:
             initial = self._read("initial_input", table, "/initial_input")

@@ -35,7 +35,7 @@ def check_caller(request: Request, settings: Settings) -> None:
         return
     scope = request.scope
     host = request.header(b"host")
-    refusal = _refusal(scope.get("server"), host)
+    refusal = _refusal(tuple(scope.get("server") or ()) or None, host)  # any iterable, says ASGI
     if refusal is not None:
         raise Refused(403, "forbidden", refusal)
     origin = request.header(b"origin")

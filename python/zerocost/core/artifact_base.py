@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from types import CoroutineType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from zerocost.core.execution_context import ExecutionContext
 from zerocost.core.ports import Bound, Ports
@@ -40,8 +40,14 @@ __all__ = [
     "coroutine_methods",
 ]
 
+_Value = TypeVar("_Value")
+
 ABSENT: Any = object()
 """Where :meth:`MemoryArtifact.exchange` speaks of a key that is not there."""
+
+
+class _derived(cached_property[_Value]):  # noqa: N801 - used as cached_property is
+    """What follows from an instance, and is not copied with it."""
 
 
 class Artifact(ABC):
@@ -118,7 +124,7 @@ class Artifact(ABC):
         """
         return None
 
-    @cached_property
+    @_derived
     def _ports(self) -> Ports:
         return Ports(self.get_schema(), self)
 
@@ -134,11 +140,9 @@ class Artifact(ABC):
         """What is copied and pickled: not what was derived from this instance, and is bound to it."""
         state = super().__getstate__()
         if isinstance(state, dict):
-            state = {name: value for name, value in state.items() if name not in _DERIVED}
+            kind = type(self)
+            state = {k: v for k, v in state.items() if not isinstance(getattr(kind, k, None), _derived)}
         return state
-
-
-_DERIVED = ("_ports", "_process", "_calls")
 
 
 class _TensorArtifact(Artifact):
@@ -157,7 +161,7 @@ class _TensorArtifact(Artifact):
         Raises:
             InvalidInput: whatever :meth:`zerocost.core.ports.Ports.bind` refuses.
         """
-        processed = self._process(**self._ports.bind(input_data))
+        processed = self._bound_method(**self._ports.bind(input_data))
         if type(processed) is CoroutineType:
             raise no_coroutine(processed, f"{type(self).__name__}.{self._method}")
         return {self.main_output: processed, "artifact_used": context.artifact_name}
@@ -178,8 +182,8 @@ class _TensorArtifact(Artifact):
         """The subschema of the main output; a tensor for attention, unconstrained for parallel artifacts."""
         return {}
 
-    @cached_property
-    def _process(self) -> Callable[..., Any]:
+    @_derived
+    def _bound_method(self) -> Callable[..., Any]:
         """The method, called with every input by its name in the dict."""
         method: Callable[..., Any] = getattr(self, self._method)
         first = next(iter(inspect.signature(method).parameters.values()), None)
@@ -258,9 +262,11 @@ class MemoryArtifact(Artifact):
         """
         bound = self._ports.bind(input_data)
         operation = bound.get("operation", "get")
-        if operation not in self._calls:
-            raise UnknownOperation(f"Unknown operation: {operation}; there are {', '.join(self._calls)}", "operation")
-        call, taken = self._calls[operation]
+        if operation not in self._bound_methods:
+            raise UnknownOperation(
+                f"Unknown operation: {operation}; there are {', '.join(self._bound_methods)}", "operation"
+            )
+        call, taken = self._bound_methods[operation]
         answer = call(**{name: value for name, value in bound.items() if name in taken})
         if type(answer) is CoroutineType:
             raise no_coroutine(answer, f"{type(self).__name__}.{call.__name__}")
@@ -271,7 +277,7 @@ class MemoryArtifact(Artifact):
 
     def get_schema(self) -> dict[str, Any]:
         """The schema that all memory artifacts share; which inputs are required depends on the operation."""
-        operations = {name: needed for name, needed in self.OPERATIONS.items() if name in self._calls}
+        operations = {name: needed for name, needed in self.OPERATIONS.items() if name in self._bound_methods}
         properties = {
             "operation": {"enum": list(operations), "default": "get", "description": "What to do."},
             "key": {
@@ -281,7 +287,7 @@ class MemoryArtifact(Artifact):
             },
             "value": {"description": "What to store: any object. It is held, not copied."},
         }
-        if "ttl" in self._calls["put"][1]:
+        if "ttl" in self._bound_methods["put"][1]:
             properties["ttl"] = {
                 "type": ["number", "null"],
                 "exclusiveMinimum": 0,
@@ -354,8 +360,8 @@ class MemoryArtifact(Artifact):
         """Every key."""
         raise NotImplementedError
 
-    @cached_property
-    def _calls(self) -> dict[str, tuple[Any, frozenset[str]]]:
+    @_derived
+    def _bound_methods(self) -> dict[str, tuple[Any, frozenset[str]]]:
         """Every operation that this artifact has, with the inputs that its method takes."""
         methods = {"get": "lookup", "put": "store"}
         calls = {}
@@ -380,11 +386,11 @@ def _accepted(method: Any) -> frozenset[str]:
 
 def coroutine_methods(artifact: Any) -> list[str]:
     """The methods of an artifact that must be plain functions and are coroutine functions."""
-    names = ["execute", "get_schema"]
+    names = ["execute", "get_schema", "validate_input", "input_errors", "output_elements", "operations"]
     if isinstance(artifact, _TensorArtifact):
         names.append(artifact._method)
     if isinstance(artifact, MemoryArtifact):
-        names += ["retrieve", "lookup", "store", "clear", *_OPTIONAL]
+        names += ["retrieve", "lookup", "store", "clear", "exchange", *_OPTIONAL]
     return [
         name
         for name in names

@@ -50,6 +50,14 @@ class ArtifactSpec:
             raise InvalidSchema(f"artifact {self.name!r}: {error}") from error
         object.__setattr__(self, "ports", ports)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "ports"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The copied artifact's own ports, so that inputs are bound once there too.
+        for name, value in {**state, "ports": state["implementation"]._ports}.items():
+            object.__setattr__(self, name, value)
+
 
 class ArtifactRegistry:
     """Artifacts by name. Thread-safe."""

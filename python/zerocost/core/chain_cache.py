@@ -13,6 +13,9 @@ __all__ = ["PlanCache"]
 
 _MOST_PLANS = 256
 
+_LONGEST = 8192
+"""Characters of all names of a chain: those of a longer one are not kept, so that a client cannot fill the memory."""
+
 
 class PlanCache:
     """The last plans of a registry's chains, for as long as the registry does not change.
@@ -37,7 +40,7 @@ class PlanCache:
             if known is not None:
                 return known
         plan = plan_chain(self._registry, pipeline, names)
-        if key is not None:
+        if key is not None and _length(key) <= _LONGEST:
             self._keep(key, plan, version)
         return plan
 
@@ -74,11 +77,11 @@ def _key(pipeline: Any, names: frozenset[str] | None) -> Hashable | None:
         for key, value in step.items():
             kind = type(value)
             if key == "params" and kind is dict:
-                known.append(("params", *value))
+                known.append((key, tuple(value)))
             elif key == "inputs" and kind is dict:
-                known.append(("inputs", *value.items()))
+                known.append((key, tuple(value.items())))
             elif key == "after" and (kind is list or kind is tuple):
-                known.append(("after", *value))
+                known.append((key, tuple(value)))
             elif kind is str or kind is bool:
                 known.append((key, value))
             else:
@@ -90,3 +93,10 @@ def _key(pipeline: Any, names: frozenset[str] | None) -> Hashable | None:
     except TypeError:  # what cannot be hashed is no name
         return None
     return key
+
+
+def _length(key: Hashable) -> int:
+    """The characters in a key, each member counting at least one."""
+    if isinstance(key, tuple | frozenset):
+        return 1 + sum(map(_length, key))
+    return len(key) if isinstance(key, str) else 1

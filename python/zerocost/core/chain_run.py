@@ -25,6 +25,8 @@ from zerocost.errors import DatatypeError, DeadlineExceeded, InvalidInput, Missi
 
 __all__ = ["ChainRun", "StepTrace", "params_of", "run_plan"]
 
+Datatypes = tuple[str, ...] | None
+
 
 @dataclass(frozen=True)
 class StepTrace:
@@ -77,20 +79,26 @@ class _Run:
 
     def prepare(self, pipeline: Sequence[Mapping[str, Any]]) -> None:
         """Binds all that is known before the first step runs, so that what is wrong with it is said before."""
+        # A list is made an array once for all steps that make the same of it.
+        arrays: dict[tuple[str, Datatypes], Any] = {}
         for step in self.plan.steps:
+            ports = step.spec.ports
             known = dict(pipeline[step.index].get("params") or {})
             waits = step.each is not None or (step.receives_all and step.follows not in (None, INITIAL))
             if step.receives_all and step.follows == INITIAL:
                 known = {**self.initial, **known}
-            taken: dict[str, str] = {}
+            taken: dict[str, tuple[str, Datatypes]] = {}
             for name, source in step.bindings.items():
                 if source.kind == "step":
                     waits = True
                 elif source.kind == "initial" and source.port in self.initial:
                     known[name] = self.initial[source.port]
-                    taken[name] = source.port
-            if step.each in taken:
-                del known[step.each], taken[step.each]
+                    if ports.is_tensor(name):
+                        taken[name] = (source.port, ports.datatypes(name))
+                        known[name] = arrays.get(taken[name], known[name])
+            if step.each is not None and step.each in known and step.bindings[step.each].kind == "initial":
+                del known[step.each]
+                taken.pop(step.each, None)
             try:
                 with counting_copies() as copied:
                     bound = self.known[step.index] = self._bind(step, known, partial=waits)
@@ -99,8 +107,8 @@ class _Run:
                 error.add_note(f"in {step.label} of the chain")
                 raise
             self.copied[step.index] = copied.bytes
-            for name, port in taken.items():
-                self.initial[port] = bound[name]  # a list is made an array once, for all steps that take it
+            for name, place in taken.items():
+                arrays[place] = bound[name]
 
     def _bind(self, step: PlannedStep, values: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
         ports, limits = step.spec.ports, limits_of(self.context.metadata)

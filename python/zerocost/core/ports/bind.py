@@ -57,7 +57,10 @@ class Owner(Protocol):
 
 
 class Bound(dict[str, Any]):
-    """Inputs that fit ``ports``. One that is changed afterwards names none, and is bound anew."""
+    """Inputs that fit ``ports``. One that is changed afterwards names none, and is bound anew.
+
+    That is so for its own methods: what is done to it through ``dict``'s, or to a list in it, is not seen.
+    """
 
     __slots__ = ("ports",)
 
@@ -134,7 +137,7 @@ class Ports(Declaration):
 
     def _set_owner(self, owner: Owner | None) -> None:
         self._accepts: Condition = self._compile_and_accept
-        # Not held: an artifact ends when nobody but its ports has it any more.
+        # The artifact holds its ports, not they the artifact.
         self._owner = None if owner is None else weakref.ref(owner)
         self._has_more = owner is not None and owner._asks_more
 
@@ -257,6 +260,9 @@ class Ports(Declaration):
         """Makes arrays of tensors and numbers of text, and raises InvalidInput if the inputs do not fit even then."""
         problems: list[InvalidInput] = []
         declared = bound.keys() & self.inputs.keys()
+        if isinstance(self.schema.get("additionalProperties"), dict):
+            for name in bound.keys() - declared:
+                bound[name] = unboxed(bound[name])
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         for name in [name for name in bound if name in declared]:
             value = bound[name]

@@ -56,9 +56,11 @@ class Parameters:
         parameters: dict[str, Any] = {}
         unsigned: list[float] = []
         for name, value in values.items():
+            if not isinstance(name, str):
+                continue  # as above
             subschema = self._constrained.get(name) if name in self._inputs else self._undeclared
             if subschema is None or is_unconstrained(subschema):
-                parameters[str(name)] = True  # that it is there may matter; what it is may not even be JSON
+                parameters[name] = True  # that it is there may matter; what it is may not even be JSON
                 continue
             try:
                 parameters[name] = _as_json(value, unsigned)

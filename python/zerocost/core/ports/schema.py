@@ -35,7 +35,7 @@ class Declaration:
     """What a schema declares.
 
     Attributes:
-        schema: the schema as the artifact gave it.
+        schema: a copy of what the artifact gave: what becomes of that afterwards changes nothing here.
         inputs: every declared input with its subschema.
         required: the inputs that must be given.
         outputs: every declared output with its subschema; None where the schema declares none.
@@ -55,6 +55,7 @@ class Declaration:
     def __init__(self, schema: Schema) -> None:
         if not isinstance(schema, dict):
             raise InvalidSchema(f"get_schema returned {type(schema).__name__}, a dict is needed")
+        schema = _copied(schema)
         _refuse_remote_references(schema)
         inputs = _mapping(schema, "properties")
         outputs = _mapping(schema, "x-outputs") if "x-outputs" in schema else None
@@ -73,9 +74,7 @@ class Declaration:
         self.main_output: str | None = main.get("output", next(iter(outputs), None) if outputs else None)
         self.is_open = "properties" not in schema or schema.get("additionalProperties") not in (None, False)
         self.parts = tuple(name for name, sub in self.inputs.items() if sub.get("x-parts"))
-        self.operations: dict[str, tuple[str, ...]] = {
-            name: tuple(needed) for name, needed in _mapping(schema, "x-operations").items()
-        }
+        self.operations = _operations(schema, self.inputs)
         self.keys = tuple(name for name, sub in self.inputs.items() if sub.get("x-hashable"))
         self.in_process = frozenset(name for name, sub in self.inputs.items() if sub.get("x-in-process"))
         self.is_deterministic = schema.get("x-deterministic") is not False
@@ -191,6 +190,24 @@ def _mapping(schema: Schema, key: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise InvalidSchema(f"{key!r} must be an object")
     return value
+
+
+def _operations(schema: Schema, inputs: dict[str, Schema]) -> dict[str, tuple[str, ...]]:
+    operations = _mapping(schema, "x-operations")
+    for operation, needed in operations.items():
+        if not isinstance(needed, list | tuple) or not all(isinstance(name, str) for name in needed):
+            raise InvalidSchema(f"x-operations: {operation!r} must have a list of the inputs that it requires")
+        for name in needed:
+            if name not in inputs:
+                raise InvalidSchema(f"x-operations: {operation!r} requires {name!r}; {closest(name, inputs)}")
+    return {name: tuple(needed) for name, needed in operations.items()}
+
+
+def _copied(value: Any) -> Any:
+    """A copy of the objects and lists; what else stands in a schema is not changed by anybody."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _check_tensor_keyword(name: str, subschema: Any) -> None:

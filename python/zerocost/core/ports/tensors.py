@@ -27,7 +27,8 @@ def tensor_check(tensor: Mapping[str, Any], *, is_required: bool) -> Check:
     if names is None and declared is None:
         # Subclasses of ndarray may be more than arrays, so they are looked at.
         return lambda value: type(value) is np.ndarray or (value is None and not is_required)
-    lowest, highest, is_simple = _ranks(declared)
+    lowest, highest = _ranks(declared)
+    fixed, equal = _axes(declared or [])
     any_dtype, ndarray = names is None, np.ndarray
     dtypes = {dtype_of(name) for name in names or () if name not in ("BF16", "BYTES")}
 
@@ -45,27 +46,39 @@ def tensor_check(tensor: Mapping[str, Any], *, is_required: bool) -> Check:
         flags = value.flags
         # Pure views take any layout.
         is_laid_out = any_dtype or (flags.c_contiguous and flags.aligned) or is_readable(value)
-        return is_laid_out and (is_simple or _fits(value.shape, declared))
+        if fixed or equal:
+            shape = value.shape
+            for axis, length in fixed:
+                if shape[axis] != length:
+                    return False
+            for axis, other in equal:
+                if shape[axis] != shape[other]:
+                    return False
+        return is_laid_out
 
     return fits
 
 
-def _ranks(declared: Shape | None) -> tuple[int, float, bool]:
-    """The fewest and the most axes of a declared shape, and whether it says nothing else about one array alone."""
+def _ranks(declared: Shape | None) -> tuple[int, float]:
+    """The fewest and the most axes of a declared shape."""
     if declared is None:
-        return 0, math.inf, True
+        return 0, math.inf
     axes = declared[1:] if declared[:1] == ["..."] else declared
-    symbols = [axis for axis in axes if isinstance(axis, str)]
-    is_simple = len(set(symbols)) == len(symbols) and all(isinstance(axis, str) or axis < 0 for axis in axes)
-    return len(axes), len(axes) if axes is declared else math.inf, is_simple
+    return len(axes), len(axes) if axes is declared else math.inf
 
 
-def _fits(shape: tuple[int, ...], declared: Shape | None) -> bool:
-    try:
-        match_shape("", shape, declared, {})
-    except ShapeError:
-        return False
-    return True
+def _axes(declared: Shape) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The axes whose length is said, and pairs of axes that stand for the same symbol; counted from the last one."""
+    fixed: list[tuple[int, int]] = []
+    equal: list[tuple[int, int]] = []
+    first: dict[str, int] = {}
+    for index, axis in enumerate(declared, start=-len(declared)):
+        if isinstance(axis, str):
+            if first.setdefault(axis, index) != index:
+                equal.append((first[axis], index))
+        elif axis >= 0:
+            fixed.append((index, axis))
+    return fixed, equal
 
 
 def agreement(tensors: Mapping[str, Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], bool] | None:
