@@ -60,6 +60,29 @@ def test_no_layer_imports_what_stands_above_it(path):
             assert imported in BELOW[layer], f"{path.relative_to(PACKAGE)} ({layer}) imports {module}"
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    imports = {}
+    for name, path in modules.items():
+        named = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                inside = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
+                named |= inside or {node.module}
+        # The root names everything, lazily: whoever imports a module has imported it.
+        imports[name] = (named & modules.keys()) - {name, "zerocost"}
+    while True:
+        free = {name for name, named in imports.items() if not named & imports.keys()}
+        if not free:
+            break
+        imports = {name: named for name, named in imports.items() if name not in free}
+    # What is left imports, or leads to, a circle.
+    assert not imports, sorted(imports)
+
+
 def test_the_kernels_crate_has_never_heard_of_python():
     tree = subprocess.run(
         ["cargo", "tree", "-p", "zerocost-kernels", "-e", "normal", "--prefix", "none", "--offline"],
@@ -97,6 +120,7 @@ def test_every_public_name_is_there():
     for name in zerocost.__all__:
         assert getattr(zerocost, name) is not None
     assert set(zerocost._LAZY) <= set(zerocost.__all__)
+    assert {name for name in zerocost.errors.__all__ if name[0].isupper()} <= set(zerocost.__all__)
     with pytest.raises(AttributeError):
         zerocost.no_such_name  # noqa: B018 - the look-up is what is tested
 

@@ -89,8 +89,18 @@ def test_read_only_arrays_give_read_only_views():
 
 
 def test_a_subclass_slices_itself():
-    masked = np.ma.array([1.0, 2.0, 3.0], mask=[True, False, True])
-    assert [part.mask.tolist() for part in split(masked)] == [[True, False], [True]]
+    class Labelled(np.ndarray):
+        """An array that is more than an array."""
+
+    labelled = np.arange(3.0).view(Labelled)
+    parts = split(labelled)
+    assert [type(part) for part in parts] == [Labelled, Labelled]
+    assert [part.tolist() for part in parts] == [[0.0, 1.0], [2.0]]
+
+
+def test_a_masked_array_is_refused():
+    with pytest.raises(TypeError, match=r"array.filled\("):
+        split(np.ma.array([1.0, 2.0, 3.0], mask=[True, False, True]))
 
 
 def test_nothing_is_copied():
@@ -135,17 +145,17 @@ def test_other_arrays_are_borrowed(wrap):
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"num_splits": 0}, zerocost.RangeError, "num_splits: 0 was given, an integer of at least 1 is allowed"),
-        ({"num_splits": -3}, zerocost.RangeError, "num_splits: -3 was given"),
+        ({"num_splits": 0}, zerocost.RangeError, "num_splits: 0 is less than the minimum of 1"),
+        ({"num_splits": -3}, zerocost.RangeError, "num_splits: -3 is less than the minimum of 1"),
         ({"num_splits": 10**30}, zerocost.RangeError, "num_splits: 1000000000000000000000000000000 was given"),
-        ({"num_splits": True}, zerocost.DatatypeError, "num_splits: bool True was given, an integer is needed"),
-        ({"num_splits": 2.0}, zerocost.DatatypeError, "num_splits: float 2.0 was given, an integer is needed"),
-        ({"num_splits": "2"}, zerocost.DatatypeError, "num_splits: str '2' was given"),
-        ({"num_splits": None}, zerocost.DatatypeError, "num_splits: NoneType None was given"),
-        ({"num_splits": np.True_}, zerocost.DatatypeError, "num_splits: bool np.True_ was given"),
+        ({"num_splits": True}, zerocost.DatatypeError, "num_splits: true is not of type"),
+        ({"num_splits": 2.0}, zerocost.DatatypeError, "num_splits: 2.0 was given, a whole number is needed"),
+        ({"num_splits": "2"}, zerocost.DatatypeError, r"num_splits: .2. is not of type"),
+        ({"num_splits": None}, zerocost.DatatypeError, "num_splits: null is not of type"),
+        ({"num_splits": np.True_}, zerocost.DatatypeError, "num_splits: true is not of type"),
         ({"axis": 2}, zerocost.RangeError, "axis: 2 was given, an axis that the tensor has"),
         ({"axis": -3}, zerocost.RangeError, "axis: -3 was given"),
-        ({"axis": 0.0}, zerocost.DatatypeError, "axis: float 0.0 was given"),
+        ({"axis": 0.0}, zerocost.DatatypeError, "axis: 0.0 was given, a whole number is needed"),
         ({"bias": np.zeros(3)}, zerocost.RangeError, "bias: a bias was given without a weight"),
     ],
 )
@@ -297,10 +307,10 @@ def test_lists_are_multiplied_too():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"mode": "both"}, zerocost.RangeError, "mode: 'both' was given"),
-        ({"mode": 3}, zerocost.DatatypeError, "mode: int was given"),
-        ({"mode": np.zeros(2)}, zerocost.DatatypeError, "mode: ndarray was given"),
-        ({"gather": "no"}, zerocost.DatatypeError, "gather: str was given"),
+        ({"mode": "both"}, zerocost.RangeError, r"mode: .both. was given"),
+        ({"mode": 3}, zerocost.DatatypeError, "mode: 3 was given"),
+        ({"mode": np.zeros(2)}, zerocost.DatatypeError, r"mode: .* was given"),
+        ({"gather": "no"}, zerocost.DatatypeError, r"gather: .no. is not of type .boolean."),
         ({"num_splits": 10**13}, zerocost.RangeError, "num_splits: 10000000000000 was given, at most 16777216"),
     ],
 )
@@ -312,20 +322,24 @@ def test_options_are_looked_at_also_where_they_are_not_needed(options, error, me
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"weight": np.zeros((3, 4))}, zerocost.ShapeError, r"weight: shape \[3, 4\] was given, \[6, d_out\]"),
-        ({"weight": np.zeros(6)}, zerocost.ShapeError, "weight: rank 1 was given, 2"),
-        ({"bias": np.zeros(5)}, zerocost.ShapeError, r"bias: shape \[5\] was given, \[3\]"),
+        ({"weight": np.zeros((3, 3))}, zerocost.ShapeError, r"weight: shape \[3, 3\] was given, \[6, d_out\]"),
+        ({"weight": np.zeros(6)}, zerocost.ShapeError, r"weight: shape \[6\] was given, \[d_in, d_out\]"),
+        (
+            {"bias": np.zeros(5)},
+            zerocost.ShapeError,
+            r"bias: shape \[5\] was given.* d_out = 3",
+        ),
         ({"tensor": np.zeros(())}, zerocost.ShapeError, "tensor: rank 0 was given"),
         ({"weight": np.zeros((6, 3), np.float32)}, zerocost.DatatypeError, "weight: dtype float32 was given"),
         ({"bias": np.zeros(3, np.float16)}, zerocost.DatatypeError, "bias: dtype float16 was given"),
         ({"tensor": np.zeros((4, 6), int)}, zerocost.DatatypeError, "tensor: dtype int64 was given"),
-        ({"mode": "both"}, zerocost.RangeError, "mode: 'both' was given, 'column' or 'row' is allowed"),
-        ({"mode": 3}, zerocost.DatatypeError, "mode: int was given, 'column' or 'row' is needed"),
-        ({"gather": "no"}, zerocost.DatatypeError, "gather: str was given, True or False is needed"),
+        ({"mode": "both"}, zerocost.RangeError, r"mode: .both. was given, .column., .row. is allowed"),
+        ({"mode": 3}, zerocost.DatatypeError, r"mode: 3 was given, .column., .row. is allowed"),
+        ({"gather": "no"}, zerocost.DatatypeError, r"gather: .no. is not of type .boolean."),
         ({"num_splits": 10**13}, zerocost.RangeError, "num_splits: 10000000000000 was given, at most 16777216"),
         ({"mode": "row", "gather": False}, zerocost.RangeError, "gather: False was given"),
         ({"axis": 0}, zerocost.RangeError, "axis: 0 was given, with a weight -1"),
-        ({"num_splits": 0}, zerocost.RangeError, "num_splits: 0 was given"),
+        ({"num_splits": 0}, zerocost.RangeError, "num_splits: 0 is less than the minimum of 1"),
     ],
 )
 def test_a_layer_that_does_not_fit_is_refused(change, error, message):

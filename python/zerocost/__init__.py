@@ -28,15 +28,18 @@ from zerocost.errors import (
     FileError,
     InvalidInput,
     InvalidModel,
+    InvalidOutput,
     InvalidSchema,
     KernelPanic,
     LimitExceeded,
     MalformedJSON,
     MissingInput,
+    NotAcceptable,
     OutOfMemory,
     OverlapError,
     PlanError,
     PluginError,
+    PreconditionFailed,
     RangeError,
     ServiceUnavailable,
     ShapeError,
@@ -44,12 +47,14 @@ from zerocost.errors import (
     UnknownArtifact,
     UnknownKey,
     UnknownOperation,
+    Unsupported,
     ZerocostError,
 )
 
 if TYPE_CHECKING:
     from zerocost._kernels import LRUCache
-    from zerocost.api.artifact_api import ArtifactRESTAPI, create_app
+    from zerocost.api.application import create_app
+    from zerocost.api.artifact_api import ArtifactRESTAPI
     from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
     from zerocost.artifacts.memory.memoize import memoize
     from zerocost.artifacts.parallel.gather import gather
@@ -78,7 +83,7 @@ _LAZY = {
     "pipeline_schedule": "zerocost.artifacts.parallel.schedule",
     "LRUCache": "zerocost._kernels",
     "memoize": "zerocost.artifacts.memory.memoize",
-    "create_app": "zerocost.api.artifact_api",
+    "create_app": "zerocost.api.application",
     "RemoteArtifact": "zerocost.client",
 }
 """Public names whose modules are imported when the name is first used."""
@@ -103,6 +108,7 @@ __all__ = [
     "FileError",
     "InvalidInput",
     "InvalidModel",
+    "InvalidOutput",
     "InvalidSchema",
     "KernelPanic",
     "LRUCache",
@@ -112,12 +118,14 @@ __all__ = [
     "MemoryService",
     "MissingInput",
     "ModelOutput",
+    "NotAcceptable",
     "OutOfMemory",
     "OverlapError",
     "ParallelArtifact",
     "PipelineParallelArtifact",
     "PlanError",
     "PluginError",
+    "PreconditionFailed",
     "RangeError",
     "RayArtifact",
     "RemoteArtifact",
@@ -131,6 +139,7 @@ __all__ = [
     "UnknownArtifact",
     "UnknownKey",
     "UnknownOperation",
+    "Unsupported",
     "ZerocostError",
     "__version__",
     "create_app",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -13,7 +15,9 @@ import httpx2
 import numpy as np
 import orjson
 
+from zerocost.core.arrays import as_tensor, is_tensor_like
 from zerocost.core.artifact_base import Artifact, ExecutionContext
+from zerocost.core.ports.parameters import unboxed
 from zerocost.core.safetensors import (
     MEDIA_TYPE,
     aligned_empty,
@@ -49,7 +53,17 @@ class RemoteArtifact(Artifact):
     reused. It may be called from several threads.
     """
 
-    def __init__(self, url: str, name: str, *, token: str | None = None, timeout: float = 60.0) -> None:
+    waits = True
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        token: str | None = None,
+        timeout: float = 60.0,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
         """Connects to nothing yet.
 
         Args:
@@ -57,6 +71,7 @@ class RemoteArtifact(Artifact):
             name: the artifact's name there.
             token: the bearer token, if the server asks for one.
             timeout: seconds that a call may take; a deadline in the context that comes earlier counts.
+            transport: how requests travel; None: over TCP.
 
         Raises:
             RangeError: no http or https URL.
@@ -72,7 +87,7 @@ class RemoteArtifact(Artifact):
         headers = {"accept-encoding": "identity"}
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
-        self._client = httpx2.Client(headers=headers, timeout=timeout, trust_env=False)
+        self._client = httpx2.Client(headers=headers, timeout=timeout, trust_env=False, transport=transport)
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
         """Runs the artifact on its server.
@@ -82,9 +97,12 @@ class RemoteArtifact(Artifact):
             DeadlineExceeded: the deadline passed.
             ZerocostError: whatever the artifact or its server raised, as the class that it has there.
         """
-        tensors, others = split_values(input_data)
+        # What becomes an array there is made one here: a masked array, for one, must not lose its mask on the way.
+        tensors, others = split_values(
+            {name: as_tensor(value, name) if is_tensor_like(value) else value for name, value in input_data.items()}
+        )
         try:
-            text = orjson.dumps(others, default=_plain).decode()
+            text = json.dumps(_as_json(others))
         except TypeError as error:
             raise DatatypeError(f"an input cannot be sent: {error}") from error
         pieces = to_pieces(tensors, text)
@@ -225,7 +243,7 @@ def _read(response: httpx2.Response, stream: _Stream) -> dict[str, Any]:
             if slot.nbytes:
                 stream.fill(array.reshape(-1).view(np.uint8).data)
         stream.finish()
-        return {**grouped(arrays), **orjson.loads(text)}
+        return {**grouped(arrays), **json.loads(text)}  # whole numbers of any length, which orjson makes float64
     except (ValueError, TypeError, RecursionError, MemoryError, ZerocostError) as error:
         raise _WrongAnswer(str(error)) from error
 
@@ -302,9 +320,16 @@ def _retry_after(response: httpx2.Response) -> float | None:
     return float(text) if response.status_code in (429, 503) and _is_number(text) else None
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
+def _as_json(value: Any) -> Any:
+    """The value without what is no JSON: NumPy's types, infinity and NaN."""
+    if isinstance(value, np.generic) and unboxed(value) is not value:
+        return _as_json(unboxed(value))
     if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is no JSON value and no array of numbers")
+        return _as_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    return value

@@ -16,15 +16,18 @@ __all__ = [
     "FileError",
     "InvalidInput",
     "InvalidModel",
+    "InvalidOutput",
     "InvalidSchema",
     "KernelPanic",
     "LimitExceeded",
     "MalformedJSON",
     "MissingInput",
+    "NotAcceptable",
     "OutOfMemory",
     "OverlapError",
     "PlanError",
     "PluginError",
+    "PreconditionFailed",
     "RangeError",
     "ServiceUnavailable",
     "ShapeError",
@@ -32,6 +35,7 @@ __all__ = [
     "UnknownArtifact",
     "UnknownKey",
     "UnknownOperation",
+    "Unsupported",
     "ZerocostError",
     "error_class",
     "merged",
@@ -66,7 +70,9 @@ class InvalidInput(ZerocostError, ValueError):
     ) -> None:
         super().__init__(message, argument)
         pointer = "" if argument is None else "/" + argument.replace("~", "~0").replace("/", "~1")
-        self.errors = errors if errors is not None else [(pointer, message)]
+        # An artifact of one's own may give names for pointers.
+        rooted = [(where if where[:1] in ("", "/") else f"/{where}", text) for where, text in errors or ()]
+        self.errors = [(pointer, message)] if errors is None else rooted
 
 
 def merged(problems: Sequence[InvalidInput]) -> InvalidInput:
@@ -121,6 +127,12 @@ class UnknownOperation(InvalidInput):
     code = "unknown_operation"
 
 
+class NotAcceptable(InvalidInput):
+    """What is stored cannot be sent in the form that is asked for."""
+
+    code = "not_acceptable"
+
+
 class UnknownArtifact(ZerocostError, KeyError, ValueError):
     """No artifact is registered under that name."""
 
@@ -133,6 +145,18 @@ class UnknownKey(ZerocostError, KeyError):
     code = "unknown_key"
 
 
+class PreconditionFailed(ZerocostError, ValueError):
+    """What is stored is not what a change was meant for; nothing was changed."""
+
+    code = "precondition_failed"
+
+
+class Unsupported(ZerocostError, NotImplementedError):
+    """Something that the artifact in use cannot do."""
+
+    code = "unsupported"
+
+
 class DuplicateArtifact(ZerocostError, ValueError):
     """The name is taken and ``replace=True`` was not given."""
 
@@ -143,6 +167,12 @@ class InvalidSchema(ZerocostError, ValueError):
     """An artifact's ``get_schema()`` is not a valid JSON Schema 2020-12, or its ``x-`` keywords are not."""
 
     code = "invalid_schema"
+
+
+class InvalidOutput(ZerocostError, TypeError):
+    """An artifact that returned something else than a dict of its outputs, a coroutine for example."""
+
+    code = "invalid_output"
 
 
 class InvalidModel(ZerocostError, ValueError):

@@ -13,7 +13,10 @@ import pytest
 
 from api.samples import Picky, sample_registry
 from zerocost import ParallelArtifact, default_registry
-from zerocost.api.limiter import Limiter, answered
+from zerocost.api.body import ClientGone
+from zerocost.api.calls import Calls
+from zerocost.api.request import Request
+from zerocost.api.settings import Settings
 from zerocost.errors import DeadlineExceeded
 
 pytestmark = pytest.mark.timeout(60)
@@ -82,10 +85,8 @@ def test_services_do_not_wait_for_clients_that_went_away():
             await asyncio.sleep(0.05)
             return {"type": "http.disconnect"}
 
-        from zerocost.api.body import ClientGone
-
         with pytest.raises(ClientGone):
-            await answered(asyncio.ensure_future(work()), receive, None)
+            await Calls(Settings()).answer(Request({"headers": []}, receive), work(), None)
         await asyncio.wait_for(ended.wait(), 5)
 
     asyncio.run(run())
@@ -158,20 +159,23 @@ class Halve(ParallelArtifact):
 
 
 def test_a_cancelled_request_leaves_nothing_in_the_queue():
-    limiter, busy = Limiter(1, 4), threading.Event()
+    calls, busy = Calls(Settings(slots=1, max_waiting=4)), threading.Event()
     bodies = []
 
     async def receive():
         await asyncio.Event().wait()
 
+    def answer(job, deadline):
+        return calls.answer(Request({"headers": []}, receive), calls.slots.run(job), deadline)
+
     async def late():
         body = np.zeros(9)
         bodies.append(weakref.ref(body))
         with contextlib.suppress(DeadlineExceeded):
-            await limiter.run(lambda body=body: body.sum(), receive, time.monotonic() + 0.01)
+            await answer(lambda body=body: body.sum(), time.monotonic() + 0.01)
 
     async def all_of_them():
-        running = asyncio.ensure_future(limiter.run(lambda: busy.wait(30), receive, None))
+        running = asyncio.ensure_future(answer(lambda: busy.wait(30), None))
         await asyncio.sleep(0.05)
         for _ in range(3):
             await late()
@@ -186,4 +190,4 @@ def test_a_cancelled_request_leaves_nothing_in_the_queue():
         assert asyncio.run(all_of_them()) == 0
     finally:
         busy.set()
-        limiter.close()
+        calls.close()

@@ -9,6 +9,7 @@ import pytest
 from api.conftest import serving
 from api.samples import echo_registry
 from zerocost.api.chunks import Chunks, read_body
+from zerocost.api.request import Request
 from zerocost.api.settings import Settings
 
 LONG = [0, 1 << 24, 1 << 24, 1 << 24]
@@ -209,13 +210,13 @@ def test_messages_of_one_byte_are_one_buffer():
         return {"type": "http.request", "body": b"x", "more_body": left > 0}
 
     for read in (
-        lambda scope: Chunks(scope, receive, Settings()).rest(),
-        lambda scope: read_body(scope, receive, Settings()),
+        lambda request: Chunks(request, Settings()).rest(),
+        lambda request: read_body(request, Settings()),
     ):
         left = 200_000
         tracemalloc.start()
         try:
-            body = asyncio.run(read({"type": "http", "headers": []}))
+            body = asyncio.run(read(Request({"type": "http", "headers": []}, receive)))
             assert len(body) == 200_000
             assert tracemalloc.get_traced_memory()[1] < 4 << 20
         finally:

@@ -8,7 +8,6 @@ import pytest
 import zerocost
 from zerocost import DatatypeError, default_registry
 from zerocost._kernels import read_json
-from zerocost.api.json_body import tensor_table
 
 QUERY = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
 REGISTRY = default_registry()
@@ -44,7 +43,7 @@ def test_lists_of_zero_and_one_are_refused_at_every_door(mask, serve):
     for call in (
         lambda: attended(mask),
         lambda: SPEC.implementation.execute(inputs, context),
-        lambda: read_json(json.dumps(inputs).encode(), tensor_table(SPEC.ports)),
+        lambda: read_json(json.dumps(inputs).encode(), SPEC.ports.lists),
     ):
         with pytest.raises(DatatypeError, match=r"^attn_mask: ") as raised:
             call()
@@ -59,7 +58,7 @@ def test_lists_of_zero_and_one_are_refused_at_every_door(mask, serve):
 def test_the_advice_is_to_say_which():
     for call in (
         lambda: attended([[1, 1, 0]]),
-        lambda: read_json(b'{"attn_mask": [[1, 1, 0]]}', tensor_table(SPEC.ports)),
+        lambda: read_json(b'{"attn_mask": [[1, 1, 0]]}', SPEC.ports.lists),
     ):
         with pytest.raises(DatatypeError, match=r"0 and 1 was given.* say True and False \(in JSON true and false\)"):
             call()
@@ -75,7 +74,7 @@ def test_what_can_mean_one_thing_only_is_taken(name):
     array = np.array(mask) if name == "booleans" else np.array(mask, np.float64)
     expected = attended(array)
     assert attended(mask) == expected
-    read = read_json(json.dumps({"attn_mask": mask}).encode(), tensor_table(SPEC.ports))["attn_mask"]
+    read = read_json(json.dumps({"attn_mask": mask}).encode(), SPEC.ports.lists)["attn_mask"]
     assert (read.dtype, read.tolist()) == (array.dtype, array.tolist())
 
 
@@ -83,12 +82,12 @@ def test_arrays_of_floats_and_typed_tensors_are_added():
     ones = np.array([[1.0, 1.0, 0.0]] * 3)
     assert attended(ones) != attended(ones.astype(bool))
     typed = {"dtype": "FP64", "shape": [3, 3], "data": [1, 1, 0] * 3}
-    read = read_json(json.dumps({"attn_mask": typed}).encode(), tensor_table(SPEC.ports))["attn_mask"]
+    read = read_json(json.dumps({"attn_mask": typed}).encode(), SPEC.ports.lists)["attn_mask"]
     assert attended(read) == attended(ones)
 
 
 def test_other_tensors_are_no_masks():
-    table = tensor_table(REGISTRY["tensor_parallel"].ports) | tensor_table(REGISTRY["sparse_attention"].ports)
+    table = REGISTRY["tensor_parallel"].ports.lists | REGISTRY["sparse_attention"].ports.lists
     read = read_json(b'{"tensor": [1, 0, 1], "attention_matrix": [[1, 0]]}', table)
     assert (read["tensor"].tolist(), read["attention_matrix"].tolist()) == ([1, 0, 1], [[1, 0]])
     call = REGISTRY["sparse_attention"].implementation.process_attention

@@ -262,8 +262,8 @@ CHAINS = {
     "missing port": (
         {"pipeline": [{"artifact": "scale"}], "initial_input": {"matrix": MATRIX}},
         422,
-        "plan",
-        "nothing gives its input 'attention_matrix'",
+        "undeclared_input",
+        "'matrix' is not an input of the chain; there are 'attention_matrix'",
     ),
     "cycle": (
         {
@@ -285,7 +285,7 @@ CHAINS = {
     "bad parameter": (
         {"pipeline": [{"artifact": "scale", "params": {"factor": -1}}], "initial_input": {"attention_matrix": MATRIX}},
         422,
-        "plan",
+        "range",
         "factor",
     ),
     "ragged parameter": (
@@ -297,13 +297,13 @@ CHAINS = {
     "bad initial input": (
         {"pipeline": [{"artifact": "scale"}], "initial_input": {"attention_matrix": [1.0]}},
         422,
-        "invalid_input",
+        "shape",
         "shape [1]",
     ),
     "in process": (
         {"pipeline": [{"artifact": "scale", "params": {"out": 1}}], "initial_input": {"attention_matrix": MATRIX}},
         422,
-        "plan",
+        "undeclared_input",
         "in the same process only",
     ),
     "trace": (
@@ -498,16 +498,18 @@ def test_other_addresses_are_refused_without_a_token():
     from api.conftest import serving
     from zerocost.api.guard import check_caller
     from zerocost.api.problems import Refused
+    from zerocost.api.request import Request
 
-    def scope(server):
-        return {"server": server, "headers": [(b"host", b"localhost")], "scheme": "http"}
+    def request(server):
+        scope = {"server": server, "headers": [(b"host", b"localhost")], "scheme": "http", "path": "/artifacts"}
+        return Request(scope, None)
 
     for server in (("192.168.1.2", 80), ("0.0.0.0", 80), None, ("::", 80)):
         with pytest.raises(Refused, match="loopback"):
-            check_caller(scope(server), Settings())
-        check_caller(scope(server), Settings(auth=False))
+            check_caller(request(server), Settings())
+        check_caller(request(server), Settings(auth=False))
     for server in (("127.0.0.1", 80), ("::1", 80), ("::ffff:127.0.0.1", 80), ("/run/zerocost.sock", None)):
-        check_caller(scope(server), Settings())
+        check_caller(request(server), Settings())
     with serving(sample_registry(), auth=False) as client:
         assert client.get("/artifacts", headers={"host": "example.com"}).status_code == 200
 

@@ -20,6 +20,7 @@ from zerocost import (
 from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.server import background_server
 from zerocost.api.settings import Settings
+from zerocost.core.safetensors import to_pieces
 from zerocost.services.architecture import Architecture
 from zerocost.services.bounds import check_work
 
@@ -467,3 +468,37 @@ def test_entries_that_cannot_be_put(serve, registry):
     assert client.put(url, content=b"x", headers={**json, "zerocost-ttl": "0"}).status_code == 422
     assert client.put(url, content=b"x" * 2000, headers=json).status_code == 413
     assert client.put(f"/services/memory/entries/{'k' * 1001}", content=b"x", headers=json).status_code == 422
+
+
+def test_raw_entries_are_values_to_who_asks_for_values(serve):
+    client = serve(default_registry())
+    url = "/services/memory/entries/k"
+
+    def got():
+        return (
+            client.post("/artifacts/lru_cache/execute", json={"operation": "get", "key": "k"}),
+            client.post("/chains/execute", json={"pipeline": [{"artifact": "lru_cache", "params": {"key": "k"}}]}),
+            ask(client, "memory/get", {"key": "k"}),
+        )
+
+    def values(answers):
+        artifact, chain, service = (answer.json() for answer in answers)
+        return artifact["data"]["result"], chain["data"]["result"], service["output"]
+
+    client.put(url, content=b'{"x": [1, 2.5, null]}', headers={"content-type": "application/json"})
+    assert values(got()) == ({"x": [1, 2.5, None]},) * 3
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    message = b"".join(to_pieces({"t": array}, '{"y": "z"}'))
+    client.put(url, content=message, headers={"content-type": "application/vnd.safetensors"})
+    assert values(got()) == ({"t": array.tolist(), "y": "z"},) * 3
+    assert client.get(url).content == message
+    for kind, content in [
+        ("application/octet-stream", b"\0\1"),
+        ("application/json", b'{"not": json'),
+        ("application/vnd.safetensors", message[:-1]),
+        ("application/vnd.safetensors", b""),
+    ]:
+        client.put(url, content=content, headers={"content-type": kind})
+        for answer in got():
+            assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable"), answer.text
+        assert client.get(url).content == content

@@ -76,7 +76,7 @@ def same(a, b):
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
         return isinstance(b, list | tuple) and len(a) == len(b) and all(same(*pair) for pair in zip(a, b, strict=True))
-    return a == b
+    return a == b or (a != a and b != b)
 
 
 def parsed(response):

@@ -2,11 +2,18 @@
 
 import array
 import ctypes
+import json
+import math
+import unittest.mock
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from zerocost import DatatypeError, RangeError, ShapeError
+from zerocost._kernels import read_json
 from zerocost.core.arrays import (
     DATATYPES,
     as_floating,
@@ -14,6 +21,7 @@ from zerocost.core.arrays import (
     counting_copies,
     datatype_of,
     dtype_of,
+    list_datatype,
 )
 
 
@@ -76,11 +84,11 @@ def test_what_no_kernel_can_read_is_copied_and_counted():
 def test_lists_become_float64_and_are_counted():
     with counting_copies() as outer:
         with counting_copies() as copied:
-            taken = as_floating([[1, 2.5], [True, 2**70]], "m")
+            taken = as_floating([[1, 2.5], [-0.0, 2**70]], "m")
         assert copied.bytes == 32
     assert outer.bytes == 32
     assert taken.dtype == np.float64
-    assert taken.tolist() == [[1.0, 2.5], [1.0, 2.0**70]]
+    assert taken.tolist() == [[1.0, 2.5], [-0.0, 2.0**70]]
 
 
 @pytest.mark.parametrize(
@@ -112,10 +120,12 @@ def test_a_list_takes_the_declared_datatype(value, datatypes, datatype):
         (1.0, TypeError, "m: float was given"),
         ({"a": 1}, TypeError, r"m: builtins\.dict was given"),
         (object(), TypeError, r"m: builtins\.object was given"),
-        ([10**400], TypeError, "too large for float64"),
-        ([[1 + 2j]], TypeError, "lists of complex128"),
+        ([10**400], ValueError, "outside the range of FP64"),
+        ([[1 + 2j]], TypeError, "lists of complex"),
         ([np.datetime64("2020-01-01")], TypeError, "lists of datetime64"),
         ([[True]], TypeError, "lists of booleans"),
+        ([[1.0, True]], TypeError, "lists of booleans were given, numbers are needed"),
+        ([[1.0], [np.ma.masked]], TypeError, "lists of MaskedConstant"),
         ([np.ones(2, np.float32)], TypeError, "a list of arrays was given.*'each'"),
     ],
 )
@@ -124,10 +134,98 @@ def test_what_cannot_be_read_is_refused(value, error, message):
         as_floating(value, "m")
 
 
-@pytest.mark.parametrize(("value", "message"), [([1.5], "fractions were given"), ([300], "outside the range of UINT8")])
-def test_numbers_that_do_not_fit_the_datatype_are_refused(value, message):
-    with pytest.raises(TypeError, match=message):
-        as_tensor(value, "t", ("UINT8",))
+@pytest.mark.parametrize(
+    ("value", "datatype", "kind", "message"),
+    [
+        ([1.5], "UINT8", DatatypeError, "fractions were given"),
+        ([math.nan], "UINT8", DatatypeError, "fractions were given"),
+        ([math.inf], "UINT8", DatatypeError, "fractions were given"),
+        ([300], "UINT8", RangeError, "outside the range of UINT8"),
+        ([-(2**70)], "INT64", RangeError, "outside the range of INT64"),
+        ([math.inf, 1e39], "FP32", RangeError, "outside the range of FP32"),
+        ([1e5], "FP16", RangeError, "outside the range of FP16"),
+        ([1.0], "BOOL", DatatypeError, "booleans are needed"),
+        ([1.0], "BYTES", DatatypeError, "texts are needed"),
+        ([["a"], ["b", "c"]], "BYTES", ShapeError, "ragged"),
+    ],
+)
+def test_numbers_that_do_not_fit_the_datatype_are_refused(value, datatype, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        as_tensor(value, "t", (datatype,))
+    assert type(caught.value) is kind
+
+
+NUMBERS = st.one_of(
+    st.integers(-300, 300),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.none(),
+    st.text(alphabet="abc", max_size=2),
+)
+LISTS = st.recursive(st.lists(NUMBERS, max_size=3), lambda inner: st.lists(inner, max_size=3), max_leaves=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LISTS, st.sampled_from([None, ("BOOL", "FP64"), ("BYTES",), *((name,) for name in DATATYPES)]))
+def test_lists_become_the_same_arrays_from_python_as_from_json(value, datatypes):
+    def read(from_where):
+        try:
+            array = from_where()
+        except (DatatypeError, ShapeError, RangeError):
+            # A list with several faults: one reader sees the shape first, the other the element.
+            return "refused"
+        return array.dtype, array.shape, array.tolist()
+
+    table = {"t": list_datatype(datatypes)}
+    from_json = read(lambda: as_tensor(read_json(json.dumps({"t": value}).encode(), table)["t"], "t", datatypes))
+    assert read(lambda: as_tensor(value, "t", datatypes)) == from_json
+
+
+class Frame:
+    """An array of another library: nothing but ``__array__``, as pandas, polars and xarray have it."""
+
+    def __init__(self, give):
+        self.give = give
+
+    def __array__(self, dtype=None, copy=None):
+        return self.give()
+
+
+def test_array_methods_are_asked_and_fresh_arrays_are_counted():
+    values = np.arange(3.0)
+    with counting_copies() as copied:
+        assert np.shares_memory(as_floating(Frame(lambda: values[:]), "m"), values)
+    assert copied.bytes == 0
+    with counting_copies() as copied:
+        assert as_floating(Frame(lambda: np.ones(3)), "m").tolist() == [1, 1, 1]
+    assert copied.bytes == 24
+
+
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda: 1 / 0, "gives no array .ZeroDivisionError"),
+        (lambda: "text", "gives no array"),
+        (lambda: np.array([None, 1.0]), "an array of objects"),
+        (lambda: np.arange(3), "dtype int64 was given"),
+    ],
+)
+def test_what_array_methods_raise_or_cannot_give_is_named(give, message):
+    with pytest.raises(DatatypeError, match=message):
+        as_floating(Frame(give), "m")
+
+
+def test_an_object_that_answers_to_every_name_is_no_array():
+    with pytest.raises(DatatypeError, match="was given"):
+        as_floating(unittest.mock.Mock(), "m")
+
+
+@pytest.mark.parametrize("mask", [np.ma.nomask, [True, False]])
+@pytest.mark.parametrize("datatypes", [None, ("FP64",)])
+def test_masked_arrays_are_refused(mask, datatypes):
+    with pytest.raises(DatatypeError, match=r"give array.filled\("):
+        as_tensor(np.ma.array([1.0, 2.0], mask=mask), "m", datatypes)
 
 
 def test_every_datatype_has_a_dtype_and_back():

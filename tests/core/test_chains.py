@@ -117,8 +117,146 @@ def test_params_win_over_the_running_result_and_inputs_may_not_repeat_them(servi
 
 def test_undeclared_keys_of_the_running_result_are_dropped(service, matrix):
     chain = [{"artifact": "scale"}, {"artifact": "scale"}]
-    result = service.chain_artifacts(chain, {"attention_matrix": matrix, "something": 1})
+    result = service.chain_artifacts(chain, {"attention_matrix": matrix, "artifact_used": "a result's"})
     assert same(result["processed_attention"], matrix * 4)
+
+
+@pytest.mark.parametrize(
+    ("chain", "extra", "message"),
+    [
+        ([{"artifact": "scale"}], {"something": 1}, "'something' is not an input of the chain; there are"),
+        ([{"artifact": "scale"}], {"facto": 1.0}, "did you mean 'factor'"),
+        ([{"artifact": "scale"}, {"artifact": "cut"}], {"num_splits": 3}, r"step 1 \(cut\) takes it from its 'params'"),
+    ],
+)
+def test_a_name_in_the_initial_input_that_no_step_takes_is_refused(service, registry, matrix, chain, extra, message):
+    name = next(iter(extra))
+    for call in (service.chain_artifacts, service.run_chain, service.plan):
+        with pytest.raises(zerocost.UndeclaredInput, match=message) as caught:
+            call(chain, {"attention_matrix": matrix, **extra})
+        assert [where for where, _ in caught.value.errors] == [f"/initial_input/{name}"]
+    context = ExecutionContext("c", "chain", "zero_cost", {})
+    with pytest.raises(zerocost.UndeclaredInput) as caught:
+        ChainArtifact(chain, registry).execute({"attention_matrix": matrix, **extra}, context)
+    assert [where for where, _ in caught.value.errors] == [f"/{name}"]
+
+
+def test_names_in_the_initial_input_that_a_step_takes(service, registry, matrix):
+    # Declared by the first step, even where its params win; what a later step requires and nothing gives; `$.name`.
+    step = {"artifact": "scale", "params": {"factor": 3.0}}
+    assert same(
+        service.chain_artifacts([step], {"attention_matrix": matrix, "factor": 5.0})["processed_attention"], matrix * 3
+    )
+    registry.register_artifact("declares", Renamed(), "custom")
+    chain = [{"artifact": "declares"}, {"artifact": "both"}]
+    registry.register_artifact("both", Both(), "custom")
+    assert service.chain_artifacts(chain, {"x": 1, "later": 2}) == {"sum": 3}
+    context = ExecutionContext("c", "chain", "zero_cost", {})
+    assert ChainArtifact(chain, registry).execute({"x": 1, "later": 2}, context) == {"sum": 3}
+    with pytest.raises(zerocost.PlanError, match="nothing gives its input 'later'"):
+        service.chain_artifacts(chain, {"x": 1})
+    with pytest.raises(zerocost.MissingInput, match="x required") as caught:
+        service.chain_artifacts(chain, {"later": 1})
+    assert caught.value.errors == [("/initial_input/x", "x required")]
+
+
+class Renamed(Artifact):
+    """Gives its x as y."""
+
+    def get_schema(self):
+        return {"properties": {"x": {}}, "required": ["x"], "x-outputs": {"y": {}}}
+
+    def execute(self, input_data, context):
+        return {"y": input_data["x"]}
+
+
+class Both(Artifact):
+    """Adds a y to something that comes later."""
+
+    def get_schema(self):
+        return {"properties": {"y": {}, "later": {}}, "required": ["y", "later"], "x-outputs": {"sum": {}}}
+
+    def execute(self, input_data, context):
+        return {"sum": input_data["y"] + input_data["later"]}
+
+
+@pytest.mark.parametrize(
+    ("chain", "initial", "kind", "where"),
+    [
+        ([{"artifact": "scale", "params": {"fcator": 1}}], {}, zerocost.UndeclaredInput, "/pipeline/0/params/fcator"),
+        ([{"artifact": "scale", "params": {"factor": "x"}}], {}, zerocost.DatatypeError, "/pipeline/0/params/factor"),
+        ([{"artifact": "scale"}], {"factor": "x"}, zerocost.DatatypeError, "/initial_input/factor"),
+        (
+            [{"artifact": "scale"}],
+            {"attention_matrix": [[1], [1, 2]]},
+            zerocost.ShapeError,
+            "/initial_input/attention_matrix",
+        ),
+        (
+            [{"artifact": "scale"}, {"artifact": "cut", "params": {"num_splits": "many"}}],
+            {},
+            zerocost.DatatypeError,
+            "/pipeline/1/params/num_splits",
+        ),
+        (
+            [
+                {"artifact": "scale"},
+                {"artifact": "scale", "inputs": {"attention_matrix": "0.processed_attention", "factor": "$.f~"}},
+            ],
+            {"f~": "x"},
+            zerocost.DatatypeError,
+            "/initial_input/f~0",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_said_before_the_first_step_runs(
+    service, registry, matrix, chain, initial, kind, where
+):
+    ran = []
+
+    class Notes(Scale):
+        def process_attention(self, attention_matrix, factor: float = 2.0):
+            ran.append(factor)
+            return attention_matrix
+
+    registry.register_artifact("scale", Notes(), "attention", replace=True)
+    with pytest.raises(kind) as caught:
+        service.chain_artifacts(chain, {"attention_matrix": matrix, **initial})
+    assert type(caught.value) is kind
+    assert [place for place, _ in caught.value.errors] == [where]
+    assert ran == []
+
+
+def test_what_another_step_gave_is_the_steps_own(service, registry, matrix):
+    registry.register_artifact("text", Function(lambda x, context: "text"), "custom")
+    chain = [{"artifact": "text"}, {"artifact": "scale", "inputs": {"attention_matrix": "0.y"}}]
+    with pytest.raises(zerocost.DatatypeError) as caught:
+        service.chain_artifacts(chain, {"x": 1})
+    assert [place for place, _ in caught.value.errors] == ["/pipeline/1"]
+    assert caught.value.__notes__ == ["in step 1 (scale) of the chain"]
+
+
+def test_a_list_is_made_an_array_once_for_all_steps_that_take_it(service, registry):
+    seen = []
+    registry.register_artifact("look", Seen(seen), "custom")
+    chain = [{"artifact": "look"}, {"artifact": "look", "inputs": {"m": "$.m"}}]
+    run = service.run_chain(chain, {"m": [[1.0, 2.0]]})
+    assert seen[0] is seen[1]
+    assert [step.bytes_copied for step in run.trace] == [16, 0]
+
+
+class Seen(Artifact):
+    """Notes its array."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def get_schema(self):
+        return {"properties": {"m": {"x-tensor": {}}}, "required": ["m"], "x-outputs": {"m": {}}}
+
+    def execute(self, input_data, context):
+        self.seen.append(input_data["m"])
+        return {"m": input_data["m"]}
 
 
 def test_mapped_inputs(service, matrix):
@@ -141,7 +279,7 @@ def test_each_runs_once_per_element_and_outputs_become_lists(service, matrix):
     assert same(result["processed_attention"], [part * 2 for part in np.array_split(matrix, 3, axis=-1)])
     assert result["artifact_used"] == ["scale"] * 3
     named = [{"artifact": "scale", "each": "factor", "params": {"factor": [1.0, 2.0]}}]
-    with pytest.raises(zerocost.PlanError):
+    with pytest.raises(zerocost.DatatypeError, match="factor"):
         service.plan(named, {"attention_matrix": matrix})
     mapped = [{"artifact": "scale", "each": "factor", "inputs": {"factor": "$.factors"}}]
     result = service.chain_artifacts(mapped, {"attention_matrix": matrix, "factors": [1.0, 2.0]})
@@ -232,10 +370,14 @@ def test_after_a_failure_waiting_steps_do_not_run(service, registry):
         ([{"params": {}}], 0, None, "'artifact' must be the name"),
         ([{"artifact": "scale", "parms": {}}], 0, None, "unknown key 'parms'; did you mean 'params'?"),
         ([{"artifact": "scale", "params": [1]}], 0, None, "params: list was given"),
-        ([{"artifact": "scale"}, {"artifact": "cut", "params": {"n": 2}}], 1, None, "'n' is not an input"),
-        ([{"artifact": "scale", "params": {"factor": "x"}}], 0, "factor", 'is not of type "number"'),
+        ([{"artifact": "scale"}, {"artifact": "cut", "inputs": {"n": "$.n"}}], 1, None, "'n' is not an input"),
         ([{"artifact": "scale", "params": {"bias": np.ones(3, complex)}}], 0, None, None),
-        ([{"artifact": "cut"}], 0, "tensor", "nothing gives its input 'tensor'"),
+        (
+            [{"artifact": "scale"}, {"artifact": "scale", "inputs": {}}, {"artifact": "cut", "inputs": {}}],
+            2,
+            "tensor",
+            "nothing gives its input 'tensor'",
+        ),
         ([{"artifact": "scale", "id": "a b"}], 0, None, "letters, digits"),
         ([{"artifact": "scale", "id": "1"}, {"artifact": "scale"}], 1, None, "is step 0's already"),
         ([{"artifact": "scale", "inputs": {"attention_matrix": "x.y"}}], 0, None, "no step 'x'"),
@@ -424,19 +566,42 @@ def test_a_chain_is_an_artifact_in_other_chains(registry, service, matrix):
 
 def test_a_chain_follows_the_registry(registry, matrix):
     chain = ChainArtifact([{"artifact": "scale"}], registry)
+    spec = registry.register_artifact("chain", chain, "chain")
     context = ExecutionContext("c", "chain", "zero_cost", {})
 
     class Negate(Scale):
-        def process_attention(self, attention_matrix):
+        def process_attention(self, attention_matrix, factor: float = 2.0, bias: np.ndarray | None = None):
             return -attention_matrix
 
     registry.register_artifact("scale", Negate(), "attention", replace=True)
     assert same(chain.execute({"attention_matrix": matrix}, context)["processed_attention"], -matrix)
-    assert list(chain.get_schema()["properties"]) == ["attention_matrix"]
-    assert chain.input_errors({"attention_matrix": matrix, "factor": 1.0}) != []
     registry.unregister_artifact("scale")
     with pytest.raises(zerocost.UnknownArtifact):
         chain.execute({"attention_matrix": matrix}, context)
+    assert spec.ports is chain._ports
+
+
+def test_a_chain_whose_inputs_would_be_others_says_so(registry, service, matrix):
+    chain = ChainArtifact([{"artifact": "scale"}], registry)
+    spec = registry.register_artifact("chain", chain, "chain")
+    schema = chain.get_schema()
+
+    class Narrow(Scale):
+        def process_attention(self, attention_matrix):
+            return -attention_matrix
+
+    registry.register_artifact("scale", Narrow(), "attention", replace=True)
+    context = ExecutionContext("c", "chain", "zero_cost", {})
+    for call in (
+        lambda: chain.execute({"attention_matrix": matrix}, context),
+        lambda: service.call_artifact("chain", {"attention_matrix": matrix}, context),
+        lambda: service.chain_artifacts([{"artifact": "chain"}], {"attention_matrix": matrix}),
+    ):
+        with pytest.raises(zerocost.PlanError, match="make the chain anew"):
+            call()
+    assert chain.get_schema() == schema
+    assert spec.ports is chain._ports
+    assert ChainArtifact([{"artifact": "scale"}], registry).get_schema() != schema
 
 
 def test_unbound_ports_of_later_steps_become_inputs(registry, matrix):

@@ -1,5 +1,6 @@
 """The contract of a stranger's artifacts, and that the mixin and the validator can fail."""
 
+import asyncio
 import sys
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import pytest
 import zerocost
 from contract import ArtifactContract, context, same
 from zerocost import Artifact, ArtifactValidator, AttentionArtifact, ExecutionContext, MemoryArtifact, ParallelArtifact
+from zerocost.cli.served import served
 
 
 class Blend(AttentionArtifact):
@@ -177,6 +179,19 @@ def _grows_its_input(self, input_data, context):
     return {"y": input_data["x"]}
 
 
+async def _awaited(self, input_data, context):
+    return {"y": input_data["x"]}
+
+
+def _random(size):
+    return np.random.default_rng().random(size).astype(np.float32)
+
+
+def _counts_up(self, input_data, context):
+    self.count = getattr(self, "count", 0) + 1
+    return {"y": input_data["x"], "count": self.count}
+
+
 def _schema(**keywords):
     return lambda self: {"type": "object", "properties": {"x": {"x-tensor": {}}}, "required": ["x"], **keywords}
 
@@ -185,6 +200,12 @@ def _schema(**keywords):
     ("methods", "message"),
     [
         ({"execute": lambda self, input_data: {}}, "must take (input_data, context)"),
+        ({"execute": _awaited}, "execute must not be a coroutine function"),
+        (
+            {"execute": lambda self, input_data, context: {"y": input_data["x"] + _random(4)}},
+            "called again with the same",
+        ),
+        ({"execute": _counts_up}, "called again with the same input: 'count'"),
         ({"get_schema": lambda self, name: {}}, "must take no argument"),
         ({"get_schema": lambda self: "schema"}, "Invalid schema"),
         ({"get_schema": _schema(type="objekt")}, "Invalid schema: /type"),
@@ -212,6 +233,85 @@ def test_the_validator_finds_what_is_wrong(methods, message):
 
 def test_the_validator_accepts_the_one_that_is_fine():
     assert ArtifactValidator().validate_artifact(_defective()) == (True, "Valid artifact")
+
+
+class Noise(AttentionArtifact):
+    """Adds noise, as in the case that was seen."""
+
+    def process_attention(self, attention_matrix):
+        return attention_matrix + np.random.default_rng().random()
+
+
+class KnownNoise(Noise):
+    """Says that it adds noise."""
+
+    def get_schema(self):
+        return {**super().get_schema(), "x-deterministic": False}
+
+
+def test_noise_is_found_unless_it_is_declared():
+    valid, problem = ArtifactValidator().validate_artifact(Noise())
+    assert not valid
+    assert "'processed_attention'" in problem
+    assert '"x-deterministic": false' in problem
+    assert ArtifactValidator().validate_artifact(KnownNoise()) == (True, "Valid artifact")
+    assert ArtifactValidator(serve=served).validate_artifact(KnownNoise()) == (True, "Valid artifact")
+
+
+def test_a_result_that_is_reused_is_still_the_same():
+    class Reuses(AttentionArtifact):
+        """Writes into one array again and again."""
+
+        def process_attention(self, attention_matrix):
+            if not hasattr(self, "out"):
+                self.out = np.zeros_like(attention_matrix)
+            self.out += attention_matrix
+            return self.out
+
+    valid, problem = ArtifactValidator().validate_artifact(Reuses())
+    assert not valid
+    assert "called again" in problem
+
+
+class Looks(Blend):
+    """Gives another result where somebody else calls it."""
+
+    def execute(self, input_data, context):
+        result = super().execute(input_data, context)
+        return (
+            result
+            if context.mode == "zero_cost"
+            else {**result, "processed_attention": result["processed_attention"] * 2}
+        )
+
+
+class Tuples(Artifact):
+    """Returns what JSON has no signs for: tuples, NumPy's numbers, infinity."""
+
+    def get_schema(self):
+        return {"properties": {"x": {"type": "number"}}, "required": ["x"], "x-outputs": {"y": {}}}
+
+    def execute(self, input_data, context):
+        return {"y": (1, np.float32(0.1), np.int8(3), [float("inf"), float("nan")], {"deep": (True, None)})}
+
+
+@pytest.mark.parametrize("artifact", [Blend(), Halves(), Shelf(), Tuples(), _defective()])
+def test_a_served_copy_gives_the_same(artifact):
+    assert ArtifactValidator(serve=served).validate_artifact(artifact) == (True, "Valid artifact")
+
+
+def test_a_served_copy_that_gives_something_else_is_found():
+    assert ArtifactValidator().validate_artifact(Looks()) == (True, "Valid artifact")
+    valid, problem = ArtifactValidator(serve=served).validate_artifact(Looks())
+    assert not valid
+    assert problem == "a served copy gives something else than a call in the process: 'processed_attention'"
+
+
+def test_the_validator_can_be_asked_inside_an_event_loop():
+    async def ask():
+        return ArtifactValidator(serve=served).validate_artifact(Blend())
+
+    assert asyncio.run(ask()) == (True, "Valid artifact")
 
 
 def test_what_has_no_methods_is_named():

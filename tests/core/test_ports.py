@@ -34,6 +34,15 @@ def ports():
     return Ports(SCHEMA)
 
 
+def errors(ports, values, *, partial=False):
+    """What the door says about inputs."""
+    try:
+        (ports.bind_partial if partial else ports.bind)(values)
+    except InvalidInput as refused:
+        return refused.errors
+    return []
+
+
 def floats(*shape):
     return np.ones(shape, np.float32)
 
@@ -49,7 +58,7 @@ def floats(*shape):
     ],
 )
 def test_what_fits(ports, values):
-    assert ports.errors(values) == []
+    assert errors(ports, values) == []
 
 
 @pytest.mark.parametrize(
@@ -77,7 +86,7 @@ def test_what_fits(ports, values):
     ],
 )
 def test_what_does_not_fit(ports, values, where, message):
-    [(found, text)] = ports.errors(values)
+    [(found, text)] = errors(ports, values)
     assert found == where
     assert message in text
 
@@ -95,7 +104,9 @@ def test_what_does_not_fit(ports, values, where, message):
     ],
 )
 def test_a_problem_is_the_exception_that_a_caller_in_the_process_sees(ports, values, kind):
-    [problem] = ports.problems(values)
+    with pytest.raises(kind) as caught:
+        ports.bind(values)
+    problem = caught.value
     assert type(problem) is kind
     assert merged([problem]) is problem
     assert type(merged([problem, MissingInput("x required", "x"), RangeError("y", "y")])) is InvalidInput
@@ -105,24 +116,24 @@ def test_a_problem_is_the_exception_that_a_caller_in_the_process_sees(ports, val
 def test_a_fraction_is_no_integer_even_if_it_is_whole(value):
     schema = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}, {"type": "null"}]}
     ports = Ports({"properties": {"p": schema}})
-    assert ports.errors({"p": value}) == [("/p", f"p: {value!r} was given, a whole number is needed")]
-    assert ports.errors({"p": 2}) == ports.errors({"p": [1, 2]}) == []
+    assert errors(ports, {"p": value}) == [("/p", f"p: {value!r} was given, a whole number is needed")]
+    assert errors(ports, {"p": 2}) == errors(ports, {"p": [1, 2]}) == []
 
 
 def test_alternatives_are_put_into_words():
     window = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}
     ports = Ports({"properties": {"w": window, "e": {"enum": ["a", "b", "c", "d", "e"]}}})
-    assert ports.errors({"w": 0}) == [("/w", "w: 0 was given, a whole number at least 1 or null is allowed")]
-    assert ports.errors({"e": "f"}) == [("/e", 'e: "f" was given, "a", "b", "c", "d", "e" is allowed')]
+    assert errors(ports, {"w": 0}) == [("/w", "w: 0 was given, a whole number at least 1 or null is allowed")]
+    assert errors(ports, {"e": "f"}) == [("/e", 'e: "f" was given, "a", "b", "c", "d", "e" is allowed')]
 
 
 def test_several_errors_are_all_named(ports):
-    assert {where for where, _ in ports.errors({"ratio": 2, "pair": 1, "x": 0})} == {"/m", "/ratio", "/pair", "/x"}
+    assert {where for where, _ in errors(ports, {"ratio": 2, "pair": 1, "x": 0})} == {"/m", "/ratio", "/pair", "/x"}
 
 
 def test_parameters_alone_may_lack_the_required(ports):
-    assert ports.errors({"ratio": 0.5}, partial=True) == []
-    assert ports.errors({"ratio": 2}, partial=True) != []
+    assert errors(ports, {"ratio": 0.5}, partial=True) == []
+    assert errors(ports, {"ratio": 2}, partial=True) != []
 
 
 def test_the_published_schema_leaves_out_what_is_in_process_only(ports):
@@ -139,9 +150,9 @@ def test_conditional_requirements_see_opaque_values():
             ],
         }
     )
-    assert ports.errors({"op": "get"}) == []
-    assert ports.errors({"op": "put", "value": object()}) == []
-    assert ports.errors({"op": "put"}) != []
+    assert errors(ports, {"op": "get"}) == []
+    assert errors(ports, {"op": "put", "value": object()}) == []
+    assert errors(ports, {"op": "put"}) != []
 
 
 @pytest.mark.parametrize(

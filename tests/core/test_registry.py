@@ -4,6 +4,7 @@ import importlib
 import sys
 import threading
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -232,6 +233,102 @@ def test_an_artifact_from_a_module(registry):
     ]:
         with pytest.raises(zerocost.PluginError, match=message):
             registry.register_from(text)
+
+
+class Awaited(AttentionArtifact):
+    """A coroutine function where a function is called."""
+
+    async def process_attention(self, attention_matrix):
+        return attention_matrix
+
+
+class AwaitedItself(Same):
+    """The same one level up."""
+
+    async def execute(self, input_data, context):
+        return {}
+
+
+class AwaitedMemory(zerocost.MemoryArtifact):
+    """And in a memory."""
+
+    def retrieve(self, key):
+        return None
+
+    async def store(self, key, value):
+        return True
+
+    def clear(self):
+        return True
+
+
+class AwaitedQuietly(AttentionArtifact):
+    """A function that returns a coroutine."""
+
+    def process_attention(self, attention_matrix):
+        return Awaited.process_attention(self, attention_matrix)
+
+
+class AwaitedQuietlyItself(Same):
+    """The same one level up."""
+
+    def execute(self, input_data, context):
+        return AwaitedItself.execute(self, input_data, context)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(Awaited, "process_attention"), (AwaitedItself, "execute"), (AwaitedMemory, "store")],
+)
+def test_coroutine_functions_are_refused_by_name(registry, kind, method):
+    with pytest.raises(
+        TypeError, match=rf"{kind.__name__}\.{method} is a coroutine function.*write def, not async def"
+    ):
+        registry.register_artifact("awaited", kind(), "attention")
+    assert "awaited" not in registry
+
+
+@pytest.mark.parametrize("kind", [AwaitedQuietly, AwaitedQuietlyItself])
+def test_a_coroutine_as_a_result_is_refused(registry, kind):
+    registry.register_artifact("quiet", kind(), "attention")
+    service = zerocost.ArtifactCommunicationService(registry)
+    inputs = {"attention_matrix": np.eye(2)}
+    context = zerocost.ExecutionContext("quiet", "attention", "zero_cost")
+    for call in (
+        lambda: service.call_artifact("quiet", inputs, context),
+        lambda: service.chain_artifacts([{"artifact": "quiet"}], inputs),
+        lambda: zerocost.ArtifactRESTAPI(registry).run("quiet", inputs),
+    ):
+        with pytest.raises(zerocost.InvalidOutput, match="returned a coroutine"):
+            call()
+
+
+def test_a_category_called_by_itself_refuses_coroutines_too():
+    context = zerocost.ExecutionContext("x", "x", "zero_cost")
+    with pytest.raises(zerocost.InvalidOutput, match=r"Awaited\.process_attention returned a coroutine"):
+        Awaited().execute({"attention_matrix": np.eye(2)}, context)
+    with pytest.raises(zerocost.InvalidOutput, match=r"AwaitedMemory\.store returned a coroutine"):
+        AwaitedMemory().execute({"operation": "put", "key": "a", "value": 1}, context)
+
+
+def test_a_result_that_is_no_dict_is_refused_by_name(registry):
+    class Wrong(Same):
+        def execute(self, input_data, context):
+            return [1]
+
+    registry.register_artifact("wrong", Wrong(), "attention")
+    service = zerocost.ArtifactCommunicationService(registry)
+    with pytest.raises(zerocost.InvalidOutput, match="artifact 'wrong': execute returned list, a dict is needed"):
+        service.call_artifact(
+            "wrong", {"attention_matrix": np.eye(2)}, zerocost.ExecutionContext("w", "x", "zero_cost")
+        )
+
+
+def test_an_artifact_has_one_ports_under_whatever_names(registry):
+    artifact = Same()
+    artifact.execute({"attention_matrix": np.eye(2)}, zerocost.ExecutionContext("x", "x", "zero_cost"))
+    specs = [registry.register_artifact(name, artifact, "attention") for name in ("a", "b")]
+    assert specs[0].ports is specs[1].ports is artifact._ports
 
 
 def test_artifact_is_abstract():

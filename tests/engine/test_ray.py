@@ -82,7 +82,11 @@ def test_stages_of_one_pipeline_have_processes_of_their_own(registries):
     [
         ({"weight": np.zeros((3, 4))}, zerocost.ShapeError, "weight: shape"),
         ({"weight": np.zeros((6, 3), np.float32)}, zerocost.DatatypeError, "weight: dtype float32"),
-        ({"weight": np.zeros((6, 3)), "num_splits": 0}, zerocost.RangeError, "num_splits: 0 was given"),
+        (
+            {"weight": np.zeros((6, 3)), "num_splits": 0},
+            zerocost.RangeError,
+            "num_splits: 0 is less than the minimum of 1",
+        ),
         ({"weight": np.zeros((6, 3)), "axis": 0}, zerocost.RangeError, "axis: 0 was given"),
     ],
 )

@@ -269,6 +269,34 @@ assert cache["slow"] == "parent"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=25)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_while_a_thread_changes_the_artifact():
+    program = """
+import os, threading
+from zerocost import LRUCache
+from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
+
+inside, stop = threading.Event(), threading.Event()
+
+def let_go(*left):
+    inside.set()
+    stop.wait()
+
+artifact = LRUCacheArtifact(LRUCache(1, on_evict=let_go))
+thread = threading.Thread(target=lambda: [artifact.store(key, 1) for key in "ab"])
+thread.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    artifact.cache = LRUCache(9)
+    os._exit(0 if artifact.store("c", 1) and artifact.lookup("c") == (True, 1) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+stop.set()
+thread.join()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=25)
+
+
 def test_threads_and_counters_agree():
     cache = LRUCache(100)
     each = 20_000

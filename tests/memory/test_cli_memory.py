@@ -5,7 +5,7 @@ import pytest
 
 import zerocost
 from zerocost import LRUCache
-from zerocost.api.artifact_api import create_app
+from zerocost.api.application import create_app
 from zerocost.api.server import background_server
 from zerocost.cli import main
 

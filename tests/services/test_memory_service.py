@@ -100,8 +100,14 @@ def test_entries_keep_their_media_type(service):
 def test_time_to_live(service, registry):
     service.put("a", 1, ttl=2.5)
     assert registry["dict"].implementation.lives == {"a": 2.5}
-    for wrong in (0, -1, True, "1", float("nan")):
-        with pytest.raises(RangeError, match="ttl"):
+    for kind, wrong in (
+        (RangeError, 0),
+        (RangeError, -1),
+        (RangeError, float("nan")),
+        (TypeError, True),
+        (TypeError, "1"),
+    ):
+        with pytest.raises(kind, match="ttl"):
             service.put("a", 1, ttl=wrong)
     service.use_artifact("plain")
     with pytest.raises(InvalidInput, match="'plain' takes none"):

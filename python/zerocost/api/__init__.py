@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # Made when a server asks for it, and once: importing zerocost.api makes no registry and loads no Starlette.
-    from zerocost.api.artifact_api import default_app
+    from zerocost.api.application import default_app
 
     globals()["app"] = value = default_app()
     return value

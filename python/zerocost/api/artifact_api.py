@@ -1,39 +1,27 @@
-"""Artifacts over HTTP: a route translates, calls what a caller in the process calls, and renders the result."""
+"""Artifacts over HTTP: what a route and the coroutines call, which is what a caller in the process calls."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
+import os
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
-from starlette.types import ASGIApp
+import numpy as np
 
-from zerocost.api.answer import Endpoint, Shortcuts
-from zerocost.api.front import Front
-from zerocost.api.limiter import Limiter, contained
+from zerocost.api.limiter import Pool
+from zerocost.api.observations import Stages
 from zerocost.api.problems import as_input_error
-from zerocost.api.routes import Routes
-from zerocost.api.service_routes import ServiceRoutes
 from zerocost.api.settings import Settings
-from zerocost.api.tracing import tracing_of
-from zerocost.api.watch import Watch
-from zerocost.artifacts.builtin import default_registry
-from zerocost.core.artifact_base import Artifact, ExecutionContext
+from zerocost.core.arrays import counting_copies
+from zerocost.core.artifact_base import ExecutionContext
+from zerocost.core.artifact_communication import ArtifactCommunicationService
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
-from zerocost.core.limits import Limits, check_inputs, count_elements
-from zerocost.errors import InvalidInput, LimitExceeded, UndeclaredInput, UnknownArtifact, ZerocostError, merged
-from zerocost.services.model_service import SimplifiedModelService
+from zerocost.core.limits import count_elements
+from zerocost.core.results import checked_outputs
+from zerocost.errors import LimitExceeded, UnknownArtifact, ZerocostError
+from zerocost.services.memory_service import Entry
 
-logger = logging.getLogger("zerocost.api")
-
-__all__ = ["ArtifactRESTAPI", "create_app", "default_app"]
+__all__ = ["ArtifactRESTAPI"]
 
 
 class ArtifactRESTAPI:
@@ -42,13 +30,10 @@ class ArtifactRESTAPI:
     def __init__(self, registry: ArtifactRegistry, settings: Settings | None = None) -> None:
         self.registry = registry
         self.settings = settings or Settings()
-        self.limits = Limits(
-            elements=self.settings.max_elements,
-            fan_out=self.settings.max_fan_out,
-            parts=self.settings.max_parts,
-            operations=self.settings.max_operations,
-        )
-        self.model_limits = replace(self.limits, operations=self.settings.max_model_operations)
+        self.plans = ArtifactCommunicationService(registry).artifact_cache
+        self.limits = self.settings.limits
+        self.model_limits = self.settings.model_limits
+        self._threads = Pool(self.settings.slots or os.cpu_count() or 1, "zerocost-api")
 
     async def execute_artifact(self, artifact_name: str, request_data: dict[str, Any]) -> dict[str, Any]:
         """Execute artifact via REST.
@@ -57,7 +42,7 @@ class ArtifactRESTAPI:
             ``{"status": "success", "data": outputs}``, arrays as arrays, or ``{"error": message}``.
         """
         try:
-            result = await asyncio.to_thread(contained, lambda: self.run(artifact_name, request_data))
+            result = await self._threads.run(lambda: self.run(artifact_name, request_data))
         except UnknownArtifact:
             return {"error": "Artifact not found"}
         except Exception as error:  # the specification: whatever happens is told
@@ -74,7 +59,7 @@ class ArtifactRESTAPI:
     def run(
         self, artifact_name: str, request_data: dict[str, Any], metadata: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Checks the input against the schema and executes the artifact.
+        """Binds the input within this server's limits and executes the artifact.
 
         Args:
             artifact_name: the artifact's name.
@@ -87,135 +72,56 @@ class ArtifactRESTAPI:
             LimitExceeded: the outputs are, or would be, beyond the limit.
             Exception: whatever else the artifact raises.
         """
-        spec = self.registry[artifact_name]
-        self.check(spec, request_data)
-        context = self.context(artifact_name, spec.interface, metadata)
-        check_inputs(spec.implementation, request_data, context)
+        given = {"request_id": str(uuid.uuid4()), "limits": self.limits, **(metadata or {})}
+        return self._execute(self.registry[artifact_name], request_data, given)
+
+    def compute(
+        self, spec: ArtifactSpec, inputs: dict[str, Any], metadata: dict[str, Any], stages: Stages
+    ) -> dict[str, Any]:
+        """As :meth:`run`; notes what was copied on the way into the kernel, and opens the span of the call."""
+        with counting_copies() as copied:
+            if "span" in metadata:
+                with metadata["span"](f"execute {spec.name}", {"zerocost.artifact": spec.name}) as traceparent:
+                    outputs = self._execute(spec, inputs, {**metadata, "traceparent": traceparent})
+            else:
+                outputs = self._execute(spec, inputs, metadata)
+        stages.copied += copied.bytes
+        return outputs
+
+    def _execute(self, spec: ArtifactSpec, inputs: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+        context = ExecutionContext(spec.name, spec.interface, "restful", metadata)
         try:
-            outputs = spec.implementation.execute(request_data, context)
+            outputs = spec.implementation.execute(spec.ports.bind(inputs, metadata["limits"]), context)
         except ZerocostError:
             raise
         except (ValueError, TypeError) as error:
             raise as_input_error(error) from error
-        if not isinstance(outputs, dict):
-            raise RuntimeError(f"artifact {artifact_name}: execute returned {type(outputs).__name__}, a dict is needed")
-        for name, subschema in (spec.ports.outputs or {}).items():
-            if "x-tensor" in subschema and name in outputs and outputs[name] is None:
-                raise RuntimeError(f"artifact {artifact_name}: output {name!r} is declared as a tensor, it is None")
-        self.check_outputs(outputs)
+        if type(outputs) is not dict:
+            checked_outputs(outputs, spec.name)
+        return self.check_outputs(outputs, spec)
+
+    def check_outputs(self, outputs: dict[str, Any], spec: ArtifactSpec | None = None) -> dict[str, Any]:
+        """The outputs, with what the bytes of raw entries stand for where a memory artifact gives any.
+
+        Raises:
+            LimitExceeded: the outputs are beyond the limit.
+            NotAcceptable: raw bytes that stand for nothing else.
+        """
+        elements = 0
+        for name, value in outputs.items():
+            kind = type(value)
+            if kind is np.ndarray and value.size:
+                elements += value.size
+            elif kind is bytes:
+                opened = Entry.unpack(value)
+                if opened is not value:
+                    outputs = {**outputs, name: opened.open()}
+                    elements += count_elements(outputs[name])
+            elif value is None:
+                if spec is not None and "x-tensor" in (spec.ports.outputs or {}).get(name, ()):
+                    raise RuntimeError(f"artifact {spec.name}: output {name!r} is declared as a tensor, it is None")
+            elif kind is not str:
+                elements += count_elements(value)
+        if elements > self.limits.elements:
+            raise LimitExceeded(f"the outputs have {elements} elements, {self.limits.elements} are allowed")
         return outputs
-
-    def context(self, name: str, interface: str, metadata: dict[str, Any] | None = None) -> ExecutionContext:
-        """The context of one request, with this server's limits."""
-        complete: dict[str, Any] = {"limits": self.limits, **(metadata or {})}
-        if "request_id" not in complete:
-            complete["request_id"] = str(uuid.uuid4())
-        return ExecutionContext(name, interface, "restful", complete)
-
-    def check(self, spec: ArtifactSpec, request_data: dict[str, Any]) -> None:
-        """Raises InvalidInput if the input breaks the schema or names what has no meaning over a network."""
-        if not isinstance(request_data, dict):
-            raise InvalidInput(f"{type(request_data).__name__} was given, an object is needed")
-        refuse_in_process(spec, request_data)
-        artifact = spec.implementation
-        if type(artifact).input_errors is Artifact.input_errors:
-            problems = artifact.input_problems(request_data)
-            if problems:
-                raise merged(problems)
-        else:
-            errors = artifact.input_errors(request_data)
-            if errors:
-                raise InvalidInput("; ".join(message for _, message in errors), errors=errors)
-        overridden = type(artifact).validate_input is not Artifact.validate_input
-        if overridden and not artifact.validate_input(request_data):
-            raise InvalidInput(f"artifact {spec.name} does not take this input")
-
-    def check_outputs(self, outputs: dict[str, Any]) -> None:
-        """Raises LimitExceeded if the outputs are beyond the limit."""
-        elements = count_elements(outputs)
-        if elements > self.settings.max_elements:
-            raise LimitExceeded(f"the outputs have {elements} elements, {self.settings.max_elements} are allowed")
-
-
-def refuse_in_process(spec: ArtifactSpec, names: Any) -> None:
-    """Raises UndeclaredInput for inputs that have no meaning over a network."""
-    if not spec.ports.in_process.isdisjoint(names):
-        errors = [
-            (f"/{name}", f"{name!r} is for callers in the same process only")
-            for name in names
-            if name in spec.ports.in_process
-        ]
-        raise UndeclaredInput("; ".join(message for _, message in errors), errors=errors)
-
-
-class _App(Starlette):
-    """Starlette with one middleware in place of its own two: every exception becomes an answer at the front."""
-
-    front: ASGIApp
-
-    def build_middleware_stack(self) -> ASGIApp:
-        """The front, with the routes behind it."""
-        return self.front
-
-
-def create_app(
-    registry: ArtifactRegistry | None = None,
-    settings: Settings | None = None,
-    model: SimplifiedModelService | None = None,
-) -> Starlette:
-    """An ASGI app that serves the artifacts of a registry.
-
-    Args:
-        registry: by default a fresh one with the built-in artifacts.
-        settings: by default those of the environment (``ZEROCOST_*``).
-        model: the model service; by default one of the settings' folder, or of the built-in untrained model.
-
-    Raises:
-        InvalidModel: the settings name a folder that cannot be used.
-    """
-    registry = default_registry() if registry is None else registry
-    settings = Settings.from_environment() if settings is None else settings
-    limiter = Limiter(settings.slots, settings.max_waiting)
-    routes = Routes(ArtifactRESTAPI(registry, settings), limiter)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        routes.is_ready = True
-        async with routes.sharing():
-            yield
-        routes.is_ready = False
-        limiter.close()
-
-    services = ServiceRoutes(routes, model or SimplifiedModelService(registry, settings.model))
-    app = _App(routes=[*routes.table(), *services.table()], lifespan=lifespan)
-    for route in app.routes:
-        if isinstance(route, Route) and isinstance(route.endpoint, Endpoint):
-            route.endpoint.route = route.path
-    shortcuts = Shortcuts(app.router, ("/artifacts/{name}/execute", "/v2/models/{name}/infer"))
-    app.front = Front(shortcuts, settings, routes.observations)
-    if settings.allowed_origins:
-        app.front = CORSMiddleware(
-            app.front,
-            allow_origins=settings.allowed_origins,
-            allow_methods=("GET", "POST", "PUT", "DELETE"),
-            allow_headers=("*",),
-            expose_headers=("X-Request-Id", "Server-Timing", "ETag", "Retry-After", "Inference-Header-Content-Length"),
-        )
-    tracing = tracing_of(settings)
-    if tracing is not None or settings.access_log:
-        app.front = Watch(app.front, tracing, log=settings.access_log)
-    # A redirect would make clients that do not follow it fail, and others send their body twice.
-    app.router.redirect_slashes = False
-    app.state.registry = registry
-    app.state.settings = settings
-    app.state.stop_taking = routes.stop_taking
-    app.state.running = lambda: limiter.pending
-    return app
-
-
-def default_app() -> Starlette:
-    """The app that ``uvicorn zerocost.api:app`` serves: built-in artifacts and installed plug-ins."""
-    registry = default_registry()
-    for failure in registry.load_plugins().values():
-        logger.warning("%s", failure)
-    return create_app(registry)

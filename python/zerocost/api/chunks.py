@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
-from typing import TypeVar
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message
 
-from zerocost.api.body import MORE, ClientGone, content_encoding, declared_length, inflater, too_large
-from zerocost.api.memory import SMALL, check_room, take
+from zerocost.api.body import ClientGone, content_encoding, declared_length, inflater, too_large
+from zerocost.api.budget import SMALL
 from zerocost.api.problems import Refused
+from zerocost.api.protocol import fill
+from zerocost.api.request import Request
 from zerocost.api.settings import Settings
 
-__all__ = ["Chunks", "aside", "read_body"]
-
-Result = TypeVar("Result")
+__all__ = ["Chunks", "read_body"]
 
 _SLICE = 256 << 10
 """Bytes that are decompressed before others have their turn."""
 
-_ASIDE = 64 << 10
-"""Bytes from which on a text is read in a thread."""
+_STEP = 1 << 20
+"""Bytes that are read before they are counted."""
 
 _LARGE = 4096
 """Bytes from which a chunk is kept as it came."""
@@ -35,9 +33,8 @@ class Chunks:
         length: how many bytes it has, if the client says so and it is not compressed.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, settings: Settings) -> None:
-        self._scope = scope
-        self._receive = receive
+    def __init__(self, request: Request, settings: Settings) -> None:
+        self._request = request
         self._settings = settings
         self._inflate: zlib._Decompress | None = None
         self._packed = b""
@@ -50,7 +47,7 @@ class Chunks:
     @classmethod
     def of(cls, data: bytes | bytearray, settings: Settings) -> Chunks:
         """A body that is in memory already."""
-        chunks = cls({"headers": []}, _nothing, settings)
+        chunks = cls(Request({"headers": []}, _nothing), settings)
         chunks._pending = memoryview(data)
         chunks._more = False
         return chunks
@@ -61,10 +58,8 @@ class Chunks:
         Raises:
             Refused: the declared length is beyond the limit (413), or the encoding is unknown (415).
         """
-        encoding = content_encoding(self._scope)
-        declared = declared_length(self._scope)
-        if declared is not None:
-            expect(self._scope, declared, self._settings)
+        encoding = content_encoding(self._request)
+        declared = _expect(self._request, self._settings)
         self._inflate = inflater(encoding)
         self.length = declared if self._inflate is None else None
 
@@ -84,6 +79,13 @@ class Chunks:
         """Fills ``target``; whether the body had that much."""
         filled = 0
         while filled < len(target):
+            if not self._pending and self._more and self._inflate is None:
+                # Step by step, so that what has come is counted before more comes.
+                here = await fill(self._request.receive, target[filled : filled + _STEP])
+                if here:
+                    self._count(here)
+                    filled += here
+                    continue
             piece = await self._next()
             if piece is None:
                 return False
@@ -110,11 +112,11 @@ class Chunks:
             if self._inflate is not None and self._is_unpacking:
                 chunk = await self._unpacked(self._inflate)
             elif self._more:
-                message = await self._receive()
+                message = await self._request.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 chunk = message.get("body", b"")
-                self._more = self._scope[MORE] = message.get("more_body", False)
+                self._more = self._request.has_more = message.get("more_body", False)
                 if self._inflate is not None and chunk:
                     self._packed, self._is_unpacking = chunk, True
                     continue
@@ -122,12 +124,15 @@ class Chunks:
                 if self._inflate is not None and not self._inflate.eof:
                     raise Refused(400, "bad_request", "the compressed body is not complete")
                 return None
-            self._total += len(chunk)
-            if self._total > self._settings.max_body:
-                raise too_large(self._settings)
-            take(self._scope, self._total, self._total - len(chunk))
+            self._count(len(chunk))
             self._pending = memoryview(chunk)
         return self._pending
+
+    def _count(self, size: int) -> None:
+        self._total += size
+        if self._total > self._settings.max_body:
+            raise too_large(self._settings)
+        self._request.take(self._total, self._total - size)
 
     async def _unpacked(self, inflate: zlib._Decompress) -> bytes:
         """The next slice of a compressed chunk, which may become a thousand times as large."""
@@ -143,55 +148,49 @@ class Chunks:
         return data
 
 
-async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes | bytearray:
+async def read_body(request: Request, settings: Settings) -> bytes | bytearray:
     """The whole body, decompressed.
 
     Raises:
         Refused: it is too large, as declared, as sent or after decompression (413), or of an unknown encoding (415).
         ClientGone: it ended early.
     """
-    if content_encoding(scope) != "identity":
-        chunks = Chunks(scope, receive, settings)
+    if b"content-encoding" in request.headers and content_encoding(request) != "identity":
+        chunks = Chunks(request, settings)
         chunks.open()
         return await chunks.rest()
-    declared = declared_length(scope)
-    if declared is not None:
-        expect(scope, declared, settings)
+    _expect(request, settings)
     pieces: list[bytes | bytearray] = []
     length = 0
-    more = True
-    while more:
-        message = await receive()
+    while True:
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        chunk = message.get("body", b"")
-        more = scope[MORE] = message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        request.has_more = more = message.get("more_body", False)
         length += len(chunk)
         if length > settings.max_body:
             raise too_large(settings)
         if length > SMALL:
-            take(scope, length, length - len(chunk))
-        if len(chunk) >= _LARGE or not more:
-            pieces.append(chunk)
-        elif pieces and isinstance(pieces[-1], bytearray):
-            pieces[-1] += chunk
-        else:
+            request.take(length, length - len(chunk))
+        if not more:
+            # One chunk, as the server handed it over, or all of them copied once.
+            return b"".join([*pieces, chunk]) if pieces else chunk
+        if len(chunk) >= _LARGE or not pieces or not isinstance(pieces[-1], bytearray):
             # A million small chunks must not become a million objects.
-            pieces.append(bytearray(chunk))
-    # One chunk, as the server handed it over, or all of them copied once.
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.append(chunk if len(chunk) >= _LARGE else bytearray(chunk))
+        else:
+            pieces[-1] += chunk
 
 
-def expect(scope: Scope, declared: int, settings: Settings) -> None:
-    """Raises Refused for a body of a length that cannot be taken (413), or not now (503)."""
-    if declared > settings.max_body:
-        raise too_large(settings)
-    check_room(scope, declared)
-
-
-async def aside(size: int, job: Callable[[], Result]) -> Result:
-    """Reads a text of so many bytes: a long one in a thread, so that the event loop goes on."""
-    return job() if size <= _ASIDE else await asyncio.to_thread(job)
+def _expect(request: Request, settings: Settings) -> int | None:
+    """The declared length; raises Refused where so much cannot be taken (413), or not now (503)."""
+    declared = declared_length(request)
+    if declared is not None:
+        if declared > settings.max_body:
+            raise too_large(settings)
+        request.check_room(declared)
+    return declared
 
 
 async def _nothing() -> Message:

@@ -1,27 +1,32 @@
-"""The front of the app: request ids, who may call, and one place where every exception becomes an answer."""
+"""The front of the app: who may call, what every answer carries, and where every exception becomes an answer."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import os
-import re
 import time
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from zerocost.api.answer import Answer
+from zerocost.api.answer import Answer, Headers
 from zerocost.api.body import ClientGone, drain
-from zerocost.api.guard import OPEN_PATHS, check_caller, route_path
-from zerocost.api.memory import Budget
-from zerocost.api.observations import Observations
-from zerocost.api.problems import problem_of
+from zerocost.api.budget import Budget
+from zerocost.api.guard import check_caller
+from zerocost.api.observations import CLIENT_GONE, Observations
+from zerocost.api.problems import Refused, problem_of
+from zerocost.api.protocol import write_at_once
+from zerocost.api.request import Request
+from zerocost.api.routing import REQUEST, Shortcuts, route_of
 from zerocost.api.settings import Settings
-from zerocost.api.watch import CLIENT_GONE, route_of
+from zerocost.api.watched import WATCHED
 
 __all__ = ["Front"]
 
 logger = logging.getLogger("zerocost.api")
+
+_PIECE = 1 << 20
+"""Bytes that are handed to the server at a time, so that a slow reader holds no more than that in its buffer."""
 
 _PATIENCE = 0.2
 """Seconds in which a refused body may come to its end, so that the connection can be used again."""
@@ -30,14 +35,16 @@ _DRAIN_SECONDS = 10.0
 """Seconds in which what comes after that is read and dropped, so that the client sees the answer, no broken pipe."""
 
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_CLOSE = (b"connection", b"close")
 
 
 class Front:
-    """ASGI middleware around the routes."""
+    """The ASGI app in front of the routes."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, observations: Observations) -> None:
+    def __init__(self, app: ASGIApp, shortcuts: Shortcuts, settings: Settings, observations: Observations) -> None:
+        """Takes the router, and what finds the routes that are called most."""
         self.app = app
+        self.shortcuts = shortcuts
         self.settings = settings
         self.observations = observations
         self.budget = Budget(settings.max_memory)
@@ -47,90 +54,129 @@ class Front:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope["zerocost.request_id"] = request_id
-        scope["zerocost.began"] = time.monotonic()
-        self.budget.open(scope)
-        started = False
+        request = Request(scope, receive, self.budget)
+        watched = scope.get(WATCHED)
+        if watched is not None:
+            watched.request = request
+        try:
+            check_caller(request, self.settings)
+            if b"upgrade" in request.headers:
+                _refuse_upgrade(request)
+            endpoint = self.shortcuts.find(scope)
+            if endpoint is not None:
+                request.answer = await endpoint.function(request)
+            else:
+                await self._route(request, send)
+            if request.answer is not None:
+                await self._send(request, request.answer, send)
+        except ClientGone:
+            self._gone(request)
+        except asyncio.CancelledError:
+            # A server cancels what still runs at the end of its patience, and nothing else does.
+            if request.has_started:
+                raise
+            headers = {"retry-after": "1", "connection": "close"}
+            ending = Refused(503, "draining", "the server is shutting down", headers)
+            await self._send(request, _answer_of(ending, request), send)
+        except Exception as error:
+            if request.has_started:
+                logger.exception("request %s failed while its answer was being sent", request.id)
+                raise
+            await self._refuse(request, error, send)
+        finally:
+            self.budget.used -= request.held
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
+    async def _route(self, request: Request, send: Send) -> None:
+        async def send_and_see(message: Message) -> None:
+            # Of a route that somebody added: ours leave their answer with the request.
             if message["type"] == "http.response.start":
-                started = True
-                headers = message["headers"]
-                headers.append((b"x-request-id", request_id.encode()))
-                headers.append(_NO_SNIFFING)
-                self.observations.answered(message["status"])
-                stages = scope.get("zerocost.stages")
-                duration = time.monotonic() - scope["zerocost.began"]
-                if stages is None:
-                    headers.append((b"server-timing", b"total;dur=%.3f" % (duration * 1000)))
-                else:
-                    headers.append((b"server-timing", stages.header().encode()))
-                    self.observations.finish(stages, duration, succeeded=message["status"] < 400)
+                message["headers"] = [*message.get("headers", ()), *self._seen(request, message["status"])]
+                request.has_started = True
             await send(message)
 
+        request.scope[REQUEST] = request
         try:
-            if route_path(scope) not in OPEN_PATHS:
-                check_caller(scope, self.settings)
-            await self.app(scope, receive, send_with_id)
-        except ClientGone:
-            self._gone(scope)
-        except Exception as error:
-            if started:
-                logger.exception("request %s failed while its answer was being sent", request_id)
-                raise
-            answer = _answer_of(error, request_id, scope)
-
-            async def send_and_drain(message: Message) -> None:
-                if message["type"] == "http.response.body":
-                    # The client has all of the answer now; the connection stays until it has sent what it is sending.
-                    await send({**message, "more_body": True})
-                    await drain(scope, receive, self.settings, _DRAIN_SECONDS)
-                    message = {"type": "http.response.body"}
-                await send_with_id(message)
-
-            try:
-                # Who was too slow to send it in time is not waited for again.
-                if answer.status == 408:
-                    answer.headers.append((b"connection", b"close"))
-                    await answer.send(send_with_id)
-                elif await drain(scope, receive, self.settings, _PATIENCE):
-                    await answer.send(send_with_id)
-                else:
-                    answer.headers.append((b"connection", b"close"))
-                    await answer.send(send_and_drain)
-            except ClientGone:
-                if not started:
-                    self._gone(scope)
+            await self.app(request.scope, request.receive, send_and_see)
         finally:
-            self.budget.close(scope)
+            del request.scope[REQUEST]
 
-    def _gone(self, scope: Scope) -> None:
+    async def _refuse(self, request: Request, error: Exception, send: Send) -> None:
+        answer = _answer_of(error, request)
+        try:
+            # Who was too slow to send the body in time is not waited for again.
+            is_late = answer.status == 408
+            drained = not is_late and await drain(request, self.settings, _PATIENCE)
+            if not drained:
+                answer.headers.append(_CLOSE)
+            await self._send(request, answer, send, drained=drained or is_late)
+        except ClientGone:
+            if not request.has_started:
+                self._gone(request)
+
+    async def _send(self, request: Request, answer: Answer, send: Send, *, drained: bool = True) -> None:
+        """Sends an answer; what is still sent of the body (not ``drained``) is dropped before it ends."""
+        body = answer.body
+        length = sum(map(len, body))
+        request.take(length)
+        headers = [*answer.headers, (b"content-length", b"%d" % length), *self._seen(request, answer.status)]
+        request.has_started = True
+        is_whole = drained and len(body) == 1 and length <= _PIECE
+        if is_whole and write_at_once(send, answer.status, headers, body[0]):
+            return
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if is_whole:
+            await send({"type": "http.response.body", "body": body[0]})
+            return
+        for piece in body:
+            view = memoryview(piece)
+            for start in range(0, len(view), _PIECE):
+                await send({"type": "http.response.body", "body": view[start : start + _PIECE], "more_body": True})
+        if not drained:
+            # The client has all of the answer now; the connection stays until it has sent what it is sending.
+            await drain(request, self.settings, _DRAIN_SECONDS)
+        await send({"type": "http.response.body", "body": b""})
+
+    def _seen(self, request: Request, status: int) -> Headers:
+        """Counts an answer; the headers that every answer carries."""
+        duration = time.monotonic() - request.began
+        self.observations.answered(status)
+        stages = request.stages
+        if stages is None:
+            timing = b"total;dur=%.3f" % (duration * 1000)
+        else:
+            timing = stages.header()
+            self.observations.finish(stages, duration, succeeded=status < 400)
+        return [(b"x-request-id", request.id.encode()), _NO_SNIFFING, (b"server-timing", timing)]
+
+    def _gone(self, request: Request) -> None:
         """Counts a request whose client went away before its answer."""
         self.observations.answered(CLIENT_GONE)
-        stages = scope.get("zerocost.stages")
-        if stages is not None:
-            self.observations.finish(stages, time.monotonic() - scope["zerocost.began"], succeeded=False)
+        if request.stages is not None:
+            self.observations.finish(request.stages, time.monotonic() - request.began, succeeded=False)
 
 
-def _request_id(scope: Scope) -> str:
-    for key, value in scope["headers"]:
-        if key == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return str(value, "ascii")
-    return os.urandom(16).hex()
+def _refuse_upgrade(request: Request) -> None:
+    """Refuses to change the protocol, where the server has not declined already: it leaves out the body then."""
+    tokens = request.headers.get(b"connection", b"").lower().split(b",")
+    if b"upgrade" in [token.strip() for token in tokens]:
+        raise Refused(400, "bad_request", "Upgrade: no other protocol is spoken here", {"connection": "close"})
 
 
-def _answer_of(error: Exception, request_id: str, scope: Scope) -> Answer:
-    status, document, headers = problem_of(error, request_id)
-    if status == 500:
-        scope["zerocost.error"] = error
-        seen = {"request_id": request_id, "method": scope["method"], "route": route_of(scope), "status": status}
+def _answer_of(error: Exception, request: Request) -> Answer:
+    status, document, headers = problem_of(error, request.id)
+    if status == 500 or (isinstance(error, MemoryError) and status == 503):
+        request.error = error
+        seen = {
+            "request_id": request.id,
+            "method": request.method,
+            "route": route_of(request.scope),
+            "status": status,
+        }
         logger.error(
-            "request %s (%s %s) failed", request_id, seen["method"], seen["route"], exc_info=error, extra={"seen": seen}
+            "request %s (%s %s) failed", request.id, seen["method"], seen["route"], exc_info=error, extra={"seen": seen}
         )
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-    path = route_path(scope)
+    path = request.path
     if path == "/v2" or path.startswith("/v2/"):
         status = 400 if status == 422 else status
         body = orjson.dumps({"error": document["detail"]})

@@ -12,84 +12,45 @@ import ipaddress
 import os
 from collections.abc import Iterable
 
-from starlette.types import Scope
-
 from zerocost.api.problems import Refused
+from zerocost.api.request import Request
 from zerocost.api.settings import Settings
 
-__all__ = [
-    "OPEN_PATHS",
-    "check_caller",
-    "header",
-    "is_administrator",
-    "is_loopback",
-    "refuse_several_workers",
-    "route_path",
-]
+__all__ = ["check_caller", "is_administrator", "is_loopback", "refuse_several_workers"]
 
-_HEADERS = "zerocost.headers"
-"""Where the scope keeps the headers by name."""
-
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
+_OPEN = frozenset({"/livez", "/readyz"})
+"""Probes, which nobody needs a token for."""
 
 _PAGES = frozenset({"/", "/docs"})
 """A browser cannot send a token with a page that it opens: the page asks for it, and holds nothing before."""
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The only value of a header, None if there is none.
-
-    Raises:
-        Refused: the header is there more than once (400).
-    """
-    try:
-        headers: dict[bytes, bytes] = scope[_HEADERS]
-    except KeyError:
-        headers = scope[_HEADERS] = dict(scope["headers"])
-    value = headers.get(name)
-    if value is None:
-        return None
-    if len(headers) != len(scope["headers"]) and sum(key == name for key, _ in scope["headers"]) > 1:
-        raise Refused(400, "bad_request", f"the header {name.decode()} was sent more than once")
-    return value.decode("latin-1")
-
-
-def route_path(scope: Scope) -> str:
-    """The path without the prefix under which another app may have mounted this one."""
-    path: str = scope["path"]
-    prefix = scope.get("root_path")
-    return path.removeprefix(prefix) if prefix else path
-
-
-def check_caller(scope: Scope, settings: Settings) -> None:
+def check_caller(request: Request, settings: Settings) -> None:
     """Raises Refused (401, 403) for a caller who may not call."""
-    if not settings.auth:
+    if not settings.auth or request.path in _OPEN:
         return
     if settings.has_token:
-        if route_path(scope) in _PAGES:
-            return
-        _check_token(scope, (settings.token, settings.admin_token))
+        if request.path not in _PAGES:
+            _check_token(request, (settings.token, settings.admin_token))
         return
-    server = scope.get("server")
-    # A socket file has no port, and only this machine.
-    if server is None or not (server[1] is None or is_loopback(server[0])):
-        raise Refused(403, "forbidden", "without a token this server answers on loopback addresses only")
-    host = header(scope, b"host")
-    if host is None or not _is_loopback_host(host):
-        raise Refused(403, "forbidden", "without a token this server answers to loopback names only")
-    origin = header(scope, b"origin")
-    if origin is None:
+    scope = request.scope
+    host = request.header(b"host")
+    refusal = _refusal(tuple(scope.get("server") or ()) or None, host)  # any iterable, says ASGI
+    if refusal is not None:
+        raise Refused(403, "forbidden", refusal)
+    origin = request.header(b"origin")
+    if origin is None or host is None:
         return
     own = f"{scope.get('scheme', 'http')}://{host.lower()}"
     if origin.lower() != own and origin not in settings.allowed_origins:
         raise Refused(403, "forbidden", "this server does not answer pages of other origins")
 
 
-def is_administrator(scope: Scope, settings: Settings) -> bool:
+def is_administrator(request: Request, settings: Settings) -> bool:
     """Whether the caller may change the server."""
     if not settings.auth:
         return True
-    given = _bearer(scope)
+    given = _bearer(request)
     return settings.admin_token is not None and given is not None and _equal(given, settings.admin_token)
 
 
@@ -115,13 +76,17 @@ def is_loopback(name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _is_loopback_host(host: str) -> bool:
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return is_loopback(name)
+def _refusal(server: tuple[str, int | None] | None, host: str | None) -> str | None:
+    """Why nobody is answered who calls this address by that name without a token; None: it is this machine's own."""
+    # A socket file has no port, and only this machine.
+    if server is None or not (server[1] is None or is_loopback(server[0])):
+        return "without a token this server answers on loopback addresses only"
+    name = "" if host is None else host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return None if is_loopback(name) else "without a token this server answers to loopback names only"
 
 
-def _check_token(scope: Scope, allowed: Iterable[str | None]) -> None:
-    given = _bearer(scope)
+def _check_token(request: Request, allowed: Iterable[str | None]) -> None:
+    given = _bearer(request)
     if given is None:
         raise Refused(401, "unauthorized", "a bearer token is needed", {"www-authenticate": "Bearer"})
     # Every comparison is made, so the time does not tell which one fitted.
@@ -130,8 +95,8 @@ def _check_token(scope: Scope, allowed: Iterable[str | None]) -> None:
         raise Refused(403, "forbidden", "the token is not valid")
 
 
-def _bearer(scope: Scope) -> str | None:
-    value = header(scope, b"authorization")
+def _bearer(request: Request) -> str | None:
+    value = request.header(b"authorization")
     kind, _, token = (value or "").partition(" ")
     return token.strip() if kind.lower() == "bearer" and token.strip() else None
 

@@ -18,7 +18,7 @@ from zerocost.api.chunks import Chunks
 from zerocost.api.json_body import Members
 from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
-from zerocost.core.arrays import DATATYPES, check_size, dtype_of
+from zerocost.core.arrays import DATATYPES, check_size, datatype_refusal, dtype_of
 from zerocost.core.ports import Ports, closest
 from zerocost.core.safetensors import aligned_empty
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, RangeError, ShapeError
@@ -222,7 +222,7 @@ def _tensor(members: Members, ports: Ports, settings: Settings) -> Tensor:
         raise DatatypeError(f"{name}: datatype {datatype!r} is not one of {', '.join(DATATYPES)}", name)
     allowed = ports.datatypes(name) if ports.is_tensor(name) else None
     if allowed is not None and datatype not in allowed:
-        raise DatatypeError(f"{name}: datatype {datatype} was given, {', '.join(allowed)} is allowed", name)
+        raise DatatypeError(datatype_refusal(dtype_of(datatype), name, allowed), name)
     shape = _shape(members, name)
     parameters = _object(members, "parameters")
     if "shared_memory_region" in parameters:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import orjson
 
 from zerocost._kernels import read_json, write_json
-from zerocost.api.chain_body import is_in_process
 from zerocost.api.inference_body import InferenceRequest, RequestedOutput
 from zerocost.core.arrays import datatype_of
 from zerocost.core.ports import Ports, closest
@@ -28,7 +27,7 @@ _SCALARS = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "string": "
 def metadata_tensors(ports: Ports) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The inputs and the outputs as model metadata lists them."""
     inputs = [
-        _metadata_tensor(name, subschema) for name, subschema in ports.inputs.items() if not is_in_process(ports, name)
+        _metadata_tensor(name, subschema) for name, subschema in ports.inputs.items() if name not in ports.in_process
     ]
     return inputs, [_metadata_tensor(name, subschema) for name, subschema in (ports.outputs or {}).items()]
 

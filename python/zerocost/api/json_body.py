@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from zerocost._kernels import json_spans, read_json
+from zerocost.api.problems import Refused
 from zerocost.api.settings import Settings
-from zerocost.core.arrays import takes_masks
-from zerocost.core.ports import Ports
 from zerocost.errors import DatatypeError
 
-__all__ = ["Members", "TensorTable", "read_inputs", "tensor_table", "wants_typed_tensors"]
+__all__ = ["Members", "TensorTable", "check_json", "read_inputs", "read_small", "wants_typed_tensors"]
 
 TensorTable = dict[str, tuple[str, bool, bool]]
-"""Names of tensors, with the datatype that lists of numbers become, whether lists of booleans become BOOL, and whether
-lists of 0 and 1 are refused, which may mean either."""
+"""What lists become, for each name that is read as a tensor: :attr:`zerocost.core.ports.Ports.lists`."""
 
 
-def tensor_table(ports: Ports) -> TensorTable:
-    """How lists become arrays for each tensor input, as :func:`zerocost.core.arrays.as_tensor` does it."""
-    return {name: list_datatype(ports, name) for name in ports.inputs if ports.is_tensor(name)}
+def check_json(kind: str) -> None:
+    """Raises Refused (415) for a media type that is not JSON's."""
+    if kind != "application/json" and not kind.endswith("+json"):
+        given = repr(kind[:100]) if kind else "none"
+        raise Refused(415, "unsupported_media_type", f"Content-Type: {given} was given, application/json is needed")
 
 
-def list_datatype(ports: Ports, name: str) -> tuple[str, bool, bool]:
-    """What lists become for one tensor input."""
-    datatypes = ports.datatypes(name)
-    if datatypes is None or "FP64" in datatypes:
-        return "FP64", datatypes is None or "BOOL" in datatypes, takes_masks(datatypes)
-    numbers = [datatype for datatype in datatypes if datatype != "BOOL"]
-    return (numbers or ["BOOL"])[0], "BOOL" in datatypes, takes_masks(datatypes)
+def read_small(body: bytes | bytearray, settings: Settings) -> Any:
+    """A body without tensors."""
+    return read_json(body, None, max_depth=settings.max_depth, max_values=settings.max_values)
 
 
 def read_inputs(
@@ -89,6 +86,7 @@ class Members:
         return read_inputs(self.text(key), table, self._settings, what=str(key))
 
 
+@lru_cache(64)
 def wants_typed_tensors(accept: str | None) -> bool:
     """Whether ``Accept`` asks for typed tensors: ``application/json;tensors=typed``."""
     if accept is None:

@@ -72,7 +72,8 @@ class Figures:
 class MemoryStats:
     """The statistics of every memory artifact that has some.
 
-    One that is not in this process, as on Redis, may look at every key to answer: it is asked every 15 seconds at most.
+    One that is not in this process, as on Redis, may look at every key to answer, or not answer at all: it is asked
+    every 15 seconds at most, and :meth:`known` never waits for it.
     """
 
     _EVERY = 15.0
@@ -81,40 +82,59 @@ class MemoryStats:
         self._registry = registry
         self._remembered: dict[str, tuple[Artifact, float, dict[str, Any] | None]] = {}
 
-    def __call__(self, *, of_this_process: bool = False) -> dict[str, dict[str, Any]]:
-        """The statistics by name; a Redis server that is asked may take a moment.
+    def __call__(self) -> dict[str, dict[str, Any]]:
+        """The statistics by name, after asking for what is too old."""
+        for name, artifact in self.stale():
+            self.ask(name, artifact)
+        return self.known()
+
+    def known(self, *, of_this_process: bool = False) -> dict[str, dict[str, Any]]:
+        """The statistics by name, as far as they are known.
 
         Args:
             of_this_process: only those whose contents live in this process, which can be added up over processes.
         """
         found = {}
-        for spec in self._registry.list_artifacts():
-            artifact = spec.implementation
-            local = isinstance(artifact, LRUCacheArtifact)
-            if spec.interface != "memory" or (of_this_process and not local):
+        for name, artifact in self._artifacts():
+            if isinstance(artifact, LRUCacheArtifact):
+                stats = _stats_of(name, artifact)
+            elif of_this_process:
                 continue
-            stats = self._stats(spec.name, artifact) if local else self._recent(spec.name, artifact)
+            else:
+                of, _, stats = self._remembered.get(name, (None, 0.0, None))
+                stats = stats if of is artifact else None
             if stats is not None:
-                found[spec.name] = stats
+                found[name] = stats
         return found
 
-    def _recent(self, name: str, artifact: Artifact) -> dict[str, Any] | None:
-        of, until, stats = self._remembered.get(name, (None, 0.0, {}))
-        if of is artifact and time.monotonic() < until:
-            return stats
-        fresh = self._stats(name, artifact)
-        # Also that there are none: a server that does not answer costs its time-out.
-        self._remembered[name] = artifact, time.monotonic() + self._EVERY, fresh
-        return fresh
+    def stale(self) -> list[tuple[str, Artifact]]:
+        """The artifacts outside of this process that should be asked again."""
+        now = time.monotonic()
+        return [
+            (name, artifact)
+            for name, artifact in self._artifacts()
+            if not isinstance(artifact, LRUCacheArtifact)
+            and not ((known := self._remembered.get(name)) and known[0] is artifact and now < known[1])
+        ]
 
-    @staticmethod
-    def _stats(name: str, artifact: Artifact) -> dict[str, Any] | None:
-        try:
-            stats = artifact.execute({"operation": "stats"}, ExecutionContext(name, "memory", "zero_cost"))
-        except Exception:  # a stranger's, without statistics or out of reach; the others are shown
-            return None
-        result = stats.get("result") if isinstance(stats, dict) else None
-        return result if isinstance(result, dict) else None
+    def ask(self, name: str, artifact: Artifact) -> None:
+        """Asks one of them, which may take a moment."""
+        stats = _stats_of(name, artifact)
+        # Also that there are none: a server that does not answer costs its time-out.
+        self._remembered[name] = artifact, time.monotonic() + self._EVERY, stats
+
+    def _artifacts(self) -> list[tuple[str, Artifact]]:
+        specs = self._registry.list_artifacts()
+        return [(spec.name, spec.implementation) for spec in specs if spec.interface == "memory"]
+
+
+def _stats_of(name: str, artifact: Artifact) -> dict[str, Any] | None:
+    try:
+        stats = artifact.execute({"operation": "stats"}, ExecutionContext(name, "memory", "zero_cost"))
+    except Exception:  # a stranger's, without statistics or out of reach; the others are shown
+        return None
+    result = stats.get("result") if isinstance(stats, dict) else None
+    return result if isinstance(result, dict) else None
 
 
 def render_metrics(figures: Figures) -> bytes:

@@ -6,41 +6,65 @@ The stages of a request: ``queue`` (waiting for a slot), ``read`` (body to array
 
 from __future__ import annotations
 
+import threading
 import time
-from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
-from starlette.types import Scope
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["Observations", "Stages"]
+__all__ = ["CLIENT_GONE", "COMPUTE", "QUEUE", "READ", "WRITE", "Observations", "Stages"]
+
+CLIENT_GONE = 499
+"""What log and metrics say of a request whose client went away before its answer, as nginx does."""
 
 BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """The upper bounds of the histograms' buckets, in seconds."""
 
 STAGES = ("queue", "read", "compute", "write")
+QUEUE, READ, COMPUTE, WRITE = range(len(STAGES))
+
+_MOST_RECENT = 512
+"""Requests of one artifact that are noted before they are sorted into histograms."""
 
 
-@dataclass(slots=True)
 class Stages:
-    """The stages of one request: seconds by name."""
+    """Where the time of one request goes. One part of it works at a time, on whatever thread.
 
-    artifact: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    copied: int = 0
-    """Bytes that were copied on the way into the kernel."""
+    Attributes:
+        artifact: what is called.
+        seconds: of each stage.
+        copied: bytes that were copied on the way into the kernel.
+    """
 
-    def add(self, name: str, start: float) -> float:
-        """Adds the time since ``start`` (of :func:`time.perf_counter`) and returns the time that it is now."""
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - start
-        return now
+    __slots__ = ("_last", "artifact", "copied", "seconds")
 
-    def header(self) -> str:
+    def __init__(self, artifact: str) -> None:
+        self.artifact = artifact
+        self.seconds = [0.0] * len(STAGES)
+        self.copied = 0
+        self._last = perf_counter()
+
+    def end(self, stage: int) -> None:
+        """Ends a stage, or a part of it: it took the time since the one before ended."""
+        now = perf_counter()
+        self.seconds[stage] += now - self._last
+        self._last = now
+
+    def header(self) -> bytes:
         """The value of ``Server-Timing``: milliseconds."""
-        timings = "".join([f"{name};dur={seconds * 1000:.3f}, " for name, seconds in self.seconds.items()])
-        return f'{timings}copied;desc="{self.copied} bytes"'
+        queue, read, compute, write = self.seconds
+        waited = b"queue;dur=%.3f, " % (queue * 1e3) if queue else b""
+        return b'read;dur=%.3f, %bcompute;dur=%.3f, write;dur=%.3f, copied;desc="%d bytes"' % (
+            read * 1e3,
+            waited,
+            compute * 1e3,
+            write * 1e3,
+            self.copied,
+        )
 
 
 class _Histogram:
@@ -52,10 +76,6 @@ class _Histogram:
         self.counts = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
 
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
-
     def absorb(self, counts: list[int], seconds: float) -> None:
         """Adds another histogram."""
         self.counts = [one + other for one, other in zip(self.counts, counts, strict=True)]
@@ -66,16 +86,46 @@ class _Histogram:
         return {"count": sum(self.counts), "ns": int(self.seconds * 1e9)}
 
 
-class _Model:
-    """What is known about one artifact."""
+_KINDS = ("success", "fail", *STAGES)
 
-    __slots__ = ("fail", "last", "stages", "success")
+
+class _Model:
+    """What is known about one artifact. The event loop notes, on whatever thread it is asked it is sorted."""
+
+    __slots__ = ("_histograms", "_lock", "_recent", "last")
 
     def __init__(self) -> None:
-        self.success = _Histogram()
-        self.fail = _Histogram()
-        self.stages = {name: _Histogram() for name in STAGES}
         self.last = 0.0
+        self._histograms = {kind: _Histogram() for kind in _KINDS}
+        self._recent: deque[tuple[float, ...]] = deque()
+        self._lock = threading.Lock()
+
+    def add(self, *seconds: float) -> None:
+        """Notes a request that succeeded: how long it took, and each of its stages."""
+        self._recent.append(seconds)
+        if len(self._recent) >= _MOST_RECENT:
+            self.histograms()
+
+    def add_failure(self, seconds: float) -> None:
+        """Notes one that did not."""
+        with self._lock:
+            self._histograms["fail"].absorb(*_sorted(np.array([seconds])))
+
+    def histograms(self) -> dict[str, _Histogram]:
+        """Everything that was noted."""
+        # Many at once: sorting each by itself into all its histograms takes longer than a small kernel does.
+        with self._lock:
+            recent = [self._recent.popleft() for _ in range(len(self._recent))]
+            if recent:
+                for kind, column in zip(("success", *STAGES), np.array(recent).T, strict=True):
+                    self._histograms[kind].absorb(*_sorted(column))
+            return self._histograms
+
+
+def _sorted(seconds: npt.NDArray[np.float64]) -> tuple[list[int], float]:
+    """How many of these durations fall into each bucket, and their sum."""
+    places = np.searchsorted(BUCKETS, seconds)
+    return np.bincount(places, minlength=len(BUCKETS) + 1).tolist(), float(seconds.sum())
 
 
 class Observations:
@@ -84,11 +134,6 @@ class Observations:
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}
         self._answers: dict[int, int] = {}
-
-    def begin(self, artifact: str, scope: Scope) -> Stages:
-        """The stages of a request for an artifact; they are counted when its answer goes out."""
-        stages = scope["zerocost.stages"] = Stages(artifact)
-        return stages
 
     def answered(self, status: int) -> None:
         """Counts an answer."""
@@ -100,16 +145,10 @@ class Observations:
         if model is None:
             model = self._models[stages.artifact] = _Model()
         model.last = time.time()
-        if not succeeded:
-            model.fail.add(duration)
-            return
-        model.success.add(duration)
-        seconds = stages.seconds
-        for name, histogram in model.stages.items():
-            if name in seconds:
-                histogram.add(seconds[name])
-            else:
-                histogram.counts[0] += 1
+        if succeeded:
+            model.add(duration, *stages.seconds)
+        else:
+            model.add_failure(duration)
 
     def answers(self) -> dict[int, int]:
         """Answers by status."""
@@ -117,13 +156,13 @@ class Observations:
 
     def failures(self) -> dict[str, int]:
         """Requests that were not answered with success, by artifact."""
-        return {name: sum(model.fail.counts) for name, model in list(self._models.items())}
+        return {name: sum(model.histograms()["fail"].counts) for name, model in list(self._models.items())}
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that was counted, for :meth:`absorb` in another process."""
         models = {}
         for name, model in list(self._models.items()):
-            histograms = {"success": model.success, "fail": model.fail, **model.stages}
+            histograms = model.histograms()
             models[name] = {
                 "last": model.last,
                 "histograms": {key: (one.counts, one.seconds) for key, one in histograms.items()},
@@ -138,21 +177,22 @@ class Observations:
             model = self._models.setdefault(name, _Model())
             model.last = max(model.last, seen["last"])
             for key, (counts, seconds) in seen["histograms"].items():
-                own = {"success": model.success, "fail": model.fail}.get(key) or model.stages[key]
-                own.absorb(counts, seconds)
+                model.histograms()[key].absorb(counts, seconds)
 
     def histograms(self) -> Iterator[tuple[str, str, list[int], float]]:
         """(artifact, stage, counts by bucket, sum of seconds) for everything seen so far."""
         for name, model in list(self._models.items()):
-            for stage, histogram in (*model.stages.items(), ("total", model.success)):
-                yield name, stage, list(histogram.counts), histogram.seconds
+            histograms = model.histograms()
+            for stage in (*STAGES, "success"):
+                histogram = histograms[stage]
+                yield name, "total" if stage == "success" else stage, list(histogram.counts), histogram.seconds
 
     def of_model(self, name: str, version: str) -> dict[str, Any]:
         """A model's statistics, as Triton shows them."""
         model = self._models.get(name) or _Model()
-        stages = {stage: histogram.described() for stage, histogram in model.stages.items()}
+        shown = {kind: histogram.described() for kind, histogram in model.histograms().items()}
         none = _Histogram().described()
-        count = sum(model.success.counts)
+        count = shown["success"]["count"]
         return {
             "name": name,
             "version": version,
@@ -160,12 +200,12 @@ class Observations:
             "inference_count": count,
             "execution_count": count,
             "inference_stats": {
-                "success": model.success.described(),
-                "fail": model.fail.described(),
-                "queue": stages["queue"],
-                "compute_input": stages["read"],
-                "compute_infer": stages["compute"],
-                "compute_output": stages["write"],
+                "success": shown["success"],
+                "fail": shown["fail"],
+                "queue": shown["queue"],
+                "compute_input": shown["read"],
+                "compute_infer": shown["compute"],
+                "compute_output": shown["write"],
                 "cache_hit": none,
                 "cache_miss": none,
             },

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.routing import Route
-from starlette.types import Receive, Scope
 
 from zerocost._kernels import __version__
-from zerocost.api.answer import Answer, Endpoint, json_answer
-from zerocost.api.chunks import Chunks, aside
-from zerocost.api.guard import header, is_administrator, refuse_several_workers
+from zerocost.api.answer import Answer, json_answer
+from zerocost.api.artifact_api import ArtifactRESTAPI
+from zerocost.api.calls import ASIDE, Calls
+from zerocost.api.chunks import Chunks
+from zerocost.api.guard import is_administrator, refuse_several_workers
 from zerocost.api.inference_body import InferenceRequest, refuse_length
 from zerocost.api.inference_values import inputs_of, metadata_tensors, render
+from zerocost.api.json_body import read_small
+from zerocost.api.monitor import Monitor
+from zerocost.api.observations import COMPUTE, READ, WRITE
 from zerocost.api.problems import Refused
+from zerocost.api.request import Request
+from zerocost.api.routing import route
 from zerocost.core.artifact_registry import ArtifactSpec
 from zerocost.errors import ShapeError
-
-if TYPE_CHECKING:
-    from zerocost.api.routes import Routes
 
 __all__ = ["OpenInference"]
 
@@ -41,10 +42,12 @@ _COMPRESS_BYTES = 1024
 class OpenInference:
     """The routes under ``/v2``. Every artifact, chains too, is a model."""
 
-    def __init__(self, native: Routes) -> None:
-        self.native = native
-        self.registry = native.registry
-        self.settings = native.settings
+    def __init__(self, api: ArtifactRESTAPI, calls: Calls, monitor: Monitor) -> None:
+        self.api = api
+        self.calls = calls
+        self.monitor = monitor
+        self.registry = api.registry
+        self.settings = api.settings
         self._unloaded: dict[str, ArtifactSpec] = {}
 
     def table(self) -> list[Route]:
@@ -84,25 +87,24 @@ class OpenInference:
         by_path: dict[str, dict[str, Any]] = {}
         for method, path, function in routes:
             by_path.setdefault(path, {})[method] = function
-        return [
-            Route(path, Endpoint(_by_method(functions)), methods=list(functions)) for path, functions in by_path.items()
-        ]
+        return [route(path, functions) for path, functions in by_path.items()]
 
-    async def server(self, scope: Scope, receive: Receive) -> Answer:
+    async def server(self, request: Request) -> Answer:
         """Server metadata."""
         return json_answer({"name": "zerocost", "version": __version__, "extensions": _EXTENSIONS})
 
-    async def live(self, scope: Scope, receive: Receive) -> Answer:
+    async def live(self, request: Request) -> Answer:
         """Whether the server answers."""
         return json_answer({"live": True})
 
-    async def ready(self, scope: Scope, receive: Receive) -> Answer:
+    async def ready(self, request: Request) -> Answer:
         """Whether the server takes requests."""
-        return await self.native.ready(scope, receive)
+        self.calls.check_ready()
+        return json_answer({"ready": True})
 
-    async def model(self, scope: Scope, receive: Receive) -> Answer:
+    async def model(self, request: Request) -> Answer:
         """Model metadata."""
-        spec = self._spec(scope)
+        spec = self._spec(request)
         inputs, outputs = metadata_tensors(spec.ports)
         return json_answer(
             {
@@ -114,15 +116,15 @@ class OpenInference:
             }
         )
 
-    async def model_ready(self, scope: Scope, receive: Receive) -> Answer:
+    async def model_ready(self, request: Request) -> Answer:
         """Whether the model takes requests."""
-        spec = self._spec(scope)
-        await self.native.ready(scope, receive)
+        spec = self._spec(request)
+        self.calls.check_ready()
         return json_answer({"name": spec.name, "ready": True})
 
-    async def config(self, scope: Scope, receive: Receive) -> Answer:
+    async def config(self, request: Request) -> Answer:
         """The model's configuration, as far as Triton's has a meaning here; the schema is at the native route."""
-        spec = self._spec(scope)
+        spec = self._spec(request)
         inputs, outputs = metadata_tensors(spec.ports)
         required = set(spec.ports.required)
         return json_answer(
@@ -137,17 +139,15 @@ class OpenInference:
             }
         )
 
-    async def statistics(self, scope: Scope, receive: Receive) -> Answer:
+    async def statistics(self, request: Request) -> Answer:
         """How often each model, or one, was used, and how long it took."""
-        specs = [self._spec(scope)] if "name" in scope["path_params"] else self.registry.list_artifacts()
-        shared = self.native.workers
-        seen = (await asyncio.to_thread(self.native.figures)).observations if shared else self.native.observations
+        specs = [self._spec(request)] if "name" in request.scope["path_params"] else self.registry.list_artifacts()
+        seen = (await self.monitor.figures()).observations
         return json_answer({"model_stats": [seen.of_model(spec.name, version_of(spec)) for spec in specs]})
 
-    async def index(self, scope: Scope, receive: Receive) -> Answer:
+    async def index(self, request: Request) -> Answer:
         """Every model with its state."""
-        body = await self.native.body(scope, receive)
-        content = await aside(len(body), lambda: self.native.small_json(body)) if body else {}
+        content = await self._content(request)
         only_ready = content.get("ready", False) if isinstance(content, dict) else None
         if not isinstance(only_ready, bool):
             raise Refused(400, "invalid_input", "an object is needed, in which 'ready' is true or false")
@@ -161,11 +161,11 @@ class OpenInference:
         ]
         return json_answer(loaded if only_ready else loaded + unloaded)
 
-    async def load(self, scope: Scope, receive: Receive) -> Answer:
+    async def load(self, request: Request) -> Answer:
         """Brings an unloaded model back. No code and no path is ever taken from a request."""
-        name = scope["path_params"]["name"]
-        self._check_administrator(scope, f"failed to load {name[:200]!r}")
-        parameters = await self._parameters(scope, receive)
+        name = request.parameter("name")
+        self._check_administrator(request, f"failed to load {name[:200]!r}")
+        parameters = await self._parameters(request)
         if parameters:
             raise Refused(400, "invalid_input", f"failed to load {name[:200]!r}: parameters are not taken")
         if self.registry.get_artifact(name) is None:
@@ -175,12 +175,12 @@ class OpenInference:
             self.registry.register_artifact(spec.name, spec.implementation, spec.interface, spec.metadata)
         return json_answer({})
 
-    async def unload(self, scope: Scope, receive: Receive) -> Answer:
+    async def unload(self, request: Request) -> Answer:
         """Takes a model away, with ``unload_dependents`` also the chains that use it."""
-        name = scope["path_params"]["name"]
-        self._check_administrator(scope, f"failed to unload {name[:200]!r}")
-        parameters = await self._parameters(scope, receive)
-        self._spec(scope)
+        name = request.parameter("name")
+        self._check_administrator(request, f"failed to unload {name[:200]!r}")
+        parameters = await self._parameters(request)
+        self._spec(request)
         names = [name]
         if parameters.get("unload_dependents") is True:
             names += [spec.name for spec in self.registry.list_artifacts() if name in spec.implementation.uses]
@@ -188,68 +188,75 @@ class OpenInference:
             self._unloaded[unloaded] = self.registry.unregister_artifact(unloaded)
         return json_answer({})
 
-    async def trace(self, scope: Scope, receive: Receive) -> Answer:
+    async def trace(self, request: Request) -> Answer:
         """Trace settings: Triton's tracing is not offered."""
         return json_answer({"trace_level": ["OFF"]})
 
-    async def logging(self, scope: Scope, receive: Receive) -> Answer:
+    async def logging(self, request: Request) -> Answer:
         """Log settings: what cannot be changed over the network."""
         return json_answer({"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0})
 
-    async def no_regions(self, scope: Scope, receive: Receive) -> Answer:
+    async def no_regions(self, request: Request) -> Answer:
         """Shared memory is not offered, so there are no regions."""
         return json_answer([])
 
-    async def nothing(self, scope: Scope, receive: Receive) -> Answer:
+    async def nothing(self, request: Request) -> Answer:
         """Unregistering what is not there."""
         return json_answer({})
 
-    async def unsupported(self, scope: Scope, receive: Receive) -> Answer:
+    async def unsupported(self, request: Request) -> Answer:
         """What this server does not offer."""
         raise Refused(501, "unsupported", "this is not offered")
 
-    async def infer(self, scope: Scope, receive: Receive) -> Answer:
+    async def infer(self, request: Request) -> Answer:
         """Runs a model: JSON, JSON and binary tensors, or one raw tensor."""
-        spec = self._spec(scope)
-        accepted = header(scope, b"accept-encoding")
-        length = refuse_length(header(scope, b"inference-header-content-length"))
-        metadata = self.native.metadata(scope)
-        stages = self.native.observations.begin(spec.name, scope)
+        spec = self._spec(request)
+        calls = self.calls
+        accepted = request.header(b"accept-encoding")
+        length = refuse_length(request.header(b"inference-header-content-length"))
+        stages, metadata = calls.begin(request, spec.name)
         body: bytes | bytearray = b""
-        request: InferenceRequest | None = None
-        start = time.perf_counter()
+        inference: InferenceRequest | None = None
         if length is None:
-            body = await self.native.body(scope, receive)
+            body = await calls.body(request)
             if b'"timeout"' in body:
                 # It says how long the client waits, also for its turn: it must be known before.
-                request = await aside(len(body), lambda: InferenceRequest.from_json(body, spec.ports, self.settings))
+                inference = await self._read_text(request, body, spec, metadata)
         else:
-            request = await self.native.overdue.watch(self._read_binary(scope, receive, spec, length))
-        stages.add("read", start)
-        size = len(body) if length is None or request is None else length + request.binary_size
-        if request is not None and request.timeout is not None:
-            until = scope["zerocost.began"] + request.timeout
+            inference = await calls.in_time(self._read_binary(request, spec, length))
+        size = len(body) if length is None or inference is None else length + inference.binary_size
+        if inference is not None and inference.timeout is not None:
+            until = request.began + inference.timeout
             metadata["deadline"] = min(until, metadata.get("deadline", until))
 
         def compute() -> Answer:
-            start = time.perf_counter()
-            parsed = request or InferenceRequest.from_json(body, spec.ports, self.settings)
+            parsed = inference or InferenceRequest.from_json(body, spec.ports, self.settings)
             if parsed.binary_size and length is None:
                 raise ShapeError("there are binary tensors, but no Inference-Header-Content-Length")
             parsed.take_bytes()
             inputs = inputs_of(parsed, spec.ports)
-            start = stages.add("read", start)
+            stages.end(READ)
             stages.copied = 0 if length is None else parsed.binary_size
-            outputs = self.native.compute(spec, inputs, metadata, stages)
-            start = stages.add("compute", start)
+            outputs = self.api.compute(spec, inputs, metadata, stages)
+            stages.end(COMPUTE)
             answer = _answer(*render(outputs, parsed, spec.name, version_of(spec)), accepted)
-            stages.add("write", start)
+            stages.end(WRITE)
             return answer
 
-        return await self.native.run(spec, compute, size, receive, metadata, stages)
+        return await calls.run(request, spec.implementation, compute, size, metadata)
 
-    async def _read_binary(self, scope: Scope, receive: Receive, spec: ArtifactSpec, length: int) -> InferenceRequest:
-        chunks = Chunks(scope, receive, self.settings)
+    async def _read_text(
+        self, request: Request, body: bytes | bytearray, spec: ArtifactSpec, metadata: dict[str, Any]
+    ) -> InferenceRequest:
+        def read() -> InferenceRequest:
+            return InferenceRequest.from_json(body, spec.ports, self.settings)
+
+        if len(body) <= ASIDE:
+            return read()
+        return await self.calls.answer(request, self.calls.slots.run(read), metadata.get("deadline"))
+
+    async def _read_binary(self, request: Request, spec: ArtifactSpec, length: int) -> InferenceRequest:
+        chunks = Chunks(request, self.settings)
         chunks.open()
         if chunks.length is not None and length > chunks.length:
             raise ShapeError("Inference-Header-Content-Length is larger than the body")
@@ -260,14 +267,14 @@ class OpenInference:
         text = await chunks.read(length)
         if text is None:
             raise ShapeError("Inference-Header-Content-Length is larger than the body")
-        request = await aside(length, lambda: InferenceRequest.from_json(text, spec.ports, self.settings))
-        size = length + request.binary_size
+        inference = await self.calls.ahead(length, lambda: InferenceRequest.from_json(text, spec.ports, self.settings))
+        size = length + inference.binary_size
         if chunks.length is not None and chunks.length != size:
             raise ShapeError(f"unexpected size: the body has {chunks.length} bytes, its JSON announces {size}")
         if size > self.settings.max_body:
             raise ShapeError(f"unexpected size: the JSON announces {size} bytes")
-        await request.read_binary(chunks)
-        return request
+        await inference.read_binary(chunks)
+        return inference
 
     async def _read_raw(self, chunks: Chunks, spec: ArtifactSpec) -> InferenceRequest:
         if chunks.length is not None:
@@ -280,25 +287,28 @@ class OpenInference:
         await request.read_binary(Chunks.of(data, self.settings))
         return request
 
-    def _spec(self, scope: Scope) -> ArtifactSpec:
-        name = scope["path_params"]["name"]
-        version = scope["path_params"].get("version")
+    def _spec(self, request: Request) -> ArtifactSpec:
+        name = request.parameter("name")
+        version = request.scope["path_params"].get("version")
         spec = self.registry.get_artifact(name)
         if spec is None or version not in (None, version_of(spec)):
             shown = repr(name[:200]) + ("" if version is None else f" version {version[:50]!r}")
             raise Refused(404, "unknown_artifact", f"Request for unknown model: {shown} is not found")
         return spec
 
-    def _check_administrator(self, scope: Scope, what: str) -> None:
+    def _check_administrator(self, request: Request, what: str) -> None:
         if not self.settings.model_control:
             raise Refused(403, "forbidden", f"{what}: loading and unloading models is switched off")
         refuse_several_workers(self.settings, what)
-        if self.settings.has_token and not is_administrator(scope, self.settings):
+        if self.settings.has_token and not is_administrator(request, self.settings):
             raise Refused(403, "forbidden", f"{what}: the administrator's token is needed")
 
-    async def _parameters(self, scope: Scope, receive: Receive) -> dict[str, Any]:
-        body = await self.native.body(scope, receive)
-        content = await aside(len(body), lambda: self.native.small_json(body)) if body else {}
+    async def _content(self, request: Request) -> Any:
+        body = await self.calls.body(request)
+        return await self.calls.ahead(len(body), lambda: read_small(body, self.settings)) if body else {}
+
+    async def _parameters(self, request: Request) -> dict[str, Any]:
+        content = await self._content(request)
         parameters = content.get("parameters", {}) if isinstance(content, dict) else {}
         if not isinstance(parameters, dict):
             raise Refused(400, "invalid_input", "parameters must be an object")
@@ -308,15 +318,6 @@ class OpenInference:
 def version_of(spec: ArtifactSpec) -> str:
     """The version that an artifact's metadata states, ``"1"`` by default."""
     return str(spec.metadata.get("version", "1"))
-
-
-def _by_method(functions: dict[str, Any]) -> Any:
-    async def dispatch(scope: Scope, receive: Receive) -> Answer:
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        answer: Answer = await functions[method](scope, receive)
-        return answer
-
-    return dispatch
 
 
 def _config_tensor(tensor: dict[str, Any]) -> dict[str, Any]:

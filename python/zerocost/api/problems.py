@@ -15,27 +15,33 @@ from zerocost.errors import (
     KernelPanic,
     LimitExceeded,
     MalformedJSON,
+    NotAcceptable,
     OutOfMemory,
     PlanError,
+    PreconditionFailed,
     ServiceUnavailable,
     UnknownArtifact,
     UnknownKey,
+    Unsupported,
     ZerocostError,
 )
 
 __all__ = ["Refused", "as_input_error", "problem_of", "status_of"]
 
-_STATUSES: tuple[tuple[type[ZerocostError], int], ...] = (
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownArtifact, 404),
     (UnknownKey, 404),
     (MalformedJSON, 400),
     (LimitExceeded, 413),
+    (NotAcceptable, 406),
     (InvalidInput, 422),
     (PlanError, 422),
     (DuplicateArtifact, 409),
+    (PreconditionFailed, 412),
+    (Unsupported, 501),
     (DeadlineExceeded, 504),
     (ServiceUnavailable, 503),
-    (OutOfMemory, 503),
+    (MemoryError, 503),
 )
 
 _TOLD = (
@@ -61,6 +67,7 @@ _ERRORS = 20
 """Errors that are told one by one."""
 
 _GENERIC = "The server failed while it answered this request; its log says why, under the request id."
+_NO_MEMORY = "there is not enough memory for this request at the moment; try again later"
 
 
 class Refused(ZerocostError):
@@ -93,6 +100,8 @@ def problem_of(error: BaseException, request_id: str) -> tuple[int, dict[str, An
         code, detail = error.code, _cut(str(error))
         notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_TOLD)]
         detail = " ".join([detail, *(f"({note})" for note in notes)])
+    elif isinstance(error, MemoryError):
+        code, detail = OutOfMemory.code, _NO_MEMORY
     else:
         code, detail = error.code if isinstance(error, KernelPanic) else "internal", _GENERIC
     if isinstance(error, Refused):

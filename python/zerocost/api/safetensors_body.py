@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Coroutine
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from zerocost._kernels import read_json, write_json
-from zerocost.api.chunks import Chunks, aside
+from zerocost.api.chunks import Chunks
 from zerocost.api.settings import Settings
 from zerocost.core.safetensors import (
     MEDIA_TYPE,
@@ -22,6 +24,8 @@ from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, Malforme
 
 __all__ = ["MEDIA_TYPE", "answer_pieces", "read_safetensors", "read_tensors", "wants_safetensors"]
 
+Result = TypeVar("Result")
+
 _HEADER = 1 << 20
 _ENTRY = 200
 """Bytes that a header may have, and more of them for each tensor that a body may have."""
@@ -30,7 +34,13 @@ _ENTRY_VALUES = 38
 """JSON values of a tensor's entry: itself, its dtype, two lists, 32 axes and two offsets."""
 
 
-async def read_tensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, Any], bytes, int]:
+class Aside(Protocol):
+    """Reads a text of so many bytes, a long one where it does not hold up the event loop."""
+
+    def __call__(self, size: int, job: Callable[[], Result]) -> Coroutine[Any, Any, Result]: ...
+
+
+async def read_tensors(chunks: Chunks, settings: Settings, aside: Aside) -> tuple[dict[str, Any], bytes, int]:
     """The tensors in a body by name, the text of the JSON in its metadata, and the bytes of the tensors.
 
     Raises:
@@ -76,7 +86,7 @@ def _slots(text: bytes, settings: Settings) -> tuple[list[Slot], str]:
     return parse_header(header, settings.max_elements, settings.max_parts)
 
 
-async def read_safetensors(chunks: Chunks, settings: Settings) -> tuple[dict[str, Any], int]:
+async def read_safetensors(chunks: Chunks, settings: Settings, aside: Aside) -> tuple[dict[str, Any], int]:
     """The inputs in a body, and the bytes of its tensors.
 
     Raises:
@@ -84,7 +94,7 @@ async def read_safetensors(chunks: Chunks, settings: Settings) -> tuple[dict[str
         InvalidInput: the header does not describe the body, or an input is there twice.
         LimitExceeded, Refused: as :func:`read_tensors`.
     """
-    inputs, text, total = await read_tensors(chunks, settings)
+    inputs, text, total = await read_tensors(chunks, settings, aside)
     limits = {"max_depth": settings.max_depth, "max_values": settings.max_values}
     others = await aside(len(text), lambda: read_json(text, None, **limits))
     if not isinstance(others, dict):
@@ -96,6 +106,7 @@ async def read_safetensors(chunks: Chunks, settings: Settings) -> tuple[dict[str
     return inputs, total
 
 
+@lru_cache(64)
 def wants_safetensors(accept: str | None) -> bool:
     """Whether ``Accept`` asks for safetensors."""
     return accept is not None and any(

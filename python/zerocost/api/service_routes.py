@@ -1,244 +1,187 @@
-"""The services over HTTP: each route translates and calls the service's own ``post_`` method, nothing else."""
+"""The services over HTTP: each route translates and calls the twin of a service's method, nothing else."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import orjson
 from starlette.routing import Route
-from starlette.types import Receive, Scope
 
 from zerocost._kernels import write_json
-from zerocost.api.answer import Answer, Endpoint
-from zerocost.api.body import media_type
-from zerocost.api.chain_body import is_in_process
-from zerocost.api.guard import header, is_administrator, refuse_several_workers
-from zerocost.api.json_body import wants_typed_tensors
-from zerocost.api.limiter import answered
+from zerocost.api.answer import JSON, Answer
+from zerocost.api.artifact_api import ArtifactRESTAPI
+from zerocost.api.calls import Calls
+from zerocost.api.guard import is_administrator, refuse_several_workers
+from zerocost.api.json_body import check_json, read_small, wants_typed_tensors
+from zerocost.api.observations import COMPUTE, READ, WRITE
+from zerocost.api.preconditions import Preconditions
 from zerocost.api.problems import Refused, as_input_error
-from zerocost.api.routes import Routes, require_json
-from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.errors import (
-    DatatypeError,
-    InvalidInput,
-    LimitExceeded,
-    RangeError,
-    ZerocostError,
-)
+from zerocost.api.request import Request
+from zerocost.api.routing import Function, route
+from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, RangeError, ZerocostError
 from zerocost.services.active import until
-from zerocost.services.memory_service import Entry, MemoryService
+from zerocost.services.memory_service import ABSENT, Entry, MemoryService
 from zerocost.services.model_service import SimplifiedModelService
 from zerocost.services.service import Service
+from zerocost.services.twins import Post, working_on
 
 __all__ = ["ServiceRoutes"]
 
-_JSON = (b"content-type", b"application/json")
+Result = TypeVar("Result")
+
+_ENTRIES = "services/memory/entries"
 _ENTRY_TYPES = ("application/json", "application/octet-stream", "application/vnd.safetensors")
 _LONGEST_KEY = 1000
-_INLINE_BYTES = 1 << 16
-"""Bodies up to this size are read on the event loop."""
 
-Call = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
+_CHANGES = frozenset({"use_artifact", "stop_artifact"})
+"""The methods that change what all clients get."""
 
 
 class ServiceRoutes:
     """The handlers of the services.
 
     Args:
-        routes: the native routes, whose ways of reading a request these share.
+        api: what the native routes call.
+        calls: the way in.
         model: the model service.
     """
 
-    def __init__(self, routes: Routes, model: SimplifiedModelService) -> None:
-        self._routes = routes
-        self._settings = routes.settings
-        self._registry: ArtifactRegistry = routes.registry
+    def __init__(self, api: ArtifactRESTAPI, calls: Calls, model: SimplifiedModelService) -> None:
+        self._api = api
+        self._calls = calls
+        self._settings = api.settings
+        self._registry = api.registry
         self._model = model
         self._memory: MemoryService | None = None
-        self._pending = 0
 
     def table(self) -> list[Route]:
         """The list of routes."""
-        tokenizer = self._model.tokenizer
-        calls: dict[str, Call] = {
-            "model/forward": self._forward,
-            "model/embed": self._embed,
-            "tokenizer/encode": tokenizer.post_encode,
-            "tokenizer/decode": tokenizer.post_decode,
-            "tokenizer/count": tokenizer.post_count,
-            **{
-                f"memory/{name}": self._of_memory(f"post_{name}")
-                for name in ("get", "put", "delete", "clear", "stats", "active_artifacts")
-            },
+        kinds: dict[str, tuple[type[Service], Callable[[], Service]]] = {
+            "model": (type(self._model), lambda: self._model),
+            "tokenizer": (type(self._model.tokenizer), lambda: self._model.tokenizer),
+            "memory": (MemoryService, self._memory_service),
         }
-        changes: dict[str, Call] = {
-            "memory/use_artifact": self._use(None),
-            "memory/stop_artifact": self._of_memory("post_stop_artifact"),
-        }
-        for name, service in (("model", self._model), ("tokenizer", tokenizer)):
-            calls[f"{name}/active_artifacts"] = service.post_active_artifacts
-            changes[f"{name}/use_artifact"] = self._use(service)
-            changes[f"{name}/stop_artifact"] = service.post_stop_artifact
-        entry = "/services/memory/entries/{key:path}"
-        entries = {
-            "GET": self._get_entry,
-            "HEAD": self._get_entry,
-            "PUT": self._put_entry,
-            "DELETE": self._delete_entry,
-        }
-        return [
-            *(Route(f"/services/{path}", self._endpoint(path, call), methods=["POST"]) for path, call in calls.items()),
-            *(
-                Route(f"/services/{path}", self._endpoint(path, call, changes_server=True), methods=["POST"])
-                for path, call in changes.items()
-            ),
-            Route(entry, self._entry(entries), methods=list(entries)),
+        routes = [
+            route(f"/services/{name}/{method}", {"POST": self._method(f"{name}/{method}", service, method, post)})
+            for name, (kind, service) in kinds.items()
+            for method, post in kind.twins().items()
         ]
+        entries: dict[str, Function] = {"GET": self._get_entry, "PUT": self._put_entry, "DELETE": self._delete_entry}
+        return [*routes, route(f"/{_ENTRIES}/{{key:path}}", entries)]
 
-    def _endpoint(self, path: str, call: Call, *, changes_server: bool = False) -> Endpoint:
-        async def handle(scope: Scope, receive: Receive) -> Answer:
-            if changes_server:
-                self._require_administrator(scope)
-            require_json(scope)
-            typed = wants_typed_tensors(header(scope, b"accept"))
-            metadata = self._routes.metadata(scope)
-            stages = self._routes.observations.begin(f"services/{path}", scope)
-            start = time.perf_counter()
-            body = await self._routes.body(scope, receive)
-            data = await _apart(len(body), self._routes.small_json, body)
-            if not isinstance(data, dict):
-                raise DatatypeError("the body: an object is needed")
-            start = stages.add("read", start)
-            answer = await self._bounded(call(data), receive, metadata.get("deadline"))
-            start = stages.add("compute", start)
-            content = await asyncio.to_thread(write_json, answer, typed=typed)
-            stages.add("write", start)
-            return Answer(200, [content], [_JSON])
+    def _method(self, path: str, service: Callable[[], Service], method: str, post: Post) -> Function:
+        calls, settings = self._calls, self._settings
+        # What a memory artifact does is waiting more than computing, where it is on a server outside.
+        pool = calls.outside if path.startswith("memory/") else calls.slots
 
-        return Endpoint(handle)
+        async def handle(request: Request) -> Answer:
+            if method in _CHANGES:
+                self._require_administrator(request)
+            check_json(request.media_type)
+            typed = wants_typed_tensors(request.header(b"accept"))
+            stages, metadata = calls.begin(request, f"services/{path}")
+            body = await calls.body(request)
 
-    def _entry(self, functions: Mapping[str, Callable[[Scope, Receive], Awaitable[Answer]]]) -> Endpoint:
-        async def handle(scope: Scope, receive: Receive) -> Answer:
-            stages = self._routes.observations.begin("services/memory/entries", scope)
-            start = time.perf_counter()
-            with until(self._routes.metadata(scope).get("deadline")):
-                answer = await functions[scope["method"]](scope, receive)
-            stages.add("compute", start)
-            return answer
+            async def work() -> Answer:
+                data = await calls.aside(len(body), lambda: read_small(body, settings))
+                if not isinstance(data, dict):
+                    raise DatatypeError("the body: an object is needed")
+                stages.end(READ)
+                try:
+                    result = await post(service(), data, self._api.model_limits)
+                except ZerocostError:
+                    raise
+                except (ValueError, TypeError) as error:  # of a third-party artifact
+                    raise as_input_error(error) from error
+                stages.end(COMPUTE)
+                content = await pool.run(lambda: write_json(result, typed=typed))
+                stages.end(WRITE)
+                return Answer(200, [content], [JSON])
 
-        return Endpoint(handle)
+            deadline = metadata.get("deadline")
+            with until(deadline), working_on(pool.run):
+                return await calls.answer(request, work(), deadline)
 
-    async def _bounded(
-        self, answer: Coroutine[Any, Any, dict[str, Any]], receive: Receive, deadline: float | None
-    ) -> dict[str, Any]:
-        """Waits for an answer while the client and the deadline do; turns requests away while too many wait."""
-        if self._pending >= self._settings.max_waiting:
-            answer.close()
-            raise Refused(429, "overloaded", "the server has too much to do; try again later", {"retry-after": "1"})
-        self._pending += 1
-        try:
-            with until(deadline):
-                task = asyncio.ensure_future(answer)
-            return await answered(task, receive, deadline)
-        except ZerocostError:
-            raise
-        except (ValueError, TypeError) as error:  # of a third-party artifact
-            raise as_input_error(error) from error
-        finally:
-            self._pending -= 1
+        return handle
 
-    async def _forward(self, data: dict[str, Any]) -> dict[str, Any]:
-        self._check_artifacts(data)
-        return await self._model.post_forward(data, self._routes.api.model_limits)
-
-    async def _embed(self, data: dict[str, Any]) -> dict[str, Any]:
-        self._check_artifacts(data)
-        return await self._model.post_embed(data, self._routes.api.model_limits)
-
-    def _check_artifacts(self, data: dict[str, Any]) -> None:
-        """Refuses parameters that have no meaning over a network; the service checks everything else."""
-        artifacts = data.get("artifacts")
-        for choice in artifacts.values() if isinstance(artifacts, dict) else ():
-            if isinstance(choice, dict) and isinstance(choice.get("artifact"), str):
-                self._refuse_in_process(choice["artifact"], choice.get("params"))
-
-    def _refuse_in_process(self, name: str, params: Any) -> None:
-        spec = self._registry.get_artifact(name)
-        if spec is not None and isinstance(params, dict):
-            hidden = [key for key in params if is_in_process(spec.ports, key)]
-            if hidden:
-                raise InvalidInput(
-                    f"artifacts: {', '.join(hidden)} is for callers in the same process only", "artifacts"
-                )
-
-    def _use(self, service: Service | None) -> Call:
-        """``use_artifact`` of a service; None: of the memory."""
-
-        async def call(data: dict[str, Any]) -> dict[str, Any]:
-            name = data.get("artifact_name")
-            if isinstance(name, str):
-                self._refuse_in_process(name, data.get("params"))
-            return await (service or self._memory_service()).post_use_artifact(data)
-
-        return call
-
-    def _require_administrator(self, scope: Scope) -> None:
-        if not is_administrator(scope, self._settings):
+    def _require_administrator(self, request: Request) -> None:
+        if not is_administrator(request, self._settings):
             raise Refused(403, "forbidden", "changing what the server uses needs the token of the administrator")
         refuse_several_workers(self._settings, "send the artifacts with each request")
-
-    def _of_memory(self, name: str) -> Call:
-        async def call(data: dict[str, Any]) -> dict[str, Any]:
-            answer: dict[str, Any] = await getattr(self._memory_service(), name)(data)
-            return answer
-
-        return call
 
     def _memory_service(self) -> MemoryService:
         if self._memory is None:
             self._memory = MemoryService(self._registry)
         return self._memory
 
-    async def _get_entry(self, scope: Scope, receive: Receive) -> Answer:
-        value = await asyncio.to_thread(self._memory_service().get, _key(scope))
-        entry = value if isinstance(value, Entry) else _as_entry(value)
-        tag = f'"{entry.tag}"'
-        headers = [(b"etag", tag.encode()), (b"content-type", entry.media_type.encode())]
-        asked = header(scope, b"if-none-match")
-        known = [one.strip().removeprefix("W/") for one in (asked or "").split(",")]
-        if tag in known or "*" in known:
-            return Answer(304, [], headers[:1])
-        return Answer(200, [entry.body], headers)
+    # Entries, as raw bodies
 
-    async def _put_entry(self, scope: Scope, receive: Receive) -> Answer:
-        key, kind = _key(scope), media_type(scope)
+    async def _get_entry(self, request: Request) -> Answer:
+        _, metadata = self._calls.begin(request, _ENTRIES)
+        key, conditions, memory = _key(request), Preconditions(request), self._memory_service()
+
+        def get() -> tuple[Entry, str]:
+            entry = _as_entry(memory.get(key))
+            return entry, entry.tag
+
+        entry, tag = await self._touch(request, metadata, get)
+        headers = [_etag(tag), (b"content-type", entry.media_type.encode())]
+        return Answer(200, [entry.body], headers) if conditions.is_new(tag) else Answer(304, [], headers[:1])
+
+    async def _put_entry(self, request: Request) -> Answer:
+        stages, metadata = self._calls.begin(request, _ENTRIES)
+        key, kind, conditions = _key(request), request.media_type, Preconditions(request)
         if kind not in _ENTRY_TYPES:
             allowed = ", ".join(_ENTRY_TYPES)
             raise Refused(
                 415, "unsupported_media_type", f"Content-Type: {kind[:100]!r} was given, {allowed} are allowed"
             )
-        ttl = _seconds(header(scope, b"zerocost-ttl"))
-        entry = Entry(kind, bytes(await self._routes.body(scope, receive)))
-        if not await asyncio.to_thread(self._memory_service().put, key, entry, ttl=ttl):
-            raise LimitExceeded(f"{len(entry.body)} bytes are more than the memory holds")
-        return Answer(204, [], [(b"etag", f'"{entry.tag}"'.encode())])
+        ttl, memory = _seconds(request.header(b"zerocost-ttl")), self._memory_service()
+        body = await self._calls.body(request)
+        stages.end(READ)
 
-    async def _delete_entry(self, scope: Scope, receive: Receive) -> Answer:
-        await asyncio.to_thread(self._memory_service().delete, _key(scope))
+        def put() -> str:
+            entry = Entry(kind, bytes(body))
+            if not memory.put(key, entry, ttl=ttl, when=_when(conditions)):
+                raise LimitExceeded(f"{len(entry.body)} bytes are more than the memory holds")
+            return entry.tag
+
+        return Answer(204, [], [_etag(await self._touch(request, metadata, put))])
+
+    async def _delete_entry(self, request: Request) -> Answer:
+        _, metadata = self._calls.begin(request, _ENTRIES)
+        key, conditions, memory = _key(request), Preconditions(request), self._memory_service()
+        await self._touch(request, metadata, lambda: memory.delete(key, when=_when(conditions)))
         return Answer(204, [])
 
+    async def _touch(self, request: Request, metadata: dict[str, Any], job: Callable[[], Result]) -> Result:
+        calls, stages, deadline = self._calls, request.stages, metadata.get("deadline")
 
-async def _apart(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function whose work grows with ``size``: here if it is small, else in another thread."""
-    return function(*arguments) if size <= _INLINE_BYTES else await asyncio.to_thread(function, *arguments)
+        def work() -> Result:
+            result = job()
+            if stages is not None:
+                stages.end(COMPUTE)
+            return result
+
+        with until(deadline):
+            return await calls.answer(request, calls.timed(request, calls.outside, work), deadline)
 
 
-def _key(scope: Scope) -> str:
-    key: str = scope["path_params"]["key"]
-    if "\ufffd" in key and b"%ef%bf%bd" not in scope.get("raw_path", b"").lower():
+def _when(conditions: Preconditions) -> Callable[[Any], bool] | None:
+    """What decides whether an entry may be changed; None without preconditions."""
+    if not conditions:
+        return None
+    return lambda stored: conditions.holds(None if stored is ABSENT else _as_entry(stored).tag)
+
+
+def _etag(tag: str) -> tuple[bytes, bytes]:
+    return b"etag", f'"{tag}"'.encode()
+
+
+def _key(request: Request) -> str:
+    key = request.parameter("key")
+    if "\ufffd" in key and b"%ef%bf%bd" not in request.scope.get("raw_path", b"").lower():
         # The server decodes what is no UTF-8 to this character: different keys would be one.
         raise RangeError("key: the path is not UTF-8", "key")
     if not 0 < len(key) <= _LONGEST_KEY:
@@ -256,7 +199,9 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _as_entry(value: Any) -> Entry:
-    """What was put in the process, for a client: bytes as they are, everything else as JSON."""
+    """What is stored, for a client: what it put, bytes of others as they are, everything else as JSON."""
+    if isinstance(value, Entry):
+        return value
     if isinstance(value, bytes):
         return Entry("application/octet-stream", value)
     try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
+from zerocost.core.limits import Limits
 from zerocost.errors import RangeError
 
 __all__ = ["Settings"]
@@ -88,6 +90,21 @@ class Settings:
     def has_token(self) -> bool:
         """Whether a token decides who may call."""
         return self.auth and (self.token is not None or self.admin_token is not None)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What one call of an artifact may ask for."""
+        return Limits(
+            elements=self.max_elements,
+            fan_out=self.max_fan_out,
+            parts=self.max_parts,
+            operations=self.max_operations,
+        )
+
+    @cached_property
+    def model_limits(self) -> Limits:
+        """What one request to the model service may ask for."""
+        return replace(self.limits, operations=self.max_model_operations)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

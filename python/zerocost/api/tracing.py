@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Scope
 
 from zerocost._kernels import __version__
+from zerocost.api.request import Request
+from zerocost.api.routing import route_of
 from zerocost.api.settings import Settings
 from zerocost.errors import PluginError
 
@@ -139,16 +141,17 @@ class Tracing:
         scope["zerocost.span"] = Below(self, span)
         return span
 
-    def finish(self, span: Span, scope: Scope, route: str | None, status: int | None) -> None:
+    def finish(self, span: Span, scope: Scope, status: int | None, request: Request | None) -> None:
         """Ends the span of a request with its route and its answer; None for a client that went away before."""
         from opentelemetry.trace import Status, StatusCode
 
+        route = route_of(scope)
         if route is not None:
             span.set_attribute("http.route", route)
             method = scope["method"] if scope["method"] in _METHODS else "HTTP"
             span.update_name(f"{method} {route}")
-        span.set_attribute("zerocost.request_id", scope.get("zerocost.request_id", ""))
-        error = scope.get("zerocost.error")
+        span.set_attribute("zerocost.request_id", "" if request is None else request.id)
+        error = None if request is None else request.error
         if status is not None:
             span.set_attribute("http.response.status_code", status)
         if status is not None and status >= 500:

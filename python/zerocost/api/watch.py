@@ -7,20 +7,15 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from zerocost.api.observations import CLIENT_GONE
+from zerocost.api.request import Request
+from zerocost.api.routing import route_of
 from zerocost.api.tracing import Tracing
+from zerocost.api.watched import WATCHED, Watched
 
-__all__ = ["CLIENT_GONE", "Watch", "route_of"]
+__all__ = ["Watch"]
 
 logger = logging.getLogger("zerocost.access")
-
-CLIENT_GONE = 499
-"""What log and metrics say of a request whose client went away before its answer, as nginx does."""
-
-
-def route_of(scope: Scope) -> str | None:
-    """The template of the path (``/artifacts/{name}/execute``): unlike the path it holds nothing of a client's."""
-    route: str | None = getattr(scope.get("endpoint"), "route", None)
-    return route
 
 
 class Watch:
@@ -38,6 +33,7 @@ class Watch:
             return
         start = time.perf_counter()
         status: int | None = None
+        watched = scope[WATCHED] = Watched()
         span = None if self.tracing is None else self.tracing.start(scope)
 
         async def send_and_see(message: Message) -> None:
@@ -49,15 +45,17 @@ class Watch:
         try:
             await self.app(scope, receive, send_and_see)
         finally:
+            del scope[WATCHED]
+            request = watched.request
             if self.tracing is not None and span is not None:
-                self.tracing.finish(span, scope, route_of(scope), status)
+                self.tracing.finish(span, scope, status, request)
             if self.log and logger.isEnabledFor(logging.INFO):
-                self._line(scope, CLIENT_GONE if status is None else status, time.perf_counter() - start)
+                self._line(scope, request, CLIENT_GONE if status is None else status, time.perf_counter() - start)
 
-    def _line(self, scope: Scope, status: int, duration: float) -> None:
-        stages = scope.get("zerocost.stages")
+    def _line(self, scope: Scope, request: Request | None, status: int, duration: float) -> None:
+        stages = None if request is None else request.stages
         seen = {
-            "request_id": scope.get("zerocost.request_id"),
+            "request_id": None if request is None else request.id,
             "method": scope["method"],
             "route": route_of(scope),
             "artifact": None if stages is None else stages.artifact,

@@ -91,13 +91,14 @@ def validate(
         str, typer.Argument(metavar="MODULE:CLASS", help="The class; MODULE may lie in the working folder.")
     ],
 ) -> int:
-    """Check that an artifact keeps the contract: signatures, schema, a run on generated input, what it must refuse."""
+    """Check that an artifact keeps the contract: signatures, schema, runs on generated input, what it must refuse."""
     from zerocost.cli.options import see_working_folder
+    from zerocost.cli.served import served
     from zerocost.core.artifact_registry import load_artifact
     from zerocost.core.artifact_validation import ArtifactValidator
 
     see_working_folder()
-    valid, message = ArtifactValidator().validate_artifact(load_artifact(path))
+    valid, message = ArtifactValidator(serve=served).validate_artifact(load_artifact(path))
     typer.echo(f"{path}: {message}")
     return 0 if valid else 1
 

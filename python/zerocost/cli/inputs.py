@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from zerocost.core.arrays import is_tensor_like
 from zerocost.core.ports import Ports, closest
 from zerocost.errors import FileError, InvalidInput, MissingInput, ZerocostError
 
-__all__ = ["parse_parameters", "read_inputs", "refuse_errors"]
+__all__ = ["explained", "parse_parameters", "read_inputs"]
 
 _SUFFIX = "|".join(re.escape(suffix) for suffix in SUFFIXES)
 _SOURCE = re.compile(rf"(?:(?P<name>[\w.-]+)=)?(?P<file>-|.*?(?:{_SUFFIX}))(?::(?P<array>.+))?", re.IGNORECASE)
@@ -58,14 +59,14 @@ def parse_parameters(parameters: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def refuse_errors(name: str, errors: Sequence[tuple[str, str]]) -> None:
-    """Raises InvalidInput with all of ``errors``, as ``input_errors`` gives them, in one message."""
-    if not errors:
-        return
-    missing = [message for _, message in errors if message.endswith(" required")]
-    hint = "; inputs come from --input FILE and --param NAME=VALUE" if missing else ""
-    kind = MissingInput if len(missing) == len(errors) else InvalidInput
-    raise kind(f"{name}: {'; '.join(message for _, message in errors)}{hint}", errors=list(errors))
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """What is refused inside says by whom, and where inputs come from where one is missing."""
+    try:
+        yield
+    except InvalidInput as error:
+        hint = "; inputs come from --input FILE and --param NAME=VALUE" if isinstance(error, MissingInput) else ""
+        raise type(error)(f"{name}: {error}{hint}", error.argument, error.errors) from error
 
 
 def _read(source: str, ports: Ports) -> dict[str, Any]:

@@ -41,18 +41,20 @@ def run(
 ) -> None:
     """Run an artifact on arrays from files."""
     from zerocost.cli.files import check_destination
-    from zerocost.cli.inputs import read_inputs, refuse_errors
+    from zerocost.cli.inputs import explained, read_inputs
     from zerocost.cli.options import registry_with_warnings
     from zerocost.core.artifact_base import ExecutionContext
+    from zerocost.core.results import checked_outputs
 
     if out is not None:
         check_destination(out)
     spec = registry_with_warnings(artifact)[name]
     inputs = read_inputs(sources or [], parameters or [], spec.ports)
-    refuse_errors(name, spec.implementation.input_errors(inputs))
+    with explained(name):
+        inputs = spec.ports.bind(inputs)
     context = ExecutionContext(name, spec.interface, "zero_cost", {})
     start = time.perf_counter()
-    outputs = spec.implementation.execute(inputs, context)
+    outputs = checked_outputs(spec.implementation.execute(inputs, context), name)
     _deliver(outputs, spec.ports.main_output, out, as_json, time.perf_counter() - start)
 
 
@@ -77,32 +79,29 @@ def chain(
     """Run a chain of artifacts, the outputs of one being the inputs of the next."""
     from zerocost.cli.chain_file import read_chain
     from zerocost.cli.files import check_destination
-    from zerocost.cli.inputs import read_inputs, refuse_errors
-    from zerocost.cli.options import registry_with_warnings, warn
+    from zerocost.cli.inputs import explained, read_inputs
+    from zerocost.cli.options import registry_with_warnings
     from zerocost.cli.values import with_arrays
     from zerocost.core.artifact_communication import ArtifactCommunicationService
     from zerocost.core.chain_artifact import ChainArtifact
-    from zerocost.core.chain_plan import plan_chain
-    from zerocost.core.ports import Ports, closest
 
     if out is not None:
         check_destination(out)
     registry = registry_with_warnings(artifact)
     given = read_chain(file, registry)
     pipeline = given.pipeline
-    ports = Ports(ChainArtifact(pipeline, registry).get_schema())
+    ports = ChainArtifact(pipeline, registry)._ports
     inputs = {**with_arrays(given.initial_input, ports), **read_inputs(sources or [], [], ports)}
     service = ArtifactCommunicationService(registry)
-    # A plan without any input shows which ones the chain needs; with some, what is still missing is an error.
-    wiring = service.plan(pipeline, inputs) if inputs else plan_chain(registry, pipeline, None)
+    if plan and not inputs:
+        # Without any input the plan shows which ones the chain needs; with some, what is missing is an error.
+        _print_plan(service.artifact_cache.plan(pipeline, None), as_json)
+        return
+    with explained("chain"):
+        wiring = service.plan(pipeline, inputs)
     if plan:
         _print_plan(wiring, as_json)
         return
-    for name in inputs.keys() - set(wiring.initial):
-        if not ports.is_open:
-            warn(f"input {name!r} is not used by the chain; {closest(name, ports.inputs)}")
-    taken = {name: value for name, value in inputs.items() if name in ports.inputs}
-    refuse_errors("chain", ports.errors(taken, partial=bool(inputs)))
     start = time.perf_counter()
     result = service.run_chain(pipeline, inputs)
     seconds = time.perf_counter() - start

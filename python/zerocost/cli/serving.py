@@ -174,7 +174,7 @@ class _MakeApp:
         return self.of(open_registry(self.artifact, self.executor)[0], settings)
 
     def of(self, registry: ArtifactRegistry, settings: Settings) -> Any:
-        from zerocost.api.artifact_api import create_app
+        from zerocost.api.application import create_app
         from zerocost.api.tracing import configure_export, is_wanted
 
         if is_wanted(settings):

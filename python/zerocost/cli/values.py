@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from zerocost._kernels import json_spans, read_json, write_json
-from zerocost.api.json_body import tensor_table
 from zerocost.core.ports import Ports
+from zerocost.core.ports.parameters import from_text
 from zerocost.errors import FileError, LimitExceeded, MalformedJSON, ZerocostError
 
 __all__ = ["JsonText", "json_text", "members", "with_arrays"]
@@ -41,7 +41,7 @@ class JsonText:
         """
         body = b"{%s:%s}" % (orjson.dumps(name), self.text)
         try:
-            return read_json(body, tensor_table(ports), max_values=_ANY, max_elements=_ANY)[name]
+            return read_json(body, ports.lists, max_values=_ANY, max_elements=_ANY)[name]
         except ZerocostError as error:
             if error.argument is None:
                 raise type(error)(f"{name}: {error}", name) from error
@@ -73,7 +73,10 @@ def members(text: bytes, source: str) -> dict[str, JsonText] | list[JsonText] | 
 def with_arrays(values: Mapping[str, Any], ports: Ports) -> dict[str, Any]:
     """The inputs with what is still text read, tensors as arrays."""
     return {
-        name: value.read_for(name, ports) if isinstance(value, JsonText) else value for name, value in values.items()
+        name: from_text(
+            value.read_for(name, ports) if isinstance(value, JsonText) else value, ports.inputs.get(name, {})
+        )
+        for name, value in values.items()
     }
 
 

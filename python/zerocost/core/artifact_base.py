@@ -5,9 +5,10 @@ The contract:
 - ``execute(input_data, context) -> dict`` is the only way in, called directly and over HTTP alike.
 - ``get_schema()`` says what goes in and what comes out; it is read once, when the artifact is registered.
 - Inputs are never changed: not the dict, not the arrays in it, except an ``out`` array that the caller passes.
-- What the caller puts in is what the artifact gets (``is``): nothing is copied or converted on the way.
-- ``execute`` runs no JSON Schema. The category base classes refuse undeclared keys, kernels check dtype, rank and
-  shape; ``input_errors`` is for the doors to the outside (REST, command line, plans, the validator).
+- What the caller puts in is what the artifact gets (``is``), but for declared tensors that are no arrays yet.
+- Every way in goes through one door, :meth:`zerocost.core.ports.Ports.bind`: whoever calls an artifact by name, in a
+  chain or over a network binds its inputs first, and so does ``execute`` of the category base classes. What is bound
+  already passes at once. A plain :class:`Artifact` whose ``execute`` is called directly gets what it is given.
 
 :class:`AttentionArtifact` and :class:`ParallelArtifact` derive the schema from the signature of ``process_attention``
 and ``process_parallel``; :class:`MemoryArtifact` has a fixed one.
@@ -17,44 +18,36 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar
+from types import CoroutineType
+from typing import Any, ClassVar, TypeVar
 
-from zerocost.core.ports import Ports
+from zerocost.core.execution_context import ExecutionContext
+from zerocost.core.ports import Bound, Ports
+from zerocost.core.ports.schema import requirements
+from zerocost.core.results import no_coroutine
 from zerocost.core.signature import schema_of
-from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError, UndeclaredInput, UnknownOperation
+from zerocost.errors import InvalidInput, UnknownOperation
 
-__all__ = ["Artifact", "AttentionArtifact", "ExecutionContext", "MemoryArtifact", "ParallelArtifact"]
+__all__ = [
+    "ABSENT",
+    "Artifact",
+    "AttentionArtifact",
+    "ExecutionContext",
+    "MemoryArtifact",
+    "ParallelArtifact",
+    "coroutine_methods",
+]
 
-MODES = ("zero_cost", "restful")
+_Value = TypeVar("_Value")
+
+ABSENT: Any = object()
+"""Where :meth:`MemoryArtifact.exchange` speaks of a key that is not there."""
 
 
-@dataclass
-class ExecutionContext:
-    """Where and how an artifact is being executed.
-
-    Attributes:
-        artifact_name: the name that the caller used.
-        interface: ``"attention"``, ``"parallel"``, ``"memory"``, a plug-in's own, or ``"chain"`` for a chain's step.
-        mode: ``"zero_cost"`` in the same process, ``"restful"`` on behalf of an HTTP request.
-        metadata: anything. Reserved keys: ``request_id``, ``deadline`` (seconds on ``time.monotonic()``),
-            ``traceparent``, ``span`` (a callable that takes a name and attributes, and returns a context manager that
-            yields a ``traceparent``: the span of a step), ``step``, ``steps``, ``chain_id``, ``limits``
-            (:class:`zerocost.core.limits.Limits`).
-
-    Raises:
-        RangeError: any other mode.
-    """
-
-    artifact_name: str
-    interface: str
-    mode: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise RangeError(f"mode: {self.mode!r} was given, 'zero_cost' or 'restful' is allowed", "mode")
+class _derived(cached_property[_Value]):  # noqa: N801 - used as cached_property is
+    """What follows from an instance, and is not copied with it."""
 
 
 class Artifact(ABC):
@@ -64,18 +57,25 @@ class Artifact(ABC):
         interface: the category that a plug-in is registered under.
         is_quick: whether a call with little input takes less than handing it to a thread, whatever it is asked, so that
             a server makes it on its event loop. Not inherited.
+        waits: whether a call mostly waits for something outside of this process, so that a server makes it on a thread
+            that is kept for that, not on one of the few that compute.
         uses: names of artifacts in the same registry that this one calls; the registry refuses cycles.
     """
 
     interface: ClassVar[str] = "custom"
     is_quick: bool = False
+    waits: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # What a subclass adds may take any time: it says so itself, or it is not.
         cls.is_quick = cls.__dict__.get("is_quick", False)
+        cls._asks_more = (
+            cls.input_errors is not Artifact.input_errors or cls.validate_input is not Artifact.validate_input
+        )
 
     uses: tuple[str, ...] = ()
+    _asks_more: bool = False
 
     @abstractmethod
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
@@ -98,16 +98,15 @@ class Artifact(ABC):
         return inspect.cleandoc(type(self).__doc__ or "No description provided")
 
     def validate_input(self, input_data: dict[str, Any]) -> bool:
-        """Whether ``input_data`` fits the schema."""
+        """Whether ``input_data`` is taken. An override is asked at every door, with inputs that fit the schema."""
         return not self.input_errors(input_data)
 
     def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
-        """Every way in which ``input_data`` breaks the schema, as (JSON pointer, message)."""
-        return [error for problem in self.input_problems(input_data) for error in problem.errors]
+        """Every way in which ``input_data`` breaks the schema, as (JSON pointer, message).
 
-    def input_problems(self, input_data: dict[str, Any]) -> list[InvalidInput]:
-        """As :meth:`input_errors`, each as the exception that :meth:`execute` would raise for it."""
-        return self._ports.problems(input_data)
+        An override is asked at every door, with inputs that fit the schema.
+        """
+        return self._ports.errors(input_data)
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:
         """An upper bound for the elements of all outputs together, each array counting at least one; None: not known.
@@ -125,9 +124,25 @@ class Artifact(ABC):
         """
         return None
 
-    @cached_property
+    @_derived
     def _ports(self) -> Ports:
-        return Ports(self.get_schema())
+        return Ports(self.get_schema(), self)
+
+    def _check_bound(self, bound: Bound) -> None:
+        """Raises InvalidInput if an override of :meth:`input_errors` or :meth:`validate_input` refuses the inputs."""
+        errors = self.input_errors(bound)
+        if errors:
+            raise InvalidInput("; ".join(message for _, message in errors), errors=errors)
+        if not self.validate_input(bound):
+            raise InvalidInput(f"{type(self).__name__} does not take this input")
+
+    def __getstate__(self) -> object:
+        """What is copied and pickled: not what was derived from this instance, and is bound to it."""
+        state = super().__getstate__()
+        if isinstance(state, dict):
+            kind = type(self)
+            state = {k: v for k, v in state.items() if not isinstance(getattr(kind, k, None), _derived)}
+        return state
 
 
 class _TensorArtifact(Artifact):
@@ -141,31 +156,19 @@ class _TensorArtifact(Artifact):
     _method: ClassVar[str]
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
-        """Binds the main input and the declared parameters, and processes them.
+        """Binds the inputs to the method's parameters and calls it.
 
         Raises:
-            MissingInput: there is no main input.
-            UndeclaredInput: a key that the schema does not declare.
+            InvalidInput: whatever :meth:`zerocost.core.ports.Ports.bind` refuses.
         """
-        try:
-            main = input_data.get(self.main_input)
-        except AttributeError:
-            raise _no_dict(input_data) from None
-        if main is None:
-            raise MissingInput(f"{self.main_input} required", self.main_input)
-        parameters = dict(input_data)
-        del parameters[self.main_input]
-        for name in self._required:
-            if name not in parameters:
-                raise MissingInput(f"{name} required", name)
-        declared = self._declared
-        if declared is not None and not parameters.keys() <= declared:
-            raise _undeclared(self._ports, parameters)
-        return {self.main_output: self._process(main, **parameters), "artifact_used": context.artifact_name}
+        processed = self._bound_method(**self._ports.bind(input_data))
+        if type(processed) is CoroutineType:
+            raise no_coroutine(processed, f"{type(self).__name__}.{self._method}")
+        return {self.main_output: processed, "artifact_used": context.artifact_name}
 
     def get_schema(self) -> dict[str, Any]:
         """The schema that the method's signature, annotations, defaults and docstring give."""
-        schema = schema_of(self._process, self.main_input)
+        schema = schema_of(getattr(self, self._method), self.main_input)
         return {
             **schema,
             "x-outputs": {
@@ -179,17 +182,16 @@ class _TensorArtifact(Artifact):
         """The subschema of the main output; a tensor for attention, unconstrained for parallel artifacts."""
         return {}
 
-    @cached_property
-    def _process(self) -> Any:
-        return getattr(self, self._method)
-
-    @cached_property
-    def _required(self) -> tuple[str, ...]:
-        return tuple(name for name in self._ports.required if name != self.main_input)
-
-    @cached_property
-    def _declared(self) -> frozenset[str] | None:
-        return None if self._ports.is_open else frozenset(self._ports.inputs)
+    @_derived
+    def _bound_method(self) -> Callable[..., Any]:
+        """The method, called with every input by its name in the dict."""
+        method: Callable[..., Any] = getattr(self, self._method)
+        first = next(iter(inspect.signature(method).parameters.values()), None)
+        if first is not None and first.name == self.main_input and first.kind is first.POSITIONAL_OR_KEYWORD:
+            return method
+        # Whatever the method calls its first parameter, it is the main input.
+        main_input = self.main_input
+        return lambda **inputs: method(inputs.pop(main_input), **inputs)
 
 
 class AttentionArtifact(_TensorArtifact):
@@ -258,43 +260,46 @@ class MemoryArtifact(Artifact):
             MissingInput: the operation needs a key or a value.
             UndeclaredInput: a key that the schema does not declare.
         """
-        try:
-            operation = input_data.get("operation", "get")
-        except AttributeError:
-            raise _no_dict(input_data) from None
-        if not isinstance(operation, str) or operation not in self._calls:
-            raise self._unknown(operation)
-        if not input_data.keys() <= self._ports.inputs.keys():
-            raise _undeclared(self._ports, input_data)
-        for name in self.OPERATIONS[operation]:
-            if name not in input_data:
-                raise MissingInput(f"{name} required for {operation!r}", name)
-        call, taken = self._calls[operation]
-        arguments = {name: value for name, value in input_data.items() if name in taken}
+        bound = self._ports.bind(input_data)
+        operation = bound.get("operation", "get")
+        if operation not in self._bound_methods:
+            raise UnknownOperation(
+                f"Unknown operation: {operation}; there are {', '.join(self._bound_methods)}", "operation"
+            )
+        call, taken = self._bound_methods[operation]
+        answer = call(**{name: value for name, value in bound.items() if name in taken})
+        if type(answer) is CoroutineType:
+            raise no_coroutine(answer, f"{type(self).__name__}.{call.__name__}")
         if operation == "get":
-            found, result = call(**arguments)
+            found, result = answer
             return {"result": result, "found": found, "artifact_used": context.artifact_name}
-        return {"result": call(**arguments), "artifact_used": context.artifact_name}
+        return {"result": answer, "artifact_used": context.artifact_name}
 
     def get_schema(self) -> dict[str, Any]:
         """The schema that all memory artifacts share; which inputs are required depends on the operation."""
-        requirements = [
-            {
-                "if": {"properties": {"operation": {"const": operation}}, "required": ["operation"]},
-                "then": {"required": list(required)},
+        operations = {name: needed for name, needed in self.OPERATIONS.items() if name in self._bound_methods}
+        properties = {
+            "operation": {"enum": list(operations), "default": "get", "description": "What to do."},
+            "key": {
+                "type": "string",
+                "x-hashable": True,
+                "description": "The key; in process any hashable object.",
+            },
+            "value": {"description": "What to store: any object. It is held, not copied."},
+        }
+        if "ttl" in self._bound_methods["put"][1]:
+            properties["ttl"] = {
+                "type": ["number", "null"],
+                "exclusiveMinimum": 0,
+                "default": None,
+                "description": "Seconds that what is put may live; null for the artifact's own.",
             }
-            for operation, required in self.OPERATIONS.items()
-            if required and operation in self._calls
-        ]
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "type": "object",
-            "properties": {
-                "operation": {"enum": list(self._calls), "default": "get", "description": "What to do."},
-                "key": {"type": "string", "description": "The key; in process any hashable object."},
-                "value": {"description": "What to store: any object. It is held, not copied."},
-            },
-            "allOf": [*requirements, {"if": {"not": {"required": ["operation"]}}, "then": {"required": ["key"]}}],
+            "properties": properties,
+            "x-operations": {name: list(needed) for name, needed in operations.items()},
+            "allOf": requirements(operations, "get"),
             "additionalProperties": False,
             "examples": [{"operation": "get", "key": "example"}],
             "x-outputs": {
@@ -304,20 +309,6 @@ class MemoryArtifact(Artifact):
             },
             "x-main": {"input": "value", "output": "result"},
         }
-
-    def input_problems(self, input_data: dict[str, Any]) -> list[InvalidInput]:
-        """As the base class, in the words of :meth:`execute`."""
-        operation = input_data.get("operation", "get")
-        if not isinstance(operation, str) or operation not in self._calls:
-            return [self._unknown(operation)]
-        missing = [name for name in self.OPERATIONS[operation] if name not in input_data]
-        problems = [MissingInput(f"{name} required for {operation!r}", name) for name in missing]
-        return problems + [
-            problem for problem in self._ports.problems(input_data) if not isinstance(problem, MissingInput)
-        ]
-
-    def _unknown(self, operation: Any) -> UnknownOperation:
-        return UnknownOperation(f"Unknown operation: {operation}; there are {', '.join(self._calls)}", "operation")
 
     @abstractmethod
     def retrieve(self, key: str, **kwargs: Any) -> Any:
@@ -347,6 +338,20 @@ class MemoryArtifact(Artifact):
         """Whether ``key`` is there."""
         raise NotImplementedError
 
+    def exchange(self, key: str, value: Any, when: Callable[[Any], bool], **kwargs: Any) -> bool:
+        """Stores ``value`` under ``key``, or removes the key if it is :data:`ABSENT`, where ``when`` agrees.
+
+        ``when`` is called with what is stored, or :data:`ABSENT`, perhaps more than once. What it agreed to is what is
+        exchanged: nobody else's change comes in between.
+
+        Returns:
+            As :meth:`store`, or as :meth:`delete`.
+
+        Raises:
+            PreconditionFailed: ``when`` did not agree; nothing is changed.
+        """
+        raise NotImplementedError
+
     def stats(self, **kwargs: Any) -> dict[str, Any]:
         """Counters, by name."""
         raise NotImplementedError
@@ -355,8 +360,8 @@ class MemoryArtifact(Artifact):
         """Every key."""
         raise NotImplementedError
 
-    @cached_property
-    def _calls(self) -> dict[str, tuple[Any, frozenset[str]]]:
+    @_derived
+    def _bound_methods(self) -> dict[str, tuple[Any, frozenset[str]]]:
         """Every operation that this artifact has, with the inputs that its method takes."""
         methods = {"get": "lookup", "put": "store"}
         calls = {}
@@ -379,10 +384,15 @@ def _accepted(method: Any) -> frozenset[str]:
     return frozenset(parameter.name for parameter in parameters)
 
 
-def _no_dict(input_data: Any) -> DatatypeError:
-    return DatatypeError(f"input_data: {type(input_data).__name__} was given, a dict is needed", "input_data")
-
-
-def _undeclared(ports: Ports, names: Any) -> UndeclaredInput:
-    errors = ports.undeclared(names)
-    return UndeclaredInput("; ".join(message for _, message in errors), errors=errors)
+def coroutine_methods(artifact: Any) -> list[str]:
+    """The methods of an artifact that must be plain functions and are coroutine functions."""
+    names = ["execute", "get_schema", "validate_input", "input_errors", "output_elements", "operations"]
+    if isinstance(artifact, _TensorArtifact):
+        names.append(artifact._method)
+    if isinstance(artifact, MemoryArtifact):
+        names += ["retrieve", "lookup", "store", "clear", "exchange", *_OPTIONAL]
+    return [
+        name
+        for name in names
+        if inspect.iscoroutinefunction(getattr(artifact, name)) or inspect.isasyncgenfunction(getattr(artifact, name))
+    ]

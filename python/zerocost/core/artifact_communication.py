@@ -7,35 +7,52 @@ from typing import Any
 
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.core.chain_plan import Plan, plan_chain
-from zerocost.core.chain_run import ChainRun, run_plan
+from zerocost.core.chain_cache import PlanCache
+from zerocost.core.chain_plan import Plan
+from zerocost.core.chain_run import ChainRun, params_of, run_plan
+from zerocost.core.results import checked_outputs
 from zerocost.errors import DatatypeError
 
 __all__ = ["ArtifactCommunicationService"]
 
 
 class ArtifactCommunicationService:
-    """Zero-cost communication between the artifacts of a registry."""
+    """Zero-cost communication between the artifacts of a registry.
+
+    Attributes:
+        registry: where names are looked up.
+        artifact_cache: the plans of chains that were wired before, as long as the registry does not change; see
+            :class:`zerocost.core.chain_cache.PlanCache`.
+    """
 
     def __init__(self, registry: ArtifactRegistry) -> None:
         self.registry = registry
+        self.artifact_cache = PlanCache(registry)
 
     def call_artifact(
         self, artifact_name: str, input_data: dict[str, Any], context: ExecutionContext
     ) -> dict[str, Any]:
-        """Calls an artifact by name: a look-up and a function call, nothing is copied or serialised.
+        """Calls an artifact by name: a look-up, its door and a function call; nothing is serialised.
 
         Raises:
             UnknownArtifact: there is none of that name.
+            InvalidInput: whatever :meth:`zerocost.core.ports.Ports.bind` refuses.
+            InvalidOutput: the artifact returned something else than a dict.
         """
         spec = self.registry.get_artifact(artifact_name)
         if spec is None:
             raise self.registry.unknown(artifact_name)
-        return spec.implementation.execute(input_data, context)
+        outputs = spec.implementation.execute(spec.ports.bind(input_data), context)
+        return outputs if type(outputs) is dict else checked_outputs(outputs, artifact_name)
 
     def plan(self, pipeline: Sequence[dict[str, Any]], initial_input_names: Iterable[str]) -> Plan:
-        """Wires a chain without running anything. See :func:`zerocost.core.chain_plan.plan_chain`."""
-        return plan_chain(self.registry, pipeline, initial_input_names)
+        """Wires a chain without running anything, and checks its parameters.
+
+        See :func:`zerocost.core.chain_plan.plan_chain`.
+        """
+        plan = self.artifact_cache.plan(pipeline, initial_input_names)
+        params_of(plan, pipeline)
+        return plan
 
     def chain_artifacts(
         self,
@@ -51,7 +68,10 @@ class ArtifactCommunicationService:
             context: handed on to every step; its deadline holds for the whole chain.
 
         Raises:
-            PlanError: the chain cannot work; nothing was run.
+            PlanError: the chain cannot be wired; nothing was run.
+            InvalidInput: a parameter or an initial input that no step takes, or that its step refuses; pointers begin
+                with ``/pipeline/i/params`` or ``/initial_input``, and nothing was run. Or a step refuses what another
+                one gave.
             DeadlineExceeded: the deadline passed between two steps.
             Exception: whatever a step raises, with a note that says which step it was.
         """
@@ -77,4 +97,5 @@ class ArtifactCommunicationService:
         if not isinstance(initial_input, Mapping):
             kind = type(initial_input).__name__
             raise DatatypeError(f"initial_input: {kind} was given, a dict is needed", "initial_input")
-        return run_plan(self.plan(pipeline, initial_input), initial_input, context, traced=traced)
+        plan = self.artifact_cache.plan(pipeline, initial_input)
+        return run_plan(plan, pipeline, initial_input, context, traced=traced)

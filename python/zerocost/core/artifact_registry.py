@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zerocost.core.artifact_base import Artifact
+from zerocost.core.artifact_base import Artifact, coroutine_methods
 from zerocost.core.ports import Ports, closest
 from zerocost.errors import (
     DatatypeError,
@@ -34,7 +34,7 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class ArtifactSpec:
-    """A registered artifact. ``ports`` is its schema, read and checked once."""
+    """A registered artifact. ``ports`` are the artifact's own: its schema, read and checked once."""
 
     name: str
     implementation: Artifact
@@ -44,11 +44,19 @@ class ArtifactSpec:
 
     def __post_init__(self) -> None:
         try:
-            ports = Ports(self.implementation.get_schema())
+            ports = self.implementation._ports
             ports.check_schema()
         except InvalidSchema as error:
             raise InvalidSchema(f"artifact {self.name!r}: {error}") from error
         object.__setattr__(self, "ports", ports)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "ports"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The copied artifact's own ports, so that inputs are bound once there too.
+        for name, value in {**state, "ports": state["implementation"]._ports}.items():
+            object.__setattr__(self, name, value)
 
 
 class ArtifactRegistry:
@@ -80,7 +88,7 @@ class ArtifactRegistry:
 
         Raises:
             RangeError: a name that is not allowed.
-            DatatypeError: the implementation is no artifact.
+            DatatypeError: the implementation is no artifact, or has coroutine functions where it is called.
             InvalidSchema: its schema is not valid.
             DuplicateArtifact: the name is taken.
             PlanError: the artifact would reach itself.
@@ -91,6 +99,12 @@ class ArtifactRegistry:
         if not isinstance(implementation, Artifact):
             kind = type(implementation).__name__
             raise DatatypeError(f"implementation: {kind} was given, an instance of a subclass of Artifact is needed")
+        awaited = coroutine_methods(implementation)
+        if awaited:
+            raise DatatypeError(
+                f"implementation: {type(implementation).__name__}.{awaited[0]} is a coroutine function; artifacts are "
+                "called, not awaited: write def, not async def"
+            )
         if not isinstance(interface, str) or not interface:
             raise DatatypeError(f"interface: {interface!r} was given, a word such as 'attention' is needed")
         if metadata is not None and not isinstance(metadata, Mapping):

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.chain_plan import Plan, Source, plan_chain
-from zerocost.core.chain_run import run_plan
-from zerocost.core.ports import Ports
-from zerocost.errors import InvalidInput, MissingInput, UndeclaredInput
+from zerocost.core.chain_run import params_of, run_plan
+from zerocost.core.ports.schema import ANNOTATIONS
+from zerocost.errors import PlanError
 
 __all__ = ["ChainArtifact"]
 
@@ -37,31 +37,26 @@ class ChainArtifact(Artifact):
         """
         self._version = registry.version
         self._plan = plan_chain(registry, pipeline, None)
-        self._chain_ports = Ports(_schema_of(self._plan))
-        self._pipeline = [{**step, "params": dict(step.get("params") or {})} for step in pipeline]
+        params = params_of(self._plan, pipeline)
+        self._pipeline = [{**step, "params": bound} for step, bound in zip(pipeline, params, strict=True)]
+        self._schema = _schema_of(self._plan)
         self._registry = registry
         self._description = description
         self.uses = tuple(step.spec.name for step in self._plan.steps)
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
-        """Runs the chain; see :func:`zerocost.core.chain_run.run_plan`."""
-        plan = self._current_plan()
-        undeclared = self._chain_ports.undeclared(input_data)
-        if undeclared:
-            raise UndeclaredInput("; ".join(message for _, message in undeclared), errors=undeclared)
-        for name in plan.initial:
-            if name in plan.required and input_data.get(name) is None:
-                raise MissingInput(f"{name} required", name)
-        return run_plan(plan, input_data, context).result
+        """Runs the chain; see :func:`zerocost.core.chain_run.run_plan`.
 
-    def input_problems(self, input_data: dict[str, Any]) -> list[InvalidInput]:
-        """Every way in which ``input_data`` breaks the chain's schema."""
-        self._current_plan()
-        return self._chain_ports.problems(input_data)
+        Raises:
+            PlanError: the registry has changed, and this would be another artifact now: make the chain anew.
+        """
+        plan = self._current_plan()
+        bound = self._ports.bind(input_data)
+        return run_plan(plan, self._pipeline, bound, context, is_inner=True).result
 
     def get_schema(self) -> dict[str, Any]:
-        """The subschemas of the unbound ports and of the last step's outputs."""
-        return _schema_of(self._current_plan())
+        """The subschemas of the unbound ports and of the last step's outputs, fixed when the chain is made."""
+        return self._schema
 
     def get_description(self) -> str:
         """The description that was given, otherwise the names of the steps."""
@@ -75,10 +70,32 @@ class ChainArtifact(Artifact):
     def _current_plan(self) -> Plan:
         version = self._registry.version
         if version != self._version:
-            self._plan = plan_chain(self._registry, self._pipeline, None)
-            self._chain_ports = Ports(_schema_of(self._plan))
-            self._version = version
+            plan = plan_chain(self._registry, self._pipeline, None)
+            if _essence(_schema_of(plan)) != _essence(self._schema):
+                raise PlanError(
+                    f"chain {' → '.join(self.uses)}: the registry has changed, and its inputs or outputs would be "
+                    "others; make the chain anew"
+                )
+            params_of(plan, self._pipeline)
+            self._plan, self._version = plan, version
         return self._plan
+
+
+def _essence(schema: Any) -> Any:
+    """A schema without what is said for people."""
+    if isinstance(schema, list):
+        return [_essence(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _essence(sub) for name, sub in value.items()} if key in _NAMED else _essence(value)
+        for key, value in schema.items()
+        if key not in ANNOTATIONS
+    }
+
+
+_NAMED = ("properties", "x-outputs", "$defs")
+"""Keywords whose members have names of their own, which are no keywords."""
 
 
 def _schema_of(plan: Plan) -> dict[str, Any]:

@@ -8,6 +8,9 @@ A step's inputs are bound in this order:
 3. the same name in the running result, that is the outputs of the step before (the initial input for the first step);
 4. for a missing main input: the main output of the step before.
 
+Whatever else a step requires comes from the chain's initial input, whose names must be usable: declared by the first
+step, named as ``$.name``, or required by a later step that nothing else gives it.
+
 A step without ``inputs`` waits for the step before it. A step with ``inputs`` waits for the steps that they name and
 for those in ``after``, nothing else, so 3 and 4 hold for it only if the step before is among them (or it is the first
 step). Where both sides declare what they are, a connection that cannot fit is refused.
@@ -17,17 +20,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
-from zerocost.core.ports import closest
-from zerocost.errors import PlanError
+from zerocost.core.ports import closest, pointer, shortened
+from zerocost.errors import MissingInput, PlanError, UndeclaredInput, merged
 
 __all__ = ["Plan", "PlannedStep", "Source", "plan_chain"]
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
 _STEP_KEYS = ("artifact", "params", "inputs", "id", "after", "each")
+_MOST_NAMES = 20
 
 INITIAL = -1
 """The index of the step that stands for the chain's initial input."""
@@ -41,7 +45,8 @@ class Source:
         kind: ``"initial"``, ``"step"`` or ``"param"``.
         step: the index of the step for ``"step"``.
         port: the name there; None for the main output of a step whose outputs are not declared.
-        optional: whether the name may turn out to be absent (outputs that are not declared).
+        optional: whether the name may turn out to be absent: an output that is not declared, an input that is not
+            required.
     """
 
     kind: str
@@ -52,7 +57,7 @@ class Source:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step with its wiring.
+    """One step with its wiring. The values of its parameters are not part of it.
 
     Attributes:
         receives_all: the step takes undeclared keys, so the whole running result is handed over.
@@ -63,7 +68,6 @@ class PlannedStep:
     index: int
     id: str
     spec: ArtifactSpec
-    params: dict[str, Any]
     bindings: dict[str, Source]
     waits_for: frozenset[int]
     receives_all: bool
@@ -89,6 +93,47 @@ class Plan:
     steps: tuple[PlannedStep, ...]
     initial: tuple[str, ...] = ()
     required: frozenset[str] = frozenset()
+
+    def given(self, names: Iterable[str]) -> Plan:
+        """The same wiring for an initial input of exactly these names.
+
+        Raises:
+            UndeclaredInput: a name that no step takes.
+            MissingInput: an input that the first step requires.
+            PlanError: an input of another step that nothing gives.
+        """
+        given = frozenset(names)
+        self._refuse_unusable(given)
+        steps = []
+        for step in self.steps:
+            absent = {
+                name: source
+                for name, source in step.bindings.items()
+                if source.kind == "initial" and source.port not in given
+            }
+            for name, source in absent.items():
+                if not source.optional or name == step.each:
+                    raise _not_given(step, name, source, given)
+            kept = {name: source for name, source in step.bindings.items() if name not in absent}
+            steps.append(replace(step, bindings=kept) if absent else step)
+        return Plan(tuple(steps), tuple(name for name in self.initial if name in given), self.required)
+
+    def _refuse_unusable(self, given: frozenset[str]) -> None:
+        first = self.steps[0]
+        usable = {*self.initial, *first.spec.ports.inputs, "artifact_used"}
+        unusable = [] if first.receives_all else [name for name in given if name not in usable]
+        if unusable:
+            raise merged([self._unusable(name, usable) for name in sorted(map(str, unusable))[:_MOST_NAMES]])
+
+    def _unusable(self, name: str, usable: set[str]) -> UndeclaredInput:
+        taker = next((step for step in self.steps if name in step.spec.ports.inputs), None)
+        advice = (
+            closest(name, usable - {"artifact_used"})
+            if taker is None
+            else f"{taker.label} takes it from its 'params' or 'inputs'"
+        )
+        message = f"{shortened(name)!r} is not an input of the chain; {advice}"
+        return UndeclaredInput(f"initial_input: {message}", errors=[(pointer("initial_input", name), message)])
 
     def to_dict(self) -> dict[str, Any]:
         """The wiring as JSON."""
@@ -118,8 +163,6 @@ class Plan:
 @dataclass
 class _Planner:
     registry: ArtifactRegistry
-    given: frozenset[str] | None
-    """The names of the initial input; None to let every unbound port become one."""
     steps: list[PlannedStep] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
     initial: dict[str, bool] = field(default_factory=dict)
@@ -140,14 +183,19 @@ class _Planner:
         if step_id in self.ids:
             raise fail(f"id {step_id!r} is step {self.ids[step_id]}'s already")
         ports = spec.ports
-        for what, names in (("params", params), ("inputs", mapping or {})):
-            for _, message in ports.undeclared(names):
-                raise fail(f"{what}: {message}")
+        undeclared = [
+            UndeclaredInput(
+                f"{label}: params: {message}", errors=[(pointer("pipeline", index, "params") + where, message)]
+            )
+            for where, message in ports.undeclared(params)
+        ]
+        if undeclared:
+            raise merged(undeclared)
+        for _, message in ports.undeclared(mapping or {}):
+            raise fail(f"inputs: {message}")
         twice = sorted(set(params) & set(mapping or {}))
         if twice:
             raise fail(f"{', '.join(twice)}: given in 'inputs' and in 'params'", twice[0])
-        for where, message in ports.errors(params, partial=True):
-            raise fail(f"params: {message}", where.strip("/") or None)
 
         def earlier(name: object, what: str) -> int:
             if not isinstance(name, str):
@@ -177,12 +225,12 @@ class _Planner:
             bindings[main] = Source("step", follows, port, optional=port is None)
         for name in ports.required:
             if name not in bindings:
-                self._unbound(name, bindings, follows, fail)
+                bindings[name] = self._initial(name)
         if follows == INITIAL:
             # The first step's optional inputs may come with the initial input as well.
             for name in ports.inputs:
-                if name not in bindings and self._initial(name, required=False):
-                    bindings[name] = Source("initial", port=name, optional=True)
+                if name not in bindings:
+                    bindings[name] = self._initial(name, optional=True)
 
         each = self._each(raw, spec, bindings, fail)
         for name, source in bindings.items():
@@ -198,7 +246,6 @@ class _Planner:
                 index=index,
                 id=step_id,
                 spec=spec,
-                params=dict(params),
                 bindings=bindings,
                 waits_for=frozenset(waits_for),
                 receives_all=ports.is_open,
@@ -227,31 +274,20 @@ class _Planner:
         if not separator or not port:
             raise fail(f"inputs: {name}: {text!r} was given, 'step.port' or '$.name' is needed", name)
         if origin == "$":
-            if not self._initial(port, required=True):
-                raise fail(
-                    f"inputs: {name}: the initial input has no {port!r}; {closest(port, self.given or ())}", name
-                )
-            return Source("initial", port=port)
+            return self._initial(port)
         step = earlier(origin, f"inputs: {name}")
         outputs = self.steps[step].spec.ports.outputs
         if outputs is not None and port not in outputs:
             raise fail(f"inputs: {name}: step {origin!r} has no output {port!r}; {closest(port, outputs)}", name)
         return Source("step", step, port)
 
-    def _initial(self, name: str, *, required: bool) -> bool:
-        """Notes that ``name`` is taken from the initial input; whether it can be."""
-        if self.given is not None and name not in self.given:
-            return False
-        self.initial[name] = self.initial.get(name, False) or required
-        return True
+    def _initial(self, name: str, *, optional: bool = False) -> Source:
+        """The initial input's ``name``, which is noted."""
+        self.initial[name] = self.initial.get(name, False) or not optional
+        return Source("initial", port=name, optional=optional)
 
     def _bind_from_running_result(self, spec: ArtifactSpec, bindings: dict[str, Source], follows: int | None) -> None:
-        if follows is None:
-            return
-        if follows == INITIAL:
-            for name in spec.ports.required:
-                if name not in bindings and self.given is not None and self._initial(name, required=True):
-                    bindings[name] = Source("initial", port=name)
+        if follows is None or follows == INITIAL:
             return
         outputs = self.steps[follows].spec.ports.outputs
         for name in spec.ports.inputs:
@@ -260,17 +296,6 @@ class _Planner:
                 if outputs is None and name == spec.ports.main_input:
                     continue
                 bindings[name] = Source("step", follows, name, optional=outputs is None)
-
-    def _unbound(self, name: str, bindings: dict[str, Source], follows: int | None, fail: Any) -> None:
-        if self.given is None:
-            self._initial(name, required=True)
-            bindings[name] = Source("initial", port=name)
-            return
-        if follows is None or follows == INITIAL:
-            there = closest(name, self.given)
-            raise fail(f"nothing gives its input {name!r}; in the initial input {there}", name)
-        outputs = self.steps[follows].spec.ports.outputs or {}
-        raise fail(f"nothing gives its input {name!r}; of the outputs of step {follows} {closest(name, outputs)}", name)
 
     def _each(
         self, raw: Mapping[str, Any], spec: ArtifactSpec, bindings: Mapping[str, Source], fail: Any
@@ -300,24 +325,41 @@ def plan_chain(
         registry: where the steps' artifacts are.
         pipeline: at least one step: ``{"artifact": name, "params": {}, "inputs": {}, "id": text, "after": [ids],
             "each": input or true}``; only ``artifact`` is required. An id is ``[A-Za-z0-9_-]+``, by default the index.
-        initial_input_names: the names that the initial input will have; None makes every unbound input one of them.
+        initial_input_names: the names that the initial input will have; None lets every unbound input be one of them.
 
     Raises:
         UnknownArtifact: a step's artifact is not registered.
+        UndeclaredInput: a name among parameters or in the initial input that no step takes.
+        MissingInput: an input that the first step requires and that nothing gives.
         PlanError: anything else, with the step's index, its artifact and the port.
     """
     if isinstance(pipeline, str | Mapping) or not isinstance(pipeline, Sequence):
         raise PlanError(f"pipeline: {type(pipeline).__name__} was given, a list of steps is needed")
     if not pipeline:
         raise PlanError("pipeline: it has no step")
-    given = None if initial_input_names is None else frozenset(initial_input_names)
-    planner = _Planner(registry, given)
+    planner = _Planner(registry)
     ids = [raw.get("id", str(index)) if isinstance(raw, Mapping) else None for index, raw in enumerate(pipeline)]
     for index, raw in enumerate(pipeline):
         planner.add(index, raw, frozenset(name for name in ids[index + 1 :] if isinstance(name, str)))
     required = frozenset(name for name, needed in planner.initial.items() if needed)
     initial = sorted(planner.initial, key=lambda name: name not in required)
-    return Plan(tuple(planner.steps), tuple(initial), required)
+    plan = Plan(tuple(planner.steps), tuple(initial), required)
+    return plan if initial_input_names is None else plan.given(initial_input_names)
+
+
+def _not_given(step: PlannedStep, name: str, source: Source, given: frozenset[str]) -> MissingInput | PlanError:
+    """The error for an input of a step that should come from the initial input, and is not there."""
+    there = closest(str(source.port), given)
+    if source.port != name:
+        problem = f"inputs: {name}: the initial input has no {source.port!r}; {there}"
+    elif source.optional:
+        problem = f"each: nothing gives the input {name!r}"
+    elif step.index == 0:
+        message = f"{name} required"
+        return MissingInput(message, name, [(pointer("initial_input", name), message)])
+    else:
+        problem = f"nothing gives its input {name!r}; in the initial input {there}"
+    return PlanError(f"{step.label}: {problem}", step=step.index, artifact=step.spec.name, port=name)
 
 
 def _mismatch(output: dict[str, Any], given_to: dict[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +17,15 @@ import numpy as np
 
 from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
-from zerocost.core.chain_plan import Plan, PlannedStep
-from zerocost.core.limits import check_fan_out, check_inputs
-from zerocost.errors import DatatypeError, DeadlineExceeded, MissingInput
+from zerocost.core.chain_plan import INITIAL, Plan, PlannedStep
+from zerocost.core.limits import Limits, check_fan_out, limits_of
+from zerocost.core.ports import Bound, pointer
+from zerocost.core.results import checked_outputs
+from zerocost.errors import DatatypeError, DeadlineExceeded, InvalidInput, MissingInput
 
-__all__ = ["ChainRun", "StepTrace", "run_plan"]
+__all__ = ["ChainRun", "StepTrace", "params_of", "run_plan"]
+
+Datatypes = tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,78 @@ class _Run:
     initial: dict[str, Any]
     context: ExecutionContext
     traced: bool
+    is_inner: bool
+    """Whether the caller sees one artifact, to whom pointers into the pipeline mean nothing."""
     began: float = field(default_factory=time.monotonic)
+    known: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What each step gets from parameters and the initial input, bound before the first step runs."""
+    copied: dict[int, int] = field(default_factory=dict)
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     trace: dict[int, StepTrace] = field(default_factory=dict)
+
+    def prepare(self, pipeline: Sequence[Mapping[str, Any]]) -> None:
+        """Binds all that is known before the first step runs, so that what is wrong with it is said before."""
+        # A list is made an array once for all steps that make the same of it.
+        arrays: dict[tuple[str, Datatypes], Any] = {}
+        for step in self.plan.steps:
+            ports = step.spec.ports
+            known = dict(pipeline[step.index].get("params") or {})
+            waits = step.each is not None or (step.receives_all and step.follows not in (None, INITIAL))
+            if step.receives_all and step.follows == INITIAL:
+                known = {**self.initial, **known}
+            taken: dict[str, tuple[str, Datatypes]] = {}
+            for name, source in step.bindings.items():
+                if source.kind == "step":
+                    waits = True
+                elif source.kind == "initial" and source.port in self.initial:
+                    known[name] = self.initial[source.port]
+                    if ports.is_tensor(name):
+                        taken[name] = (source.port, ports.datatypes(name))
+                        known[name] = arrays.get(taken[name], known[name])
+            if step.each is not None and step.each in known and step.bindings[step.each].kind == "initial":
+                del known[step.each]
+                taken.pop(step.each, None)
+            try:
+                with counting_copies() as copied:
+                    bound = self.known[step.index] = self._bind(step, known, partial=waits)
+            except InvalidInput as error:
+                self._locate(error, step)
+                error.add_note(f"in {step.label} of the chain")
+                raise
+            self.copied[step.index] = copied.bytes
+            for name, place in taken.items():
+                arrays[place] = bound[name]
+
+    def _bind(self, step: PlannedStep, values: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
+        ports, limits = step.spec.ports, limits_of(self.context.metadata)
+        # What came over a network to the chain's own door has been looked at there.
+        remote = None if self.is_inner else limits
+        if partial:
+            return ports.bind_partial(values, remote)
+        bound = ports.bind(values, remote)
+        if remote is not limits and limits is not None:
+            ports.check_limits(bound, limits)
+        return bound
+
+    def _locate(self, error: InvalidInput, step: PlannedStep) -> None:
+        """Makes the pointers of a step's error begin where the chain's caller gave the input."""
+        located = []
+        for where, message in error.errors:
+            _, first, *rest = where.split("/") if where else ("", "")
+            name = first.replace("~1", "/").replace("~0", "~")
+            source = step.bindings.get(name)
+            if source is not None and source.kind == "param":
+                place = "" if self.is_inner else pointer("pipeline", step.index, "params", name)
+            elif source.kind == "initial" if source is not None else self._may_be_initial(step, name):
+                place = pointer(*([] if self.is_inner else ["initial_input"]), (source and source.port) or name)
+            else:
+                place, rest = "" if self.is_inner else pointer("pipeline", step.index), []
+            located.append(("/".join([place, *rest]) if place else "", message))
+        error.errors = located
+
+    def _may_be_initial(self, step: PlannedStep, name: str) -> bool:
+        """Whether a name that a step does not take from anywhere is, or could be, one of the initial input."""
+        return name in self.initial or (step.follows == INITIAL and name in step.spec.ports.inputs)
 
     def step(self, step: PlannedStep) -> dict[str, Any]:
         """Runs one step whose predecessors are done."""
@@ -87,10 +160,12 @@ class _Run:
                 thread=threading.current_thread().name,
                 bytes_in=_array_bytes(inputs),
                 bytes_out=_array_bytes(outputs),
-                bytes_copied=copied.bytes,
+                bytes_copied=copied.bytes + self.copied[step.index],
             )
             return outputs
         except Exception as error:
+            if isinstance(error, InvalidInput):
+                self._locate(error, step)
             error.add_note(f"in {step.label} of the chain")
             raise
 
@@ -100,12 +175,15 @@ class _Run:
             raise DeadlineExceeded(f"the deadline passed {time.monotonic() - deadline:.3f} s ago")
 
     def _inputs(self, step: PlannedStep) -> dict[str, Any]:
-        inputs: dict[str, Any] = {}
-        if step.receives_all and step.follows is not None:
-            inputs.update(self.initial if step.follows < 0 else self.results[step.follows])
+        inputs = self.known[step.index]
+        if isinstance(inputs, Bound):
+            return inputs
+        if step.receives_all and step.follows is not None and step.follows != INITIAL:
+            inputs = {**self.results[step.follows], **inputs}
+        else:
+            inputs = dict(inputs)
         for name, source in step.bindings.items():
-            if source.kind == "param":
-                inputs[name] = step.params[name]
+            if source.kind == "param" or name in self.known[step.index]:
                 continue
             values = self.initial if source.kind == "initial" else self.results[source.step]
             port = source.port
@@ -135,36 +213,71 @@ class _Run:
             return self._execute_in(step, inputs, context)
 
     def _execute_in(self, step: PlannedStep, inputs: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
-        artifact = step.spec.implementation
+        spec = step.spec
+
+        def one(inputs: Mapping[str, Any]) -> dict[str, Any]:
+            return checked_outputs(spec.implementation.execute(self._bind(step, inputs), context), spec.name)
+
         if step.each is None:
-            check_inputs(artifact, inputs, context)
-            return _checked(artifact.execute(inputs, context))
+            return one(inputs)
         elements = inputs.get(step.each)
         if not isinstance(elements, list | tuple):
             kind = type(elements).__name__
             raise DatatypeError(f"{step.each}: {kind} was given, 'each' needs a list", step.each)
-        check_fan_out(elements, step.each, context)
+        check_fan_out(elements, step.each, context.metadata)
 
-        def one(element: Any) -> dict[str, Any]:
+        def of_element(element: Any) -> dict[str, Any]:
             self._check_deadline()
-            element_inputs = {**inputs, str(step.each): element}
-            check_inputs(artifact, element_inputs, context)
-            return _checked(artifact.execute(element_inputs, context))
+            return one({**inputs, str(step.each): element})
 
-        results = _in_parallel([partial(one, element) for element in elements])
-        names = results[0] if results else step.spec.ports.outputs or {}
+        results = _in_parallel([partial(of_element, element) for element in elements])
+        names = results[0] if results else spec.ports.outputs or {}
         return {name: [result.get(name) for result in results] for name in names}
 
 
+def params_of(plan: Plan, pipeline: Sequence[Mapping[str, Any]], limits: Limits | None = None) -> list[dict[str, Any]]:
+    """The parameters of every step, bound.
+
+    Raises:
+        InvalidInput: one that does not fit; pointers begin with ``/pipeline/i/params``.
+    """
+    bound = []
+    for step in plan.steps:
+        try:
+            bound.append(step.spec.ports.bind_partial(pipeline[step.index].get("params") or {}, limits))
+        except InvalidInput as error:
+            place = pointer("pipeline", step.index, "params")
+            error.errors = [(place + where, message) for where, message in error.errors]
+            error.add_note(f"in {step.label} of the chain")
+            raise
+    return bound
+
+
 def run_plan(
-    plan: Plan, initial_input: dict[str, Any], context: ExecutionContext | None = None, *, traced: bool = False
+    plan: Plan,
+    pipeline: Sequence[Mapping[str, Any]],
+    initial_input: Mapping[str, Any],
+    context: ExecutionContext | None = None,
+    *,
+    traced: bool = False,
+    is_inner: bool = False,
 ) -> ChainRun:
     """Runs a plan. Steps that wait for each other run in the calling thread; branches get threads of their own.
 
     When a step fails, the steps that were still waiting do not run; those that are running are waited for, so no work
     of a chain outlives its call.
 
+    Args:
+        plan: the wiring.
+        pipeline: what was planned, with the values of its parameters.
+        initial_input: of the names that were planned.
+        context: handed on to every step.
+        traced: whether to note what each step does.
+        is_inner: whether the caller sees one artifact, whose inputs are the initial input.
+
     Raises:
+        InvalidInput: an input does not fit. Pointers begin with ``/initial_input`` or ``/pipeline/i/params``; an input
+            that another step gave is ``/pipeline/i``.
         DeadlineExceeded: ``context.metadata["deadline"]`` (seconds on ``time.monotonic()``) passed between two steps
             or between two elements of ``each``.
         Exception: whatever a step raises, with a note that says which step it was.
@@ -173,7 +286,8 @@ def run_plan(
         context = ExecutionContext("chain", "chain", "zero_cost", {})
     metadata = {"chain_id": uuid.uuid4().hex, **context.metadata}
     context = ExecutionContext(context.artifact_name, context.interface, context.mode, metadata)
-    run = _Run(plan, initial_input, context, traced)
+    run = _Run(plan, dict(initial_input), context, traced, is_inner)
+    run.prepare(pipeline)
     if all(step.index == 0 or step.index - 1 in step.waits_for for step in plan.steps):
         for step in plan.steps:
             run.results[step.index] = run.step(step)
@@ -224,12 +338,6 @@ def _in_parallel(calls: list[Callable[[], dict[str, Any]]]) -> list[dict[str, An
             for future in futures:
                 future.cancel()
             raise
-
-
-def _checked(outputs: Any) -> dict[str, Any]:
-    if not isinstance(outputs, dict):
-        raise DatatypeError(f"execute returned {type(outputs).__name__}, a dict is needed")
-    return outputs
 
 
 def _array_bytes(value: Any) -> int:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from zerocost.core.artifact_base import Artifact, ExecutionContext
-from zerocost.errors import LimitExceeded, RangeError
+from zerocost.errors import LimitExceeded
 
-__all__ = ["Limits", "check_fan_out", "check_inputs", "count_elements"]
+__all__ = ["Limits", "check_fan_out", "count_elements", "limits_of"]
 
 
 @dataclass(frozen=True)
@@ -32,36 +31,15 @@ class Limits:
     operations: int
 
 
-def _limits(context: ExecutionContext) -> Limits | None:
-    limits = context.metadata.get("limits")
+def limits_of(metadata: Mapping[str, Any]) -> Limits | None:
+    """The limits in a context's metadata; None where nobody set any."""
+    limits = metadata.get("limits")
     return limits if isinstance(limits, Limits) else None
 
 
-def check_inputs(artifact: Artifact, input_data: dict[str, Any], context: ExecutionContext) -> None:
-    """Raises if the context has limits and the outputs would be beyond them. Nothing is computed.
-
-    Raises:
-        RangeError: an input that says how many arrays come out, and is larger than servers take.
-        LimitExceeded: more elements.
-    """
-    limits = _limits(context)
-    if limits is None:
-        return
-    for name in artifact._ports.parts:
-        parts = input_data.get(name)
-        if isinstance(parts, int) and parts > limits.parts:
-            raise RangeError(f"{name}: {parts} was given, at most {limits.parts} is allowed here", name)
-    operations = artifact.operations(input_data)
-    if operations is not None and operations > limits.operations:
-        raise LimitExceeded(f"this would take {operations} operations, {limits.operations} are allowed")
-    elements = artifact.output_elements(input_data)
-    if elements is not None and elements > limits.elements:
-        raise LimitExceeded(f"the outputs would have {elements} elements, {limits.elements} are allowed")
-
-
-def check_fan_out(elements: Sized, name: str, context: ExecutionContext) -> None:
-    """Raises LimitExceeded if the context has limits and ``each`` would run through more elements."""
-    limits = _limits(context)
+def check_fan_out(elements: Sized, name: str, metadata: Mapping[str, Any]) -> None:
+    """Raises LimitExceeded if there are limits and ``each`` would run through more elements."""
+    limits = limits_of(metadata)
     if limits is not None and len(elements) > limits.fan_out:
         raise LimitExceeded(f"{name}: {len(elements)} elements were given, 'each' takes {limits.fan_out}", name)
 

@@ -23,6 +23,7 @@ __all__ = [
     "MEDIA_TYPE",
     "Slot",
     "aligned_empty",
+    "from_bytes",
     "grouped",
     "parse_header",
     "split_values",
@@ -115,6 +116,28 @@ def to_pieces(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> list[bytes 
     encoded = orjson.dumps(header)
     encoded += b" " * (-len(encoded) % 8)
     return [len(encoded).to_bytes(8, "little") + encoded, *pieces]
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """What a whole message holds, which is in memory already: read-only arrays over ``data``, and the other values.
+
+    Raises:
+        MalformedJSON, DatatypeError, ShapeError: it is no such message.
+    """
+    size = int.from_bytes(data[:8], "little")
+    try:
+        header = orjson.loads(data[8 : 8 + size])
+        slots, text = parse_header(header, len(data), len(data))
+        others = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise MalformedJSON(f"the safetensors header: {error}") from None
+    if 8 + size + sum(slot.nbytes for slot in slots) != len(data) or not isinstance(others, dict):
+        raise ShapeError("the safetensors header does not describe the data")
+    tensors, at = {}, 8 + size
+    for slot in slots:
+        flat = np.frombuffer(data, slot.dtype, math.prod(slot.shape), at)
+        tensors[slot.name], at = flat.reshape(slot.shape), at + slot.nbytes
+    return {**grouped(tensors), **others}
 
 
 def parse_header(header: Any, max_elements: int, max_parts: int) -> tuple[list[Slot], str]:

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from zerocost.core.ports.checks import plain_check
+
 __all__ = ["schema_of"]
 
 Schema = dict[str, Any]
@@ -65,6 +67,8 @@ def schema_of(method: Callable[..., Any], main_input: str) -> Schema:
             required.append(name)
         elif parameter.default is None or isinstance(parameter.default, str | bool | int | float | list | dict | tuple):
             default = parameter.default
+            if default is None:
+                schema = _or_none(schema)
             schema = {**schema, "default": list(default) if isinstance(default, tuple) else default}
         if parameter.name in descriptions:
             schema = {"description": descriptions[parameter.name], **schema}
@@ -115,11 +119,22 @@ def _of_annotation(annotation: Any) -> Schema:
     return dict(_SCALARS.get(annotation, {}))
 
 
+def _or_none(schema: Schema) -> Schema:
+    """The schema with null allowed: ``x: int = None`` says that None may be given."""
+    check = plain_check(schema)
+    if "x-tensor" in schema or (check is not None and check(None)):
+        return schema
+    if schema.keys() == {"type"} and isinstance(schema["type"], str):
+        return {"type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def _of_union(arguments: Sequence[Any]) -> Schema:
     if any("x-tensor" in _of_annotation(argument) for argument in arguments):
         # An optional tensor is a tensor that may be left out.
         return next(schema for argument in arguments if "x-tensor" in (schema := _of_annotation(argument)))
     members = [_of_annotation(argument) for argument in arguments]
+    members = [member for index, member in enumerate(members) if member not in members[:index]]
     if not all(members):
         return {}
     if all(set(member) == {"type"} for member in members):

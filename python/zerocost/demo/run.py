@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.api.artifact_api import create_app
+from zerocost.api.application import create_app
 from zerocost.api.server import background_server
 from zerocost.api.settings import Settings
 from zerocost.artifacts.builtin import default_registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from zerocost.core.artifact_base import Artifact, ExecutionContext, MemoryArtifact
@@ -19,7 +19,6 @@ from zerocost.errors import (
     DeadlineExceeded,
     InvalidInput,
     RangeError,
-    UndeclaredInput,
 )
 
 __all__ = ["RayArtifact"]
@@ -65,9 +64,7 @@ class RayArtifact(Artifact):
             )
         self._local = local  # answers what must be known before anything is sent
         self.uses = local.uses
-        ports = Ports(local.get_schema())
-        self._inner_schema = ports.published
-        self._private = frozenset(name for name, schema in ports.inputs.items() if schema.get("x-in-process"))
+        self._schema = local._ports.published
         self._ray = ray = connect(address)
         nodes = Nodes(ray)
         self._store = ObjectStore(ray, nodes)
@@ -100,7 +97,8 @@ class RayArtifact(Artifact):
         Arrays come back as read-only views of the object store.
 
         Raises:
-            UndeclaredInput: an input that only means something in the same process (``out``, callables).
+            InvalidInput: whatever :meth:`zerocost.core.ports.Ports.bind` refuses, an input that only means something in
+                the same process among it (``out``, callables).
             DatatypeError: an input that cannot be sent to another process.
             LimitExceeded: an array larger than the object store of a node.
             DeadlineExceeded: the context's deadline passed. A call that goes on for some seconds more is then ended
@@ -108,16 +106,14 @@ class RayArtifact(Artifact):
             ServiceUnavailable: the replica was lost and the call could not be run again.
             Exception: whatever the artifact raises.
         """
-        for name in input_data:
-            if name in self._private:
-                raise self._not_there(name)
+        bound = self._ports.bind(input_data)
         remote, seconds = packed(context)
         put, _ = self._store.for_call()
-        values = [put(value) if getattr(value, "nbytes", 0) > SMALL else value for value in input_data.values()]
+        values = [put(value) if getattr(value, "nbytes", 0) > SMALL else value for value in bound.values()]
         number, replica = self._choose(context.artifact_name)
         done = self._done
         try:
-            reference = self._send(number, replica, list(input_data), values, remote, seconds)
+            reference = self._send(number, replica, list(bound), values, remote, seconds)
             try:
                 outputs: dict[str, Any] = result(
                     self._ray,
@@ -218,18 +214,13 @@ class RayArtifact(Artifact):
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DatatypeError(f"an input cannot be sent to another process ({reason})") from error
 
-    def input_problems(self, input_data: dict[str, Any]) -> list[InvalidInput]:
+    def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
         """The artifact's own, and one for each input that only means something in the same process."""
-        private = [self._not_there(name) for name in input_data if name in self._private]
-        public = {name: value for name, value in input_data.items() if name not in self._private}
-        if type(self._local).input_errors is Artifact.input_errors:
-            return [*private, *self._local.input_problems(public)]
-        errors = self._local.input_errors(public)
-        return [*private, *(InvalidInput(message, errors=[(pointer, message)]) for pointer, message in errors)]
-
-    def validate_input(self, input_data: dict[str, Any]) -> bool:
-        """The artifact's own; no where an input only means something in the same process."""
-        return not self._private & input_data.keys() and self._local.validate_input(input_data)
+        try:
+            self._ports.bind(input_data)
+        except InvalidInput as error:
+            return error.errors
+        return []
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:
         """The artifact's own."""
@@ -239,13 +230,14 @@ class RayArtifact(Artifact):
         """The artifact's own."""
         return self._local.operations(input_data)
 
-    @staticmethod
-    def _not_there(name: str) -> UndeclaredInput:
-        return UndeclaredInput(f"{name}: it only means something in the same process, not on Ray", name)
+    @cached_property
+    def _ports(self) -> Ports:
+        # What the artifact itself refuses is asked here, before anything is sent.
+        return Ports(self._schema, self._local)
 
     def get_schema(self) -> dict[str, Any]:
         """The artifact's own, without the inputs that only mean something in the same process."""
-        return self._inner_schema
+        return self._schema
 
     def get_description(self) -> str:
         """The artifact's own."""

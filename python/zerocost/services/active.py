@@ -12,6 +12,7 @@ from typing import Any
 
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.core.limits import Limits
 from zerocost.errors import InvalidInput, RangeError
 
 __all__ = ["Active", "ActiveArtifacts", "deadline_now", "own_key", "recall", "remember", "until"]
@@ -36,7 +37,8 @@ class Active:
         deadline = deadline_now()
         metadata = {} if deadline is None else {"deadline": deadline}
         context = ExecutionContext(self.spec.name, self.spec.interface, "zero_cost", metadata)
-        result = self.spec.implementation.execute({**self.params, **inputs}, context)
+        bound = self.spec.ports.bind({**self.params, **inputs})
+        result = self.spec.implementation.execute(bound, context)
         if not isinstance(result, dict):
             raise InvalidInput(f"artifact {self.spec.name!r} returned {type(result).__name__}, a dict is needed")
         return result
@@ -67,13 +69,13 @@ class ActiveArtifacts:
         self._active: Mapping[str, Active] = {}
         self._lock = threading.Lock()
 
-    def find(self, name: str, params: dict[str, Any]) -> Active:
-        """The artifact ``name`` with its parameters.
+    def find(self, name: str, params: dict[str, Any], limits: Limits | None = None) -> Active:
+        """The artifact ``name`` with its parameters; ``limits`` where they came over a network.
 
         Raises:
             UnknownArtifact: there is none of that name.
             RangeError: its interface is not one that the service uses.
-            InvalidInput: parameters that it does not declare, or that break its schema.
+            InvalidInput: parameters that :meth:`zerocost.core.ports.Ports.bind` refuses.
         """
         spec = self._registry[name]
         if spec.interface not in self._interfaces:
@@ -81,11 +83,10 @@ class ActiveArtifacts:
             raise RangeError(
                 f"artifact {name!r} has the interface {spec.interface!r}, one of {allowed} is needed", "artifact_name"
             )
-        errors = spec.ports.errors(params, partial=True)
-        if errors:
-            messages = "; ".join(message for _, message in errors)
-            raise InvalidInput(f"artifact {name!r}: {messages}", errors=errors)
-        return Active(spec, params)
+        try:
+            return Active(spec, spec.ports.bind_partial(params, limits))
+        except InvalidInput as error:
+            raise type(error)(f"artifact {name!r}: {error}", error.argument, error.errors) from error
 
     def put(self, active: Active) -> None:
         """Uses the artifact for its interface from now on."""

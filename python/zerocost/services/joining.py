@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from zerocost.services.twins import apart
+
 __all__ = ["Joiner"]
 
 Item = TypeVar("Item")
@@ -24,7 +26,8 @@ class _Batch(Generic[Item, Result]):
 class Joiner(Generic[Item, Result]):
     """Collects items with equal keys while an earlier batch is computed, and a moment longer.
 
-    One batch is computed at a time, in another thread: kernels use every core anyway. It belongs to one event loop.
+    One batch is computed at a time, apart (:func:`zerocost.services.twins.apart`): kernels use every core anyway. It
+    belongs to one event loop.
 
     Args:
         compute: a result for each item, or the exception that is its answer. It gets items with equal keys.
@@ -76,7 +79,7 @@ class Joiner(Generic[Item, Result]):
                 return
             results: Sequence[Result | Exception]
             try:
-                results = await asyncio.to_thread(self._compute, [item for item, _ in waiting])
+                results = await apart(lambda: self._compute([item for item, _ in waiting]))
             except Exception as error:  # belongs to those who wait
                 results = [error] * len(waiting)
         for (_, answer), result in zip(waiting, results, strict=True):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
+from zerocost.core import safetensors
+from zerocost.core.arrays import read_json
+from zerocost.core.artifact_base import ABSENT, MemoryArtifact
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.errors import DatatypeError, InvalidInput, RangeError, UnknownKey
+from zerocost.errors import DatatypeError, InvalidInput, NotAcceptable, UnknownKey, Unsupported, ZerocostError
 from zerocost.services.active import Active
-from zerocost.services.service import Service, check_fields
+from zerocost.services.service import Service
+from zerocost.services.twins import twin
 
-__all__ = ["Entry", "MemoryService"]
+__all__ = ["ABSENT", "Entry", "MemoryService"]
+
+When = Annotated[Callable[[Any], bool] | None, {"x-in-process": True}]
 
 _MARK = b"\0zerocost entry\0"
 
@@ -40,6 +45,21 @@ class Entry:
         """The entry as bytes."""
         return self._packed
 
+    def open(self) -> Any:
+        """The value that the bytes stand for: of JSON, or the tensors and values of a safetensors message by name.
+
+        Raises:
+            NotAcceptable: they stand for nothing but themselves.
+        """
+        try:
+            if self.media_type == "application/json":
+                return read_json(self.body, max_values=len(self.body))
+            if self.media_type == safetensors.MEDIA_TYPE:
+                return safetensors.from_bytes(self.body)
+        except ZerocostError as error:
+            raise NotAcceptable(f"what is stored is no {self.media_type} ({error})", "key") from None
+        raise NotAcceptable(f"{self.media_type} is stored there; get it from /services/memory/entries/", "key")
+
     @classmethod
     def unpack(cls, value: Any) -> Any:
         """The entry that :meth:`pack` made bytes of; any other value as it is."""
@@ -53,8 +73,7 @@ class MemoryService(Service):
     """Objects by key, in the memory artifact in use.
 
     Keys are text. What other services remember in the same artifact has keys of another kind, so nothing that comes in
-    here, or over the network, reaches it; ``clear`` removes it too. The twins for requests wait in another thread: the
-    artifact may be a server.
+    here, or over the network, reaches it; ``clear`` removes it too.
 
     Args:
         artifact_registry: where :meth:`use_artifact` looks.
@@ -88,31 +107,36 @@ class MemoryService(Service):
             raise UnknownKey(f"nothing is stored under {key!r}", "key")
         return Entry.unpack(result["result"])
 
-    def put(self, key: str, value: Any, *, ttl: float | None = None) -> bool:
+    def put(
+        self, key: str, value: Any, *, ttl: Annotated[float | None, {"exclusiveMinimum": 0}] = None, when: When = None
+    ) -> bool:
         """Stores ``value``; whether it was stored (it may be too large).
 
         Args:
             key: text.
             value: any object that the artifact takes; it is held, not copied.
             ttl: seconds to live, where the artifact's ``store`` takes a ``ttl``.
+            when: called with what is stored, or :data:`ABSENT`: whether to store. Nobody else's change comes between.
 
         Raises:
             RangeError: a ``ttl`` that is not above 0.
             InvalidInput: a ``ttl`` for an artifact that takes none.
+            PreconditionFailed: ``when`` says no.
+            Unsupported: ``when`` for an artifact that cannot decide and store in one step.
         """
         stored = value.pack() if isinstance(value, Entry) else value
-        if ttl is None:
-            return bool(self._execute({"operation": "put", "key": _checked(key), "value": stored})["result"])
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not ttl > 0:
-            raise RangeError(f"ttl: {ttl!r} was given, seconds above 0 are allowed", "ttl")
-        spec = self._memory.spec
-        store: Any = getattr(spec.implementation, "store", None)
-        if store is None or "ttl" not in inspect.signature(store).parameters:
-            raise InvalidInput(f"ttl: the artifact {spec.name!r} takes none", "ttl")
-        return bool(store(_checked(key), stored, ttl=ttl))
+        inputs = {"operation": "put", "key": _checked(key), "value": stored}
+        if ttl is not None:
+            spec = self._memory.spec
+            if "ttl" not in spec.ports.inputs:
+                raise InvalidInput(f"ttl: the artifact {spec.name!r} takes none", "ttl")
+            inputs["ttl"] = ttl
+        return self._exchange(inputs, when) if when is not None else bool(self._execute(inputs)["result"])
 
-    def delete(self, key: str) -> bool:
-        """Removes ``key``; whether it was there."""
+    def delete(self, key: str, *, when: When = None) -> bool:
+        """Removes ``key``; whether it was there. ``when`` as for :meth:`put`."""
+        if when is not None:
+            return self._exchange({"key": _checked(key), "value": ABSENT}, when)
         return bool(self._execute({"operation": "delete", "key": _checked(key)})["result"])
 
     def clear(self) -> bool:
@@ -123,39 +147,27 @@ class MemoryService(Service):
         """The artifact's counters, by name."""
         return dict(self._execute({"operation": "stats"})["result"])
 
-    async def post_get(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`get` for requests: ``key`` in, ``output`` out."""
-        check_fields(data, "get", "key")
-        value = await asyncio.to_thread(self.get, data["key"])
-        if isinstance(value, Entry):
-            raise InvalidInput(f"key: {data['key']!r} holds {value.media_type}; get it from /services/memory/entries/")
-        return {"output": value}
-
-    async def post_put(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`put` for requests: ``key``, ``value`` and ``ttl`` in, ``output`` out."""
-        check_fields(data, "put", "key", "value", optional=("ttl",))
-        return {"output": await asyncio.to_thread(self.put, data["key"], data["value"], ttl=data.get("ttl"))}
-
-    async def post_delete(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`delete` for requests: ``key`` in, ``output`` out."""
-        check_fields(data, "delete", "key")
-        return {"output": await asyncio.to_thread(self.delete, data["key"])}
-
-    async def post_clear(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`clear` for requests: ``output`` out."""
-        check_fields(data, "clear")
-        return {"output": await asyncio.to_thread(self.clear)}
-
-    async def post_stats(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`stats` for requests: ``output`` out."""
-        check_fields(data, "stats")
-        return {"output": await asyncio.to_thread(self.stats)}
+    post_get = twin(get, lambda value: value.open() if isinstance(value, Entry) else value)
+    post_put = twin(put)
+    post_delete = twin(delete)
+    post_clear = twin(clear)
+    post_stats = twin(stats)
 
     @property
     def _memory(self) -> Active:
         active = self._active.get("memory")
         assert active is not None  # noqa: S101 - one is put in place when the service is made, and never taken away
         return active
+
+    def _exchange(self, inputs: dict[str, Any], when: Callable[[Any], bool]) -> bool:
+        spec = self._memory.spec
+        exchange: Any = getattr(spec.implementation, "exchange", None)
+        if exchange is None or getattr(exchange, "__func__", None) is MemoryArtifact.exchange:
+            raise Unsupported(f"the artifact {spec.name!r} cannot compare what is stored and change it in one step")
+        if inputs["value"] is not ABSENT:
+            spec.ports.bind(inputs)
+        more = {"ttl": inputs["ttl"]} if "ttl" in inputs else {}
+        return bool(exchange(inputs["key"], inputs["value"], lambda stored: when(Entry.unpack(stored)), **more))
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return self._memory.execute(inputs)

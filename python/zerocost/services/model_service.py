@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -37,13 +37,16 @@ from zerocost.services.model import Model, load_model, untrained_model
 from zerocost.services.packing import is_batch, positions_of, read_sequences
 from zerocost.services.passes import BATCH_TOKENS, Passes, SequenceResult, Sequences
 from zerocost.services.progress import bar
-from zerocost.services.service import Service, check_fields
+from zerocost.services.service import Service, located
 from zerocost.services.tokenizer import Encoding
 from zerocost.services.tokenizer_service import TokenizerService, read_texts
+from zerocost.services.twins import apart, twin_of
 
 __all__ = ["ModelOutput", "SimplifiedModelService"]
 
 Floats = npt.NDArray[np.float32]
+Artifacts = Mapping[str, Mapping[str, Any] | None] | None
+"""``{interface: {"artifact": name, "params": {…}}}``; None for a value means none."""
 
 INTERFACES = ("attention", "parallel", "memory")
 JOIN_SECONDS = 0.002
@@ -134,7 +137,7 @@ class SimplifiedModelService(Service):
         attention_mask: Any = None,
         *,
         output_attentions: bool = False,
-        artifacts: Mapping[str, Mapping[str, Any]] | None = None,
+        artifacts: Artifacts = None,
     ) -> ModelOutput:
         """Runs the model.
 
@@ -155,6 +158,7 @@ class SimplifiedModelService(Service):
         results, timings = self._passes.run(request.sequences, request.active, output_attentions=output_attentions)
         return self._output(results, timings, several=request.several)
 
+    @twin_of(forward)
     async def post_forward(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """The twin of :meth:`forward` for requests: its arguments by name, ``output`` out.
 
@@ -164,14 +168,7 @@ class SimplifiedModelService(Service):
         Raises:
             LimitExceeded: more elements or operations than ``limits`` allows; nothing is computed.
         """
-        check_fields(data, "forward", "input_ids", optional=("attention_mask", "output_attentions", "artifacts"))
-        request = await asyncio.to_thread(
-            self._request,
-            data["input_ids"],
-            data.get("attention_mask"),
-            data.get("output_attentions", False),
-            data.get("artifacts"),
-        )
+        request = await apart(lambda: self._request(**data, limits=limits))
         if limits is not None:
             request.check(limits, self.model.encoder.architecture)
         return {"output": (await self._joined(request)).to_dict()}
@@ -206,10 +203,17 @@ class SimplifiedModelService(Service):
             for request in requests
         ]
 
-    def _request(self, input_ids: Any, attention_mask: Any, output_attentions: Any, artifacts: Any) -> _Request:
+    def _request(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        output_attentions: bool = False,
+        artifacts: Artifacts = None,
+        limits: Limits | None = None,
+    ) -> _Request:
         if not isinstance(output_attentions, bool):
             raise DatatypeError("output_attentions: true or false is needed", "output_attentions")
-        active = self._chosen(artifacts)
+        active = self._chosen(artifacts, limits)
         sequences = self._read(input_ids, attention_mask)
         return _Request(sequences, is_batch(input_ids), output_attentions, active)
 
@@ -217,8 +221,8 @@ class SimplifiedModelService(Service):
         self,
         texts: str | list[str] | tuple[str, ...],
         *,
-        artifacts: Mapping[str, Mapping[str, Any]] | None = None,
-        progress: bool | None = None,
+        artifacts: Artifacts = None,
+        progress: Annotated[bool | None, {"x-in-process": True}] = None,
     ) -> Floats:
         """The vector of each text: tokens, forward pass, pooling, L2 norm.
 
@@ -258,6 +262,7 @@ class SimplifiedModelService(Service):
         vectors = self._vectors(encodings, self._active.snapshot(), advance)
         return vectors, sum(encoding.truncated for encoding in encodings)
 
+    @twin_of(embed)
     async def post_embed(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """The twin of :meth:`embed` for requests: ``texts`` and ``artifacts`` in, ``output`` out.
 
@@ -267,12 +272,11 @@ class SimplifiedModelService(Service):
         Raises:
             LimitExceeded: more elements or operations than ``limits`` allows; nothing is computed.
         """
-        check_fields(data, "embed", "texts", optional=("artifacts",))
         texts, model = read_texts(data["texts"], "texts"), self.model.encoder.architecture
-        active = self._chosen(data.get("artifacts"))
+        active = self._chosen(data.get("artifacts"), limits)
         if limits is not None:
             check_elements(len(texts) * model.width, limits)
-        encodings = await asyncio.to_thread(self.tokenizer.encode, texts)
+        encodings = await apart(lambda: self.tokenizer.encode(texts))
         if limits is not None:
             check_work([len(encoding.input_ids) for encoding in encodings], active, limits, model)
         vectors = np.empty((len(texts), model.width), np.float32)
@@ -285,8 +289,8 @@ class SimplifiedModelService(Service):
         truncated = [index for index, encoding in enumerate(encodings) if encoding.truncated]
         return {"output": vectors[0] if isinstance(data["texts"], str) else vectors, "truncated": truncated}
 
-    def _find(self, name: str, params: dict[str, Any]) -> Active:
-        active = self._active.find(name, params)
+    def _find(self, name: str, params: dict[str, Any], limits: Limits | None = None) -> Active:
+        active = self._active.find(name, params, limits)
         inputs = active.spec.ports.inputs
         taken = sorted(RESERVED & params.keys())
         if taken:
@@ -300,7 +304,7 @@ class SimplifiedModelService(Service):
             )
         return active
 
-    def _chosen(self, artifacts: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Active]:
+    def _chosen(self, artifacts: Artifacts, limits: Limits | None = None) -> Mapping[str, Active]:
         chosen = dict(self._active.snapshot())
         if artifacts is None:
             return chosen
@@ -321,7 +325,8 @@ class SimplifiedModelService(Service):
             params = choice.get("params") or {}
             if undeclared or not isinstance(params, Mapping):
                 raise InvalidInput(f"artifacts: {interface} takes 'artifact' and the object 'params'", "artifacts")
-            active = self._find(choice["artifact"], dict(params))
+            with located("artifacts", interface, "params"):
+                active = self._find(choice["artifact"], dict(params), limits)
             if active.spec.interface != interface:
                 raise RangeError(
                     f"artifacts: {choice['artifact']!r} has the interface {active.spec.interface!r}, not {interface!r}",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.errors import DatatypeError, InvalidInput, MissingInput, UndeclaredInput, merged
+from zerocost.core.limits import Limits
+from zerocost.core.ports import pointer
+from zerocost.errors import InvalidInput
 from zerocost.services.active import Active, ActiveArtifacts
+from zerocost.services.twins import Post, fields_of, twin_of
 
-__all__ = ["Service", "check_fields"]
-
-_NAMED = 20
-"""Unknown fields that are named; a request may have a million."""
+__all__ = ["Service", "located"]
 
 
 class Service:
@@ -50,32 +51,37 @@ class Service:
         """The artifacts in use by interface: ``artifact``, ``name`` and ``params``."""
         return self._active.to_dict()
 
-    async def post_use_artifact(self, data: dict[str, Any]) -> dict[str, Any]:
+    @twin_of(use_artifact)
+    async def post_use_artifact(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """The twin of :meth:`use_artifact` for requests: ``artifact_name`` and ``params`` in, what is in use out."""
-        check_fields(data, "use_artifact", "artifact_name", optional=("params",))
-        name, params = data["artifact_name"], data.get("params", {})
-        if not isinstance(name, str):
-            raise DatatypeError("artifact_name: text is needed", "artifact_name")
-        if not isinstance(params, dict):
-            raise InvalidInput("params: an object is needed", "params")
-        self._active.put(self._find(name, params))
+        with located("params"):
+            active = self._find(data["artifact_name"], data.get("params", {}), limits)
+        self._active.put(active)
         return self._in_use()
 
-    async def post_stop_artifact(self, data: dict[str, Any]) -> dict[str, Any]:
+    @twin_of(stop_artifact)
+    async def post_stop_artifact(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """The twin of :meth:`stop_artifact` for requests: ``interface`` in, what is in use out."""
-        check_fields(data, "stop_artifact", "interface")
-        if not isinstance(data["interface"], str):
-            raise DatatypeError("interface: text is needed", "interface")
         self.stop_artifact(data["interface"])
         return self._in_use()
 
-    async def post_active_artifacts(self, data: dict[str, Any]) -> dict[str, Any]:
+    @twin_of(active_artifacts)
+    async def post_active_artifacts(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """The twin of :attr:`active_artifacts` for requests: ``artifact``, the name, and ``params`` by interface."""
-        check_fields(data, "active_artifacts")
         return self._in_use()
 
-    def _find(self, name: str, params: dict[str, Any]) -> Active:
-        return self._active.find(name, params)
+    @classmethod
+    def twins(cls) -> dict[str, Post]:
+        """The twin of each method that has one, as functions, by the method's name."""
+        found = {}
+        for name in dir(cls):
+            post = getattr(cls, name)
+            if hasattr(post, "fields"):
+                found[fields_of(post).name] = post
+        return found
+
+    def _find(self, name: str, params: dict[str, Any], limits: Limits | None = None) -> Active:
+        return self._active.find(name, params, limits)
 
     def _in_use(self) -> dict[str, Any]:
         return {
@@ -86,22 +92,11 @@ class Service:
         }
 
 
-def check_fields(data: Mapping[str, Any], call: str, *required: str, optional: tuple[str, ...] = ()) -> None:
-    """Checks the names in a request.
-
-    Args:
-        data: what the request holds.
-        call: what it calls, for messages.
-        required: the names that must be there.
-        optional: those that may be.
-
-    Raises:
-        MissingInput: a required one is not there.
-        UndeclaredInput: there are others.
-    """
-    for name in required:
-        if name not in data:
-            raise MissingInput(f"{name} required", name)
-    undeclared = sorted(data.keys() - {*required, *optional})
-    if undeclared:
-        raise merged([UndeclaredInput(f"{name}: not an input of {call}", name) for name in undeclared[:_NAMED]])
+@contextmanager
+def located(*path: str) -> Iterator[None]:
+    """Pointers of what is refused inside begin below ``path`` of the request."""
+    try:
+        yield
+    except InvalidInput as error:
+        error.errors = [(pointer(*path) + where, message) for where, message in error.errors]
+        raise

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Annotated, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +11,13 @@ import numpy.typing as npt
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.errors import DatatypeError, InvalidInput, RangeError
 from zerocost.services.active import Active, own_key, recall, remember
-from zerocost.services.service import Service, check_fields
+from zerocost.services.service import Service
 from zerocost.services.tokenizer import ByteTokenizer, Encoding, TextTokenizer
+from zerocost.services.twins import twin
 
 __all__ = ["TokenizerService", "read_texts"]
+
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 
 
 class TokenizerService(Service):
@@ -39,7 +41,10 @@ class TokenizerService(Service):
     @overload
     def encode(self, text: list[str] | tuple[str, ...], *, max_tokens: int | None = None) -> list[Encoding]: ...
     def encode(
-        self, text: str | list[str] | tuple[str, ...], *, max_tokens: int | None = None
+        self,
+        text: str | list[str] | tuple[str, ...],
+        *,
+        max_tokens: Annotated[int | None, {"minimum": 1}] = None,
     ) -> Encoding | list[Encoding]:
         """The ids of one text, or of several. :attr:`Encoding.truncated` says whether a text's end is missing.
 
@@ -78,7 +83,7 @@ class TokenizerService(Service):
             encodings.append(encoding)
         return encodings
 
-    def decode(self, ids: Sequence[int] | npt.NDArray[np.integer[Any]]) -> str:
+    def decode(self, ids: Annotated[Sequence[int] | npt.NDArray[np.integer[Any]], _IDS]) -> str:
         """The text of the ids, special tokens left out.
 
         Args:
@@ -103,21 +108,9 @@ class TokenizerService(Service):
         counts = [encoding.tokens for encoding in self._encode(read_texts(text, "text"), None)]
         return counts[0] if isinstance(text, str) else counts
 
-    async def post_encode(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`encode` for requests: ``text`` and ``max_tokens`` in, ``output`` out."""
-        check_fields(data, "encode", "text", optional=("max_tokens",))
-        encoded = await asyncio.to_thread(self.encode, data["text"], max_tokens=data.get("max_tokens"))
-        return {"output": _plain(encoded) if isinstance(encoded, Encoding) else [_plain(item) for item in encoded]}
-
-    async def post_decode(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`decode` for requests: ``ids`` in, ``output`` out."""
-        check_fields(data, "decode", "ids")
-        return {"output": await asyncio.to_thread(self.decode, data["ids"])}
-
-    async def post_count(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The twin of :meth:`count` for requests: ``text`` in, ``output`` out."""
-        check_fields(data, "count", "text")
-        return {"output": await asyncio.to_thread(self.count, data["text"])}
+    post_encode = twin(encode, lambda encoded: _plain(encoded))
+    post_decode = twin(decode)
+    post_count = twin(count)
 
 
 def read_texts(text: Any, argument: str) -> list[str]:
@@ -152,5 +145,7 @@ def _remembered(memory: Active, value: Any) -> Encoding:
     return Encoding(value[1:], value[0])
 
 
-def _plain(encoding: Encoding) -> dict[str, Any]:
-    return {"input_ids": encoding.input_ids, "tokens": encoding.tokens, "truncated": encoding.truncated}
+def _plain(encoded: Encoding | list[Encoding]) -> Any:
+    if isinstance(encoded, list):
+        return [_plain(item) for item in encoded]
+    return {"input_ids": encoded.input_ids, "tokens": encoded.tokens, "truncated": encoded.truncated}

@@ -14,17 +14,20 @@ _PROBLEMS = {
     "403": "The caller may not do this.",
     "404": "There is nothing of that name.",
     "405": "Another method is needed; Allow says which.",
+    "406": "What is stored cannot be sent in the form that is asked for.",
     "408": "The body did not arrive in time.",
     "409": "Several worker processes: one alone would change.",
+    "412": "What is stored is not what the request is meant for.",
     "413": "The input or the output is beyond a limit.",
     "415": "The media type or the encoding is not known.",
     "422": "The input breaks the schema.",
     "429": "The server has too much to do; Retry-After says when to come back.",
     "500": "The server failed; its log says why, under the request id.",
+    "501": "The artifact in use cannot do this.",
     "503": "The server does not take requests; Retry-After says when to come back.",
     "504": "The deadline passed.",
 }
-_OF_CALLS = ("400", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504")
+_OF_CALLS = ("400", "401", "403", "406", "408", "413", "415", "422", "429", "500", "503", "504")
 _HEADERS = {
     "X-Request-Id": {
         "description": "The id under which the log knows the request.",

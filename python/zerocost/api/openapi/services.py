@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from zerocost.api.openapi.parts import TEXT, Schema, data_of, get, reference, responses
-from zerocost.api.openapi.parts import post as described_post
+from zerocost.api.openapi.parts import TEXT, Schema, data_of, get, post, reference, responses
 from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.services.memory_service import MemoryService
+from zerocost.services.model_service import INTERFACES, SimplifiedModelService
+from zerocost.services.service import Service
+from zerocost.services.tokenizer_service import TokenizerService
+from zerocost.services.twins import fields_of
 
 __all__ = ["paths"]
 
 _KEY = "key of the documentation"
 _IDS: Schema = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 _MASK: Schema = {"type": "array", "items": {"enum": [0, 1]}}
+_TENSOR = reference("Tensor")
 _ENCODING: Schema = {
     "type": "object",
     "properties": {
@@ -22,8 +27,6 @@ _ENCODING: Schema = {
     },
     "required": ["input_ids", "tokens", "truncated"],
 }
-_TEXTS: Schema = {"anyOf": [TEXT, {"type": "array", "items": TEXT}]}
-_TENSOR = reference("Tensor")
 _MODEL_OUTPUT: Schema = {
     "type": "object",
     "properties": {
@@ -36,50 +39,101 @@ _MODEL_OUTPUT: Schema = {
     },
     "required": ["model", "trained", "last_hidden_state", "pooled", "timings"],
 }
+_WHETHER: Schema = {"type": "boolean"}
+_WINDOW = "sliding_window_attention"
+
+_METHODS: dict[str, tuple[str, Schema, Any]] = {
+    "model/forward": (
+        "Hidden states and the pooled vector of token ids, for one sequence or several.",
+        _MODEL_OUTPUT,
+        {"input_ids": [1, 70, 2]},
+    ),
+    "model/embed": (
+        "One vector of length 1 for each text.",
+        _TENSOR,
+        {"texts": ["a window costs what the window costs"]},
+    ),
+    "tokenizer/encode": (
+        "The token ids of one text, or of several.",
+        {"anyOf": [_ENCODING, {"type": "array", "items": _ENCODING}]},
+        {"text": ["attention", "a longer text"], "max_tokens": 16},
+    ),
+    "tokenizer/decode": ("The text of token ids.", TEXT, {"ids": [1, 70, 2]}),
+    "tokenizer/count": (
+        "How many tokens a text has.",
+        {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
+        {"text": "attention"},
+    ),
+    "memory/get": ("What is stored under a key.", {}, {"key": _KEY}),
+    "memory/put": (
+        "Stores a value; whether it was stored.",
+        _WHETHER,
+        {"key": _KEY, "value": {"any": "JSON"}, "ttl": 60},
+    ),
+    "memory/delete": ("Removes a key; whether it was there.", _WHETHER, {"key": _KEY}),
+    "memory/clear": ("Removes everything.", _WHETHER, {}),
+    "memory/stats": ("The memory's counters.", {"type": "object"}, {}),
+}
+"""What each method does, what it answers, and an example; the fields are those of its signature."""
+
+_USED = {
+    "model": (INTERFACES, {"artifact_name": _WINDOW, "params": {"window_size": 9}}),
+    "tokenizer": (("memory",), {"artifact_name": "lru_cache"}),
+    "memory": (("memory",), {"artifact_name": "lru_cache"}),
+}
+"""The interfaces of the artifacts that each service uses, and an example of using one."""
 
 
 def paths(registry: ArtifactRegistry) -> dict[str, Any]:
     """The paths under ``/services``."""
     names = [spec.name for spec in registry.list_artifacts()]
-    name: Schema = {"enum": names} if names else TEXT
-    choice = _object({"artifact": name, "params": {"type": "object"}}, "artifact")
-    interfaces = ("attention", "parallel", "memory")
-    artifacts = _object({interface: {"anyOf": [choice, {"type": "null"}]} for interface in interfaces})
-    window = "sliding_window_attention"
-    used = {"artifacts": {"attention": {"artifact": window, "params": {"window_size": 9}}}} if window in names else {}
-    return {
-        "/services/model/forward": post(
-            "model_forward",
-            "Hidden states and the pooled vector of token ids, for one sequence or several.",
-            _object(
-                {
-                    "input_ids": {"anyOf": [_IDS, {"type": "array", "minItems": 1, "items": _IDS}]},
-                    "attention_mask": {"anyOf": [{"type": "null"}, _MASK, {"type": "array", "items": _MASK}]},
-                    "output_attentions": {"type": "boolean"},
-                    "artifacts": {"anyOf": [artifacts, {"type": "null"}]},
-                },
-                "input_ids",
-            ),
-            data_of(_MODEL_OUTPUT),
-            example={"input_ids": [1, 70, 2], **used},
-        ),
-        "/services/model/embed": post(
-            "model_embed",
-            "One vector of length 1 for each text.",
-            _object({"texts": _TEXTS, "artifacts": {"anyOf": [artifacts, {"type": "null"}]}}, "texts"),
-            data_of(_TENSOR),
-            example={"texts": ["a window costs what the window costs"], **used},
-        ),
-        **_artifacts("model", interfaces, names, {"artifact_name": window, "params": {"window_size": 9}}),
-        **_artifacts("tokenizer", ("memory",), names, {"artifact_name": "lru_cache"}),
-        **_tokenizer(),
-        **(_memory(names) if "lru_cache" in names else {}),
+    kinds: dict[str, type[Service]] = {"model": SimplifiedModelService, "tokenizer": TokenizerService}
+    if "lru_cache" in names:
+        kinds["memory"] = MemoryService
+    found = {
+        f"/services/{service}/{method}": _method(service, method, fields_of(post).schema, names)
+        for service, kind in kinds.items()
+        for method, post in kind.twins().items()
     }
+    return {**found, **({"/services/memory/entries/{key}": _entries()} if "memory" in kinds else {})}
 
 
-def post(operation: str, summary: str, inputs: Schema, answer: Schema, *statuses: str, example: Any) -> dict[str, Any]:
-    """A service's method; an artifact that it uses may be unknown."""
-    return described_post(operation, summary, inputs, answer, "404", *statuses, example=example)
+def _method(service: str, method: str, schema: Schema, names: list[str]) -> dict[str, Any]:
+    """A service's method. An artifact that it uses may be unknown."""
+    interfaces, used = _USED[service]
+    artifact: Schema = {"enum": names} if names else TEXT
+    choice = _object({"artifact": artifact, "params": {"type": "object"}}, "artifact")
+    # What the fields hold depends on the artifacts that there are, or is looked at by the method alone.
+    told: dict[str, Schema] = {
+        "artifacts": {
+            "anyOf": [_object({name: {"anyOf": [choice, {"type": "null"}]} for name in INTERFACES}), {"type": "null"}]
+        },
+        "artifact_name": artifact,
+        "interface": {"enum": list(interfaces)},
+        "input_ids": {"anyOf": [_IDS, {"type": "array", "minItems": 1, "items": _IDS}]},
+        "attention_mask": {"anyOf": [{"type": "null"}, _MASK, {"type": "array", "items": _MASK}]},
+    }
+    fields = {name: told.get(name, field) for name, field in schema["properties"].items()}
+    inputs = _object(fields, *schema["required"])
+    example: Any
+    if method in _ARTIFACTS:
+        summary, answer = _ARTIFACTS[method].format(service), {"type": "object", "additionalProperties": choice}
+        example = {"use_artifact": used, "stop_artifact": {"interface": interfaces[0]}, "active_artifacts": {}}[method]
+        if example.get("artifact_name") not in (None, *names):
+            example = None
+    else:
+        summary, answer, example = _METHODS[f"{service}/{method}"]
+        if "artifacts" in fields and _WINDOW in names:
+            example = {**example, "artifacts": {"attention": {"artifact": _WINDOW, "params": {"window_size": 9}}}}
+    statuses = ("404", "409") if method in ("use_artifact", "stop_artifact") else ("404",)
+    return post(f"{service}_{method}", summary, inputs, data_of(answer), *statuses, example=example)
+
+
+_ARTIFACTS = {
+    "active_artifacts": "The artifacts that the {} uses.",
+    "use_artifact": "The {} uses another artifact from now on; for the administrator.",
+    "stop_artifact": "The {} stops using the artifact of an interface; for the administrator.",
+}
 
 
 def _object(properties: dict[str, Schema], *required: str) -> Schema:
@@ -91,109 +145,30 @@ def _object(properties: dict[str, Schema], *required: str) -> Schema:
     }
 
 
-def _artifacts(
-    service: str, interfaces: tuple[str, ...], names: list[str], example: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """What every service has."""
-    name: Schema = {"enum": names} if names else TEXT
-    choice = _object({"artifact": name, "params": {"type": "object"}}, "artifact")
-    active = data_of({"type": "object", "additionalProperties": choice})
-    at = f"/services/{service}"
-    return {
-        f"{at}/active_artifacts": post(
-            f"{service}_active_artifacts", f"The artifacts that the {service} uses.", _object({}), active, example={}
-        ),
-        f"{at}/use_artifact": post(
-            f"{service}_use_artifact",
-            f"The {service} uses another artifact from now on; for the administrator.",
-            _object({"artifact_name": name, "params": {"type": "object"}}, "artifact_name"),
-            active,
-            "409",
-            example=example if example["artifact_name"] in names else None,
-        ),
-        f"{at}/stop_artifact": post(
-            f"{service}_stop_artifact",
-            f"The {service} stops using the artifact of an interface; for the administrator.",
-            _object({"interface": {"enum": list(interfaces)}}, "interface"),
-            active,
-            "409",
-            example={"interface": interfaces[0]},
-        ),
-    }
-
-
-def _tokenizer() -> dict[str, Any]:
-    text = _object({"text": _TEXTS}, "text")
-    limited = {"text": _TEXTS, "max_tokens": {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 1}]}}
-    several: Schema = {"anyOf": [_ENCODING, {"type": "array", "items": _ENCODING}]}
-    counts: Schema = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]}
-    numbers: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-    return {
-        "/services/tokenizer/encode": post(
-            "tokenizer_encode",
-            "The token ids of one text, or of several.",
-            _object(limited, "text"),
-            data_of(several),
-            example={"text": ["attention", "a longer text"], "max_tokens": 16},
-        ),
-        "/services/tokenizer/decode": post(
-            "tokenizer_decode",
-            "The text of token ids.",
-            _object({"ids": numbers}, "ids"),
-            data_of(TEXT),
-            example={"ids": [1, 70, 2]},
-        ),
-        "/services/tokenizer/count": post(
-            "tokenizer_count", "How many tokens a text has.", text, data_of(counts), example={"text": "attention"}
-        ),
-    }
-
-
-def _memory(names: list[str]) -> dict[str, Any]:
-    key: Schema = {"type": "string"}
-    by_key = _object({"key": key}, "key")
-    put = {"key": key, "value": {}, "ttl": {"anyOf": [{"type": "null"}, {"type": "number", "exclusiveMinimum": 0}]}}
-    whether = data_of({"type": "boolean"})
-    return {
-        "/services/memory/get": post(
-            "memory_get", "What is stored under a key.", by_key, data_of({}), example={"key": _KEY}
-        ),
-        "/services/memory/put": post(
-            "memory_put",
-            "Stores a value; whether it was stored.",
-            _object(put, "key", "value"),
-            whether,
-            example={"key": _KEY, "value": {"any": "JSON"}, "ttl": 60},
-        ),
-        "/services/memory/delete": post(
-            "memory_delete", "Removes a key; whether it was there.", by_key, whether, example={"key": _KEY}
-        ),
-        "/services/memory/clear": post("memory_clear", "Removes everything.", _object({}), whether, example={}),
-        **_artifacts("memory", ("memory",), names, {"artifact_name": "lru_cache"}),
-        "/services/memory/entries/{key}": _entries(),
-        "/services/memory/stats": post(
-            "memory_stats", "The memory's counters.", _object({}), data_of({"type": "object"}), example={}
-        ),
-    }
-
-
 def _entries() -> dict[str, Any]:
     binary: Schema = {}
     tagged = {"ETag": {"description": "Changes with the content.", "required": True, "schema": TEXT}}
     media_types = ("application/octet-stream", "application/json", "application/vnd.safetensors")
     bodies = {media_type: {"schema": binary} for media_type in media_types}
     bodies["application/json"] = {"schema": binary, "example": {"any": "JSON"}}
-    errors = ("401", "403", "404", "413", "415", "422", "500", "503")
+    errors = ("400", "401", "403", "404", "413", "415", "422", "429", "500", "503", "504")
+    changes = (*errors, "412", "501")
+    if_match, if_none_match = ({"name": name, "in": "header", "schema": TEXT} for name in ("If-Match", "If-None-Match"))
     read = get("entry_get", "What was put under a key, as it was put.", {}, *errors)["get"]
-    read["parameters"] = [{"name": "If-None-Match", "in": "header", "schema": TEXT}]
+    read["parameters"] = [if_none_match]
     read["responses"]["200"] |= {"content": bodies}
     read["responses"]["200"]["headers"] = {**read["responses"]["200"]["headers"], **tagged}
     read["responses"]["304"] = {"description": "The client has it already.", "headers": tagged}
-    write = responses({}, "400", "408", "429", *errors)
+    write = responses({}, "408", *changes)
     write["204"] = {"description": "Stored.", "headers": {**write.pop("200")["headers"], **tagged}}
-    gone = responses({}, *errors)
+    gone = responses({}, *changes)
     gone["204"] = {"description": "Gone.", "headers": gone.pop("200")["headers"]}
-    ttl = {"type": "number", "exclusiveMinimum": 0}
+    ttl = {
+        "name": "Zerocost-TTL",
+        "in": "header",
+        "description": "Seconds to live.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    }
     return {
         "parameters": [
             {
@@ -209,13 +184,14 @@ def _entries() -> dict[str, Any]:
         "put": {
             "operationId": "entry_put",
             "summary": "Stores a body as it is.",
-            "parameters": [{"name": "Zerocost-TTL", "in": "header", "description": "Seconds to live.", "schema": ttl}],
+            "parameters": [ttl, if_match, if_none_match],
             "requestBody": {"required": True, "content": bodies},
             "responses": write,
         },
         "delete": {
             "operationId": "entry_delete",
             "summary": "Removes a key, whether it is there or not.",
+            "parameters": [if_match, if_none_match],
             "responses": gone,
         },
     }

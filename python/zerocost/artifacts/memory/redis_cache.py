@@ -10,9 +10,10 @@ header, the header, and the raw bytes. Nothing is pickled.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,14 +21,23 @@ from urllib.parse import urlsplit
 import ml_dtypes
 import numpy as np
 
-from zerocost.core.artifact_base import MemoryArtifact
-from zerocost.errors import DatatypeError, InvalidInput, PluginError, RangeError, ServiceUnavailable
+from zerocost.core.artifact_base import ABSENT, MemoryArtifact
+from zerocost.errors import (
+    DatatypeError,
+    InvalidInput,
+    PluginError,
+    PreconditionFailed,
+    RangeError,
+    ServiceUnavailable,
+)
 
 __all__ = ["RedisCacheArtifact", "decode", "encode"]
 
 _MAGIC = b"zc1"
 _SCHEMES = ("redis", "rediss", "unix")
 _BATCH = 1000
+_FOREVER = 1e12
+"""Seconds from which on an entry has no end: the server counts milliseconds in 64 bits."""
 _PART = b"\xff"
 """Begins each part of a tuple. UTF-8 has no such byte, so no str is taken for a tuple."""
 
@@ -50,6 +60,8 @@ class RedisCacheArtifact(MemoryArtifact):
         ServiceUnavailable: from every operation, when the server does not answer in time or refuses us. The next
             operation tries again.
     """
+
+    waits = True
 
     def __init__(self, url: str, *, prefix: str = "zerocost:", timeout: float = 2.0) -> None:
         try:
@@ -91,16 +103,46 @@ class RedisCacheArtifact(MemoryArtifact):
             return False, None
         return True, decode(data, key)
 
-    def store(self, key: str, value: Any, **kwargs: Any) -> bool:
-        """Stores ``value`` under ``key``; False if the server has no room for it."""
-        name, data = self._name(key), encode(value)
+    def store(self, key: str, value: Any, ttl: float | None = None, **kwargs: Any) -> bool:
+        """Stores ``value`` under ``key``; False if the server has no room for it.
+
+        ``ttl``: seconds to live, to the millisecond; None and infinity: as long as the server keeps it.
+        """
+        name, data, life = self._name(key), encode(value), _milliseconds(ttl)
         with self._talking():
             try:
-                self._client.set(name, data)
+                self._client.set(name, data, px=life)
             except self._errors.OutOfMemoryError:
                 self._count("rejected")
                 return False
         return True
+
+    def exchange(
+        self, key: str, value: Any, when: Callable[[Any], bool], ttl: float | None = None, **kwargs: Any
+    ) -> bool:
+        """Stores ``value`` under ``key``, or removes the key, where ``when`` agrees; see the base class."""
+        name, life = self._name(key), _milliseconds(ttl)
+        new = None if value is ABSENT else encode(value)
+        with self._talking():
+            while True:
+                with self._client.pipeline() as transaction:
+                    transaction.watch(name)
+                    data = transaction.get(name)
+                    if not when(ABSENT if data is None else decode(data, key)):
+                        raise PreconditionFailed(f"what is stored under {key!r} is something else")
+                    transaction.multi()
+                    if new is None:
+                        transaction.unlink(name)
+                    else:
+                        transaction.set(name, new, px=life)
+                    try:
+                        transaction.execute()
+                    except self._errors.WatchError:
+                        continue  # somebody changed it meanwhile
+                    except self._errors.OutOfMemoryError:
+                        self._count("rejected")
+                        return False
+                return new is not None or data is not None
 
     def clear(self, **kwargs: Any) -> bool:
         """Removes every key under our prefix; True."""
@@ -182,6 +224,14 @@ class RedisCacheArtifact(MemoryArtifact):
             raise ServiceUnavailable(f"the cache at {self._place} cannot be reached ({error})") from None
         except errors.RedisError as error:
             raise ServiceUnavailable(f"the cache at {self._place} refuses: {error}") from None
+
+
+def _milliseconds(ttl: float | None) -> int | None:
+    if ttl is None or ttl >= _FOREVER:
+        return None
+    if not ttl > 0:
+        raise RangeError(f"ttl: {ttl!r} was given, seconds above 0 are allowed", "ttl")
+    return max(1, math.ceil(ttl * 1000))
 
 
 def _key(name: bytes) -> str | tuple[str, ...]:

@@ -50,7 +50,6 @@ class PipelineParallelArtifact(ParallelArtifact):
             return self
         twin = copy.copy(self)
         twin._run = run_pipeline
-        vars(twin).pop("_process", None)  # bound to this one
         return twin
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
@@ -116,7 +115,7 @@ class PipelineParallelArtifact(ParallelArtifact):
         length = _kernels.split(array, 1, axis)[0].shape[axis]
         batches = _kernels.split(array, min(wanted, max(length, 1)), axis)
         context = _context.get() or ExecutionContext("pipeline_parallel", "parallel", "zero_cost", {})
-        check_fan_out(resolved, "stages", context)
+        check_fan_out(resolved, "stages", context.metadata)
         return gather(self._run(resolved, batches, axis, schedule, context), axis)
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from zerocost.core.arrays import as_tensor
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.core.limits import check_inputs
+from zerocost.core.limits import limits_of
 from zerocost.core.ports import Ports, closest
-from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError, ShapeError
+from zerocost.core.results import checked_outputs
+from zerocost.errors import DatatypeError, InvalidInput, InvalidOutput, MissingInput, RangeError, ShapeError
 
 __all__ = ["Stage", "resolve_stages"]
 
@@ -77,11 +78,10 @@ class Stage:
         assert self.artifact is not None  # noqa: S101 (one of the two is there: resolve_stages makes no other)
         metadata = {**context.metadata, "stage": self.index, "micro_batch": micro_batch}
         inner = ExecutionContext(self.name, context.interface, context.mode, metadata)
-        inputs = {self.main_input: batch, **self.params}
-        check_inputs(self.artifact, inputs, inner)
-        outputs = self.artifact.execute(inputs, inner)
-        if not isinstance(outputs, dict) or not outputs:
-            raise DatatypeError(f"execute returned {type(outputs).__name__}, a dict with an output is needed")
+        bound = self.artifact._ports.bind({self.main_input: batch, **self.params}, limits_of(metadata))
+        outputs = checked_outputs(self.artifact.execute(bound, inner), self.name)
+        if not outputs:
+            raise InvalidOutput(f"artifact {self.name!r}: execute returned an empty dict, an output is needed")
         port = self.main_output if self.main_output is not None else next(iter(outputs))
         return outputs[port]
 
@@ -115,7 +115,7 @@ def resolve_stages(stages: Any, num_stages: int, registry: ArtifactRegistry | No
 def _resolve(index: int, stage: Any, registry: ArtifactRegistry | None) -> Stage:
     where = f"stages[{index}]"
     if isinstance(stage, Artifact):
-        return _bind(index, type(stage).__name__, stage, Ports(stage.get_schema()), {})
+        return _bind(index, type(stage).__name__, stage, stage._ports, {})
     if isinstance(stage, str):
         stage = {"artifact": stage}
     if isinstance(stage, Mapping):
@@ -143,9 +143,10 @@ def _resolve(index: int, stage: Any, registry: ArtifactRegistry | None) -> Stage
 
 def _bind(index: int, name: str, artifact: Artifact, ports: Ports, params: dict[str, Any]) -> Stage:
     where = f"stages[{index}] ({name})"
-    errors = ports.undeclared(params) or ports.errors(params, partial=True)
-    if errors:
-        raise InvalidInput(f"{where}: params: {'; '.join(message for _, message in errors)}", "stages")
+    try:
+        params = ports.bind_partial(params)
+    except InvalidInput as error:
+        raise type(error)(f"{where}: params: {error}", "stages") from error
     main = ports.main_input
     if main is None or main in params:
         problem = "the artifact has no main input" if main is None else f"{main!r} is what the micro-batch is bound to"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from zerocost.core.ports.checks import plain_check
 from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError
 
 __all__ = ["violation"]
@@ -13,13 +14,16 @@ __all__ = ["violation"]
 _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"})
 
 
-def violation(error: Any, values: Mapping[str, Any], inputs: Mapping[str, Any]) -> InvalidInput:
+def violation(
+    error: Any, values: Mapping[str, Any], inputs: Mapping[str, Any], shown: str | None = None
+) -> InvalidInput:
     """The exception for an error of jsonschema-rs.
 
     Args:
         error: the validation error.
-        values: the inputs that were validated.
+        values: the inputs that were validated, infinity as the largest number there is.
         inputs: the subschema of every input.
+        shown: what the largest number stands for, where not for infinity.
     """
     path = list(error.instance_path)
     keyword = next((part for part in reversed(list(error.schema_path)) if isinstance(part, str)), "")
@@ -30,12 +34,52 @@ def violation(error: Any, values: Mapping[str, Any], inputs: Mapping[str, Any]) 
     name = str(path[0]) if path and path[0] in values else ""
     if keyword in ("enum", "anyOf", "oneOf") and len(path) == 1:
         message = _alternatives(values[name], inputs.get(name, {})) or message
+    for sign in ("-", ""):
+        for huge in (f"{sign}1.7976931348623157e308", f"{sign}1.7976931348623157e+308"):
+            message = message.replace(huge, shown or f"{sign}inf")
     text = f"{name}: {message}" if name else message
     where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
     kind = DatatypeError if keyword == "type" else RangeError if keyword in _BOUNDS else InvalidInput
-    if keyword in ("anyOf", "oneOf"):
-        kind = RangeError
+    if keyword in ("anyOf", "oneOf", "enum", "const"):
+        kind = RangeError if _is_of_kind(error.instance, _failed(error, inputs)) else DatatypeError
     return kind(text, name or None, errors=[(where, text)])
+
+
+def _failed(error: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The subschema that the value of an error breaks; an empty one where it is not found."""
+    found: Any = inputs
+    for part in list(error.schema_path)[1:-1]:
+        try:
+            found = found[part]
+        except (KeyError, IndexError, TypeError):  # behind a reference
+            return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _is_of_kind(value: Any, subschema: Mapping[str, Any]) -> bool:
+    """Whether a value is of a type that is allowed, so that only what it is cannot be."""
+    for keyword in ("anyOf", "oneOf"):
+        if keyword in subschema:
+            return any(_is_of_kind(value, option) for option in subschema[keyword])
+    options = subschema.get("enum", [subschema["const"]] if "const" in subschema else [])
+    if options:
+        return any(_same_kind(value, option) for option in options)
+    check = plain_check(_without_bounds(subschema))
+    return check is None or check(value)
+
+
+def _same_kind(value: Any, option: Any) -> bool:
+    if isinstance(value, bool) or isinstance(option, bool):
+        return isinstance(value, bool) and isinstance(option, bool)
+    return isinstance(value, int | float) if isinstance(option, int | float) else type(value) is type(option)
+
+
+def _without_bounds(subschema: Any) -> Any:
+    if isinstance(subschema, list):
+        return [_without_bounds(item) for item in subschema]
+    if not isinstance(subschema, Mapping):
+        return subschema
+    return {key: _without_bounds(value) for key, value in subschema.items() if key not in _BOUNDS}
 
 
 def _alternatives(value: Any, subschema: Mapping[str, Any]) -> str | None:

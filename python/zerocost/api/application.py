@@ -1,0 +1,104 @@
+"""The one place that puts the server together."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from zerocost.api.artifact_api import ArtifactRESTAPI
+from zerocost.api.calls import Calls
+from zerocost.api.front import Front
+from zerocost.api.monitor import Monitor
+from zerocost.api.open_inference import OpenInference
+from zerocost.api.routes import Routes
+from zerocost.api.routing import Shortcuts
+from zerocost.api.service_routes import ServiceRoutes
+from zerocost.api.settings import Settings
+from zerocost.api.tracing import tracing_of
+from zerocost.api.watch import Watch
+from zerocost.artifacts.builtin import default_registry
+from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.services.model_service import SimplifiedModelService
+
+__all__ = ["create_app", "default_app"]
+
+logger = logging.getLogger("zerocost.api")
+
+
+class _App(Starlette):
+    """Starlette with one middleware in place of its own two: every exception becomes an answer at the front."""
+
+    front: ASGIApp
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The front, with the routes behind it."""
+        return self.front
+
+
+def create_app(
+    registry: ArtifactRegistry | None = None,
+    settings: Settings | None = None,
+    model: SimplifiedModelService | None = None,
+) -> Starlette:
+    """An ASGI app that serves the artifacts of a registry.
+
+    Args:
+        registry: by default a fresh one with the built-in artifacts.
+        settings: by default those of the environment (``ZEROCOST_*``).
+        model: the model service; by default one of the settings' folder, or of the built-in untrained model.
+
+    Raises:
+        InvalidModel: the settings name a folder that cannot be used.
+    """
+    registry = default_registry() if registry is None else registry
+    settings = Settings.from_environment() if settings is None else settings
+    api, calls = ArtifactRESTAPI(registry, settings), Calls(settings)
+    monitor = Monitor(calls, registry)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        calls.is_ready = True
+        async with monitor.sharing():
+            yield
+        calls.is_ready = False
+        calls.close()
+
+    routes = [
+        *Routes(api, calls, monitor).table(),
+        *OpenInference(api, calls, monitor).table(),
+        *ServiceRoutes(api, calls, model or SimplifiedModelService(registry, settings.model)).table(),
+    ]
+    app = _App(routes=routes, lifespan=lifespan)
+    shortcuts = Shortcuts(app.routes, ("/artifacts/{name}/execute", "/v2/models/{name}/infer"))
+    app.front = Front(app.router, shortcuts, settings, calls.observations)
+    if settings.allowed_origins:
+        app.front = CORSMiddleware(
+            app.front,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=("X-Request-Id", "Server-Timing", "ETag", "Retry-After", "Inference-Header-Content-Length"),
+        )
+    tracing = tracing_of(settings)
+    if tracing is not None or settings.access_log:
+        app.front = Watch(app.front, tracing, log=settings.access_log)
+    # A redirect would make clients that do not follow it fail, and others send their body twice.
+    app.router.redirect_slashes = False
+    app.state.registry = registry
+    app.state.settings = settings
+    app.state.stop_taking = calls.stop_taking
+    app.state.running = lambda: calls.pending + monitor.running
+    return app
+
+
+def default_app() -> Starlette:
+    """The app that ``uvicorn zerocost.api:app`` serves: built-in artifacts and installed plug-ins."""
+    registry = default_registry()
+    for failure in registry.load_plugins().values():
+        logger.warning("%s", failure)
+    return create_app(registry)

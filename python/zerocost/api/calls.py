@@ -1,0 +1,244 @@
+"""The one way in: whatever computes or touches a service on behalf of a request is admitted, bounded and measured here.
+
+A request that is not answered at once is *pending*: it waits for its turn or works, and there is one bound for all of
+them, beyond which the answer is 429. Only computing holds a slot, one of as many threads as there are cores: requests
+that wait to be computed together wait without one, and their batch takes one. What waits for something outside of this
+process, a Redis server for one, has a few threads of its own. Nothing runs on asyncio's default executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from zerocost.api.body import BodyDeadline, ClientGone
+from zerocost.api.budget import SMALL
+from zerocost.api.chunks import read_body
+from zerocost.api.limiter import Pool, contained
+from zerocost.api.observations import QUEUE, Observations, Stages
+from zerocost.api.problems import Refused
+from zerocost.api.protocol import read_at_once
+from zerocost.api.request import Request
+from zerocost.api.settings import Settings
+from zerocost.core.artifact_base import Artifact
+from zerocost.errors import DeadlineExceeded, LimitExceeded
+
+__all__ = ["ASIDE", "Calls"]
+
+Result = TypeVar("Result")
+
+_INLINE_BYTES = 4096
+"""Bodies of quick artifacts up to this size are computed on the event loop: a thread hop costs more than they do."""
+
+_INLINE_OPERATIONS = 1 << 18
+"""As many operations as a thread hop takes at most, where they do not follow from the size of the body."""
+
+ASIDE = 64 << 10
+"""Bytes from which on a text is read in a slot, so that the event loop goes on."""
+
+_OUTSIDE = 8
+"""Threads that wait for what is outside of this process."""
+
+
+class Calls:
+    """What all routes share.
+
+    Attributes:
+        slots: the threads that compute.
+        outside: those that wait for something outside of this process.
+        limits: what one call may ask for.
+        observations: where every answer is counted.
+        is_ready: whether new requests should be sent here.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.slots = Pool(settings.slots or os.cpu_count() or 1, "zerocost-request")
+        self.outside = Pool(_OUTSIDE, "zerocost-outside")
+        self.observations = Observations()
+        self.is_ready = True
+        self.limits = settings.limits
+        self._inline_limits = replace(
+            self.limits,
+            elements=min(_INLINE_BYTES, settings.max_elements),
+            fan_out=0,
+            operations=min(_INLINE_OPERATIONS, settings.max_operations),
+        )
+        self._small = min(SMALL, settings.max_body)
+        self._body_deadline = BodyDeadline(settings.request_timeout)
+        self._admitted = 0
+
+    @property
+    def pending(self) -> int:
+        """Requests that compute or wait, and what still runs of those that nobody waits for any more."""
+        # A batch runs for requests that are pending themselves, unless all of them have gone.
+        return max(self._admitted + self.slots.abandoned + self.outside.abandoned, self.slots.jobs + self.outside.jobs)
+
+    def stop_taking(self) -> None:
+        """Says from now on that new requests should go elsewhere."""
+        self.is_ready = False
+
+    def check_ready(self) -> None:
+        """Raises Refused (503) if new requests should go elsewhere."""
+        if not self.is_ready:
+            raise Refused(503, "not_ready", "the server is shutting down", {"retry-after": "1"})
+
+    def close(self) -> None:
+        """Ends the threads once their jobs are done."""
+        self.slots.close()
+        self.outside.close()
+
+    def begin(self, request: Request, name: str) -> tuple[Stages, dict[str, Any]]:
+        """Begins a call of what errors and metrics call ``name``.
+
+        Returns:
+            Where its time goes, and what the execution context carries: its id, limits, deadline and trace.
+
+        Raises:
+            Refused: a ``Request-Timeout`` that is no number of seconds (400).
+        """
+        metadata: dict[str, Any] = {"request_id": request.id, "limits": self.limits}
+        headers = request.headers
+        timeout = self.settings.request_timeout or None
+        if b"request-timeout" in headers:
+            asked = _seconds(request.header(b"request-timeout"))
+            timeout = asked if timeout is None else min(asked, timeout)
+        if timeout is not None:
+            metadata["deadline"] = request.began + timeout
+        if "zerocost.span" in request.scope:
+            metadata["span"] = request.scope["zerocost.span"]
+        if b"traceparent" in headers:
+            metadata["traceparent"] = request.header(b"traceparent")
+        stages = request.stages = Stages(name)
+        return stages, metadata
+
+    async def body(self, request: Request) -> bytes | bytearray:
+        """The whole body; raises Refused (408) if it does not arrive in time."""
+        whole = None if b"content-encoding" in request.headers else read_at_once(request.receive, self._small)
+        if whole is not None:
+            request.has_more = False
+            return whole
+        with self._body_deadline:
+            return await read_body(request, self.settings)
+
+    async def in_time(self, reading: Coroutine[Any, Any, Result]) -> Result:
+        """What reads a body as it arrives; raises Refused (408) if it does not arrive in time."""
+        with self._body_deadline:
+            return await reading
+
+    async def aside(self, size: int, job: Callable[[], Result]) -> Result:
+        """Reads a text of so many bytes, a long one in a slot: a part of what an admitted call does."""
+        return job() if size <= ASIDE else await self.slots.run(job)
+
+    async def ahead(self, size: int, job: Callable[[], Result]) -> Result:
+        """As :meth:`aside`, while more of the body may come; raises Refused (429) where too many wait already."""
+        if size > ASIDE:
+            self._check_room()
+        return await self.aside(size, job)
+
+    async def run(
+        self,
+        request: Request,
+        artifact: Artifact | None,
+        job: Callable[[], Result],
+        size: int,
+        metadata: dict[str, Any],
+    ) -> Result:
+        """Runs a job where it belongs: small work of a quick artifact here, everything else on a thread.
+
+        Args:
+            request: the one that it is done for; its body has been read.
+            artifact: the one that is called, None for a chain.
+            job: what to do. It may be begun twice: what turns out to be too large for here starts again in a slot.
+            size: bytes of the body.
+            metadata: the execution context's; ``job`` uses it.
+
+        Raises:
+            Refused, DeadlineExceeded, ClientGone: as :meth:`answer`.
+        """
+        if artifact is not None and size <= _INLINE_BYTES and artifact.is_quick:
+            metadata["limits"] = self._inline_limits
+            try:
+                return contained(job)
+            except LimitExceeded:
+                metadata["limits"] = self.limits
+        pool = self.outside if artifact is not None and artifact.waits else self.slots
+        return await self.answer(request, self.timed(request, pool, job), metadata.get("deadline"))
+
+    def timed(self, request: Request, pool: Pool, job: Callable[[], Result]) -> Coroutine[Any, Any, Result]:
+        """Runs a job in a pool; the time until it begins is that of the queue."""
+        stages = request.stages
+
+        def begun() -> Result:
+            if stages is not None:
+                stages.end(QUEUE)
+            return job()
+
+        return pool.run(begun)
+
+    async def answer(self, request: Request, work: Coroutine[Any, Any, Result], deadline: float | None) -> Result:
+        """Waits for ``work`` while there is somebody to wait for it; then cancels it.
+
+        Args:
+            request: the one that it is done for; its body has been read.
+            work: it begins at once, and waits for its turn itself.
+            deadline: seconds on :func:`time.monotonic`.
+
+        Raises:
+            Refused: too many wait already (429 with Retry-After).
+            DeadlineExceeded: the deadline passed. What runs on a thread ends on its own, and counts until it has: who
+                comes meanwhile waits, or is told to come back.
+            ClientGone: the client went away.
+        """
+        try:
+            self._check_room()
+        except Refused:
+            work.close()
+            raise
+        self._admitted += 1
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(self._ended)
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            await asyncio.wait((task, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            if gone.done():
+                raise ClientGone
+            raise DeadlineExceeded("the deadline passed before the request was answered")
+        finally:
+            gone.cancel()
+            task.cancel()
+
+    def _check_room(self) -> None:
+        if self.pending >= self.slots.size + self.settings.max_waiting:
+            wait = max(1, math.ceil(max(self.slots.wait, self.outside.wait)))
+            raise Refused(
+                429, "overloaded", "the server has too much to do; try again later", {"retry-after": str(wait)}
+            )
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._admitted -= 1
+        if not task.cancelled():
+            task.exception()  # nobody may be there any more to see it
+
+
+def _seconds(asked: str | None) -> float:
+    try:
+        seconds = float(asked or "")
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e9:
+        raise Refused(400, "bad_request", "Request-Timeout must be a number of seconds")
+    return seconds
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

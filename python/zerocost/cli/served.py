@@ -1,0 +1,89 @@
+"""An app that is called without a network: what a request is, and what an answer is, but for the bytes on a wire."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import httpx2
+from starlette.types import ASGIApp, Message
+
+from zerocost.api.application import create_app
+from zerocost.api.settings import Settings
+from zerocost.client import RemoteArtifact
+from zerocost.core.artifact_base import Artifact, ExecutionContext
+from zerocost.core.artifact_registry import ArtifactRegistry
+
+__all__ = ["AppTransport", "served"]
+
+_URL = "http://127.0.0.1"
+
+
+def served(name: str, artifact: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Serves one instance under ``name``, and returns what calls it there: ``ArtifactValidator(serve=served)``."""
+    registry = ArtifactRegistry()
+    registry.register_artifact(name, artifact, "test")
+    app = create_app(registry, Settings())
+    remote = RemoteArtifact(_URL, name, transport=AppTransport(app))
+    context = ExecutionContext(name, "test", "restful", {})
+    return lambda inputs: remote.execute(inputs, context)
+
+
+class AppTransport(httpx2.BaseTransport):
+    """Hands requests of a client to an ASGI app. Each is answered in an event loop of its own thread."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Calls the app with the request, and waits for its answer."""
+        answer: Future[httpx2.Response] = Future()
+
+        def call() -> None:
+            try:
+                answer.set_result(asyncio.run(self._call(request)))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        # A caller may be in an event loop itself.
+        threading.Thread(target=call, name="zerocost-in-memory").start()
+        return answer.result()
+
+    async def _call(self, request: httpx2.Request) -> httpx2.Response:
+        body = request.read()
+        url = request.url
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": url.scheme,
+            "path": url.path,
+            "raw_path": url.raw_path.partition(b"?")[0],
+            "query_string": url.query,
+            "root_path": "",
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+            "server": (url.host, url.port or 80),
+            "client": ("127.0.0.1", 1),
+        }
+        sent = [{"type": "http.request", "body": body, "more_body": False}]
+        start: Message = {}
+        pieces: list[bytes] = []
+
+        async def receive() -> Message:
+            if sent:
+                return sent.pop()
+            await asyncio.Event().wait()  # the client stays until it has its answer
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            else:
+                pieces.append(bytes(message.get("body", b"")))
+
+        await self._app(scope, receive, send)
+        return httpx2.Response(start["status"], headers=start["headers"], stream=httpx2.ByteStream(b"".join(pieces)))

@@ -1,0 +1,382 @@
+"""The one door: where what a caller gave becomes what an artifact gets.
+
+Every way of calling an artifact goes through :meth:`Ports.bind`. Checks made from the schema once accept what fits as
+it is. Whatever they do not accept is converted (lists to arrays, for one) and looked at again, and what does not fit
+even then is refused, in words that say what was given, what is allowed and where. The arrays that were checked are the
+arrays that the artifact gets.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from zerocost.core.arrays import as_tensor
+from zerocost.core.limits import Limits
+from zerocost.core.ports.checks import Check, anything, hashable, plain_check
+from zerocost.core.ports.parameters import Parameters, from_text, unboxed
+from zerocost.core.ports.schema import Declaration, Errors, Schema, is_unconstrained
+from zerocost.core.ports.tensors import Sizes, agreement, match_shape, tensor_check
+from zerocost.errors import (
+    DatatypeError,
+    InvalidInput,
+    InvalidSchema,
+    LimitExceeded,
+    MissingInput,
+    RangeError,
+    ShapeError,
+    UndeclaredInput,
+    UnknownOperation,
+    merged,
+)
+
+__all__ = ["Bound", "Owner", "Ports"]
+
+Condition = Callable[[Mapping[str, Any]], bool]
+
+
+class Owner(Protocol):
+    """The artifact that ports belong to, as they see it."""
+
+    def output_elements(self, input_data: dict[str, Any]) -> int | None:
+        """An upper bound for the elements of all outputs."""
+
+    def operations(self, input_data: dict[str, Any]) -> int | None:
+        """An upper bound for the elementary operations."""
+
+    @property
+    def _asks_more(self) -> bool:
+        """Whether it refuses more than its schema does."""
+
+    def _check_bound(self, bound: Bound) -> None:
+        """Raises InvalidInput if it refuses more than its schema does."""
+
+
+class Bound(dict[str, Any]):
+    """Inputs that fit ``ports``. One that is changed afterwards names none, and is bound anew.
+
+    That is so for its own methods: what is done to it through ``dict``'s, or to a list in it, is not seen.
+    """
+
+    __slots__ = ("ports",)
+
+    ports: Ports | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+def _forgetting(name: str) -> Any:
+    method = getattr(dict, name)
+
+    def change(self: Bound, *arguments: Any, **keywords: Any) -> Any:
+        self.ports = None
+        return method(self, *arguments, **keywords)
+
+    change.__name__ = name
+    change.__doc__ = method.__doc__
+    return change
+
+
+for _name in ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update"):
+    setattr(Bound, _name, _forgetting(_name))
+
+
+class _Open(dict[str, Check]):
+    """The check of every declared input, and one for all others."""
+
+    def __init__(self, declared: Mapping[str, Check], others: Check) -> None:
+        super().__init__(declared)
+        self._others = others
+
+    def __missing__(self, name: object) -> Check:
+        if not isinstance(name, str):
+            raise KeyError(name)
+        return self._others
+
+
+def _acceptor(checks: Mapping[str, Check], required: tuple[str, ...], conditions: tuple[Condition, ...]) -> Condition:
+    """Whether inputs fit as they are, as far as plain checks can tell: every one, and all of them together."""
+
+    def fits(values: Mapping[str, Any]) -> bool:
+        try:
+            for name, value in values.items():
+                if not checks[name](value):
+                    return False
+        except KeyError:  # an undeclared name
+            return False
+        for name in required:  # noqa: SIM110 - a generator takes as long as a check
+            if name not in values:
+                return False
+        return True
+
+    def agrees(values: Mapping[str, Any]) -> bool:
+        return fits(values) and all(condition(values) for condition in conditions)
+
+    return agrees if conditions else fits
+
+
+class Ports(Declaration):
+    """What goes into an artifact and what comes out, and the door in between.
+
+    Args:
+        schema: the artifact's.
+        owner: the artifact; what it refuses beyond its schema, and what limits say about it, is asked there.
+
+    Raises:
+        InvalidSchema: a keyword of ours that is not as it should be.
+    """
+
+    def __init__(self, schema: Schema, owner: Owner | None = None) -> None:
+        super().__init__(schema)
+        self._set_owner(owner)
+
+    def _set_owner(self, owner: Owner | None) -> None:
+        self._accepts: Condition = self._compile_and_accept
+        # The artifact holds its ports, not they the artifact.
+        self._owner = None if owner is None else weakref.ref(owner)
+        self._has_more = owner is not None and owner._asks_more
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: the schema, from which everything else is made again, and the owner."""
+        return {"schema": self.schema, "owner": None if self._owner is None else self._owner()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Declaration.__init__(self, state["schema"])
+        self._set_owner(state["owner"])
+
+    def bind(self, values: Mapping[str, Any], limits: Limits | None = None) -> Bound:
+        """The inputs of one call, as the artifact gets them. The caller's dict and arrays stay as they are.
+
+        Declared tensors become arrays: nested lists, the buffer protocol, DLPack and ``__array__``, and nothing is
+        copied where NumPy can do without. Everything else is handed over as it is, the same objects.
+
+        Args:
+            values: inputs by name; what was bound here before is returned as it is.
+            limits: of a server, where the call came over a network: what means something in the process only is
+                refused then, keys are text, and ``"NaN"`` and ``"Infinity"`` are numbers.
+
+        Raises:
+            UndeclaredInput: a name that the schema does not declare; the nearest one that it does is named.
+            MissingInput: a required input is not there.
+            DatatypeError, ShapeError, RangeError, InvalidInput: an input that does not fit.
+            LimitExceeded: the outputs would be beyond the limits. Nothing has been computed.
+        """
+        kind = type(values)
+        if kind is dict:
+            bound = Bound(values)
+        elif kind is Bound and getattr(values, "ports", None) is self:
+            return values  # type: ignore[return-value]  # mypy does not see what kind is
+        else:
+            bound = Bound(_as_dict(values))
+        if not self._accepts(bound):
+            self._convert(bound, partial=False, is_remote=limits is not None)
+        bound.ports = self
+        if self._has_more:
+            self._ask_owner(bound)
+        if limits is not None:
+            self._check_remote(bound)
+            self.check_limits(bound, limits)
+        return bound
+
+    def bind_partial(self, values: Mapping[str, Any], limits: Limits | None = None) -> dict[str, Any]:
+        """As :meth:`bind` where others may still come: the parameters of a chain's step, or of a service's artifact."""
+        some = Bound(_as_dict(values))
+        if not self._accepts_some(some):
+            self._convert(some, partial=True, is_remote=limits is not None)
+        if limits is not None:
+            self._check_remote(some)
+        return dict(some)
+
+    def errors(self, values: Mapping[str, Any]) -> Errors:
+        """Every way in which inputs break the schema, as (JSON pointer, message); what the owner says is not asked."""
+        if type(values) is Bound and getattr(values, "ports", None) is self:
+            return []
+        try:
+            bound = Bound(_as_dict(values))
+            if not self._accepts(bound):
+                self._convert(bound, partial=False, is_remote=False)
+        except InvalidInput as error:
+            return error.errors
+        return []
+
+    def check_schema(self) -> None:
+        """Raises InvalidSchema if this is no valid JSON Schema 2020-12, or if a default breaks it."""
+        super().check_schema()
+        _ = self._parameters  # patterns and references are checked when they are compiled
+        for name, subschema in self.inputs.items():
+            if "default" in subschema and name not in self.in_process:
+                try:
+                    self.bind_partial({name: subschema["default"]})
+                except InvalidInput as error:
+                    raise InvalidSchema(f"the default of {error}") from error
+
+    @cached_property
+    def _tensors(self) -> dict[str, dict[str, Any]]:
+        return {name: subschema["x-tensor"] for name, subschema in self.inputs.items() if "x-tensor" in subschema}
+
+    @cached_property
+    def _parameters(self) -> Parameters:
+        return Parameters(self)
+
+    def _compile_and_accept(self, values: Mapping[str, Any]) -> bool:
+        """What ``_accepts`` is until it is called first: a plain attribute is found faster than a cached property."""
+        checks, is_complete = self._checks
+        conditions: list[Condition | None] = [agreement(self._tensors)]
+        if self.operations:
+            conditions.append(self._operation_check())
+        if self.joint or not is_complete:
+            conditions.append(lambda values: not self._parameters.problems(values, partial=False))
+        self._accepts = _acceptor(checks, self.required, tuple(filter(None, conditions)))
+        return self._accepts(values)
+
+    @cached_property
+    def _accepts_some(self) -> Condition:
+        return _acceptor(self._checks[0], (), ())
+
+    @cached_property
+    def _checks(self) -> tuple[Mapping[str, Check], bool]:
+        """The check of each input, and whether these checks say all that the schema says about each alone."""
+        checks: dict[str, Check | None] = {}
+        for name, subschema in self.schema.get("properties", {}).items():
+            if self.is_tensor(name):
+                checks[name] = tensor_check(subschema["x-tensor"], is_required=name in self.required)
+            elif self.is_looked_at(name):
+                checks[name] = hashable if name in self.keys else anything
+            else:
+                checks[name] = plain_check(subschema)
+        declared = {name: check or anything for name, check in checks.items()}
+        if not self.is_open:
+            return declared, None not in checks.values()
+        additional = self.schema.get("additionalProperties")
+        others = plain_check(additional) if isinstance(additional, dict) else anything
+        return _Open(declared, others or anything), others is not None and None not in checks.values()
+
+    def _convert(self, bound: Bound, *, partial: bool, is_remote: bool) -> None:
+        """Makes arrays of tensors and numbers of text, and raises InvalidInput if the inputs do not fit even then."""
+        problems: list[InvalidInput] = []
+        declared = bound.keys() & self.inputs.keys()
+        if isinstance(self.schema.get("additionalProperties"), dict):
+            for name in bound.keys() - declared:
+                bound[name] = unboxed(bound[name])
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        for name in [name for name in bound if name in declared]:
+            value = bound[name]
+            if name not in self._tensors:
+                if isinstance(value, np.generic) and not is_unconstrained(self.inputs[name]):
+                    bound[name] = unboxed(value)
+                elif is_remote:
+                    bound[name] = from_text(value, self.inputs[name])
+            elif value is not None:
+                try:
+                    bound[name] = arrays[name] = self._array(name, value)
+                except InvalidInput as error:
+                    problems.append(error)
+        if not problems and not partial and self._accepts(bound):
+            return
+        undeclared = self.undeclared(bound)
+        problems[:0] = [UndeclaredInput(message, errors=[(where, message)]) for where, message in undeclared]
+        if not partial:
+            problems += [
+                MissingInput(f"{name} required", name)
+                for name in self.required
+                if name not in bound or (bound[name] is None and name in self._tensors)
+            ]
+        sizes: Sizes = {}
+        for name in [
+            name for name in self._tensors if name in arrays
+        ]:  # as declared, in whatever order they were given
+            try:
+                match_shape(name, arrays[name].shape, self._tensors[name].get("shape"), sizes)
+            except ShapeError as error:
+                problems.append(error)
+        if self.operations and not (partial and "operation" not in bound):
+            problems += self._operation_problems(bound, partial=partial)
+        problems += [
+            DatatypeError(f"{name}: {type(bound[name]).__name__} was given, a hashable object is needed", name)
+            for name in self.keys
+            if name in bound and not hashable(bound[name])
+        ]
+        problems += self._parameters.problems(bound, partial=partial)
+        if problems:
+            raise merged(problems)
+
+    def _array(self, name: str, value: Any) -> np.ndarray[Any, Any]:
+        tensor = self._tensors[name]
+        array = as_tensor(value, name, self.datatypes(name))
+        return array if type(array) is np.ndarray or not tensor else np.asarray(array)
+
+    def _operation_check(self) -> Condition:
+        default, operations = self.inputs.get("operation", {}).get("default"), self.operations
+
+        def is_complete(values: Mapping[str, Any]) -> bool:
+            operation = values.get("operation", default)
+            needed = operations.get(operation) if type(operation) is str else None
+            return needed is not None and all(name in values for name in needed)
+
+        return is_complete
+
+    def _operation_problems(self, values: Mapping[str, Any], *, partial: bool = False) -> list[InvalidInput]:
+        operation = values.get("operation", self.inputs.get("operation", {}).get("default"))
+        if not isinstance(operation, str) or operation not in self.operations:
+            known = ", ".join(self.operations)
+            return [UnknownOperation(f"Unknown operation: {operation}; there are {known}", "operation")]
+        if partial:
+            return []
+        return [
+            MissingInput(f"{name} required for {operation!r}", name)
+            for name in self.operations[operation]
+            if name not in values
+        ]
+
+    def _ask_owner(self, bound: Bound) -> None:
+        owner = None if self._owner is None else self._owner()
+        if owner is not None:
+            owner._check_bound(bound)
+
+    def _check_remote(self, values: Mapping[str, Any]) -> None:
+        """Raises UndeclaredInput for inputs that have no meaning over a network, DatatypeError for keys but text."""
+        if not self.in_process.isdisjoint(values):
+            raise merged(
+                [
+                    UndeclaredInput(f"{name!r} is for callers in the same process only", name)
+                    for name in values
+                    if name in self.in_process
+                ]
+            )
+        for name in self.keys:
+            if not isinstance(values.get(name, ""), str):
+                kind = type(values[name]).__name__
+                raise DatatypeError(f"{name}: {kind} was given, text is needed", name)
+
+    def check_limits(self, bound: Bound, limits: Limits) -> None:
+        """What :meth:`bind` does with limits, for inputs that did not come over a network but on behalf of one.
+
+        Raises:
+            RangeError: an input that says how many arrays come out, and is larger than servers take.
+            LimitExceeded: the outputs or the work would be beyond the limits.
+        """
+        for name in self.parts:
+            parts = bound.get(name)
+            if isinstance(parts, int) and parts > limits.parts:
+                raise RangeError(f"{name}: {parts} was given, at most {limits.parts} is allowed here", name)
+        owner = None if self._owner is None else self._owner()
+        if owner is None:
+            return
+        operations = owner.operations(bound)
+        if operations is not None and operations > limits.operations:
+            raise LimitExceeded(f"this would take {operations} operations, {limits.operations} are allowed")
+        elements = owner.output_elements(bound)
+        if elements is not None and elements > limits.elements:
+            raise LimitExceeded(f"the outputs would have {elements} elements, {limits.elements} are allowed")
+
+
+def _as_dict(values: Any) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        message = f"input_data: {type(values).__name__} was given, a dict is needed"
+        raise DatatypeError(message, "input_data", [("", message)])
+    return values

@@ -1,0 +1,161 @@
+"""Admission by itself: pools, what is pending, and what a request leaves behind."""
+
+import asyncio
+import gc
+import threading
+import weakref
+
+import pytest
+
+from api.samples import sample_registry
+from zerocost import create_app
+from zerocost.api.body import ClientGone
+from zerocost.api.calls import Calls
+from zerocost.api.limiter import Pool
+from zerocost.api.problems import Refused
+from zerocost.api.request import Request
+from zerocost.api.settings import Settings
+from zerocost.errors import DeadlineExceeded
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def go():
+    """What jobs wait for; no thread is left with one."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+async def stays():
+    await asyncio.Event().wait()
+
+
+async def goes():
+    return {"type": "http.disconnect"}
+
+
+def request(receive=stays):
+    return Request({"headers": [], "path": "/"}, receive)
+
+
+def soon(seconds=0.05):
+    return asyncio.get_running_loop().time() + seconds
+
+
+def test_what_runs_on_is_pending_until_it_has_ended(go):
+    async def run():
+        calls = Calls(Settings(slots=1, max_waiting=1))
+        with pytest.raises(DeadlineExceeded):
+            await calls.answer(request(), calls.slots.run(go.wait), soon())
+        await asyncio.sleep(0.05)
+        assert (calls.pending, calls.slots.abandoned) == (1, 1)
+        with pytest.raises(ClientGone):
+            await calls.answer(request(goes), calls.slots.run(go.wait), None)
+        await asyncio.sleep(0.05)
+        assert (calls.pending, calls.slots.jobs) == (1, 1), "what stood in line is gone"
+        go.set()
+        assert await calls.answer(request(), calls.slots.run(lambda: 3), None) == 3
+        await asyncio.sleep(0.05)
+        assert (calls.pending, calls.slots.jobs, calls.slots.abandoned) == (0, 0, 0)
+        calls.close()
+
+    asyncio.run(run())
+
+
+def test_a_batch_that_nobody_waits_for_is_pending(go):
+    async def run():
+        calls = Calls(Settings(slots=1))
+        batch = asyncio.ensure_future(calls.slots.run(go.wait))
+        with pytest.raises(DeadlineExceeded):
+            await calls.answer(request(), stays(), soon())
+        await asyncio.sleep(0)
+        assert calls.pending == 1
+        go.set()
+        await batch
+        assert calls.pending == 0
+        calls.close()
+
+    asyncio.run(run())
+
+
+def test_one_bound_for_both_pools(go):
+    async def run():
+        calls = Calls(Settings(slots=1, max_waiting=1))
+        pools = (calls.slots, calls.outside)
+        running = [asyncio.ensure_future(calls.answer(request(), pool.run(go.wait), None)) for pool in pools]
+        await asyncio.sleep(0.05)
+        for pool in (*pools, None):
+            with pytest.raises(Refused) as refused:
+                await calls.answer(request(), stays() if pool is None else pool.run(go.wait), None)
+            assert (refused.value.status, refused.value.headers) == (429, {"retry-after": "1"})
+        go.set()
+        assert await asyncio.gather(*running) == [True, True]
+        calls.close()
+
+    asyncio.run(run())
+
+
+def test_a_pool_goes_on_after_it_was_closed():
+    async def run():
+        pool = Pool(1, "test")
+        for _ in range(2):
+            assert await pool.run(lambda: 1) == 1
+            pool.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), StopIteration(), KeyboardInterrupt()])
+def test_whatever_a_job_raises_arrives(error):
+    def job():
+        raise error
+
+    async def run():
+        pool = Pool(1, "test")
+        expected = KeyError if isinstance(error, KeyError) else RuntimeError
+        with pytest.raises(expected):
+            await pool.run(job)
+        assert await pool.run(lambda: 1) == 1
+        pool.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", ["/artifacts/scale/execute", "/livez", "/nothing", "/artifacts/nothing/execute"])
+def test_a_request_leaves_nothing_to_the_garbage_collector(path, monkeypatch):
+    app = create_app(sample_registry(), Settings())
+    body = b'{"attention_matrix": [[1.0]]}'
+    seen = []
+
+    class Seen(Request):
+        __slots__ = ("__weakref__",)
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            seen.append(weakref.ref(self))
+
+    monkeypatch.setattr("zerocost.api.front.Request", Seen)
+
+    async def run():
+        sent = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive():
+            return sent.pop() if sent else await stays()
+
+        async def send(message):
+            pass
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "server": ("127.0.0.1", 1)}
+        await app(scope, receive, send)
+
+    asyncio.run(run())
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(run())
+        assert seen[-1]() is None
+    finally:
+        gc.enable()

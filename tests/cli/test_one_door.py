@@ -1,0 +1,39 @@
+"""The command line carries the message of a call in the process, and its result."""
+
+import json
+
+import pytest
+
+from api.wire import encoded, same
+from one_door import Refused, cases_of, outcome
+from strangers import registry_of_all
+from zerocost import ArtifactCommunicationService, ExecutionContext
+from zerocost._kernels import write_json
+
+ADDED = ["blend=strangers:Blend", "mix=strangers:Mix", "shelf=strangers:Shelf"]
+ARTIFACTS = ["sparse_attention", "tensor_parallel", "lru_cache", "blend", "mix"]
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_a_run_on_a_file(cli, tmp_path, name):
+    registry = registry_of_all()
+    service = ArtifactCommunicationService(registry)
+    context = ExecutionContext(name, "test", "zero_cost", {})
+    added = [argument for text in ADDED if text.startswith(name) for argument in ("--artifact", text)]
+    seen = set()
+    for case in cases_of(name, registry[name].ports):
+        wanted = outcome(lambda case=case: service.call_artifact(name, case.inputs, context))
+        kind = (wanted.code, wanted.pointers) if isinstance(wanted, Refused) else type(wanted)
+        if kind in seen or case.what in ("read", "stored"):
+            continue  # one of each: the whole table is in tests/core
+        seen.add(kind)
+        (tmp_path / "inputs.json").write_bytes(write_json(encoded(case.inputs)))
+        code, out, err = cli("run", name, *added, "--input", "inputs.json", "--json")
+        if isinstance(wanted, Refused):
+            assert (code, out) == (2, ""), case
+            # Lists are read from the text here, in words of its own for what is wrong with one.
+            lists = [key for key, value in case.inputs.items() if isinstance(value, list | dict)]
+            assert " ".join(wanted.message.split()) in err or any(f"{key}: " in err for key in lists), case
+            continue
+        assert (code, err) == (0, ""), case
+        assert same(json.loads(out), json.loads(write_json(wanted))), case

@@ -1,0 +1,37 @@
+"""An artifact on a Ray cluster takes and refuses what it takes and refuses here."""
+
+import pytest
+
+import strangers
+import zerocost
+from contract import context
+from engine.cluster import MARKS
+from one_door import agree, cases_of, outcome
+
+pytestmark = MARKS
+
+
+@pytest.mark.parametrize("name", list(strangers.registry_of_all()))
+def test_the_same_on_ray(cluster, name):
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(strangers)
+    here = strangers.registry_of_all()
+    made = here[name].implementation
+    if name in ("lru_cache", "pipeline_parallel", "both"):  # what cannot travel is made where it runs
+        made = lambda: strangers.registry_of_all()[name].implementation  # noqa: E731 - an artifact, or what makes one
+    there = zerocost.RayArtifact(made, 1)
+    registry = zerocost.ArtifactRegistry()
+    registry.register_artifact(name, there, "test")
+    service = zerocost.ArtifactCommunicationService(registry)
+    local = zerocost.ArtifactCommunicationService(here)
+    seen = set()
+    for case in cases_of(name, here[name].ports):
+        wanted = outcome(lambda case=case: local.call_artifact(name, case.inputs, context(name)))
+        kind = str(wanted)[:60] if not isinstance(wanted, dict) else "right"
+        if kind in seen and kind != "right":
+            continue
+        seen.add(kind)
+        assert agree(outcome(lambda case=case: there.execute(case.inputs, context(name))), wanted), case
+        assert agree(outcome(lambda case=case: service.call_artifact(name, case.inputs, context(name))), wanted), case
+    there.close()

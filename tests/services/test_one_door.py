@@ -1,0 +1,75 @@
+"""Parameters of the artifacts that services use go through the door that calls go through."""
+
+import asyncio
+
+import pytest
+
+from one_door import Refused, agree, cases_of, outcome
+from strangers import Blend, registry_of_all
+from zerocost import ArtifactCommunicationService, ExecutionContext, MemoryService, SimplifiedModelService
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return registry_of_all()
+
+
+@pytest.fixture(scope="module")
+def model(registry):
+    return SimplifiedModelService(registry)
+
+
+def wrong_parameters(registry):
+    """Parameters of Blend that a call refuses, with what it says."""
+    service = ArtifactCommunicationService(registry)
+    context = ExecutionContext("blend", "test", "zero_cost", {})
+    for case in cases_of("blend", registry["blend"].ports):
+        wanted = outcome(lambda case=case: service.call_artifact("blend", case.inputs, context))
+        params = {name: value for name, value in case.inputs.items() if name != "attention_matrix"}
+        if isinstance(wanted, Refused) and not any("matrix" in where for where in wanted.pointers):
+            yield params, wanted
+
+
+def test_use_artifact(registry, model):
+    refused = list(wrong_parameters(registry))
+    assert {wanted.code for _, wanted in refused} >= {"undeclared_input", "datatype", "range"}
+    for params, wanted in refused:
+        assert agree(outcome(lambda params=params: model.use_artifact("blend", **params)), wanted), params
+        request = {"artifact_name": "blend", "params": params}
+        found = outcome(lambda request=request: asyncio.run(model.post_use_artifact(request)))
+        assert agree(found, wanted.moved("/params")), params
+        chosen = {"attention": {"artifact": "blend", "params": params}}
+        found = outcome(lambda chosen=chosen: model.forward([1, 2], artifacts=chosen))
+        assert agree(found, wanted.moved("/artifacts/attention/params")), params
+
+
+def test_what_a_service_hands_over_is_bound(registry):
+    seen = []
+
+    class Looks(Blend):
+        def execute(self, input_data, context):
+            seen.append(input_data)
+            return super().execute(input_data, context)
+
+    registry.register_artifact("looks", Looks(), "attention", replace=True)
+    SimplifiedModelService(registry).forward([1, 2], artifacts={"attention": {"artifact": "looks"}})
+    assert seen
+    assert all(inputs.ports is registry["looks"].ports for inputs in seen)
+
+
+def test_keys_of_services_are_any_object_and_keys_of_callers_are_text(registry):
+    memory = MemoryService(registry, "shelf")
+    memory.put("a", 1)
+    assert memory.get("a") == 1
+    shelf = registry["shelf"].implementation
+    context = ExecutionContext("shelf", "memory", "zero_cost", {})
+    shelf.execute({"operation": "put", "key": ("services", "own"), "value": 2}, context)
+    assert shelf.execute({"key": ("services", "own")}, context)["result"] == 2
+
+
+def test_the_attributes_of_the_specification(registry, model):
+    model.use_artifact("blend", power=2)
+    assert model.active_artifacts["attention"]["artifact"] is registry["blend"].implementation
+    assert model.active_artifacts["attention"]["params"] == {"power": 2}
+    model.stop_artifact("attention")
+    assert "attention" not in model.active_artifacts

@@ -1,0 +1,128 @@
+"""Twins of services' methods: what a request holds follows from a signature."""
+
+import asyncio
+import threading
+from typing import Annotated, Any
+
+import pytest
+
+from zerocost import DatatypeError, MissingInput, RangeError, UndeclaredInput, default_registry
+from zerocost.core.limits import Limits
+from zerocost.services.memory_service import MemoryService
+from zerocost.services.model_service import SimplifiedModelService
+from zerocost.services.service import Service
+from zerocost.services.tokenizer_service import TokenizerService
+from zerocost.services.twins import fields_of, twin, twin_of, working_on
+
+REMOTE = Limits(elements=1 << 20, fan_out=10, parts=10, operations=1 << 20)
+
+
+class Greeter(Service):
+    """Says hello."""
+
+    def __init__(self):
+        super().__init__(default_registry(), ("memory",))
+
+    def greet(
+        self,
+        name: str,
+        *,
+        times: Annotated[int, {"minimum": 1}] = 1,
+        seconds: float | None = None,
+        shout: Annotated[bool, {"x-in-process": True}] = False,
+    ) -> str:
+        """Greets.
+
+        Args:
+            name: who is greeted.
+        """
+        return f"{threading.current_thread().name.split('_')[0]}: {'hello ' * times}{name}, {seconds}"
+
+    def remember(self, what: str, **params: Any) -> None:
+        """Remembers."""
+
+    post_greet = twin(greet, lambda text: text.upper())
+
+    @twin_of(remember)
+    async def post_remember(self, data, limits=None):
+        """Remembers what it gets."""
+        return {"output": (data["what"], data.get("params", {}), limits)}
+
+
+def test_fields_are_those_of_the_signature():
+    fields = fields_of(Greeter.post_greet)
+    assert fields.name == "greet"
+    assert fields.schema["properties"] == {
+        "name": {"type": "string", "description": "who is greeted."},
+        "times": {"type": "integer", "minimum": 1, "default": 1},
+        "seconds": {"type": ["number", "null"], "default": None},
+    }
+    assert fields.schema["required"] == ["name"]
+    assert fields.schema["additionalProperties"] is False
+    remember = fields_of(Greeter.post_remember).schema
+    assert remember["properties"] == {"what": {"type": "string"}, "params": {"type": "object"}}
+    assert remember["required"] == ["what"]
+    assert {"greet", "remember", "use_artifact", "stop_artifact", "active_artifacts"} == Greeter.twins().keys()
+    assert Greeter.post_greet.__name__ == "post_greet"
+    assert Greeter.post_remember.__doc__ == "Remembers what it gets."
+
+
+def ask(post, data, limits=None):
+    return asyncio.run(post(data, limits))
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "where"),
+    [
+        ({}, MissingInput, "/name"),
+        ({"name": "a", "tims": 1}, UndeclaredInput, "/tims"),
+        ({"name": 1}, DatatypeError, "/name"),
+        ({"name": "a", "times": 0}, RangeError, "/times"),
+        ({"name": "a", "shout": True}, UndeclaredInput, "/shout"),
+        ({"name": "a", "seconds": "soon"}, DatatypeError, "/seconds"),
+        ({"name": "a", "seconds": "Infinity"}, DatatypeError, "/seconds"),
+        ([], DatatypeError, ""),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(data, kind, where):
+    with pytest.raises(kind) as refused:
+        ask(Greeter().post_greet, data)
+    assert [pointer for pointer, _ in refused.value.errors] == [where]
+
+
+def test_what_is_asked_for_is_done():
+    service = Greeter()
+    assert ask(service.post_greet, {"name": "a", "times": 2}) == {"output": "ASYNCIO: HELLO HELLO A, NONE"}
+    # Over a network infinity is a text, where a number is declared.
+    assert ask(service.post_greet, {"name": "b", "seconds": "Infinity"}, REMOTE)["output"].endswith("HELLO B, INF")
+    assert ask(service.post_remember, {"what": "a", "params": {"b": 1}}) == {"output": ("a", {"b": 1}, None)}
+    with pytest.raises(MissingInput):
+        ask(service.post_remember, {})
+
+
+def test_it_is_done_where_the_server_says():
+    jobs = []
+
+    async def run(job):
+        jobs.append(job)
+        return job()
+
+    async def both():
+        with working_on(run):
+            return await Greeter().post_greet({"name": "a"})
+
+    assert asyncio.run(both())["output"].startswith("MAINTHREAD")
+    assert len(jobs) == 1
+
+
+def test_every_method_of_the_services_has_a_twin():
+    twins = {kind: kind.twins().keys() for kind in (SimplifiedModelService, TokenizerService, MemoryService)}
+    shared = {"use_artifact", "stop_artifact", "active_artifacts"}
+    assert twins[SimplifiedModelService] == shared | {"forward", "embed"}
+    assert twins[TokenizerService] == shared | {"encode", "decode", "count"}
+    assert twins[MemoryService] == shared | {"get", "put", "delete", "clear", "stats"}
+    for kind, names in twins.items():
+        public = {
+            name for name in vars(kind) if not name.startswith(("_", "post_")) and name not in ("embed_and_count",)
+        }
+        assert public - shared <= names, kind
