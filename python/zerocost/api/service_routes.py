@@ -19,9 +19,10 @@ from zerocost.api.preconditions import Preconditions
 from zerocost.api.problems import Refused, as_input_error
 from zerocost.api.request import Request
 from zerocost.api.routing import Function, route
+from zerocost.core.entry import Entry
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, PreconditionFailed, RangeError, ZerocostError
 from zerocost.services.active import until
-from zerocost.services.memory_service import ABSENT, Entry, MemoryService
+from zerocost.services.memory_service import ABSENT, MemoryService
 from zerocost.services.model_service import SimplifiedModelService
 from zerocost.services.service import Service
 from zerocost.services.twins import Post, working_on
