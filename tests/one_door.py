@@ -52,7 +52,11 @@ def outcome(call: Callable[[], Any]):
 def agree(found, expected):
     """Same bits, or same class, code and pointers."""
     if isinstance(expected, Refused):
-        return (found.kind, found.code, found.pointers) == (expected.kind, expected.code, expected.pointers)
+        return isinstance(found, Refused) and (found.kind, found.code, found.pointers) == (
+            expected.kind,
+            expected.code,
+            expected.pointers,
+        )
     return not isinstance(found, Refused) and same(found, expected)
 
 

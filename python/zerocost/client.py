@@ -97,15 +97,7 @@ class RemoteArtifact(Artifact):
             DeadlineExceeded: the deadline passed.
             ZerocostError: whatever the artifact or its server raised, as the class that it has there.
         """
-        # What becomes an array there is made one here: a masked array, for one, must not lose its mask on the way.
-        tensors, others = split_values(
-            {name: as_tensor(value, name) if is_tensor_like(value) else value for name, value in input_data.items()}
-        )
-        try:
-            text = json.dumps(_as_json(others))
-        except TypeError as error:
-            raise DatatypeError(f"an input cannot be sent: {error}") from error
-        pieces = to_pieces(tensors, text)
+        pieces = self._written(input_data)
         headers = {
             "content-type": MEDIA_TYPE,
             "accept": MEDIA_TYPE,
@@ -121,6 +113,17 @@ class RemoteArtifact(Artifact):
         if result.get("artifact_used") == self.name:
             result["artifact_used"] = context.artifact_name
         return result
+
+    def _written(self, input_data: dict[str, Any]) -> list[bytes | memoryview]:
+        """The body of a request; raises InvalidInput as a call in the process does."""
+        # What becomes an array there is made one here: a masked array, for one, must not lose its mask on the way.
+        given = {name: as_tensor(value, name) if is_tensor_like(value) else value for name, value in input_data.items()}
+        tensors, others = split_values(given)
+        if not (all(isinstance(name, str) for name in given) and all(map(_travels, others.values()))):
+            # As it is written it would be something else there, or nothing at all: a list of float32 numbers, an array
+            # of objects. What the artifact makes of it, or what it is refused with, is found out here.
+            tensors, others = split_values(self._ports.bind(given))
+        return to_pieces(tensors, _text(others))
 
     def get_schema(self) -> dict[str, Any]:
         """The artifact's schema, asked for once."""
@@ -318,6 +321,41 @@ def _is_number(text: str) -> bool:
 def _retry_after(response: httpx2.Response) -> float | None:
     text = response.headers.get("retry-after", "")
     return float(text) if response.status_code in (429, 503) and _is_number(text) else None
+
+
+def _travels(value: Any) -> bool:
+    """Whether a value means the same as JSON, whatever the input that it is for is declared as."""
+    if isinstance(value, list | tuple):
+        # Of an array, numbers keep their exact value, and those that are not finite are no text.
+        return not any(isinstance(item, float | np.generic) and not _is_plain(item) for item in value) and all(
+            map(_travels, value)
+        )
+    if isinstance(value, dict):
+        return True  # never an array; what is in it is written as it can be
+    return value is None or isinstance(value, bool | int | float | str) or unboxed(value) is not value
+
+
+def _is_plain(number: Any) -> bool:
+    return type(number) is float and math.isfinite(number)
+
+
+def _text(values: dict[str, Any]) -> str:
+    """The values as JSON.
+
+    Raises:
+        DatatypeError: one has no form there; it is named.
+    """
+    members = []
+    for name, value in values.items():
+        try:
+            member = f"{json.dumps(name, ensure_ascii=False)}:{json.dumps(_as_json(value), ensure_ascii=False)}"
+            member.encode()
+        except UnicodeEncodeError as error:
+            raise DatatypeError(f"{name!r}: half of a surrogate pair was given, which is no text", name) from error
+        except TypeError as error:
+            raise DatatypeError(f"{name}: {error}, so it cannot be sent", name) from error
+        members.append(member)
+    return f"{{{','.join(members)}}}"
 
 
 def _as_json(value: Any) -> Any:

@@ -449,7 +449,7 @@ def test_deadlines(serve):
     client = serve(sample_registry())
     answer = client.post("/artifacts/picky/execute", json={"how": "sleep"}, headers={"request-timeout": "0.1"})
     problem(answer, 504, "deadline")
-    for wrong in ("soon", "-1", "nan"):
+    for wrong in ("soon", "-1", "nan", "1_0", ""):
         answer = client.post("/artifacts/picky/execute", json={"how": "fine"}, headers={"request-timeout": wrong})
         problem(answer, 400)
 

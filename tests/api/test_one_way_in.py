@@ -19,7 +19,15 @@ import numpy as np
 import pytest
 
 from contract import context
-from zerocost import Artifact, AttentionArtifact, MemoryArtifact, OutOfMemory, RemoteArtifact, default_registry
+from zerocost import (
+    Artifact,
+    AttentionArtifact,
+    ChainArtifact,
+    MemoryArtifact,
+    OutOfMemory,
+    RemoteArtifact,
+    default_registry,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -109,6 +117,86 @@ def test_deadlines_hold_whatever_is_asked_for(serve, kind):
     answer = of_memory(client, kind, **{"request-timeout": "0.5"})
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
     assert time.monotonic() - began < 3
+
+
+_INFER = {"inputs": [{"name": "attention_matrix", "datatype": "FP64", "shape": [1, 1], "data": [1.0]}]}
+_COMPUTED = {
+    "artifact": ("/artifacts/sparse_attention/execute", {"attention_matrix": [[1.0]]}),
+    "quick memory": ("/artifacts/lru_cache/execute", {"operation": "stats"}),
+    "chain": ("/chains/execute", {"pipeline": [{"artifact": "lru_cache"}], "initial_input": {"operation": "stats"}}),
+    "v2": ("/v2/models/sparse_attention/infer", _INFER),
+    "service": ("/services/tokenizer/count", {"text": "a"}),
+}
+
+
+@pytest.mark.parametrize("kind", _COMPUTED)
+def test_a_deadline_holds_for_what_is_answered_at_once(serve, kind):
+    path, body = _COMPUTED[kind]
+    answer = serve().post(path, json=body, headers={"request-timeout": "1e-6"})
+    assert answer.status_code == 504
+
+
+def _incomplete(port, method, path, headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
+    connection.putrequest(method, path)
+    for name, value in {"content-length": "1000", "request-timeout": "0.3", **headers}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    return connection
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        *(("POST", path, JSON) for path, _ in _COMPUTED.values()),
+        ("PUT", "/services/memory/entries/k", JSON),
+        ("POST", "/artifacts/sparse_attention/execute", {"content-type": "application/vnd.safetensors"}),
+        ("POST", "/chains/execute", {"content-type": "application/vnd.safetensors"}),
+        ("POST", "/v2/models/sparse_attention/infer", {"inference-header-content-length": "500"}),
+    ],
+)
+def test_a_deadline_holds_while_the_body_arrives(serve, method, path, headers, begun):
+    with closing(_incomplete(serve().base_url.port, method, path, headers)) as connection:
+        if begun:  # eight bytes of safetensors are the length of its head
+            is_binary = headers.get("content-type", "").endswith("safetensors")
+            connection.send((99).to_bytes(8, "little") if is_binary else b'{"attention_matrix": [[')
+        began = time.monotonic()
+        answer = connection.getresponse()
+        assert time.monotonic() - began < 1
+        document = json.loads(answer.read())
+    assert (answer.status, answer.headers["connection"]) == (504, "close")
+    assert "before the body had arrived" in document["error"]
+
+
+def test_the_servers_own_limit_for_a_body_stays_a_408(serve):
+    client = serve(request_timeout=0.3)
+    path = "/artifacts/sparse_attention/execute"
+    with closing(_incomplete(client.base_url.port, "POST", path, {**JSON, "request-timeout": "20"})) as connection:
+        assert connection.getresponse().status == 408
+
+
+@pytest.mark.parametrize("pipeline", [["lru_cache"], ["sparse_attention", "remembered"], ["lru_cache", "lru_cache"]])
+def test_chains_that_wait_outside_hold_no_slot(serve, pipeline):
+    registry = default_registry()
+    memory = SlowMemory(2.0)
+    memory.waits = True
+    registry.register_artifact("lru_cache", memory, "memory", replace=True)
+    registry.register_artifact("remembered", ChainArtifact([{"artifact": "lru_cache"}], registry), "chain")
+    client = serve(registry, slots=1)
+    steps = [{"artifact": name, "params": {"key": "k"}, "inputs": {}} for name in pipeline]
+    if pipeline[0] == "sparse_attention":
+        steps[0]["params"] = {"attention_matrix": [[1.0]]}
+    held = [("/chains/execute", {"pipeline": steps}), ("/artifacts/remembered/execute", {"key": "k"})]
+    matrix = np.zeros((64, 64)).tolist()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(client.post, path, json=body) for path, body in held * 2]
+        time.sleep(0.5)
+        began = time.monotonic()
+        answer = client.post("/artifacts/sparse_attention/execute", json={"attention_matrix": matrix})
+        assert (answer.status_code, time.monotonic() - began < 1) == (200, True)
+        assert not any(answer.done() for answer in answers)
+        assert {answer.result().status_code for answer in answers} == {200}
 
 
 @pytest.mark.parametrize("kind", MEMORY)

@@ -103,6 +103,23 @@ def test_deleting_what_the_client_knows(client):
     problem(client.delete(ENTRY, headers={"if-match": tag}), 412, "precondition_failed")
 
 
+def test_reading_only_what_the_client_knows(client):
+    assert client.get(ENTRY, headers={"if-match": "*"}).status_code == 404
+    first = put(client, b"1").headers["etag"]
+    for known in ("*", first, f'"other", {first}'):
+        assert client.get(ENTRY, headers={"if-match": known}).content == b"1"
+    for other in ('"other"', f"W/{first}"):
+        problem(client.get(ENTRY, headers={"if-match": other}), 412, "precondition_failed")
+    # What must match comes first (RFC 9110, 13.2.2).
+    problem(client.get(ENTRY, headers={"if-match": '"other"', "if-none-match": first}), 412, "precondition_failed")
+    assert client.get(ENTRY, headers={"if-match": first, "if-none-match": first}).status_code == 304
+
+
+@pytest.mark.parametrize("text", ["1_0", "soon", "", "1 0"])
+def test_a_ttl_is_a_number_as_http_writes_one(client, text):
+    problem(put(client, zerocost_ttl=text), 400, "bad_request")
+
+
 def test_what_was_put_by_others_has_a_tag_too(client, artifact):
     artifact.store("k", {"x": [1, None]})
     tag = client.get(ENTRY).headers["etag"]

@@ -68,6 +68,21 @@ def test_requests_one_behind_the_other_are_answered_in_order():
     assert data[4]["data"]["artifact_used"] == "scale"
 
 
+@pytest.mark.parametrize("offers", [(True, True), (True, False, True), (False, True, True, True)])
+def test_offers_of_another_protocol_one_behind_the_other_are_declined(offers):
+    with connected() as connection:
+        connection.sendall(b"".join(picky("fine", **(OFFER if offered else {})) for offered in offers))
+        found = answers(connection, len(offers))
+    assert [code for code, _, _ in found] == [200] * len(offers)
+    assert {json.loads(body)["data"]["how"] for _, _, body in found} == {"fine"}
+
+
+def test_a_thousand_offers_in_one_piece():
+    with connected() as connection:
+        connection.sendall(head("/livez", "GET", connection="Upgrade", upgrade="h2c") * 1000)
+        assert {code for code, _, _ in answers(connection, 1000)} == {200}
+
+
 def test_a_head_in_pieces_behind_a_request_that_takes_its_time():
     with connected() as connection:
         connection.sendall(picky("sleep") + FINE[:40])

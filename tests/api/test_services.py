@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from zerocost import (
+    ArtifactCommunicationService,
     AttentionArtifact,
     LimitExceeded,
     MemoryArtifact,
@@ -468,6 +469,33 @@ def test_entries_that_cannot_be_put(serve, registry):
     assert client.put(url, content=b"x", headers={**json, "zerocost-ttl": "0"}).status_code == 422
     assert client.put(url, content=b"x" * 2000, headers=json).status_code == 413
     assert client.put(f"/services/memory/entries/{'k' * 1001}", content=b"x", headers=json).status_code == 422
+
+
+MATRIX = [[1.0, 2.0], [3.0, 4.0]]
+ENTRIES = {
+    "application/json": orjson.dumps(MATRIX),
+    "application/vnd.safetensors": b"".join(to_pieces({"attention_matrix": np.array(MATRIX)}, "{}")),
+}
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_a_chain_goes_on_with_what_a_raw_entry_stands_for(serve, kind):
+    registry = default_registry()
+    client = serve(registry)
+    url = "/services/memory/entries/m"
+    assert client.put(url, content=ENTRIES[kind], headers={"content-type": kind}).status_code == 204
+    get, attend = {"artifact": "lru_cache", "params": {"key": "m"}}, {"artifact": "sparse_attention"}
+    held = ArtifactCommunicationService(registry).chain_artifacts([get], {})["result"]
+    if kind == "application/json":
+        assert held == MATRIX
+        answer = client.post("/chains/execute", json={"pipeline": [get, attend]})
+        wanted = client.post("/artifacts/sparse_attention/execute", json={"attention_matrix": MATRIX}).json()["data"]
+        assert (answer.status_code, answer.json().get("data")) == (200, wanted)
+    else:
+        assert held["attention_matrix"].tolist() == MATRIX
+    # Who put bytes gets these bytes.
+    assert client.get(url).content == ENTRIES[kind]
+    assert client.get(url).headers["content-type"] == kind
 
 
 def test_raw_entries_are_values_to_who_asks_for_values(serve):

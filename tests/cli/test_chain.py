@@ -100,7 +100,10 @@ def test_chain_file_is_the_body_that_the_server_takes(succeeds, tmp_path):
             "factor: -1 is less than the minimum of 0 (in step 0 (scale)",
         ),
         ('{"pipeline": [{"artifact": "scale"}], "input": {"factor": 1}}', "chain: attention_matrix required"),
-        ('{"pipeline": [{"artifact": "scale"}], "input": {"attention_matrix": [[1], 2]}}', "ragged"),
+        (
+            '{"pipeline": [{"artifact": "scale"}], "input": {"attention_matrix": [[1], 2]}}',
+            "error: chain: attention_matrix: ragged",
+        ),
         (
             '{"pipeline": [{"artifact": "scale"}], "input": {"attention_matrix": [[1]], "factor": -2}}',
             "factor: -2 is less than the minimum of 0 (in step 0 (scale) of the chain)",

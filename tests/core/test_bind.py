@@ -445,9 +445,9 @@ def test_infinity_and_nan_are_numbers_and_nan_is_within_no_bound(subschema, valu
     bounded = any(key in subschema for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
     within = not bounded if value != value else low <= value <= high
     assert (errors == []) == (fits and within)
+    largest = "1.7976931348623157e"  # what stands for infinity where JSON has no sign for it
     for _, message in errors:
-        assert "e308" not in message
-        assert "e+308" not in message
+        assert largest not in message or largest in str(subschema)
 
 
 def test_what_plain_checks_do_not_know_is_left_to_json_schema():

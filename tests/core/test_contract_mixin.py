@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 from typing import Annotated, Literal
 
 import numpy as np
@@ -298,6 +299,15 @@ class Tuples(Artifact):
 @pytest.mark.parametrize("artifact", [Blend(), Halves(), Shelf(), Tuples(), _defective()])
 def test_a_served_copy_gives_the_same(artifact):
     assert ArtifactValidator(serve=served).validate_artifact(artifact) == (True, "Valid artifact")
+
+
+def test_serving_a_copy_leaves_no_threads():
+    before = set(threading.enumerate())
+    for _ in range(3):
+        assert ArtifactValidator(serve=served).validate_artifact(Halves()) == (True, "Valid artifact")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    assert not [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("zerocost-")]
 
 
 def test_a_served_copy_that_gives_something_else_is_found():

@@ -17,8 +17,8 @@ from zerocost import (
     UnknownOperation,
     default_registry,
 )
+from zerocost.core.entry import Entry
 from zerocost.services.active import ActiveArtifacts
-from zerocost.services.memory_service import Entry
 
 
 class Dict(MemoryArtifact):

@@ -92,6 +92,7 @@ def create_app(
     app.state.registry = registry
     app.state.settings = settings
     app.state.stop_taking = calls.stop_taking
+    app.state.close = calls.close
     app.state.running = lambda: calls.pending + monitor.running
     return app
 

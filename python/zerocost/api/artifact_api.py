@@ -16,10 +16,10 @@ from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_communication import ArtifactCommunicationService
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.core.entry import Entry
 from zerocost.core.limits import count_elements
 from zerocost.core.results import checked_outputs
 from zerocost.errors import LimitExceeded, UnknownArtifact, ZerocostError
-from zerocost.services.memory_service import Entry
 
 __all__ = ["ArtifactRESTAPI"]
 

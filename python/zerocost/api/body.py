@@ -13,7 +13,16 @@ from zerocost.api.problems import Refused
 from zerocost.api.request import Request
 from zerocost.api.settings import Settings
 
-__all__ = ["BodyDeadline", "ClientGone", "content_encoding", "declared_length", "drain", "inflater", "too_large"]
+__all__ = [
+    "BodyDeadline",
+    "ClientGone",
+    "content_encoding",
+    "declared_length",
+    "drain",
+    "inflater",
+    "is_all_read",
+    "too_large",
+]
 
 _WINDOWS = {"gzip": 31, "deflate": 15}
 """The window bits by which zlib knows gzip (RFC 1952) and deflate as HTTP means it (RFC 1950)."""
@@ -105,10 +114,9 @@ async def drain(request: Request, settings: Settings, seconds: float) -> bool:
     Returns:
         Whether the body came to its end within the bounds in bytes and seconds.
     """
-    has_begun = request.has_more is not None
-    if not (request.has_more if has_begun else _has_body(request)):
+    if is_all_read(request):
         return True
-    if b"expect" in request.headers and not has_begun:
+    if b"expect" in request.headers and request.has_more is None:
         return False  # the client is still waiting to be asked for it
     left = settings.max_drain
     with contextlib.suppress(TimeoutError):
@@ -122,6 +130,11 @@ async def drain(request: Request, settings: Settings, seconds: float) -> bool:
                     return True
                 left -= len(message.get("body", b""))
     return False
+
+
+def is_all_read(request: Request) -> bool:
+    """Whether nothing of the body is still to come."""
+    return not (_has_body(request) if request.has_more is None else request.has_more)
 
 
 def _has_body(request: Request) -> bool:

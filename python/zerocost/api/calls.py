@@ -13,8 +13,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from zerocost.api.body import BodyDeadline, ClientGone
 from zerocost.api.budget import SMALL
@@ -28,7 +28,7 @@ from zerocost.api.settings import Settings
 from zerocost.core.artifact_base import Artifact
 from zerocost.errors import DeadlineExceeded, LimitExceeded
 
-__all__ = ["ASIDE", "Calls"]
+__all__ = ["ASIDE", "Calls", "Outside"]
 
 Result = TypeVar("Result")
 
@@ -41,8 +41,17 @@ _INLINE_OPERATIONS = 1 << 18
 ASIDE = 64 << 10
 """Bytes from which on a text is read in a slot, so that the event loop goes on."""
 
+_PASSED = "the deadline passed before the request was answered"
+
 _OUTSIDE = 8
 """Threads that wait for what is outside of this process."""
+
+
+@dataclass(frozen=True)
+class Outside(Generic[Result]):
+    """A job that waits for something outside of this process, as has turned out on the way to it."""
+
+    job: Callable[[], Result]
 
 
 class Calls:
@@ -106,8 +115,12 @@ class Calls:
         headers = request.headers
         timeout = self.settings.request_timeout or None
         if b"request-timeout" in headers:
-            asked = _seconds(request.header(b"request-timeout"))
-            timeout = asked if timeout is None else min(asked, timeout)
+            asked = request.seconds("Request-Timeout") or 0.0
+            if not 0 < asked < 1e9:
+                raise Refused(400, "bad_request", "Request-Timeout must be a number of seconds")
+            if timeout is None or asked < timeout:
+                timeout = asked
+                request.deadline = request.began + asked
         if timeout is not None:
             metadata["deadline"] = request.began + timeout
         if "zerocost.span" in request.scope:
@@ -118,18 +131,35 @@ class Calls:
         return stages, metadata
 
     async def body(self, request: Request) -> bytes | bytearray:
-        """The whole body; raises Refused (408) if it does not arrive in time."""
+        """The whole body.
+
+        Raises:
+            Refused, DeadlineExceeded: as :meth:`in_time`.
+        """
         whole = None if b"content-encoding" in request.headers else read_at_once(request.receive, self._small)
         if whole is not None:
             request.has_more = False
             return whole
-        with self._body_deadline:
-            return await read_body(request, self.settings)
+        return await self.in_time(request, read_body(request, self.settings))
 
-    async def in_time(self, reading: Coroutine[Any, Any, Result]) -> Result:
-        """What reads a body as it arrives; raises Refused (408) if it does not arrive in time."""
+    async def in_time(self, request: Request, reading: Coroutine[Any, Any, Result]) -> Result:
+        """Waits for what reads a body as it arrives.
+
+        Raises:
+            Refused: it takes longer than this server lets any request take (408).
+            DeadlineExceeded: the client's own ``Request-Timeout`` passed before (504): it gave up, nobody was slow.
+        """
         with self._body_deadline:
-            return await reading
+            if request.deadline is None:
+                return await reading
+            loop = asyncio.get_running_loop()
+            try:
+                async with asyncio.timeout_at(loop.time() + request.deadline - time.monotonic()) as own:
+                    return await reading
+            except TimeoutError:
+                if own.expired():
+                    raise DeadlineExceeded("the deadline passed before the body had arrived") from None
+                raise
 
     async def aside(self, size: int, job: Callable[[], Result]) -> Result:
         """Reads a text of so many bytes, a long one in a slot: a part of what an admitted call does."""
@@ -145,7 +175,7 @@ class Calls:
         self,
         request: Request,
         artifact: Artifact | None,
-        job: Callable[[], Result],
+        job: Callable[[], Result | Outside[Result]],
         size: int,
         metadata: dict[str, Any],
     ) -> Result:
@@ -154,21 +184,32 @@ class Calls:
         Args:
             request: the one that it is done for; its body has been read.
             artifact: the one that is called, None for a chain.
-            job: what to do. It may be begun twice: what turns out to be too large for here starts again in a slot.
+            job: what to do. It may be begun twice: what turns out to be too large for here starts again in a slot. What
+                turns out to wait for something outside returns that as :class:`Outside`, and gives its slot back.
             size: bytes of the body.
             metadata: the execution context's; ``job`` uses it.
 
         Raises:
             Refused, DeadlineExceeded, ClientGone: as :meth:`answer`.
         """
+        deadline = metadata.get("deadline")
         if artifact is not None and size <= _INLINE_BYTES and artifact.is_quick:
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineExceeded(_PASSED)
             metadata["limits"] = self._inline_limits
             try:
-                return contained(job)
+                done = contained(job)
+                if not isinstance(done, Outside):
+                    return done
             except LimitExceeded:
                 metadata["limits"] = self.limits
         pool = self.outside if artifact is not None and artifact.waits else self.slots
-        return await self.answer(request, self.timed(request, pool, job), metadata.get("deadline"))
+
+        async def work() -> Result:
+            done = await self.timed(request, pool, job)
+            return await self.outside.run(done.job) if isinstance(done, Outside) else done
+
+        return await self.answer(request, work(), deadline)
 
     def timed(self, request: Request, pool: Pool, job: Callable[[], Result]) -> Coroutine[Any, Any, Result]:
         """Runs a job in a pool; the time until it begins is that of the queue."""
@@ -211,7 +252,7 @@ class Calls:
                 return task.result()
             if gone.done():
                 raise ClientGone
-            raise DeadlineExceeded("the deadline passed before the request was answered")
+            raise DeadlineExceeded(_PASSED)
         finally:
             gone.cancel()
             task.cancel()
@@ -227,16 +268,6 @@ class Calls:
         self._admitted -= 1
         if not task.cancelled():
             task.exception()  # nobody may be there any more to see it
-
-
-def _seconds(asked: str | None) -> float:
-    try:
-        seconds = float(asked or "")
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 1e9:
-        raise Refused(400, "bad_request", "Request-Timeout must be a number of seconds")
-    return seconds
 
 
 async def _disconnected(request: Request) -> None:

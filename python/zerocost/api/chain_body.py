@@ -49,6 +49,11 @@ class ChainBody:
         # Which names are tensors follows from the steps alone, so the initial input is read once.
         self._plan = api.plans.plan(self._pipeline, None)
 
+    @property
+    def waits(self) -> bool:
+        """Whether any of the steps waits for something outside of this process."""
+        return any(step.spec.implementation.waits for step in self._plan.steps)
+
     def wiring(self) -> dict[str, Any]:
         """The plan as JSON, without the inputs that mean nothing over a network.
 

@@ -10,7 +10,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zerocost.api.answer import Answer, Headers
-from zerocost.api.body import ClientGone, drain
+from zerocost.api.body import ClientGone, drain, is_all_read
 from zerocost.api.budget import Budget
 from zerocost.api.guard import check_caller
 from zerocost.api.observations import CLIENT_GONE, Observations
@@ -104,7 +104,7 @@ class Front:
         answer = _answer_of(error, request)
         try:
             # Who was too slow to send the body in time is not waited for again.
-            is_late = answer.status == 408
+            is_late = answer.status in (408, 504) and not is_all_read(request)
             drained = not is_late and await drain(request, self.settings, _PATIENCE)
             if not drained:
                 answer.headers.append(_CLOSE)

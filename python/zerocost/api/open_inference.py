@@ -223,7 +223,7 @@ class OpenInference:
                 # It says how long the client waits, also for its turn: it must be known before.
                 inference = await self._read_text(request, body, spec, metadata)
         else:
-            inference = await calls.in_time(self._read_binary(request, spec, length))
+            inference = await calls.in_time(request, self._read_binary(request, spec, length))
         size = len(body) if length is None or inference is None else length + inference.binary_size
         if inference is not None and inference.timeout is not None:
             until = request.began + inference.timeout

@@ -21,9 +21,11 @@ class Preconditions:
 
     def holds(self, tag: str | None) -> bool:
         """Whether they hold for what has the entity tag ``tag``; None: there is nothing."""
-        if self._match is not None and not _is_in(tag, self._match):
-            return False
-        return self.is_new(tag)
+        return self.matches(tag) and self.is_new(tag)
+
+    def matches(self, tag: str | None) -> bool:
+        """Whether ``If-Match`` holds: a client that means another version must not be given this one for it."""
+        return self._match is None or _is_in(tag, self._match)
 
     def is_new(self, tag: str | None) -> bool:
         """Whether ``If-None-Match`` holds: a client that has that tag need not be sent it again."""

@@ -43,6 +43,8 @@ class Protocol(HttpToolsProtocol):
         self._until: float | None = None
         """When the connection ends unless there is a head, or the next request, before."""
         self._data = b""
+        self._again: bytes | None = None
+        """What is to be read next instead of what the parser left out."""
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._target: memoryview | None = None
@@ -82,9 +84,12 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Takes what the client sent."""
         before, is_waiting = self.scope, self._head is not None or self._until is not None
-        self._data = data
-        super().data_received(data)
-        self._data = b""
+        rest: bytes | None = data
+        while rest is not None:  # no call in a call: one piece may hold many requests with an offer
+            self._data, self._again = rest, None
+            super().data_received(rest)
+            rest = self._again
+        self._data, self._again = b"", None
         scope = self.scope
         if scope is None or "path" not in scope:
             self._read_head(len(data) if scope is before or is_waiting else 0)
@@ -112,7 +117,7 @@ class Protocol(HttpToolsProtocol):
                 lines.append(b"%b: %b" % (name, value))
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        super().data_received(b"\r\n".join([*lines, b"", self._data[offer.args[0] :]]))
+        self._again = b"\r\n".join([*lines, b"", self._data[offer.args[0] :]])
 
     def _read_head(self, size: int) -> None:
         """Counts what has come of a head that has not come whole."""

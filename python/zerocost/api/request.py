@@ -28,6 +28,7 @@ class Request:
         headers: by name; of one that was sent twice, the last.
         id: what the client calls it (``X-Request-Id``), or a name of our own.
         began: seconds on :func:`time.monotonic`.
+        deadline: seconds on the same clock by which the client asked for its answer; None where it did not.
         has_more: whether there is more of a body that has been begun; None before.
         budget: what bytes are taken from; None where nobody counts.
         held: the bytes that it has taken.
@@ -41,6 +42,7 @@ class Request:
         "answer",
         "began",
         "budget",
+        "deadline",
         "error",
         "has_more",
         "has_started",
@@ -66,6 +68,7 @@ class Request:
         self.id = given.decode() if given is not None and _ID.fullmatch(given) else os.urandom(16).hex()
         self.budget = budget
         self.held = 0
+        self.deadline: float | None = None
         self.has_more: bool | None = None
         self.has_started = False
         self.stages: Stages | None = None
@@ -85,6 +88,22 @@ class Request:
         if len(self.headers) != len(sent) and sum(key == name for key, _ in sent) > 1:
             raise Refused(400, "bad_request", f"the header {name.decode()} was sent more than once")
         return value.decode("latin-1")
+
+    def seconds(self, name: str) -> float | None:
+        """The number of seconds in a header, None if there is none.
+
+        Raises:
+            Refused: it is no number (400).
+        """
+        text = self.header(name.lower().encode())
+        if text is None:
+            return None
+        try:
+            if "_" in text:  # digits may be grouped in Python, and nowhere in HTTP
+                raise ValueError
+            return float(text)
+        except ValueError:
+            raise Refused(400, "bad_request", f"{name} must be a number of seconds") from None
 
     @property
     def media_type(self) -> str:

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from zerocost._kernels import write_json
 from zerocost.api.answer import JSON, Answer, json_answer
 from zerocost.api.artifact_api import ArtifactRESTAPI
-from zerocost.api.calls import Calls
+from zerocost.api.calls import Calls, Outside
 from zerocost.api.chain_body import ChainBody
 from zerocost.api.chunks import Chunks
 from zerocost.api.json_body import check_json, read_inputs, wants_typed_tensors
@@ -119,7 +119,7 @@ class Routes:
             body = await calls.body(request)
         else:
             chunks = Chunks(request, self.settings)
-            given, stages.copied = await calls.in_time(read_safetensors(chunks, self.settings, calls.ahead))
+            given, stages.copied = await calls.in_time(request, read_safetensors(chunks, self.settings, calls.ahead))
 
         def execute() -> Answer:
             inputs = read_inputs(body, spec.ports.lists, self.settings) if given is None else given
@@ -155,11 +155,16 @@ class Routes:
             body = await calls.body(request)
         else:
             chunks = Chunks(request, self.settings)
-            tensors, body, stages.copied = await calls.in_time(read_tensors(chunks, self.settings, calls.ahead))
+            tensors, body, stages.copied = await calls.in_time(
+                request, read_tensors(chunks, self.settings, calls.ahead)
+            )
 
-        def execute() -> Answer:
+        def begin() -> Answer | Outside[Answer]:
             chain = ChainBody(body, self.api, tensors)
             stages.end(READ)
+            return Outside(lambda: execute(chain)) if chain.waits else execute(chain)
+
+        def execute(chain: ChainBody) -> Answer:
             with counting_copies() as copied:
                 result, trace = chain.run(metadata)
             stages.copied += copied.bytes
@@ -168,7 +173,7 @@ class Routes:
             stages.end(WRITE)
             return answer
 
-        return await calls.run(request, None, execute, len(body), metadata)
+        return await calls.run(request, None, begin, len(body), metadata)
 
     def _spec(self, request: Request) -> ArtifactSpec:
         name = request.parameter("name")

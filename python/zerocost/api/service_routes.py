@@ -19,9 +19,10 @@ from zerocost.api.preconditions import Preconditions
 from zerocost.api.problems import Refused, as_input_error
 from zerocost.api.request import Request
 from zerocost.api.routing import Function, route
-from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, RangeError, ZerocostError
+from zerocost.core.entry import Entry
+from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, PreconditionFailed, RangeError, ZerocostError
 from zerocost.services.active import until
-from zerocost.services.memory_service import ABSENT, Entry, MemoryService
+from zerocost.services.memory_service import ABSENT, MemoryService
 from zerocost.services.model_service import SimplifiedModelService
 from zerocost.services.service import Service
 from zerocost.services.twins import Post, working_on
@@ -123,6 +124,8 @@ class ServiceRoutes:
 
         def get() -> tuple[Entry, str]:
             entry = _as_entry(memory.get(key))
+            if not conditions.matches(entry.tag):
+                raise PreconditionFailed("If-Match: something else is stored there")
             return entry, entry.tag
 
         entry, tag = await self._touch(request, metadata, get)
@@ -137,7 +140,7 @@ class ServiceRoutes:
             raise Refused(
                 415, "unsupported_media_type", f"Content-Type: {kind[:100]!r} was given, {allowed} are allowed"
             )
-        ttl, memory = _seconds(request.header(b"zerocost-ttl")), self._memory_service()
+        ttl, memory = request.seconds("Zerocost-TTL"), self._memory_service()
         body = await self._calls.body(request)
         stages.end(READ)
 
@@ -187,15 +190,6 @@ def _key(request: Request) -> str:
     if not 0 < len(key) <= _LONGEST_KEY:
         raise RangeError(f"key: {len(key)} characters were given, 1 to {_LONGEST_KEY} are allowed", "key")
     return key
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise Refused(400, "bad_request", "Zerocost-TTL must be a number of seconds") from None
 
 
 def _as_entry(value: Any) -> Entry:

@@ -49,9 +49,8 @@ def run(
     if out is not None:
         check_destination(out)
     spec = registry_with_warnings(artifact)[name]
-    inputs = read_inputs(sources or [], parameters or [], spec.ports)
     with explained(name):
-        inputs = spec.ports.bind(inputs)
+        inputs = spec.ports.bind(read_inputs(sources or [], parameters or [], spec.ports))
     context = ExecutionContext(name, spec.interface, "zero_cost", {})
     start = time.perf_counter()
     outputs = checked_outputs(spec.implementation.execute(inputs, context), name)
@@ -91,7 +90,8 @@ def chain(
     given = read_chain(file, registry)
     pipeline = given.pipeline
     ports = ChainArtifact(pipeline, registry)._ports
-    inputs = {**with_arrays(given.initial_input, ports), **read_inputs(sources or [], [], ports)}
+    with explained("chain"):
+        inputs = {**with_arrays(given.initial_input, ports), **read_inputs(sources or [], [], ports)}
     service = ArtifactCommunicationService(registry)
     if plan and not inputs:
         # Without any input the plan shows which ones the chain needs; with some, what is missing is an error.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 import httpx2
-from starlette.types import ASGIApp, Message
+from starlette.applications import Starlette
+from starlette.types import Message
 
 from zerocost.api.application import create_app
 from zerocost.api.settings import Settings
@@ -27,16 +29,24 @@ def served(name: str, artifact: Artifact) -> Callable[[dict[str, Any]], dict[str
     registry = ArtifactRegistry()
     registry.register_artifact(name, artifact, "test")
     app = create_app(registry, Settings())
-    remote = RemoteArtifact(_URL, name, transport=AppTransport(app))
     context = ExecutionContext(name, "test", "restful", {})
-    return lambda inputs: remote.execute(inputs, context)
+
+    def call(inputs: dict[str, Any]) -> dict[str, Any]:
+        with contextlib.closing(RemoteArtifact(_URL, name, transport=AppTransport(app))) as remote:
+            return remote.execute(inputs, context)
+
+    return call
 
 
 class AppTransport(httpx2.BaseTransport):
     """Hands requests of a client to an ASGI app. Each is answered in an event loop of its own thread."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: Starlette) -> None:
         self._app = app
+
+    def close(self) -> None:
+        """Ends the threads of the app; if it is called again, it has others."""
+        self._app.state.close()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Calls the app with the request, and waits for its answer."""

@@ -23,6 +23,7 @@ from functools import cached_property
 from types import CoroutineType
 from typing import Any, ClassVar, TypeVar
 
+from zerocost.core.entry import Entry
 from zerocost.core.execution_context import ExecutionContext
 from zerocost.core.ports import Bound, Ports
 from zerocost.core.ports.schema import requirements
@@ -253,7 +254,8 @@ class MemoryArtifact(Artifact):
         """Runs one operation; ``"get"`` where none is named.
 
         Returns:
-            ``result`` and ``artifact_used``; for ``get`` also ``found``, so that a stored None can be told apart.
+            ``result`` and ``artifact_used``; for ``get`` also ``found``, so that a stored None can be told apart. Of
+            an entry that was put as a raw body of JSON or safetensors, ``result`` is what that stands for.
 
         Raises:
             UnknownOperation: the operation is not one of those above, or this artifact does not have it.
@@ -272,6 +274,10 @@ class MemoryArtifact(Artifact):
             raise no_coroutine(answer, f"{type(self).__name__}.{call.__name__}")
         if operation == "get":
             found, result = answer
+            if type(result) is bytes and "packed" not in context.metadata:
+                entry = Entry.unpack(result)
+                if entry is not result and entry.has_value:
+                    result = entry.open()
             return {"result": result, "found": found, "artifact_used": context.artifact_name}
         return {"result": answer, "artifact_used": context.artifact_name}
 

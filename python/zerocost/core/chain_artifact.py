@@ -63,6 +63,12 @@ class ChainArtifact(Artifact):
         return self._description or f"Chain: {' → '.join(self.uses)}"
 
     @property
+    def waits(self) -> bool:  # type: ignore[override]  # nobody but its steps says so
+        """Whether any of the steps, as they are registered now, waits for something outside of this process."""
+        specs = map(self._registry.get_artifact, self.uses)
+        return any(spec is not None and spec.implementation.waits for spec in specs)
+
+    @property
     def pipeline(self) -> list[dict[str, Any]]:
         """A copy of the steps."""
         return [dict(step) for step in self._pipeline]

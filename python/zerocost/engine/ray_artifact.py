@@ -32,6 +32,7 @@ class RayArtifact(Artifact):
     """An artifact whose replicas run on a Ray cluster. Registered under the old name, nobody who calls it notices."""
 
     interface: ClassVar[str] = "custom"
+    waits = True
 
     def __init__(
         self, implementation: Artifact | Callable[[], Artifact], num_replicas: int = 2, *, address: str | None = None

@@ -32,10 +32,15 @@ class Active:
         """Whether the artifact comes with this package."""
         return type(self.spec.implementation).__module__.startswith("zerocost.artifacts.")
 
-    def execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Executes the artifact on ``inputs`` and its parameters, until the deadline that holds here."""
+    def execute(self, inputs: dict[str, Any], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Executes the artifact on ``inputs`` and its parameters, until the deadline that holds here.
+
+        Args:
+            inputs: by name.
+            more: for the metadata of the execution context.
+        """
         deadline = deadline_now()
-        metadata = {} if deadline is None else {"deadline": deadline}
+        metadata = {**(more or {}), **({} if deadline is None else {"deadline": deadline})}
         context = ExecutionContext(self.spec.name, self.spec.interface, "zero_cost", metadata)
         bound = self.spec.ports.bind({**self.params, **inputs})
         result = self.spec.implementation.execute(bound, context)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any
 
-from zerocost.core import safetensors
-from zerocost.core.arrays import read_json
 from zerocost.core.artifact_base import ABSENT, MemoryArtifact
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.errors import DatatypeError, InvalidInput, NotAcceptable, UnknownKey, Unsupported, ZerocostError
+from zerocost.core.entry import Entry
+from zerocost.errors import DatatypeError, InvalidInput, UnknownKey, Unsupported
 from zerocost.services.active import Active
 from zerocost.services.service import Service
 from zerocost.services.twins import twin
@@ -20,53 +16,6 @@ from zerocost.services.twins import twin
 __all__ = ["ABSENT", "Entry", "MemoryService"]
 
 When = Annotated[Callable[[Any], bool] | None, {"x-in-process": True}]
-
-_MARK = b"\0zerocost entry\0"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Bytes with the media type that they were put with."""
-
-    media_type: str
-    body: bytes
-
-    @cached_property
-    def tag(self) -> str:
-        """Changes whenever the bytes or the media type do."""
-        return hashlib.sha256(self._packed).hexdigest()[:32]
-
-    @property
-    def _packed(self) -> bytes:
-        # One object of bytes, which every memory artifact can hold and weigh.
-        return b"".join([_MARK, self.media_type.encode(), b"\0", self.body])
-
-    def pack(self) -> bytes:
-        """The entry as bytes."""
-        return self._packed
-
-    def open(self) -> Any:
-        """The value that the bytes stand for: of JSON, or the tensors and values of a safetensors message by name.
-
-        Raises:
-            NotAcceptable: they stand for nothing but themselves.
-        """
-        try:
-            if self.media_type == "application/json":
-                return read_json(self.body, max_values=len(self.body))
-            if self.media_type == safetensors.MEDIA_TYPE:
-                return safetensors.from_bytes(self.body)
-        except ZerocostError as error:
-            raise NotAcceptable(f"what is stored is no {self.media_type} ({error})", "key") from None
-        raise NotAcceptable(f"{self.media_type} is stored there; get it from /services/memory/entries/", "key")
-
-    @classmethod
-    def unpack(cls, value: Any) -> Any:
-        """The entry that :meth:`pack` made bytes of; any other value as it is."""
-        if not isinstance(value, bytes) or not value.startswith(_MARK):
-            return value
-        media_type, _, body = value[len(_MARK) :].partition(b"\0")
-        return cls(media_type.decode(), body)
 
 
 class MemoryService(Service):
@@ -170,7 +119,8 @@ class MemoryService(Service):
         return bool(exchange(inputs["key"], inputs["value"], lambda stored: when(Entry.unpack(stored)), **more))
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return self._memory.execute(inputs)
+        # What was put as raw bytes is given back as such.
+        return self._memory.execute(inputs, {"packed": True})
 
 
 def _checked(key: Any) -> str:

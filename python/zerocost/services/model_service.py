@@ -18,6 +18,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
@@ -49,6 +50,9 @@ Artifacts = Mapping[str, Mapping[str, Any] | None] | None
 """``{interface: {"artifact": name, "params": {…}}}``; None for a value means none."""
 
 INTERFACES = ("attention", "parallel", "memory")
+_SHORT = 1024
+"""Ids up to which a request takes less to read than to hand to a thread."""
+
 JOIN_SECONDS = 0.002
 """How long a request waits for others to be computed with, at most, where nothing else is computed."""
 JOIN_TOKENS = 8192
@@ -168,7 +172,9 @@ class SimplifiedModelService(Service):
         Raises:
             LimitExceeded: more elements or operations than ``limits`` allows; nothing is computed.
         """
-        request = await apart(lambda: self._request(**data, limits=limits))
+        read = partial(self._request, **data, limits=limits)
+        # Those that come together are read together, and so are computed together.
+        request = read() if _is_short(data["input_ids"]) else await apart(read)
         if limits is not None:
             request.check(limits, self.model.encoder.architecture)
         return {"output": (await self._joined(request)).to_dict()}
@@ -359,6 +365,13 @@ class SimplifiedModelService(Service):
             states, pooled, weights = results[0].states, results[0].pooled, results[0].weights
         wanted = results[0].weights is not None
         return ModelOutput(states, pooled, weights if wanted else None, timings, self.model.name, self.model.trained)
+
+
+def _is_short(input_ids: Any) -> bool:
+    """Whether there are few ids, in one list or several."""
+    if not isinstance(input_ids, list) or len(input_ids) > _SHORT:
+        return False
+    return sum(len(item) if isinstance(item, list) else 1 for item in input_ids) <= _SHORT
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -154,8 +154,8 @@ def _entries() -> dict[str, Any]:
     errors = ("400", "401", "403", "404", "413", "415", "422", "429", "500", "503", "504")
     changes = (*errors, "412", "501")
     if_match, if_none_match = ({"name": name, "in": "header", "schema": TEXT} for name in ("If-Match", "If-None-Match"))
-    read = get("entry_get", "What was put under a key, as it was put.", {}, *errors)["get"]
-    read["parameters"] = [if_none_match]
+    read = get("entry_get", "What was put under a key, as it was put.", {}, *errors, "412")["get"]
+    read["parameters"] = [if_match, if_none_match]
     read["responses"]["200"] |= {"content": bodies}
     read["responses"]["200"]["headers"] = {**read["responses"]["200"]["headers"], **tagged}
     read["responses"]["304"] = {"description": "The client has it already.", "headers": tagged}

@@ -1,0 +1,67 @@
+"""Entries of a memory that were put as raw bodies: bytes with a media type, packed into one object of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from zerocost.core.arrays import read_json
+from zerocost.errors import NotAcceptable, ZerocostError
+
+__all__ = ["Entry"]
+
+_MARK = b"\0zerocost entry\0"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Bytes with the media type that they were put with."""
+
+    media_type: str
+    body: bytes
+
+    @cached_property
+    def tag(self) -> str:
+        """Changes whenever the bytes or the media type do."""
+        return hashlib.sha256(self._packed).hexdigest()[:32]
+
+    @property
+    def _packed(self) -> bytes:
+        # One object of bytes, which every memory artifact can hold and weigh.
+        return b"".join([_MARK, self.media_type.encode(), b"\0", self.body])
+
+    def pack(self) -> bytes:
+        """The entry as bytes."""
+        return self._packed
+
+    def open(self) -> Any:
+        """The value that the bytes stand for: of JSON, or the tensors and values of a safetensors message by name.
+
+        Raises:
+            NotAcceptable: they stand for nothing but themselves.
+        """
+        from zerocost.core import safetensors  # who has no entries need not have orjson
+
+        try:
+            if self.media_type == "application/json":
+                return read_json(self.body, max_values=len(self.body))
+            if self.media_type == safetensors.MEDIA_TYPE:
+                return safetensors.from_bytes(self.body)
+        except ZerocostError as error:
+            raise NotAcceptable(f"what is stored is no {self.media_type} ({error})", "key") from None
+        raise NotAcceptable(f"{self.media_type} is stored there; get it from /services/memory/entries/", "key")
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the media type says that the bytes stand for something else."""
+        return self.media_type in ("application/json", "application/vnd.safetensors")
+
+    @classmethod
+    def unpack(cls, value: Any) -> Any:
+        """The entry that :meth:`pack` made bytes of; any other value as it is."""
+        if not isinstance(value, bytes) or not value.startswith(_MARK):
+            return value
+        media_type, _, body = value[len(_MARK) :].partition(b"\0")
+        return cls(media_type.decode(), body)
