@@ -15,7 +15,7 @@ import httpx2
 import numpy as np
 import orjson
 
-from zerocost.core.arrays import as_tensor, is_tensor_like
+from zerocost.core.arrays import as_tensor, datatype_of, is_tensor_like
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.ports.parameters import unboxed
 from zerocost.core.safetensors import (
@@ -363,6 +363,8 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, np.generic) and unboxed(value) is not value:
         return _as_json(unboxed(value))
     if isinstance(value, np.ndarray):
+        if datatype_of(value.dtype) is None:  # as lists it would be an array of something else there
+            raise TypeError(f"an array of {value.dtype} was given, which no message holds")
         return _as_json(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"

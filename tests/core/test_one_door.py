@@ -238,7 +238,15 @@ def test_a_remote_artifact_is_given_what_no_message_carries(registry, client, wh
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [("\ud800", "surrogate"), ({1}, "set"), (b"x", "bytes"), ([object()], "object")]
+    ("value", "words"),
+    [
+        ("\ud800", "surrogate"),
+        ({1}, "set"),
+        (b"x", "bytes"),
+        (np.zeros(2, ">f8"), "array of >f8"),
+        ({"a": np.zeros(2, "f4,f4")}, "array of"),
+        ([object()], "object"),
+    ],
 )
 def test_what_has_no_form_elsewhere_is_refused_by_its_name(client, value, words):
     """In the process anything may be stored."""
