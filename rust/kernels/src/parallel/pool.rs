@@ -31,6 +31,9 @@ impl Pool {
         drop(reserved::<u8>(room).ok()?);
         let builder = rayon::ThreadPoolBuilder::new().stack_size(STACK);
         let threads = builder.num_threads(helpers).thread_name(|index| format!("zerocost-{index}")).build().ok()?;
+        // The system gives a thread its thread-local memory when that is first used, and ends the process where there is
+        // none: so it is used now, while there is.
+        threads.broadcast(|_| ());
         Some(Arc::new(Self { helpers, threads, waiting: Arc::default() }))
     }
 }
