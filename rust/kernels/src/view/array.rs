@@ -6,7 +6,7 @@ use super::layout::{Layout, overlaps_itself};
 use crate::{Error, Result};
 
 /// Elements that a kernel reads. Nobody writes to those of a slice while the view lives; those of raw memory may change,
-/// see the [module](self).
+/// see the [module](super).
 #[derive(Debug, Clone)]
 pub struct View<'a, T> {
     data: *const T,
@@ -56,7 +56,7 @@ impl<'a, T> View<'a, T> {
 }
 
 /// Elements that a kernel writes. Nobody else reads or writes those of a slice while the view lives; those of raw memory
-/// may change, see the [module](self).
+/// may change, see the [module](super).
 #[derive(Debug)]
 pub struct ViewMut<'a, T> {
     data: *mut T,
