@@ -4,6 +4,7 @@ import copy
 import gc
 import math
 import pickle
+import sys
 import weakref
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import jsonschema_rs
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import zerocost
@@ -432,6 +433,9 @@ def holds_whole_float(value):
 
 
 @settings(deadline=None)
+@example({"type": ["number"], "maximum": sys.float_info.max}, math.inf)
+@example({"type": ["number"], "exclusiveMinimum": -sys.float_info.max}, -math.inf)
+@example({"type": ["number"], "enum": [1, 2]}, -math.inf)
 @given(PLAIN, st.sampled_from([math.inf, -math.inf, math.nan]))
 def test_infinity_and_nan_are_numbers_and_nan_is_within_no_bound(subschema, value):
     errors = Ports({"properties": {"p": subschema}}).errors({"p": value})
@@ -445,9 +449,9 @@ def test_infinity_and_nan_are_numbers_and_nan_is_within_no_bound(subschema, valu
     bounded = any(key in subschema for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
     within = not bounded if value != value else low <= value <= high
     assert (errors == []) == (fits and within)
-    largest = "1.7976931348623157e"  # what stands for infinity where JSON has no sign for it
+    largest = "17976931348623159077"  # what stands for infinity where JSON has no sign for it
     for _, message in errors:
-        assert largest not in message or largest in str(subschema)
+        assert largest not in message
 
 
 def test_what_plain_checks_do_not_know_is_left_to_json_schema():

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from zerocost.core.ports.schema import Declaration, Schema, compiled, is_unconstrained
-from zerocost.core.ports.violations import violation
+from zerocost.core.ports.violations import BEYOND, violation
 from zerocost.errors import DatatypeError, InvalidInput
 
 __all__ = ["Parameters", "from_text", "unboxed"]
 
 _FEW_VALUES = 1000
-_HUGE = 1.7976931348623157e308
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -75,8 +74,8 @@ class Parameters:
         if any(number != number for number in unsigned):
             # It is within no bound: what both ends of the line fit has none.
             return problems + (
-                self._found(validator, _finite(parameters, -_HUGE), "nan")
-                or self._found(validator, _finite(parameters, _HUGE), "nan")
+                self._found(validator, _finite(parameters, -BEYOND), "nan")
+                or self._found(validator, _finite(parameters, BEYOND), "nan")
             )
         return problems + self._found(validator, _finite(parameters, 0) if unsigned else parameters, None)
 
@@ -161,13 +160,13 @@ def _as_json(value: Any, unsigned: list[float]) -> Any:
 
 
 def _finite(value: Any, nan: float) -> Any:
-    """The value with numbers that JSON does not have as the largest and smallest that it has."""
+    """The value with infinity, which JSON does not have, as a number beyond all floats."""
     if isinstance(value, dict):
         return {key: _finite(item, nan) for key, item in value.items()}
     if isinstance(value, list):
         return [_finite(item, nan) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return nan if value != value else math.copysign(_HUGE, value)
+        return nan if value != value else BEYOND if value > 0 else -BEYOND
     return value
 
 

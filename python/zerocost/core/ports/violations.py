@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from zerocost.core.ports.checks import plain_check
 from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError
 
-__all__ = ["violation"]
+__all__ = ["BEYOND", "violation"]
+
+BEYOND = 1 << 1024
+"""What stands for infinity, for which JSON has no sign: an integer that is larger than every float."""
+
+_BEYOND_TEXT = re.compile(rf"(-?){str(BEYOND)[:40]}\d*…?")
+"""As a message shows it, which may end in the middle of it."""
 
 _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"})
 
@@ -21,9 +28,9 @@ def violation(
 
     Args:
         error: the validation error.
-        values: the inputs that were validated, infinity as the largest number there is.
+        values: the inputs that were validated, infinity as :data:`BEYOND`.
         inputs: the subschema of every input.
-        shown: what the largest number stands for, where not for infinity.
+        shown: what that stands for, where not for infinity.
     """
     path = list(error.instance_path)
     keyword = next((part for part in reversed(list(error.schema_path)) if isinstance(part, str)), "")
@@ -34,9 +41,7 @@ def violation(
     name = str(path[0]) if path and path[0] in values else ""
     if keyword in ("enum", "anyOf", "oneOf") and len(path) == 1:
         message = _alternatives(values[name], inputs.get(name, {})) or message
-    for sign in ("-", ""):
-        for huge in (f"{sign}1.7976931348623157e308", f"{sign}1.7976931348623157e+308"):
-            message = message.replace(huge, shown or f"{sign}inf")
+    message = _BEYOND_TEXT.sub(lambda found: shown or f"{found[1]}inf", message)
     text = f"{name}: {message}" if name else message
     where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
     kind = DatatypeError if keyword == "type" else RangeError if keyword in _BOUNDS else InvalidInput
