@@ -12,6 +12,7 @@ import zerocost
 from zerocost import Artifact, ArtifactCommunicationService, ArtifactRegistry, AttentionArtifact, MemoryArtifact
 from zerocost.core.chain_cache import PlanCache
 from zerocost.core.ports import Ports
+from zerocost.core.safetensors import to_pieces
 
 
 def taking(datatype):
@@ -243,3 +244,15 @@ def test_shapes_are_told_apart_as_declared(shape):
         assert fitted == expected, (given, shape)
         fits += fitted
     assert 0 < fits < 300
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/vnd.safetensors"])
+def test_a_raw_entry_is_a_value_in_the_process(kind):
+    registry = zerocost.default_registry()
+    body = b"[[1.5, 2]]" if kind == "application/json" else b"".join(to_pieces({"m": np.array([[1.5, 2]])}, "{}"))
+    with TestClient(zerocost.create_app(registry), base_url="http://127.0.0.1") as client:
+        put = client.put("/services/memory/entries/m", content=body, headers={"content-type": kind})
+    assert put.status_code == 204
+    get = [{"artifact": "lru_cache", "params": {"key": "m"}}]
+    held = ArtifactCommunicationService(registry).chain_artifacts(get, {})["result"]
+    assert (held if kind == "application/json" else held["m"].tolist()) == [[1.5, 2]]
