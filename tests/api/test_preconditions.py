@@ -6,7 +6,8 @@ import time
 import pytest
 
 from redis_server import SERVER, Server
-from zerocost import MemoryArtifact, default_registry
+from services.artifacts import Dict
+from zerocost import default_registry
 from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
 from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact
 
@@ -16,25 +17,11 @@ ENTRY = "/services/memory/entries/k"
 JSON = {"content-type": "application/json"}
 
 
-class Plain(MemoryArtifact):
+class Plain(Dict):
     """A memory that cannot compare and store in one step."""
-
-    def __init__(self):
-        self.entries = {}
-
-    def retrieve(self, key):
-        return self.entries.get(key)
-
-    def store(self, key, value):
-        self.entries[key] = value
-        return True
 
     def delete(self, key):
         return self.entries.pop(key, None) is not None
-
-    def clear(self):
-        self.entries.clear()
-        return True
 
 
 @pytest.fixture(scope="module")

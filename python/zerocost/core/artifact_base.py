@@ -47,7 +47,7 @@ ABSENT: Any = object()
 """Where :meth:`MemoryArtifact.exchange` speaks of a key that is not there."""
 
 
-class _derived(cached_property[_Value]):  # noqa: N801 - used as cached_property is
+class _Derived(cached_property[_Value]):
     """What follows from an instance, and is not copied with it."""
 
 
@@ -125,7 +125,7 @@ class Artifact(ABC):
         """
         return None
 
-    @_derived
+    @_Derived
     def _ports(self) -> Ports:
         return Ports(self.get_schema(), self)
 
@@ -142,7 +142,7 @@ class Artifact(ABC):
         state = super().__getstate__()
         if isinstance(state, dict):
             kind = type(self)
-            state = {k: v for k, v in state.items() if not isinstance(getattr(kind, k, None), _derived)}
+            state = {k: v for k, v in state.items() if not isinstance(getattr(kind, k, None), _Derived)}
         return state
 
 
@@ -183,7 +183,7 @@ class _TensorArtifact(Artifact):
         """The subschema of the main output; a tensor for attention, unconstrained for parallel artifacts."""
         return {}
 
-    @_derived
+    @_Derived
     def _bound_method(self) -> Callable[..., Any]:
         """The method, called with every input by its name in the dict."""
         method: Callable[..., Any] = getattr(self, self._method)
@@ -366,7 +366,7 @@ class MemoryArtifact(Artifact):
         """Every key."""
         raise NotImplementedError
 
-    @_derived
+    @_Derived
     def _bound_methods(self) -> dict[str, tuple[Any, frozenset[str]]]:
         """Every operation that this artifact has, with the inputs that its method takes."""
         methods = {"get": "lookup", "put": "store"}

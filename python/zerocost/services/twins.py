@@ -121,7 +121,7 @@ def twin_of(method: Method) -> Callable[[Post], Post]:
 
 def fields_of(post: Post) -> Fields:
     """The fields of a twin."""
-    fields: Fields = post.fields  # type: ignore[attr-defined]
+    fields: Fields = post.fields  # type: ignore[attr-defined]  # a function may have any
     return fields
 
 
@@ -130,5 +130,5 @@ def _described(post: Post, fields: Fields) -> Post:
     post.__doc__ = post.__doc__ or (
         f"The twin of :meth:`{fields.name}` for requests: its arguments by name in, ``output`` out."
     )
-    post.fields = fields  # type: ignore[attr-defined]
+    post.fields = fields  # type: ignore[attr-defined]  # as above, where it is put
     return post

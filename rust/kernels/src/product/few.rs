@@ -14,8 +14,8 @@ use crate::buffer::{Buffer, append, collected, reserved};
 use crate::parallel;
 use crate::view::{Rows, RowsMut};
 
-/// Up to this many rows of the tensor this is faster than packing the weight: 4 ms for one row of [4096, 4096] float32 and
-/// 0.75 ms for each more, against 11 ms for five and 14 ms for eight.
+/// Up to this many rows of the tensor this is no slower than packing the weight: of [4096, 4096] float32, on two threads of
+/// a Granite Rapids, one row takes 1.4 ms, four 2.3 and eight 3.8, and nine, packed, 3.9.
 pub(super) const ROWS: usize = 8;
 /// Columns of a strip: partial sums of 64 KiB (float32) stay in the second-level cache.
 const WIDTH: usize = 16384;
