@@ -1,7 +1,9 @@
 //! The helpers: as many threads as the last parallel call was allowed, no more.
 
+use std::hint::black_box;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
+use std::{io, thread};
 
 use rayon::ThreadPool;
 
@@ -9,10 +11,20 @@ use crate::buffer::reserved;
 
 /// Bytes of a helper's stack, which are taken as they are used.
 const STACK: usize = 2 << 20;
-/// Bytes that a helper takes at most beside its stack.
-const PER_HELPER: usize = STACK + (64 << 10);
-/// Bytes that all of them take together.
-const ROOM: usize = 1 << 20;
+/// Bytes of address space that a helper takes at most while it starts: its stack, the 64 MiB that the GNU C library sets
+/// aside for the allocations of a thread, and some for what the standard library and rayon keep of it. More than 32 MiB are
+/// always given back to the system, so that what was asked for is there afterwards.
+const ROOM: usize = STACK + (64 << 20) + (4 << 20);
+
+/// Bytes that rayon keeps of a helper before there is one, at most.
+const PER_HELPER: usize = 16 << 10;
+
+/// Asks for so many bytes, and gives them back.
+fn there_is(bytes: usize) -> io::Result<()> {
+    // The compiler leaves out an allocation that nobody looks at.
+    black_box(reserved::<u8>(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?);
+    Ok(())
+}
 
 /// The helpers of one process.
 pub(super) struct Pool {
@@ -25,14 +37,21 @@ pub(super) struct Pool {
 impl Pool {
     /// `None` if the system gives no more threads, or no memory for them.
     pub(super) fn new(helpers: usize) -> Option<Arc<Self>> {
-        // Where memory ends while threads are made, the process does. So it is asked for first, and given back: their
-        // stacks, and what the standard library and rayon keep of each.
-        let room = helpers.checked_mul(PER_HELPER).and_then(|bytes| bytes.checked_add(ROOM))?;
-        drop(reserved::<u8>(room).ok()?);
-        let builder = rayon::ThreadPoolBuilder::new().stack_size(STACK);
-        let threads = builder.num_threads(helpers).thread_name(|index| format!("zerocost-{index}")).build().ok()?;
-        // The system gives a thread its thread-local memory when that is first used, and ends the process where there is
-        // none: so it is used now, while there is.
+        // Where memory ends while a thread starts, the process does: the system gives a thread its thread-local memory when
+        // that is first used. So each is waited for, and what it may take is asked for first; so is what rayon keeps.
+        there_is(helpers.checked_mul(PER_HELPER)?.checked_add(ROOM)?).ok()?;
+        let started = Arc::new(Barrier::new(2));
+        let start = |helper: rayon::ThreadBuilder| {
+            there_is(ROOM)?;
+            let name = format!("zerocost-{}", helper.index());
+            thread::Builder::new().name(name).stack_size(STACK).spawn(|| helper.run())?;
+            started.wait();
+            Ok(())
+        };
+        let here = Arc::clone(&started);
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(helpers).spawn_handler(start);
+        let threads = builder.start_handler(move |_| _ = here.wait()).build().ok()?;
+        // What a thread takes when it first looks for work.
         threads.broadcast(|_| ());
         Some(Arc::new(Self { helpers, threads, waiting: Arc::default() }))
     }
