@@ -149,7 +149,7 @@ def _export(folder: Path) -> str | None:
 
 def _best_product() -> float:
     """Operations a second of a large matrix product: the library's, or NumPy's where that is faster."""
-    from zerocost.artifacts.layers import Linear
+    from zerocost.models.layers import Linear
 
     a, b = np.random.default_rng(0).standard_normal((2, 2048, 2048), np.float32)
     layer, out = Linear(b, np.zeros(2048, np.float32)), np.empty((2048, 2048), np.float32)
@@ -159,7 +159,7 @@ def _best_product() -> float:
 
 def _linear_layer(best: float) -> Row:
     """The inner layer of a block for 1024 tokens, bias and GELU (by tanh, which NumPy has) included."""
-    from zerocost.artifacts.layers import Linear
+    from zerocost.models.layers import Linear
 
     generator = np.random.default_rng(0)
     tensor = generator.standard_normal((1024, 384), np.float32)

@@ -42,7 +42,7 @@ PYTHON = os.environ.get("ZEROCOST_PEERS_PYTHON", sys.executable)
 OURS = """
 import sys
 from zerocost import create_app, default_registry
-from zerocost.api.server import serve
+from zerocost.api.server.run import serve
 from zerocost.api.settings import Settings
 serve(create_app(default_registry(), Settings()), port=int(sys.argv[1]), log_level="warning")
 """

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from api.attack import FINE, MIB, attacked, status
+from support.attack import FINE, MIB, attacked, status
 from zerocost import ArtifactRegistry, create_app, default_registry
-from zerocost.api.server import background_server
+from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
 
 

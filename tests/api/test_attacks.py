@@ -16,7 +16,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from api.attack import BODY, FINE, MIB, attacked, head, read_all, status
+from support.attack import BODY, FINE, MIB, attacked, head, read_all, status
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads memory from Linux's /proc")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from api.attack import FINE, MIB, attacked, head, read_all, status
-from api.samples import echo_registry
+from support.attack import FINE, MIB, attacked, head, read_all, status
+from support.samples import echo_registry
 from zerocost import create_app, default_registry
-from zerocost.api import inference_body
-from zerocost.api.inference_body import InferenceRequest
 from zerocost.api.settings import Settings
+from zerocost.api.v2 import body as inference_body
+from zerocost.api.v2.body import InferenceRequest
 from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
 from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact
 from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from api.attack import head, status
-from api.refused import REFUSED
+from support.attack import head, status
+from support.refused import REFUSED
 
 
 def post(server, path, body, **headers):

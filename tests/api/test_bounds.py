@@ -11,12 +11,12 @@ import httpx2
 import numpy as np
 import pytest
 
-from api.samples import Picky, sample_registry
+from support.samples import Picky, sample_registry
 from zerocost import ParallelArtifact, default_registry
-from zerocost.api.body import ClientGone
 from zerocost.api.calls import Calls
-from zerocost.api.request import Request
 from zerocost.api.settings import Settings
+from zerocost.api.wire.body import ClientGone
+from zerocost.api.wire.request import Request
 from zerocost.errors import DeadlineExceeded
 
 pytestmark = pytest.mark.timeout(60)

@@ -7,14 +7,14 @@ import weakref
 
 import pytest
 
-from api.samples import sample_registry
+from support.samples import sample_registry
 from zerocost import create_app
-from zerocost.api.body import ClientGone
 from zerocost.api.calls import Calls
 from zerocost.api.limiter import Pool
-from zerocost.api.problems import Refused
-from zerocost.api.request import Request
 from zerocost.api.settings import Settings
+from zerocost.api.wire.body import ClientGone
+from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.request import Request
 from zerocost.errors import DeadlineExceeded
 
 pytestmark = pytest.mark.timeout(60)
@@ -136,7 +136,7 @@ def test_a_request_leaves_nothing_to_the_garbage_collector(path, monkeypatch):
             super().__init__(*arguments)
             seen.append(weakref.ref(self))
 
-    monkeypatch.setattr("zerocost.api.front.Request", Seen)
+    monkeypatch.setattr("zerocost.api.edge.middleware.Request", Seen)
 
     async def run():
         sent = [{"type": "http.request", "body": body, "more_body": False}]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from api.conftest import serving
-from api.samples import sample_registry
-from api.wire import TYPED, encoded, nested, parsed, same, typed
+from support.samples import sample_registry
+from support.typed_json import TYPED, encoded, nested, parsed, same, typed
 from zerocost import ArtifactCommunicationService, ArtifactValidator, ExecutionContext, default_registry
 from zerocost.core.arrays import as_tensor, dtype_of
 

@@ -11,14 +11,14 @@ import sys
 import threading
 import time
 from contextlib import closing
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
 import pytest
 
-from contract import context
+from support.contract import context
+from support.paths import TESTS
 from zerocost import (
     Artifact,
     AttentionArtifact,
@@ -342,9 +342,9 @@ PROGRAM = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from api.test_one_way_in import SlowMemory
-from api.samples import Stuck
+from support.samples import Stuck
 from zerocost import AttentionArtifact, create_app, default_registry
-from zerocost.api.server import serve
+from zerocost.api.server.run import serve
 
 class StuckAttention(AttentionArtifact):
     def process_attention(self, attention_matrix):
@@ -395,7 +395,7 @@ def _begin(port, method, path, body):
 def ending():
     """A server process that waits half a second for what still runs."""
     port = _free_port()
-    program = PROGRAM.format(tests=str(Path(__file__).resolve().parent.parent), port=port)
+    program = PROGRAM.format(tests=str(TESTS), port=port)
     environment = {
         **os.environ,
         "ZEROCOST_DRAIN_TIMEOUT": "0.5",

@@ -6,7 +6,7 @@ import concurrent.futures
 import numpy as np
 import pytest
 
-from api.samples import Panics
+from support.samples import Panics
 from zerocost import Artifact, KernelPanic, default_registry
 from zerocost.api.artifact_api import ArtifactRESTAPI
 

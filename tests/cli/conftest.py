@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from command_line import MATRIX, SCALE
+from support.command_line import MATRIX, SCALE
 from zerocost.cli import main
 
 

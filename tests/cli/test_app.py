@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import zerocost
-from command_line import FAILS
+from support.command_line import FAILS
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import zerocost
-from command_line import FREE, SCALE, SPLIT, subprocess_of
+from support.command_line import FREE, SCALE, SPLIT, subprocess_of
 
 
 def test_list_shows_names_interfaces_and_the_first_paragraph(succeeds):
@@ -36,7 +36,7 @@ def test_describe_shows_inputs_outputs_and_the_way_through_a_chain(succeeds):
 def test_describe_as_json_holds_the_schema(succeeds):
     described = json.loads(succeeds("describe", "scale", *SCALE, "--json"))
     assert described["schema"]["properties"]["factor"]["minimum"] == 0
-    assert described["metadata"] == {"loaded_from": "cli_artifacts:Scale"}
+    assert described["metadata"] == {"loaded_from": "support.cli_artifacts:Scale"}
 
 
 def test_describe_of_an_open_artifact(succeeds):
@@ -49,8 +49,8 @@ def test_unknown_artifact_names_the_close_one(refused):
 
 
 def test_validate(cli):
-    assert cli("validate", "cli_artifacts:Scale") == (0, "cli_artifacts:Scale: Valid artifact\n", "")
-    code, out, err = cli("validate", "cli_artifacts:ChangesItsInput")
+    assert cli("validate", "support.cli_artifacts:Scale") == (0, "support.cli_artifacts:Scale: Valid artifact\n", "")
+    code, out, err = cli("validate", "support.cli_artifacts:ChangesItsInput")
     assert (code, err) == (1, "")
     assert "execute changes its input: attention_matrix" in out
 
@@ -60,7 +60,7 @@ def test_validate(cli):
     [
         ("cli_artifacts", "MODULE:CLASS is needed"),
         ("no_such_module:X", "No module named 'no_such_module'"),
-        ("cli_artifacts:Nope", "has no attribute 'Nope'"),
+        ("support.cli_artifacts:Nope", "has no attribute 'Nope'"),
         ("json:JSONDecoder", "a subclass of Artifact is needed"),
     ],
 )
@@ -70,7 +70,7 @@ def test_what_cannot_be_loaded_is_refused(refused, path, reason):
 
 
 def test_addition_without_a_name_is_refused(refused):
-    assert "NAME=MODULE:CLASS is needed" in refused("list", "--artifact", "cli_artifacts:Scale")
+    assert "NAME=MODULE:CLASS is needed" in refused("list", "--artifact", "support.cli_artifacts:Scale")
 
 
 def test_artifacts_of_the_working_folder_can_be_added_and_validated(tmp_path):
@@ -93,7 +93,7 @@ def broken_plugin(tmp_path, monkeypatch):
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strangers\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[zerocost.artifacts]\nworks = cli_artifacts:Scale\nbroken = no_such_module:Artifact\n"
+        "[zerocost.artifacts]\nworks = support.cli_artifacts:Scale\nbroken = no_such_module:Artifact\n"
     )
     monkeypatch.syspath_prepend(site)
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from command_line import FAILS, MATRIX, PIPELINE, SCALE, SPLIT
+from support.command_line import FAILS, MATRIX, PIPELINE, SCALE, SPLIT
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from api.wire import encoded, same
-from one_door import Refused, cases_of, outcome
-from strangers import registry_of_all
+from support.one_door import Refused, cases_of, outcome
+from support.strangers import registry_of_all
+from support.typed_json import encoded, same
 from zerocost import ArtifactCommunicationService, ExecutionContext
 from zerocost._kernels import write_json
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from command_line import FREE, MATRIX, SCALE
+from support.command_line import FREE, MATRIX, SCALE
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "safetensors", "json"])

@@ -7,7 +7,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from command_line import FAILS, FREE, MATRIX, SCALE, SPLIT
+from support.command_line import FAILS, FREE, MATRIX, SCALE, SPLIT
 from zerocost.core.arrays import datatype_of
 
 

@@ -6,11 +6,11 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
-from command_line import SCALE
+from support.command_line import SCALE
+from support.paths import TESTS
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def server(tmp_path):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+            env={**os.environ, "PYTHONPATH": str(TESTS), **environment},
         )
         processes.append(process)
         for line in process.stderr:

@@ -16,8 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import zerocost
-from contract import context
-from strangers import Blend, Mix, Threshold
+from support.contract import context
+from support.strangers import Blend, Mix, Threshold
 from zerocost import (
     Artifact,
     ArtifactRegistry,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zerocost
-from contract import ArtifactContract, same
+from support.contract import ArtifactContract, same
 from zerocost import (
     Artifact,
     ArtifactCommunicationService,

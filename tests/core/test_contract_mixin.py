@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import zerocost
-from contract import ArtifactContract, context, same
+from support.contract import ArtifactContract, context, same
 from zerocost import Artifact, ArtifactValidator, AttentionArtifact, ExecutionContext, MemoryArtifact, ParallelArtifact
 from zerocost.cli.served import served
 

@@ -9,9 +9,9 @@ import httpx2
 import numpy as np
 import pytest
 
-from api.wire import DTYPES, NAMES, TYPED, decoded, element, encoded
-from one_door import Refused, agree, cases, outcome
-from strangers import registry_of_all
+from support.one_door import Refused, agree, cases, outcome
+from support.strangers import registry_of_all
+from support.typed_json import DTYPES, NAMES, TYPED, decoded, element, encoded
 from zerocost import ArtifactCommunicationService, ExecutionContext, RemoteArtifact, create_app
 from zerocost._kernels import write_json
 from zerocost.api.settings import Settings

@@ -3,8 +3,8 @@
 import pytest
 
 import zerocost
-from engine import ray_samples
-from engine.cluster import two_nodes
+from support import ray_samples
+from support.ray_cluster import two_nodes
 
 
 @pytest.fixture(scope="package")

@@ -2,11 +2,11 @@
 
 import pytest
 
-import strangers
 import zerocost
-from contract import context
-from engine.cluster import MARKS
-from one_door import agree, cases_of, outcome
+from support import strangers
+from support.contract import context
+from support.one_door import agree, cases_of, outcome
+from support.ray_cluster import MARKS
 
 pytestmark = MARKS
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import zerocost
-from contract import context, same
-from engine.cluster import MARKS
-from engine.ray_samples import run
+from support.contract import context, same
+from support.ray_cluster import MARKS
+from support.ray_samples import run
 
 pytestmark = MARKS
 

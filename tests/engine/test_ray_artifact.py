@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import zerocost
-from contract import ArtifactContract, context, same
-from engine.cluster import MARKS, STORE
-from engine.ray_samples import Scale
+from support.contract import ArtifactContract, context, same
+from support.ray_cluster import MARKS, STORE
+from support.ray_samples import Scale
 from zerocost.core.limits import Limits
 from zerocost.engine import journey, ray_artifact
 

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-import test_pipeline_parallel
 import zerocost
-from contract import context, same
-from engine.cluster import MARKS, STORE, python
-from engine.ray_samples import Scale, run
+from artifacts.parallel import test_pipeline_parallel
+from support.contract import context, same
+from support.ray_cluster import MARKS, STORE, python
+from support.ray_samples import Scale, run
 
 pytestmark = MARKS
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from engine.cluster import MARKS
-from services.artifacts import ids_of
+from support.ray_cluster import MARKS
+from support.service_artifacts import ids_of
 from zerocost import SimplifiedModelService
-from zerocost.artifacts.layers import Awake
-from zerocost.services.passes import awake_for
+from zerocost.models.layers import Awake
+from zerocost.services.model_runner import awake_for
 
 pytestmark = MARKS
 

@@ -2,19 +2,21 @@
 
 import sys
 import threading
-from pathlib import Path
 
 import httpx2
 import pytest
 import tritonclient.http as tritonclient
 
 import zerocost
-from api import test_equality, test_native, test_open_inference, test_remote, test_services
-from engine.cluster import MARKS
+from api import test_equality
+from api.routes import test_native, test_services
+from api.v2 import test_open_inference
+from client import test_remote
+from support.paths import TESTS
+from support.ray_cluster import MARKS
 
 pytestmark = MARKS
 
-TESTS = str(Path(__file__).resolve().parent.parent)
 
 ELSEWHERE = {
     "test_the_coroutines_answer_as_the_specification_says": "has no server",
@@ -64,17 +66,17 @@ class Deployments:
 
 def maker(kind, settings):
     """Makes the app in a replica, which has to find the tests' samples first."""
-    tests = TESTS
+    tests = str(TESTS)
 
     def make_app():
         if tests not in sys.path:
             sys.path.insert(0, tests)
-        from api import samples
+        from support import samples
         from zerocost import create_app, default_registry
         from zerocost.api.settings import Settings
 
         if kind == "services":
-            from api.test_services import services_registry
+            from api.routes.test_services import services_registry
 
             registry = services_registry()
         elif kind == "both":

@@ -16,13 +16,14 @@ import httpx2
 import pytest
 
 import zerocost
-from api.test_server import free_port
-from engine.cluster import MARKS, descendants, wait_for_the_end
+from api.server.test_run import free_port
+from support.paths import TESTS
+from support.ray_cluster import MARKS, descendants, wait_for_the_end
 from zerocost.engine.ray_serve import deployed
 
 pytestmark = MARKS
 
-SAMPLES = Path(__file__).resolve().parent.parent / "api" / "samples.py"
+SAMPLES = TESTS / "support" / "samples.py"
 
 
 def command(*options, **more):

@@ -1,13 +1,12 @@
 import asyncio
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import minilm
-from services.artifacts import SENTENCES, FirstOnly, Probabilities, ids_of
+from support import minilm
+from support.paths import SHARED
+from support.service_artifacts import SENTENCES, FirstOnly, Probabilities, ids_of
 from zerocost import (
     AttentionArtifact,
     DatatypeError,
@@ -329,8 +328,7 @@ def test_embeddings_have_length_1_and_truncation_is_said(service):
 
 
 def test_minilm_gives_the_embeddings_of_the_reference_implementation(registry):
-    shared = Path(os.environ.get("ZEROCOST_SHARED_DATA") or Path(__file__).parents[2] / "../shared/data")
-    file = shared / "minilm_embeddings.json"
+    file = SHARED / "minilm_embeddings.json"
     if not file.is_file():
         pytest.skip(f"{file} is not there")
     service = SimplifiedModelService(registry, minilm.folder())

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from services.artifacts import Dict, Halves, Probabilities, ids_of
+from support.service_artifacts import Dict, Halves, Probabilities, ids_of
 from zerocost import InvalidInput, ParallelArtifact, SimplifiedModelService, default_registry
-from zerocost.artifacts.layers import Awake
-from zerocost.services.passes import awake_for
+from zerocost.models.layers import Awake
+from zerocost.services.model_runner import awake_for
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from services.artifacts import Dict, FirstOnly, ids_of
-from services.folder import make_folder
+from support.model_folder import make_folder
+from support.service_artifacts import Dict, FirstOnly, ids_of
 from zerocost import AttentionArtifact, SimplifiedModelService, default_registry
 from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
-from zerocost.services.model import untrained_model
+from zerocost.models.model import untrained_model
 
 IDS = [[1, 70, 2], [1, 71, 72, 2]]
 

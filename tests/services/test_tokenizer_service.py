@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.artifacts import Dict
+from support.service_artifacts import Dict
 from zerocost import DatatypeError, InvalidInput, RangeError, TokenizerService, default_registry
 
 

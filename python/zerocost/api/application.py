@@ -12,15 +12,15 @@ from starlette.types import ASGIApp
 
 from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.calls import Calls
-from zerocost.api.front import Front
+from zerocost.api.edge.access_log import Watch
+from zerocost.api.edge.middleware import Front
 from zerocost.api.monitor import Monitor
-from zerocost.api.open_inference import OpenInference
-from zerocost.api.routes import Routes
+from zerocost.api.routes.native import Routes
+from zerocost.api.routes.services import ServiceRoutes
 from zerocost.api.routing import Shortcuts
-from zerocost.api.service_routes import ServiceRoutes
 from zerocost.api.settings import Settings
-from zerocost.api.tracing import tracing_of
-from zerocost.api.watch import Watch
+from zerocost.api.telemetry.tracing import tracing_of
+from zerocost.api.v2.routes import OpenInference
 from zerocost.artifacts.builtin import default_registry
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.services.model_service import SimplifiedModelService

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from zerocost.api.limiter import Pool
-from zerocost.api.observations import Stages
-from zerocost.api.problems import as_input_error
 from zerocost.api.settings import Settings
+from zerocost.api.wire.problems import as_input_error
+from zerocost.api.wire.stages import Stages
 from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_communication import ArtifactCommunicationService

@@ -16,15 +16,16 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from zerocost.api.body import BodyDeadline, ClientGone
-from zerocost.api.budget import SMALL
-from zerocost.api.chunks import read_body
 from zerocost.api.limiter import Pool, contained
-from zerocost.api.observations import QUEUE, Observations, Stages
-from zerocost.api.problems import Refused
-from zerocost.api.protocol import read_at_once
-from zerocost.api.request import Request
 from zerocost.api.settings import Settings
+from zerocost.api.telemetry.observations import Observations
+from zerocost.api.wire.body import BodyDeadline, ClientGone
+from zerocost.api.wire.byte_budget import SMALL
+from zerocost.api.wire.chunks import read_body
+from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.protocol import read_at_once
+from zerocost.api.wire.request import Request
+from zerocost.api.wire.stages import QUEUE, Stages
 from zerocost.core.artifact_base import Artifact
 from zerocost.errors import DeadlineExceeded, LimitExceeded
 

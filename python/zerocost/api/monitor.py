@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 from zerocost.api.calls import Calls
 from zerocost.api.limiter import Pool
-from zerocost.api.metrics import Figures, MemoryStats, render_metrics
-from zerocost.api.workers import WorkerFolder
+from zerocost.api.telemetry.metrics import Figures, MemoryStats, render_metrics
+from zerocost.api.telemetry.workers import WorkerFolder
 from zerocost.core.artifact_base import Artifact
 from zerocost.core.artifact_registry import ArtifactRegistry
 

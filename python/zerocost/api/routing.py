@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from zerocost.api.answer import Answer
-from zerocost.api.request import Request
+from zerocost.api.wire.answers import Answer
+from zerocost.api.wire.request import Request
 
 __all__ = ["REQUEST", "Endpoint", "Shortcuts", "route", "route_of"]
 

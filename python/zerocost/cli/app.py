@@ -24,7 +24,7 @@ _PARTS = (
     "zerocost.cli.machine",
     "zerocost.cli.embedding",
     "zerocost.cli.schedule",
-    "zerocost.cli.demonstration",
+    "zerocost.cli.demo.command",
     "zerocost.cli.memory",
 )
 """Modules with an ``app`` each. One with a name becomes a group of commands, the others' commands stand at the top."""

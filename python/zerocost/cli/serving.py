@@ -89,11 +89,11 @@ def serve(
     """Serve the artifacts over HTTP until Ctrl-C or SIGTERM; running requests finish first."""
     import dataclasses
 
-    from zerocost.api.guard import is_loopback
-    from zerocost.api.logs import configure_logs
-    from zerocost.api.server import listen, run
+    from zerocost.api.edge.authentication import is_loopback
+    from zerocost.api.server.logs import configure_logs
+    from zerocost.api.server.run import listen, run
+    from zerocost.api.server.supervisor import serve_workers
     from zerocost.api.settings import Settings
-    from zerocost.api.supervisor import serve_workers
     from zerocost.errors import RangeError
 
     if engine not in ("uvicorn", "ray"):
@@ -166,7 +166,7 @@ class _MakeApp:
     folder: str
 
     def __call__(self, settings: Settings) -> Any:
-        from zerocost.api.logs import configure_logs
+        from zerocost.api.server.logs import configure_logs
 
         configure_logs(self.log_format, self.log_level)
         if self.artifact and self.folder not in sys.path:
@@ -175,7 +175,7 @@ class _MakeApp:
 
     def of(self, registry: ArtifactRegistry, settings: Settings) -> Any:
         from zerocost.api.application import create_app
-        from zerocost.api.tracing import configure_export, is_wanted
+        from zerocost.api.telemetry.tracing import configure_export, is_wanted
 
         if is_wanted(settings):
             configure_export()
@@ -184,7 +184,7 @@ class _MakeApp:
 
 def _on_ray(making: _MakeApp, settings: Settings, host: str, port: int, replicas: int) -> None:
     """Serves on Ray. Every replica makes a registry of its own, as the one here cannot travel."""
-    from zerocost.api.logs import check_logs
+    from zerocost.api.server.logs import check_logs
     from zerocost.engine.ray_serve import serve as serve_on_ray
 
     check_logs(making.log_format, making.log_level)

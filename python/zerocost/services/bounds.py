@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from zerocost.core.limits import Limits
 from zerocost.errors import LimitExceeded, RangeError
+from zerocost.models.architecture import Architecture
 from zerocost.services.active import Active
-from zerocost.services.architecture import Architecture
 
 __all__ = ["check_elements", "check_work"]
 

@@ -29,17 +29,17 @@ import numpy.typing as npt
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.limits import Limits
 from zerocost.errors import DatatypeError, InvalidInput, RangeError
+from zerocost.models.architecture import Architecture
+from zerocost.models.model import Model, load_model, untrained_model
+from zerocost.models.packing import is_batch, positions_of, read_sequences
+from zerocost.models.tokenizer import Encoding
 from zerocost.services.active import Active, deadline_now, until
-from zerocost.services.architecture import Architecture
+from zerocost.services.batcher import Joiner
 from zerocost.services.bounds import check_elements, check_work
 from zerocost.services.fingerprint import joining_key
-from zerocost.services.joining import Joiner
-from zerocost.services.model import Model, load_model, untrained_model
-from zerocost.services.packing import is_batch, positions_of, read_sequences
-from zerocost.services.passes import BATCH_TOKENS, Passes, SequenceResult, Sequences
+from zerocost.services.model_runner import BATCH_TOKENS, Passes, SequenceResult, Sequences
 from zerocost.services.progress import bar
 from zerocost.services.service import Service, located
-from zerocost.services.tokenizer import Encoding
 from zerocost.services.tokenizer_service import TokenizerService, read_texts
 from zerocost.services.twins import apart, twin_of
 

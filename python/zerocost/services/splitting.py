@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.artifacts.layers import activate
 from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
 from zerocost.core.arrays import is_finite
 from zerocost.errors import InvalidInput, ShapeError
+from zerocost.models.encoder import Attention, Encoder, Hidden, Linear, Projection
+from zerocost.models.layers import activate
+from zerocost.models.packing import Packed
 from zerocost.services.active import Active
-from zerocost.services.encoder import Attention, Encoder, Hidden, Linear, Projection
-from zerocost.services.packing import Packed
 from zerocost.services.results import as_numbers, blamed
 
 __all__ = ["run_in_stages", "sharded"]

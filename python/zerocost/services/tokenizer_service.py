@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.errors import DatatypeError, InvalidInput, RangeError
+from zerocost.models.tokenizer import ByteTokenizer, Encoding, TextTokenizer
 from zerocost.services.active import Active, own_key, recall, remember
 from zerocost.services.service import Service
-from zerocost.services.tokenizer import ByteTokenizer, Encoding, TextTokenizer
 from zerocost.services.twins import twin
 
 __all__ = ["TokenizerService", "read_texts"]

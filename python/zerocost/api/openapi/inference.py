@@ -8,9 +8,9 @@ import numpy as np
 import orjson
 
 from zerocost._kernels import write_json
-from zerocost.api.inference_values import metadata_tensors
 from zerocost.api.openapi.artifacts import example_of, first_line
 from zerocost.api.openapi.parts import TEXT, Schema, get, post
+from zerocost.api.v2.values import metadata_tensors
 from zerocost.core.arrays import DATATYPES, datatype_of
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.artifact_validation import ArtifactValidator

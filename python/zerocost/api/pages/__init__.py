@@ -8,7 +8,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from zerocost.api.answer import Answer
+from zerocost.api.wire.answers import Answer
 
 __all__ = ["page"]
 

@@ -1,0 +1,1 @@
+"""What stands around the app: errors, who may call, the access log."""

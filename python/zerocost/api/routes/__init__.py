@@ -1,0 +1,1 @@
+"""The routes: native ones, chains and services."""

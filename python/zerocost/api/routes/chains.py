@@ -1,0 +1,160 @@
+"""Chains over HTTP: ``{"pipeline": [...], "initial_input": {...}, "trace": true}``, tensors as arrays.
+
+As safetensors the tensors are members of the initial input, and the JSON in the metadata is the rest of the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from zerocost.api.artifact_api import ArtifactRESTAPI
+from zerocost.api.wire.json import Members, TensorTable
+from zerocost.api.wire.problems import as_input_error
+from zerocost.core.artifact_base import ExecutionContext
+from zerocost.core.chain_run import params_of, run_plan
+from zerocost.core.ports import closest, pointer
+from zerocost.errors import (
+    DatatypeError,
+    InvalidInput,
+    LimitExceeded,
+    MissingInput,
+    UndeclaredInput,
+    ZerocostError,
+)
+
+__all__ = ["ChainBody"]
+
+_MEMBERS = ("pipeline", "initial_input", "initial_input_names", "trace")
+
+
+class ChainBody:
+    """A chain as a request describes it."""
+
+    def __init__(self, body: bytes | bytearray, api: ArtifactRESTAPI, tensors: dict[str, Any] | None = None) -> None:
+        """Takes the JSON, and tensors of the initial input that came beside it."""
+        self._tensors = tensors or {}
+        self._api = api
+        self._settings = api.settings
+        self._members = Members(body, self._settings, "the body", dict)
+        for name in self._members.spans:
+            if name not in _MEMBERS:
+                message = f"{name!r} is no member of a chain; {closest(name, _MEMBERS)}"
+                raise UndeclaredInput(message, errors=[(pointer(name), message)])
+        if "pipeline" not in self._members.spans:
+            raise MissingInput("pipeline required", "pipeline")
+        self._traced = self._flag("trace")
+        self._names = self._initial_names()
+        self._pipeline = self._steps()
+        # Which names are tensors follows from the steps alone, so the initial input is read once.
+        self._plan = api.plans.plan(self._pipeline, None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether any of the steps waits for something outside of this process."""
+        return any(step.spec.implementation.waits for step in self._plan.steps)
+
+    def wiring(self) -> dict[str, Any]:
+        """The plan as JSON, without the inputs that mean nothing over a network.
+
+        The initial input's names are those given; without any, every unbound input becomes one.
+        """
+        given = "initial_input" in self._members.spans or self._tensors
+        names = self._initial_input() if given else self._names
+        plan = self._api.plans.plan(self._pipeline, names)
+        params_of(plan, self._pipeline, self._api.limits)
+        wiring = plan.to_dict()
+        meant = set()
+        for step, described in zip(plan.steps, wiring["steps"], strict=True):
+            private = step.spec.ports.in_process
+            for name, source in step.bindings.items():
+                if source.kind == "initial" and name not in private:
+                    meant.add(source.port)
+                elif source.kind == "initial" and names is not None:
+                    message = f"{name!r} is for callers in the same process only"
+                    raise UndeclaredInput(message, errors=[(pointer("initial_input", source.port or name), message)])
+            described["inputs"] = {name: text for name, text in described["inputs"].items() if name not in private}
+        wiring["inputs"] = [name for name in wiring["inputs"] if name in meant]
+        return wiring
+
+    def run(self, metadata: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
+        """Runs the chain as :meth:`zerocost.ArtifactCommunicationService.chain_artifacts` does.
+
+        Returns:
+            The result, and where the request asks for it the trace.
+        """
+        initial = self._initial_input()
+        plan = self._api.plans.plan(self._pipeline, initial)
+        context = ExecutionContext("chain", "chain", "restful", {"limits": self._api.limits, **metadata})
+        try:
+            run = run_plan(plan, self._pipeline, initial, context, traced=self._traced)
+        except ZerocostError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise as_input_error(error) from error
+        return self._api.check_outputs(run.result), [asdict(step) for step in run.trace] if self._traced else None
+
+    def _initial_input(self) -> dict[str, Any]:
+        """The initial input, with arrays for what all steps that take it make the same array of."""
+        wanted: dict[str, list[tuple[str, bool, bool] | None]] = {}
+        for step in self._plan.steps:
+            for port, source in step.bindings.items():
+                if source.kind == "initial" and source.port is not None:
+                    ports = step.spec.ports
+                    is_whole = ports.is_tensor(port) and port != step.each
+                    wanted.setdefault(source.port, []).append(ports.lists[port] if is_whole else None)
+        table: TensorTable = {
+            name: first
+            for name, (first, *rest) in wanted.items()
+            if first is not None and all(r == first for r in rest)
+        }
+        initial: dict[str, Any] = {}
+        if "initial_input" in self._members.spans:
+            initial = self._read("initial_input", table, "/initial_input")
+        for name, tensor in self._tensors.items():
+            if name in initial:
+                raise InvalidInput(f"{name}: given as a tensor and in the JSON", name)
+            initial[name] = tensor
+        return initial
+
+    def _read(self, name: str, table: TensorTable, place: str, members: Members | None = None) -> dict[str, Any]:
+        try:
+            return (members or self._members).inputs(name, table)
+        except InvalidInput as error:
+            error.errors = [(place + where, message) for where, message in error.errors]
+            raise
+
+    def _flag(self, name: str) -> bool:
+        value = self._members.value(name) if name in self._members.spans else False
+        if not isinstance(value, bool):
+            raise DatatypeError(f"{name}: true or false is needed", name)
+        return value
+
+    def _initial_names(self) -> list[str] | None:
+        if "initial_input_names" not in self._members.spans:
+            return None
+        names = self._members.value("initial_input_names")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DatatypeError("initial_input_names: a list of names is needed", "initial_input_names")
+        return names
+
+    def _steps(self) -> list[dict[str, Any]]:
+        elements = Members(self._members.text("pipeline"), self._settings, "pipeline", list)
+        if len(elements.spans) > self._settings.max_steps:
+            allowed = self._settings.max_steps
+            raise LimitExceeded(f"pipeline: {len(elements.spans)} steps were given, {allowed} are allowed", "pipeline")
+        return [self._step(elements.text(index), index) for index in range(len(elements.spans))]
+
+    def _step(self, text: memoryview, index: int) -> dict[str, Any]:
+        members = Members(text, self._settings, f"pipeline/{index}", dict)
+        step = {name: members.value(name) for name in members.spans if name != "params"}
+        if "params" in members.spans:
+            name = step.get("artifact")
+            spec = self._api.registry.get_artifact(name) if isinstance(name, str) else None
+            try:
+                table = {} if spec is None else spec.ports.lists
+                step["params"] = self._read("params", table, pointer("pipeline", index, "params"), members)
+            except InvalidInput as error:
+                error.add_note(f"in step {index} of the chain")
+                raise
+        return step

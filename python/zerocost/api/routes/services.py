@@ -1,0 +1,204 @@
+"""The services over HTTP: each route translates and calls the twin of a service's method, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import orjson
+from starlette.routing import Route
+
+from zerocost._kernels import write_json
+from zerocost.api.artifact_api import ArtifactRESTAPI
+from zerocost.api.calls import Calls
+from zerocost.api.edge.authentication import is_administrator, refuse_several_workers
+from zerocost.api.routing import Function, route
+from zerocost.api.wire.answers import JSON, Answer
+from zerocost.api.wire.json import check_json, read_small, wants_typed_tensors
+from zerocost.api.wire.preconditions import Preconditions
+from zerocost.api.wire.problems import Refused, as_input_error
+from zerocost.api.wire.request import Request
+from zerocost.api.wire.stages import COMPUTE, READ, WRITE
+from zerocost.core.entry import Entry
+from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, PreconditionFailed, RangeError, ZerocostError
+from zerocost.services.active import until
+from zerocost.services.memory_service import ABSENT, MemoryService
+from zerocost.services.model_service import SimplifiedModelService
+from zerocost.services.service import Service
+from zerocost.services.twins import Post, working_on
+
+__all__ = ["ServiceRoutes"]
+
+Result = TypeVar("Result")
+
+_ENTRIES = "services/memory/entries"
+_ENTRY_TYPES = ("application/json", "application/octet-stream", "application/vnd.safetensors")
+_LONGEST_KEY = 1000
+
+_CHANGES = frozenset({"use_artifact", "stop_artifact"})
+"""The methods that change what all clients get."""
+
+
+class ServiceRoutes:
+    """The handlers of the services.
+
+    Args:
+        api: what the native routes call.
+        calls: the way in.
+        model: the model service.
+    """
+
+    def __init__(self, api: ArtifactRESTAPI, calls: Calls, model: SimplifiedModelService) -> None:
+        self._api = api
+        self._calls = calls
+        self._settings = api.settings
+        self._registry = api.registry
+        self._model = model
+        self._memory: MemoryService | None = None
+
+    def table(self) -> list[Route]:
+        """The list of routes."""
+        kinds: dict[str, tuple[type[Service], Callable[[], Service]]] = {
+            "model": (type(self._model), lambda: self._model),
+            "tokenizer": (type(self._model.tokenizer), lambda: self._model.tokenizer),
+            "memory": (MemoryService, self._memory_service),
+        }
+        routes = [
+            route(f"/services/{name}/{method}", {"POST": self._method(f"{name}/{method}", service, method, post)})
+            for name, (kind, service) in kinds.items()
+            for method, post in kind.twins().items()
+        ]
+        entries: dict[str, Function] = {"GET": self._get_entry, "PUT": self._put_entry, "DELETE": self._delete_entry}
+        return [*routes, route(f"/{_ENTRIES}/{{key:path}}", entries)]
+
+    def _method(self, path: str, service: Callable[[], Service], method: str, post: Post) -> Function:
+        calls, settings = self._calls, self._settings
+        # What a memory artifact does is waiting more than computing, where it is on a server outside.
+        pool = calls.outside if path.startswith("memory/") else calls.slots
+
+        async def handle(request: Request) -> Answer:
+            if method in _CHANGES:
+                self._require_administrator(request)
+            check_json(request.media_type)
+            typed = wants_typed_tensors(request.header(b"accept"))
+            stages, metadata = calls.begin(request, f"services/{path}")
+            body = await calls.body(request)
+
+            async def work() -> Answer:
+                data = await calls.aside(len(body), lambda: read_small(body, settings))
+                if not isinstance(data, dict):
+                    raise DatatypeError("the body: an object is needed")
+                stages.end(READ)
+                try:
+                    result = await post(service(), data, self._api.model_limits)
+                except ZerocostError:
+                    raise
+                except (ValueError, TypeError) as error:  # of a third-party artifact
+                    raise as_input_error(error) from error
+                stages.end(COMPUTE)
+                content = await pool.run(lambda: write_json(result, typed=typed))
+                stages.end(WRITE)
+                return Answer(200, [content], [JSON])
+
+            deadline = metadata.get("deadline")
+            with until(deadline), working_on(pool.run):
+                return await calls.answer(request, work(), deadline)
+
+        return handle
+
+    def _require_administrator(self, request: Request) -> None:
+        if not is_administrator(request, self._settings):
+            raise Refused(403, "forbidden", "changing what the server uses needs the token of the administrator")
+        refuse_several_workers(self._settings, "send the artifacts with each request")
+
+    def _memory_service(self) -> MemoryService:
+        if self._memory is None:
+            self._memory = MemoryService(self._registry)
+        return self._memory
+
+    # Entries, as raw bodies
+
+    async def _get_entry(self, request: Request) -> Answer:
+        _, metadata = self._calls.begin(request, _ENTRIES)
+        key, conditions, memory = _key(request), Preconditions(request), self._memory_service()
+
+        def get() -> tuple[Entry, str]:
+            entry = _as_entry(memory.get(key))
+            if not conditions.matches(entry.tag):
+                raise PreconditionFailed("If-Match: something else is stored there")
+            return entry, entry.tag
+
+        entry, tag = await self._touch(request, metadata, get)
+        headers = [_etag(tag), (b"content-type", entry.media_type.encode())]
+        return Answer(200, [entry.body], headers) if conditions.is_new(tag) else Answer(304, [], headers[:1])
+
+    async def _put_entry(self, request: Request) -> Answer:
+        stages, metadata = self._calls.begin(request, _ENTRIES)
+        key, kind, conditions = _key(request), request.media_type, Preconditions(request)
+        if kind not in _ENTRY_TYPES:
+            allowed = ", ".join(_ENTRY_TYPES)
+            raise Refused(
+                415, "unsupported_media_type", f"Content-Type: {kind[:100]!r} was given, {allowed} are allowed"
+            )
+        ttl, memory = request.seconds("Zerocost-TTL"), self._memory_service()
+        body = await self._calls.body(request)
+        stages.end(READ)
+
+        def put() -> str:
+            entry = Entry(kind, bytes(body))
+            if not memory.put(key, entry, ttl=ttl, when=_when(conditions)):
+                raise LimitExceeded(f"{len(entry.body)} bytes are more than the memory holds")
+            return entry.tag
+
+        return Answer(204, [], [_etag(await self._touch(request, metadata, put))])
+
+    async def _delete_entry(self, request: Request) -> Answer:
+        _, metadata = self._calls.begin(request, _ENTRIES)
+        key, conditions, memory = _key(request), Preconditions(request), self._memory_service()
+        await self._touch(request, metadata, lambda: memory.delete(key, when=_when(conditions)))
+        return Answer(204, [])
+
+    async def _touch(self, request: Request, metadata: dict[str, Any], job: Callable[[], Result]) -> Result:
+        calls, stages, deadline = self._calls, request.stages, metadata.get("deadline")
+
+        def work() -> Result:
+            result = job()
+            if stages is not None:
+                stages.end(COMPUTE)
+            return result
+
+        with until(deadline):
+            return await calls.answer(request, calls.timed(request, calls.outside, work), deadline)
+
+
+def _when(conditions: Preconditions) -> Callable[[Any], bool] | None:
+    """What decides whether an entry may be changed; None without preconditions."""
+    if not conditions:
+        return None
+    return lambda stored: conditions.holds(None if stored is ABSENT else _as_entry(stored).tag)
+
+
+def _etag(tag: str) -> tuple[bytes, bytes]:
+    return b"etag", f'"{tag}"'.encode()
+
+
+def _key(request: Request) -> str:
+    key = request.parameter("key")
+    if "\ufffd" in key and b"%ef%bf%bd" not in request.scope.get("raw_path", b"").lower():
+        # The server decodes what is no UTF-8 to this character: different keys would be one.
+        raise RangeError("key: the path is not UTF-8", "key")
+    if not 0 < len(key) <= _LONGEST_KEY:
+        raise RangeError(f"key: {len(key)} characters were given, 1 to {_LONGEST_KEY} are allowed", "key")
+    return key
+
+
+def _as_entry(value: Any) -> Entry:
+    """What is stored, for a client: what it put, bytes of others as they are, everything else as JSON."""
+    if isinstance(value, Entry):
+        return value
+    if isinstance(value, bytes):
+        return Entry("application/octet-stream", value)
+    try:
+        return Entry("application/json", orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+    except TypeError:
+        raise InvalidInput(f"key: a {type(value).__name__} is stored there, which cannot be sent", "key") from None

@@ -1,0 +1,1 @@
+"""uvicorn: in the foreground, in the background, in several workers."""

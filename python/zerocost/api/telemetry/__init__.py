@@ -1,0 +1,1 @@
+"""What the server saw, and who is told."""

@@ -1,0 +1,331 @@
+"""The body of an Open Inference request: JSON, JSON with binary tensors behind it, or one raw tensor.
+
+Binary tensors are read as they arrive into the arrays that the artifact gets; a request whose JSON is wrong is refused
+before its bulk arrives.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zerocost._kernels import read_tensor
+from zerocost.api.settings import Settings
+from zerocost.api.wire.chunks import Chunks
+from zerocost.api.wire.json import Members
+from zerocost.api.wire.problems import Refused
+from zerocost.core.arrays import DATATYPES, check_size, datatype_refusal, dtype_of
+from zerocost.core.ports import Ports, closest
+from zerocost.core.safetensors import aligned_empty
+from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, RangeError, ShapeError
+
+__all__ = ["InferenceRequest", "RequestedOutput", "Tensor", "read_bytes_elements"]
+
+_RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "binary_data_output", "headers")
+
+
+@dataclass
+class Tensor:
+    """An input as the JSON announces it. ``array`` is None until its binary data has been read."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    array: npt.NDArray[Any] | None
+    binary_size: int | None = None
+    data: bytes | None = None
+    """Binary BYTES as they were sent."""
+
+
+@dataclass
+class RequestedOutput:
+    """An output that the client asks for, and whether as binary data (None: as the request says)."""
+
+    name: str
+    binary: bool | None
+
+
+@dataclass
+class InferenceRequest:
+    """A request, checked as far as it can be without the artifact's schema."""
+
+    id: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    tensors: list[Tensor] = field(default_factory=list)
+    outputs: list[RequestedOutput] = field(default_factory=list)
+    binary_output: bool = False
+    is_raw: bool = False
+    """Whether the body is nothing but the data of one tensor."""
+    timeout: float | None = None
+    """Seconds."""
+
+    @classmethod
+    def from_json(cls, text: bytes | bytearray | memoryview, ports: Ports, settings: Settings) -> InferenceRequest:
+        """Reads the JSON part.
+
+        Raises:
+            MalformedJSON: it is no JSON.
+            InvalidInput: it breaks a rule of the protocol or the artifact's declared datatypes.
+            LimitExceeded: it is beyond a limit.
+        """
+        members = Members(text, settings, "the request", dict)
+        request = cls()
+        if "id" in members.spans:
+            request.id = members.value("id")
+            if not isinstance(request.id, str):
+                raise DatatypeError("id: text is needed", "id")
+        parameters = _object(members, "parameters")
+        request._take_parameters(parameters)
+        if "inputs" not in members.spans:
+            raise MissingInput("inputs required", "inputs")
+        inputs = Members(members.text("inputs"), settings, "inputs", list)
+        if not inputs.spans:
+            raise MissingInput("inputs: at least one tensor is needed", "inputs")
+        if len(inputs.spans) > settings.max_parts:
+            raise LimitExceeded(f"inputs: at most {settings.max_parts} tensors are allowed", "inputs")
+        names = set()
+        for index in range(len(inputs.spans)):
+            tensor = _tensor(Members(inputs.text(index), settings, f"inputs/{index}", dict), ports, settings)
+            if tensor.name in names:
+                raise InvalidInput(f"inputs: {tensor.name!r} is there twice", tensor.name)
+            names.add(tensor.name)
+            request.tensors.append(tensor)
+        if "outputs" in members.spans:
+            request._take_outputs(members.value("outputs"), ports, settings.max_parts)
+        return request
+
+    @classmethod
+    def raw(cls, ports: Ports, size: int) -> InferenceRequest:
+        """The request of a body that is nothing but the data of the artifact's one tensor.
+
+        Raises:
+            InvalidInput: the artifact takes more, or its shape does not follow from the size.
+        """
+        needed = [name for name in ports.required if name in ports.inputs]
+        if len(needed) != 1 or not ports.is_tensor(needed[0]):
+            raise InvalidInput("raw binary requests need a model with exactly one tensor that is required")
+        name = needed[0]
+        declared = ports.inputs[name]["x-tensor"].get("shape") or [-1]
+        variable = [index for index, axis in enumerate(declared) if not isinstance(axis, int) or axis < 0]
+        if len(variable) > 1 or "..." in declared:
+            raise InvalidInput("raw binary requests need a model whose tensor has at most one variable axis")
+        datatype = (ports.datatypes(name) or ("FP32",))[0]
+        if datatype == "BYTES":
+            return cls(tensors=[Tensor(name, datatype, (1,), None, size)], binary_output=True, is_raw=True)
+        fixed = math.prod(axis for axis in declared if isinstance(axis, int) and axis >= 0)
+        width = dtype_of(datatype).itemsize * fixed
+        if width == 0 or size % width or (not variable and size != width):
+            raise ShapeError(f"{name}: {size} bytes do not fill {declared} of {datatype}", name)
+        shape = tuple(size // width if index in variable else int(axis) for index, axis in enumerate(declared))
+        return cls(tensors=[Tensor(name, datatype, shape, None, size)], binary_output=True, is_raw=True)
+
+    @property
+    def binary_size(self) -> int:
+        """Bytes that must follow the JSON."""
+        return sum(tensor.binary_size or 0 for tensor in self.tensors)
+
+    async def read_binary(self, chunks: Chunks) -> None:
+        """Reads every binary tensor into an array of its own; BYTES stay as they are until :meth:`take_bytes`.
+
+        Raises:
+            InvalidInput: the body is shorter or longer than announced.
+        """
+        for tensor in self.tensors:
+            if tensor.binary_size is None:
+                continue
+            if tensor.datatype == "BYTES":
+                data = await chunks.read(tensor.binary_size)
+                if data is None:
+                    raise ShapeError(f"{tensor.name}: unexpected size, the body ends early", tensor.name)
+                tensor.data = data
+                continue
+            tensor.array = aligned_empty(tensor.shape, dtype_of(tensor.datatype))
+            if tensor.binary_size:
+                target = tensor.array.reshape(-1).view(np.uint8).data
+                if not await chunks.read_into(target):
+                    raise ShapeError(f"{tensor.name}: unexpected size, the body ends early", tensor.name)
+        if not await chunks.is_at_end():
+            raise ShapeError("unexpected additional input data after the last tensor")
+
+    def take_bytes(self) -> None:
+        """Takes the BYTES that were read apart, which takes a while where they are many."""
+        for tensor in self.tensors:
+            if tensor.data is not None:
+                tensor.array = _bytes_array(tensor.data, tensor, is_raw=self.is_raw)
+                tensor.data = None
+
+    def _take_parameters(self, parameters: dict[str, Any]) -> None:
+        for name, value in parameters.items():
+            if name.startswith("triton_"):
+                raise InvalidInput(f"parameters: {name!r}: names that start with 'triton_' are reserved", name)
+            if not isinstance(value, str | bool | int | float):
+                raise DatatypeError(f"parameters: {name}: text, a number or a boolean is needed", name)
+        for name in ("timeout", "priority"):
+            value = parameters.get(name, 0)
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+                raise RangeError(f"parameters: {name}: a whole number from 0 to 2^64 - 1 is needed", name)
+        binary = parameters.get("binary_data_output", False)
+        if not isinstance(binary, bool):
+            raise DatatypeError("parameters: binary_data_output: true or false is needed", "binary_data_output")
+        self.binary_output = binary
+        self.timeout = parameters["timeout"] / 1e6 if parameters.get("timeout") else None
+        self.parameters = {name: value for name, value in parameters.items() if name not in _RESERVED}
+
+    def _take_outputs(self, outputs: Any, ports: Ports, max_parts: int) -> None:
+        if not isinstance(outputs, list):
+            raise DatatypeError("outputs: a list is needed", "outputs")
+        if len(outputs) > max_parts:
+            raise LimitExceeded(f"outputs: at most {max_parts} tensors are allowed", "outputs")
+        names = set()
+        for output in outputs:
+            if not isinstance(output, dict) or not isinstance(output.get("name"), str):
+                raise DatatypeError("outputs: objects with a 'name' are needed", "outputs")
+            name = output["name"]
+            parameters = output.get("parameters", {})
+            if not isinstance(parameters, dict):
+                raise DatatypeError(f"outputs: {name}: parameters must be an object", "outputs")
+            if parameters.get("classification"):
+                raise InvalidInput(f"outputs: {name}: classification is not offered", "outputs")
+            if "shared_memory_region" in parameters:
+                raise InvalidInput(f"outputs: {name}: shared memory is not offered", "outputs")
+            binary = parameters.get("binary_data")
+            if binary is not None and not isinstance(binary, bool):
+                raise DatatypeError(f"outputs: {name}: binary_data must be true or false", "outputs")
+            if name in names:
+                raise InvalidInput(f"outputs: {name!r} is there twice", "outputs")
+            names.add(name)
+            declared = ports.outputs
+            if declared is not None and name not in declared and name.rpartition(".")[0] not in declared:
+                raise InvalidInput(f"outputs: unexpected output {name!r}; {closest(name, declared)}", "outputs")
+            self.outputs.append(RequestedOutput(name, binary))
+
+
+def _object(members: Members, name: str) -> dict[str, Any]:
+    value = members.value(name) if name in members.spans else {}
+    if not isinstance(value, dict):
+        raise DatatypeError(f"{name}: an object is needed", name)
+    return value
+
+
+def _tensor(members: Members, ports: Ports, settings: Settings) -> Tensor:
+    name = members.value("name") if "name" in members.spans else None
+    if not isinstance(name, str):
+        raise DatatypeError("inputs: every input needs a 'name'", "inputs")
+    for _, message in ports.undeclared([name]):
+        raise InvalidInput(f"unexpected inference input: {message}", name)
+    datatype = members.value("datatype") if "datatype" in members.spans else None
+    if datatype not in DATATYPES:
+        raise DatatypeError(f"{name}: datatype {datatype!r} is not one of {', '.join(DATATYPES)}", name)
+    allowed = ports.datatypes(name) if ports.is_tensor(name) else None
+    if allowed is not None and datatype not in allowed:
+        raise DatatypeError(datatype_refusal(dtype_of(datatype), name, allowed), name)
+    shape = _shape(members, name)
+    parameters = _object(members, "parameters")
+    if "shared_memory_region" in parameters:
+        raise InvalidInput(f"{name}: shared memory is not offered", name)
+    count = math.prod(shape)
+    itemsize = dtype_of(datatype).itemsize
+    size = parameters.get("binary_data_size")
+    if (size is None) == ("data" not in members.spans):
+        raise InvalidInput(f"{name}: Input must set only one of the following fields: 'data', 'binary_data_size'", name)
+    if size is None:
+        # An element takes a byte at least: a shape that says more than the data can hold is wrong, not too large.
+        if count > len(members.text("data")):
+            raise ShapeError(f"{name}: the shape asks for {count} elements, which are not there", name)
+        check_size(name, shape, itemsize, settings.max_elements)
+        return Tensor(name, datatype, shape, _json_array(members, name, datatype, shape, settings))
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise DatatypeError(f"{name}: binary_data_size must be a whole number from 0 up", name)
+    if datatype != "BYTES" and size != count * itemsize:
+        raise ShapeError(f"{name}: unexpected size {size}, {count * itemsize} bytes are needed", name)
+    if datatype == "BYTES" and size < 4 * count:
+        raise ShapeError(f"{name}: unexpected size {size} for {count} elements of BYTES", name)
+    check_size(name, shape, itemsize, settings.max_elements)
+    return Tensor(name, datatype, shape, None, size)
+
+
+def _shape(members: Members, name: str) -> tuple[int, ...]:
+    shape = members.value("shape") if "shape" in members.spans else None
+    if not isinstance(shape, list) or len(shape) > 32:
+        raise ShapeError(f"{name}: 'shape' must be a list of at most 32 whole numbers", name)
+    for axis in shape:
+        if isinstance(axis, bool) or not isinstance(axis, int) or not 0 <= axis < 1 << 63:
+            raise ShapeError(f"{name}: 'shape' must be a list of whole numbers from 0 to 2^63 - 1", name)
+    return tuple(shape)
+
+
+def _json_array(
+    members: Members, name: str, datatype: str, shape: tuple[int, ...], settings: Settings
+) -> npt.NDArray[Any]:
+    if bytes(members.text("data")[:1]) != b"[":
+        raise DatatypeError(f"{name}: 'data' must be a list", name)
+    if datatype != "BYTES":
+        try:
+            return read_tensor(
+                members.text("data"), datatype, shape, max_depth=settings.max_depth, max_elements=settings.max_elements
+            )
+        except InvalidInput as error:
+            raise type(error)(f"{name}: {error.message}", name) from None
+    texts = _texts(members.value("data"), shape, name)
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts
+    return array.reshape(shape)
+
+
+def _texts(data: list[Any], shape: tuple[int, ...], name: str) -> list[bytes]:
+    """The elements of BYTES in JSON: a flat list, or lists in each other as the shape says."""
+    if any(isinstance(item, list) for item in data):
+        items: list[Any] = [data]
+        for length in shape:
+            if not all(isinstance(item, list) and len(item) == length for item in items):
+                raise ShapeError(f"{name}: 'data' must be a flat list, or nested as the shape says", name)
+            items = [element for item in items for element in item]
+        data = items
+    if len(data) != math.prod(shape):
+        raise ShapeError(f"{name}: {len(data)} elements were given, the shape asks for {math.prod(shape)}", name)
+    if not all(isinstance(item, str) for item in data):
+        raise DatatypeError(f"{name}: BYTES are given as text", name)
+    return [item.encode() for item in data]
+
+
+def read_bytes_elements(data: bytes, name: str) -> list[bytes]:
+    """The elements of binary BYTES: each a little-endian 32-bit length and that many bytes."""
+    elements = []
+    at = 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "little")
+        end = at + 4 + length
+        if at + 4 > len(data) or end > len(data):
+            raise ShapeError(f"{name}: the lengths of its BYTES do not add up", name)
+        elements.append(data[at + 4 : end])
+        at = end
+    return elements
+
+
+def _bytes_array(data: bytes, tensor: Tensor, *, is_raw: bool) -> npt.NDArray[Any]:
+    elements = [data] if is_raw else read_bytes_elements(data, tensor.name)
+    if len(elements) != math.prod(tensor.shape):
+        needed = math.prod(tensor.shape)
+        raise ShapeError(
+            f"{tensor.name}: {len(elements)} elements were given, the shape asks for {needed}", tensor.name
+        )
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array.reshape(tensor.shape)
+
+
+def refuse_length(header: str | None) -> int | None:
+    """The value of ``Inference-Header-Content-Length``; None without one.
+
+    Raises:
+        Refused: it is no number (400).
+    """
+    if header is None:
+        return None
+    if not (header.isascii() and header.isdigit()) or len(header) > 18:
+        raise Refused(400, "bad_request", "Inference-Header-Content-Length must be a number")
+    return int(header)

@@ -1,0 +1,348 @@
+"""The Open Inference Protocol v2, with Triton's extensions for binary tensors, statistics and the repository."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from starlette.routing import Route
+
+from zerocost._kernels import __version__
+from zerocost.api.artifact_api import ArtifactRESTAPI
+from zerocost.api.calls import ASIDE, Calls
+from zerocost.api.edge.authentication import is_administrator, refuse_several_workers
+from zerocost.api.monitor import Monitor
+from zerocost.api.routing import route
+from zerocost.api.v2.body import InferenceRequest, refuse_length
+from zerocost.api.v2.values import inputs_of, metadata_tensors, render
+from zerocost.api.wire.answers import Answer, json_answer
+from zerocost.api.wire.chunks import Chunks
+from zerocost.api.wire.json import read_small
+from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.request import Request
+from zerocost.api.wire.stages import COMPUTE, READ, WRITE
+from zerocost.core.artifact_registry import ArtifactSpec
+from zerocost.errors import ShapeError
+
+__all__ = ["OpenInference"]
+
+_EXTENSIONS = [
+    "binary_tensor_data",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_configuration",
+    "statistics",
+    "parameters",
+]
+
+_COMPRESS_BYTES = 1024
+"""Answers below this size are never compressed."""
+
+
+class OpenInference:
+    """The routes under ``/v2``. Every artifact, chains too, is a model."""
+
+    def __init__(self, api: ArtifactRESTAPI, calls: Calls, monitor: Monitor) -> None:
+        self.api = api
+        self.calls = calls
+        self.monitor = monitor
+        self.registry = api.registry
+        self.settings = api.settings
+        self._unloaded: dict[str, ArtifactSpec] = {}
+
+    def table(self) -> list[Route]:
+        """The list of routes; what is more specific comes first."""
+        routes: list[tuple[str, str, Any]] = [
+            ("GET", "/v2", self.server),
+            ("GET", "/v2/", self.server),
+            ("GET", "/v2/health/live", self.live),
+            ("GET", "/v2/health/ready", self.ready),
+            ("GET", "/v2/models/stats", self.statistics),
+            ("POST", "/v2/repository/index", self.index),
+            ("POST", "/v2/repository/models/{name}/load", self.load),
+            ("POST", "/v2/repository/models/{name}/unload", self.unload),
+            ("GET", "/v2/trace/setting", self.trace),
+            ("GET", "/v2/models/{name}/trace/setting", self.trace),
+            ("POST", "/v2/trace/setting", self.unsupported),
+            ("POST", "/v2/models/{name}/trace/setting", self.unsupported),
+            ("GET", "/v2/logging", self.logging),
+            ("POST", "/v2/logging", self.unsupported),
+        ]
+        for kind in ("systemsharedmemory", "cudasharedmemory"):
+            routes += [
+                ("GET", f"/v2/{kind}/status", self.no_regions),
+                ("GET", f"/v2/{kind}/region/{{name}}/status", self.no_regions),
+                ("POST", f"/v2/{kind}/unregister", self.nothing),
+                ("POST", f"/v2/{kind}/region/{{name}}/unregister", self.nothing),
+                ("POST", f"/v2/{kind}/region/{{name}}/register", self.unsupported),
+            ]
+        for prefix in ("/v2/models/{name}/versions/{version}", "/v2/models/{name}"):
+            routes.insert(0, ("POST", f"{prefix}/infer", self.infer))
+            routes += [
+                ("GET", prefix, self.model),
+                ("GET", f"{prefix}/ready", self.model_ready),
+                ("GET", f"{prefix}/config", self.config),
+                ("GET", f"{prefix}/stats", self.statistics),
+            ]
+        by_path: dict[str, dict[str, Any]] = {}
+        for method, path, function in routes:
+            by_path.setdefault(path, {})[method] = function
+        return [route(path, functions) for path, functions in by_path.items()]
+
+    async def server(self, request: Request) -> Answer:
+        """Server metadata."""
+        return json_answer({"name": "zerocost", "version": __version__, "extensions": _EXTENSIONS})
+
+    async def live(self, request: Request) -> Answer:
+        """Whether the server answers."""
+        return json_answer({"live": True})
+
+    async def ready(self, request: Request) -> Answer:
+        """Whether the server takes requests."""
+        self.calls.check_ready()
+        return json_answer({"ready": True})
+
+    async def model(self, request: Request) -> Answer:
+        """Model metadata."""
+        spec = self._spec(request)
+        inputs, outputs = metadata_tensors(spec.ports)
+        return json_answer(
+            {
+                "name": spec.name,
+                "versions": [version_of(spec)],
+                "platform": "zerocost_artifact",
+                "inputs": inputs,
+                "outputs": outputs,
+            }
+        )
+
+    async def model_ready(self, request: Request) -> Answer:
+        """Whether the model takes requests."""
+        spec = self._spec(request)
+        self.calls.check_ready()
+        return json_answer({"name": spec.name, "ready": True})
+
+    async def config(self, request: Request) -> Answer:
+        """The model's configuration, as far as Triton's has a meaning here; the schema is at the native route."""
+        spec = self._spec(request)
+        inputs, outputs = metadata_tensors(spec.ports)
+        required = set(spec.ports.required)
+        return json_answer(
+            {
+                "name": spec.name,
+                "platform": "zerocost_artifact",
+                "backend": "zerocost",
+                "max_batch_size": 0,
+                "input": [{**_config_tensor(tensor), "optional": tensor["name"] not in required} for tensor in inputs],
+                "output": [_config_tensor(tensor) for tensor in outputs],
+                "parameters": {"schema": {"string_value": f"/artifacts/{spec.name}/schema"}},
+            }
+        )
+
+    async def statistics(self, request: Request) -> Answer:
+        """How often each model, or one, was used, and how long it took."""
+        specs = [self._spec(request)] if "name" in request.scope["path_params"] else self.registry.list_artifacts()
+        seen = (await self.monitor.figures()).observations
+        return json_answer({"model_stats": [seen.of_model(spec.name, version_of(spec)) for spec in specs]})
+
+    async def index(self, request: Request) -> Answer:
+        """Every model with its state."""
+        content = await self._content(request)
+        only_ready = content.get("ready", False) if isinstance(content, dict) else None
+        if not isinstance(only_ready, bool):
+            raise Refused(400, "invalid_input", "an object is needed, in which 'ready' is true or false")
+        loaded = [
+            {"name": spec.name, "version": version_of(spec), "state": "READY", "reason": ""}
+            for spec in self.registry.list_artifacts()
+        ]
+        unloaded = [
+            {"name": spec.name, "version": version_of(spec), "state": "UNAVAILABLE", "reason": "unloaded"}
+            for spec in self._unloaded.values()
+        ]
+        return json_answer(loaded if only_ready else loaded + unloaded)
+
+    async def load(self, request: Request) -> Answer:
+        """Brings an unloaded model back. No code and no path is ever taken from a request."""
+        name = request.parameter("name")
+        self._check_administrator(request, f"failed to load {name[:200]!r}")
+        parameters = await self._parameters(request)
+        if parameters:
+            raise Refused(400, "invalid_input", f"failed to load {name[:200]!r}: parameters are not taken")
+        if self.registry.get_artifact(name) is None:
+            spec = self._unloaded.pop(name, None)
+            if spec is None:
+                raise Refused(400, "unknown_artifact", f"failed to load {name[:200]!r}: there is no such model")
+            self.registry.register_artifact(spec.name, spec.implementation, spec.interface, spec.metadata)
+        return json_answer({})
+
+    async def unload(self, request: Request) -> Answer:
+        """Takes a model away, with ``unload_dependents`` also the chains that use it."""
+        name = request.parameter("name")
+        self._check_administrator(request, f"failed to unload {name[:200]!r}")
+        parameters = await self._parameters(request)
+        self._spec(request)
+        names = [name]
+        if parameters.get("unload_dependents") is True:
+            names += [spec.name for spec in self.registry.list_artifacts() if name in spec.implementation.uses]
+        for unloaded in names:
+            self._unloaded[unloaded] = self.registry.unregister_artifact(unloaded)
+        return json_answer({})
+
+    async def trace(self, request: Request) -> Answer:
+        """Trace settings: Triton's tracing is not offered."""
+        return json_answer({"trace_level": ["OFF"]})
+
+    async def logging(self, request: Request) -> Answer:
+        """Log settings: what cannot be changed over the network."""
+        return json_answer({"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0})
+
+    async def no_regions(self, request: Request) -> Answer:
+        """Shared memory is not offered, so there are no regions."""
+        return json_answer([])
+
+    async def nothing(self, request: Request) -> Answer:
+        """Unregistering what is not there."""
+        return json_answer({})
+
+    async def unsupported(self, request: Request) -> Answer:
+        """What this server does not offer."""
+        raise Refused(501, "unsupported", "this is not offered")
+
+    async def infer(self, request: Request) -> Answer:
+        """Runs a model: JSON, JSON and binary tensors, or one raw tensor."""
+        spec = self._spec(request)
+        calls = self.calls
+        accepted = request.header(b"accept-encoding")
+        length = refuse_length(request.header(b"inference-header-content-length"))
+        stages, metadata = calls.begin(request, spec.name)
+        body: bytes | bytearray = b""
+        inference: InferenceRequest | None = None
+        if length is None:
+            body = await calls.body(request)
+            if b'"timeout"' in body:
+                # It says how long the client waits, also for its turn: it must be known before.
+                inference = await self._read_text(request, body, spec, metadata)
+        else:
+            inference = await calls.in_time(request, self._read_binary(request, spec, length))
+        size = len(body) if length is None or inference is None else length + inference.binary_size
+        if inference is not None and inference.timeout is not None:
+            until = request.began + inference.timeout
+            metadata["deadline"] = min(until, metadata.get("deadline", until))
+
+        def compute() -> Answer:
+            parsed = inference or InferenceRequest.from_json(body, spec.ports, self.settings)
+            if parsed.binary_size and length is None:
+                raise ShapeError("there are binary tensors, but no Inference-Header-Content-Length")
+            parsed.take_bytes()
+            inputs = inputs_of(parsed, spec.ports)
+            stages.end(READ)
+            stages.copied = 0 if length is None else parsed.binary_size
+            outputs = self.api.compute(spec, inputs, metadata, stages)
+            stages.end(COMPUTE)
+            answer = _answer(*render(outputs, parsed, spec.name, version_of(spec)), accepted)
+            stages.end(WRITE)
+            return answer
+
+        return await calls.run(request, spec.implementation, compute, size, metadata)
+
+    async def _read_text(
+        self, request: Request, body: bytes | bytearray, spec: ArtifactSpec, metadata: dict[str, Any]
+    ) -> InferenceRequest:
+        def read() -> InferenceRequest:
+            return InferenceRequest.from_json(body, spec.ports, self.settings)
+
+        if len(body) <= ASIDE:
+            return read()
+        return await self.calls.answer(request, self.calls.slots.run(read), metadata.get("deadline"))
+
+    async def _read_binary(self, request: Request, spec: ArtifactSpec, length: int) -> InferenceRequest:
+        chunks = Chunks(request, self.settings)
+        chunks.open()
+        if chunks.length is not None and length > chunks.length:
+            raise ShapeError("Inference-Header-Content-Length is larger than the body")
+        if length > self.settings.max_body:
+            raise ShapeError("Inference-Header-Content-Length is larger than a body may be")
+        if length == 0:
+            return await self._read_raw(chunks, spec)
+        text = await chunks.read(length)
+        if text is None:
+            raise ShapeError("Inference-Header-Content-Length is larger than the body")
+        inference = await self.calls.ahead(length, lambda: InferenceRequest.from_json(text, spec.ports, self.settings))
+        size = length + inference.binary_size
+        if chunks.length is not None and chunks.length != size:
+            raise ShapeError(f"unexpected size: the body has {chunks.length} bytes, its JSON announces {size}")
+        if size > self.settings.max_body:
+            raise ShapeError(f"unexpected size: the JSON announces {size} bytes")
+        await inference.read_binary(chunks)
+        return inference
+
+    async def _read_raw(self, chunks: Chunks, spec: ArtifactSpec) -> InferenceRequest:
+        if chunks.length is not None:
+            request = InferenceRequest.raw(spec.ports, chunks.length)
+            await request.read_binary(chunks)
+            return request
+        # Chunked or compressed: the shape follows from a size that is only known at the end.
+        data = await chunks.rest()
+        request = InferenceRequest.raw(spec.ports, len(data))
+        await request.read_binary(Chunks.of(data, self.settings))
+        return request
+
+    def _spec(self, request: Request) -> ArtifactSpec:
+        name = request.parameter("name")
+        version = request.scope["path_params"].get("version")
+        spec = self.registry.get_artifact(name)
+        if spec is None or version not in (None, version_of(spec)):
+            shown = repr(name[:200]) + ("" if version is None else f" version {version[:50]!r}")
+            raise Refused(404, "unknown_artifact", f"Request for unknown model: {shown} is not found")
+        return spec
+
+    def _check_administrator(self, request: Request, what: str) -> None:
+        if not self.settings.model_control:
+            raise Refused(403, "forbidden", f"{what}: loading and unloading models is switched off")
+        refuse_several_workers(self.settings, what)
+        if self.settings.has_token and not is_administrator(request, self.settings):
+            raise Refused(403, "forbidden", f"{what}: the administrator's token is needed")
+
+    async def _content(self, request: Request) -> Any:
+        body = await self.calls.body(request)
+        return await self.calls.ahead(len(body), lambda: read_small(body, self.settings)) if body else {}
+
+    async def _parameters(self, request: Request) -> dict[str, Any]:
+        content = await self._content(request)
+        parameters = content.get("parameters", {}) if isinstance(content, dict) else {}
+        if not isinstance(parameters, dict):
+            raise Refused(400, "invalid_input", "parameters must be an object")
+        return parameters
+
+
+def version_of(spec: ArtifactSpec) -> str:
+    """The version that an artifact's metadata states, ``"1"`` by default."""
+    return str(spec.metadata.get("version", "1"))
+
+
+def _config_tensor(tensor: dict[str, Any]) -> dict[str, Any]:
+    datatype = "STRING" if tensor["datatype"] == "BYTES" else tensor["datatype"]
+    return {"name": tensor["name"], "data_type": f"TYPE_{datatype}", "dims": tensor["shape"]}
+
+
+def _answer(text: bytes, blocks: list[memoryview], accepted: str | None) -> Answer:
+    has_binary = any(len(block) for block in blocks)
+    headers = [(b"content-type", b"application/octet-stream" if has_binary else b"application/json")]
+    if has_binary:
+        headers.append((b"inference-header-content-length", b"%d" % len(text)))
+    body: list[bytes | memoryview] = [text, *(block for block in blocks if len(block))]
+    encoding = _encoding(accepted, has_binary=has_binary)
+    if encoding is not None and sum(len(piece) for piece in body) >= _COMPRESS_BYTES:
+        deflate = zlib.compressobj(1, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
+        body = [b"".join([*(deflate.compress(piece) for piece in body), deflate.flush()])]
+        headers += [(b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")]
+    return Answer(200, body, headers)
+
+
+def _encoding(accepted: str | None, *, has_binary: bool) -> str | None:
+    """The coding to use. Binary data is compressed only for a client that names one coding and nothing else."""
+    codings = [part.strip() for part in (accepted or "").split(",")]
+    named = [coding.partition(";")[0].strip() for coding in codings if not coding.replace(" ", "").endswith(";q=0")]
+    if has_binary and len(codings) != 1:
+        return None
+    return next((coding for coding in named if coding in ("gzip", "deflate")), None)

@@ -1,0 +1,36 @@
+"""The bytes of bodies and answers that a server holds at one time, over all requests."""
+
+from __future__ import annotations
+
+from zerocost.api.wire.problems import Refused
+
+__all__ = ["SMALL", "Budget"]
+
+SMALL = 64 << 10
+"""Bodies and answers up to this size do not count: they are served even where there is no room for large ones."""
+
+
+class Budget:
+    """Counts what requests hold. Only the event loop counts."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.used = 0
+
+    def take(self, held: int, more: int) -> int:
+        """Gives ``more`` bytes to a request that holds ``held``; what it holds then.
+
+        Raises:
+            Refused: all requests together would hold too much (503 with Retry-After), or this one alone (413).
+        """
+        self.check(held, more)
+        self.used += more
+        return held + more
+
+    def check(self, held: int, more: int) -> None:
+        """Raises as :meth:`take` would."""
+        if self.used + more <= self.size:
+            return
+        if held + more > self.size:
+            raise Refused(413, "limit", f"the request needs more than {self.size} bytes of memory")
+        raise Refused(503, "overloaded", "the server holds too many bytes; try again later", {"retry-after": "1"})

@@ -1,0 +1,52 @@
+"""The demo's data: attention scores of a sentence encoder on real text.
+
+``minilm_scores.safetensors`` holds the scores before the softmax, scaled by ``1/sqrt(32)``, of four heads of layer 0 of
+sentence-transformers/all-MiniLM-L6-v2 on 128 tokens of the Apache License 2.0.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["RealScores", "load_scores"]
+
+
+@dataclass(frozen=True)
+class RealScores:
+    """Attention scores with their origin.
+
+    Attributes:
+        scores: ``[heads, n, n]`` float32, before the softmax.
+        heads: the number of each head in the model.
+        tokens: the ``n`` word pieces.
+        model: the model's name.
+        layer: its layer, from 0.
+    """
+
+    scores: npt.NDArray[np.float32]
+    heads: list[int]
+    tokens: list[str]
+    model: str
+    layer: int
+
+
+def load_scores() -> RealScores:
+    """The scores that come with the package."""
+    from safetensors import safe_open
+
+    with as_file(files("zerocost.cli.demo") / "minilm_scores.safetensors") as path, safe_open(path, "np") as file:
+        scores: npt.NDArray[Any] = file.get_tensor("scores")
+        about: dict[str, str] = file.metadata()
+    return RealScores(
+        scores=scores,
+        heads=json.loads(about["heads"]),
+        tokens=json.loads(about["tokens"]),
+        model=about["model"].rpartition("/")[2],
+        layer=int(about["layer"]),
+    )

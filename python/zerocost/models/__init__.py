@@ -1,0 +1,1 @@
+"""A folder or file of weights in, numbers out. Knows no service and no registry."""

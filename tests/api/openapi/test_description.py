@@ -1,0 +1,84 @@
+"""The OpenAPI description: every route is in it, every example works, and schemathesis finds nothing that breaks it.
+
+By hand and longer: ``zerocost serve`` and ``schemathesis --config-file tests/api/schemathesis.toml run --checks all
+--max-time 1800 http://127.0.0.1:8000/openapi.json``.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from api.conftest import serving
+from support.samples import echo_registry
+from zerocost import create_app, default_registry
+
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+COMPATIBILITY = re.compile(r"trace/setting|logging|sharedmemory|/versions/|/load$|/unload$|^/v2/$")
+"""Routes for clients that expect them: what they do is nothing, or the same as a route that is described."""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("settings", [{}, {"admin_token": "secret"}], ids=["open", "token"])
+def test_schemathesis_finds_nothing(settings, tmp_path):
+    with serving(default_registry(), **settings) as client:
+        token = ["-H", "Authorization: Bearer secret"] if settings else []
+        program = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run"]
+        phases = "examples,coverage,fuzzing,stateful" if not settings else "examples,coverage"
+        bounds = ["--phases", phases, "--max-examples", "4", "--seed", "20261124", "--no-shrink"]
+        url = f"{client.base_url}/openapi.json"
+        run = subprocess.run(
+            [*program, "--checks", "all", *bounds, *token, "--no-color", url],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2000:]
+        # Nothing was left out: all operations are tested.
+        selected, tested = re.search(r"Selected: (\d+)/\d+\s+Tested: (\d+)", run.stdout).groups()
+        assert selected == tested
+        assert client.get("/livez").status_code == 200
+
+
+def test_every_route_is_described():
+    app = create_app(default_registry())
+    described = default_description()["paths"]
+    for route in app.routes:
+        path = re.sub(r":path}", "}", route.path)
+        if COMPATIBILITY.search(path):
+            continue
+        path = path.replace("{name}", "lru_cache")
+        assert path in described, path
+        methods = {method.lower() for method in route.methods} - {"head"}
+        assert methods <= described[path].keys(), path
+
+
+def default_description():
+    with serving(default_registry()) as client:
+        return client.get("/openapi.json").json()
+
+
+@pytest.mark.parametrize("make", [default_registry, echo_registry])
+def test_every_example_works(make):
+    with serving(make(), admin_token="a") as client:
+        client.headers["authorization"] = "Bearer a"
+        description = client.get("/openapi.json").json()
+        identifiers = [
+            operation["operationId"]
+            for item in description["paths"].values()
+            for operation in item.values()
+            if isinstance(operation, dict)
+        ]
+        assert len(identifiers) == len(set(identifiers))
+        for path, item in description["paths"].items():
+            if "post" not in item:
+                continue
+            body = item["post"]["requestBody"]["content"]["application/json"]
+            assert "example" in body or path.endswith("/use_artifact"), path
+            if "example" in body and not path.endswith("memory/get"):
+                answer = client.post(path, json=body["example"])
+                assert answer.status_code == 200, (path, answer.text)
+                stages = answer.headers["server-timing"]
+                assert "copied" in stages or path == "/v2/repository/index", path

@@ -1,0 +1,527 @@
+import concurrent.futures
+import http.client
+import threading
+import time
+from urllib.parse import urlsplit
+
+import httpx2
+import numpy as np
+import orjson
+import pytest
+
+from zerocost import (
+    AttentionArtifact,
+    LimitExceeded,
+    MemoryArtifact,
+    SimplifiedModelService,
+    create_app,
+    default_registry,
+)
+from zerocost.api.artifact_api import ArtifactRESTAPI
+from zerocost.api.server.run import background_server
+from zerocost.api.settings import Settings
+from zerocost.core.safetensors import to_pieces
+from zerocost.models.architecture import Architecture
+from zerocost.services.bounds import check_work
+
+
+class FirstOnly(AttentionArtifact):
+    """Every token attends to the first one alone."""
+
+    def process_attention(self, attention_matrix, strength: float = 1.0, out=None):
+        weights = np.zeros_like(attention_matrix)
+        weights[..., 0] = strength
+        return weights
+
+
+class Breaks(AttentionArtifact):
+    """Raises what a stranger's artifact raises."""
+
+    def process_attention(self, attention_matrix):
+        raise ValueError("not today")
+
+
+class Dict(MemoryArtifact):
+    """A dict that takes times to live."""
+
+    def __init__(self):
+        self.entries, self.lives = {}, {}
+
+    def retrieve(self, key):
+        return self.entries.get(key)
+
+    def store(self, key, value, ttl=None):
+        if isinstance(value, bytes) and len(value) > 1000:
+            return False
+        self.entries[key], self.lives[key] = value, ttl
+        return True
+
+    def delete(self, key):
+        return self.entries.pop(key, None) is not None
+
+    def clear(self):
+        self.entries.clear()
+        return True
+
+    def stats(self):
+        return {"entries": len(self.entries)}
+
+
+class Changes(AttentionArtifact):
+    """Returns what its parameter says."""
+
+    def process_attention(self, attention_matrix, how: str = "nothing"):
+        if how == "raise":
+            raise ValueError("not today")
+        return attention_matrix[..., :-1] if how == "crop" else np.full_like(attention_matrix, np.nan)
+
+
+class Forgets(MemoryArtifact):
+    """Breaks on every call."""
+
+    def retrieve(self, key):
+        raise ValueError("forgotten")
+
+    def store(self, key, value):
+        return True
+
+    def clear(self):
+        return True
+
+
+class Timed(Dict):
+    """A dict that notes the deadline of every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.deadlines = []
+
+    def execute(self, input_data, context):
+        self.deadlines.append(context.metadata.get("deadline"))
+        return super().execute(input_data, context)
+
+
+def services_registry():
+    registry = default_registry()
+    registry.register_artifact("first", FirstOnly(), "attention")
+    registry.register_artifact("breaks", Breaks(), "attention")
+    registry.register_artifact("changes", Changes(), "attention")
+    registry.register_artifact("forgets", Forgets(), "memory")
+    registry.register_artifact("dict", Dict(), "memory")
+    registry.register_artifact("lru_cache", Dict(), "memory", replace=True)
+    return registry
+
+
+@pytest.fixture
+def registry():
+    return services_registry()
+
+
+def ask(client, path, body, **headers):
+    return client.post(f"/services/{path}", json=body, headers=headers)
+
+
+def test_forward_is_the_service_s(serve, registry):
+    client = serve(registry)
+    service = SimplifiedModelService(registry)
+    for ids in ([1, 70, 2], [[1, 70, 2], [1, 71, 72, 2]]):
+        answer = ask(client, "model/forward", {"input_ids": ids, "output_attentions": True})
+        assert answer.status_code == 200, answer.text
+        output, wanted = answer.json()["output"], service.forward(ids, output_attentions=True)
+        assert output["model"] == service.model.name
+        assert output["trained"] is False
+        np.testing.assert_array_equal(np.float32(output["pooled"]), wanted.pooled)
+    assert np.shape(output["attentions"][0][0]) == (4, 3, 3)
+
+
+def test_a_request_brings_its_own_artifacts(serve, registry):
+    client = serve(registry)
+    plain = ask(client, "model/forward", {"input_ids": [1, 70, 2]}).json()["output"]["pooled"]
+    chosen = {"attention": {"artifact": "first", "params": {"strength": 0.5}}}
+    own = ask(client, "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen}).json()["output"]["pooled"]
+    wanted = SimplifiedModelService(registry).forward([1, 70, 2], artifacts=chosen).pooled
+    np.testing.assert_array_equal(np.float32(own), wanted)
+    assert own != plain
+    assert ask(client, "model/forward", {"input_ids": [1, 70, 2]}).json()["output"]["pooled"] == plain
+
+
+def test_concurrent_requests_get_their_own_numbers(serve, registry):
+    client = serve(registry)
+    service = SimplifiedModelService(registry)
+    every = [[1, *range(10, 10 + length), 2] for length in range(1, 25)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda ids: ask(client, "model/forward", {"input_ids": ids}).json(), every))
+    for ids, answer in zip(every, answers, strict=True):
+        np.testing.assert_allclose(answer["output"]["pooled"], service.forward(ids).pooled, atol=2e-6)
+
+
+def test_concurrent_requests_are_computed_together(registry):
+    waits = Waits()
+    registry.register_artifact("waits", waits, "attention")
+
+    def answer(url, ids, artifacts):
+        body = {"input_ids": ids, "artifacts": artifacts}
+        return httpx2.post(f"{url}/services/model/forward", json=body, timeout=30).json()["output"]["timings"]
+
+    with background_server(create_app(registry, Settings())) as url, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        first = pool.submit(answer, url, [1, 2], {"attention": {"artifact": "waits"}})
+        while not waits.lengths:
+            time.sleep(0.005)
+        # These come while that one is computed: one batch with artifacts, and one without.
+        chosen = {"attention": {"artifact": "first"}}
+        others = [pool.submit(answer, url, [1] * length, chosen) for length in (3, 4)]
+        plain = [pool.submit(answer, url, [1] * length, None) for length in (5, 6, 7)]
+        time.sleep(0.5)
+        waits.go.set()
+        assert first.result()["tokens"] == 2
+        assert [timings.result()["tokens"] for timings in others] == [7, 7]
+        assert [timings.result()["tokens"] for timings in plain] == [18, 18, 18]
+
+
+class Waits(AttentionArtifact):
+    """Waits for a sign, and notes how long the sequences were."""
+
+    def __init__(self):
+        self.lengths, self.go = [], threading.Event()
+
+    def process_attention(self, attention_matrix):
+        self.lengths.append(attention_matrix.shape[-1])
+        assert self.go.wait(20)
+        return attention_matrix
+
+
+def test_whoever_goes_away_is_not_computed(registry):
+    waits = Waits()
+    registry.register_artifact("waits", waits, "attention")
+    chosen = {"attention": {"artifact": "waits"}}
+
+    def body(length):
+        return orjson.dumps({"input_ids": [1] * length, "artifacts": chosen})
+
+    def post(connection, length):
+        connection.request("POST", "/services/model/forward", body(length), {"content-type": "application/json"})
+
+    with background_server(create_app(registry, Settings())) as url:
+        port = urlsplit(url).port
+        first, gone, stays = (http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(3))
+        post(first, 2)
+        while not waits.lengths:
+            time.sleep(0.005)
+        post(gone, 3)
+        post(stays, 4)
+        time.sleep(0.3)
+        gone.close()
+        time.sleep(0.3)
+        waits.go.set()
+        for connection in (first, stays):
+            assert connection.getresponse().status == 200
+            connection.close()
+    assert set(waits.lengths) == {2, 4}
+
+
+def test_embed_says_what_was_truncated(serve, registry):
+    answer = ask(serve(registry), "model/embed", {"texts": ["a", "b" * 600]}).json()
+    assert answer["truncated"] == [1]
+    wanted = SimplifiedModelService(registry).embed("a")
+    np.testing.assert_allclose(answer["output"][0], wanted, atol=1e-6)
+
+
+def test_the_tokenizer(serve, registry):
+    client = serve(registry)
+    encoded = ask(client, "tokenizer/encode", {"text": "ü", "max_tokens": 3}).json()
+    assert encoded == {"output": {"input_ids": [1, 198, 2], "tokens": 4, "truncated": True}}
+    assert ask(client, "tokenizer/decode", {"ids": [1, 198, 191, 2]}).json() == {"output": "ü"}
+    assert ask(client, "tokenizer/count", {"text": ["a", ""]}).json() == {"output": [3, 2]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("model/forward", {}, 422),
+        ("model/forward", {"input_ids": [999]}, 422),
+        ("model/forward", {"input_ids": [1], "ids": 1}, 422),
+        ("model/forward", [], 422),
+        ("model/forward", {"input_ids": [1], "artifacts": {"attention": {"artifact": "nothing"}}}, 404),
+        ("model/forward", {"input_ids": [1], "artifacts": {"attention": {"artifact": "breaks"}}}, 422),
+        (
+            "model/forward",
+            {"input_ids": [1], "artifacts": {"attention": {"artifact": "first", "params": {"out": 1}}}},
+            422,
+        ),
+        ("model/embed", {}, 422),
+        ("model/embed", {"texts": [1]}, 422),
+        ("tokenizer/encode", {}, 422),
+        ("tokenizer/decode", {"ids": [-1]}, 422),
+        ("memory/get", {"key": "nothing"}, 404),
+        ("memory/put", {"key": 1, "value": 1}, 422),
+        ("model/nothing", {}, 404),
+    ],
+)
+def test_mistakes_are_the_client_s(serve, registry, path, body, status):
+    answer = ask(serve(registry), path, body)
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(("how", "told"), [("raise", "not today"), ("crop", "shape"), ("nan", "NaN")])
+def test_an_artifact_that_breaks_in_a_layer_is_named(serve, registry, how, told):
+    chosen = {"attention": {"artifact": "changes", "params": {"how": how}}}
+    answer = ask(serve(registry), "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen})
+    assert answer.status_code == 422, answer.text
+    detail = answer.json()["detail"]
+    assert told in detail
+    assert "(in layer 0, through the attention artifact 'changes')" in detail
+
+
+def test_a_memory_artifact_that_breaks_is_named(serve, registry):
+    chosen = {"memory": {"artifact": "forgets"}}
+    answer = ask(serve(registry), "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"] == "forgotten (in the memory artifact 'forgets')"
+
+
+@pytest.mark.parametrize(
+    ("stages", "told"),
+    [
+        (["first", "nothing"], "(in stages[1])"),
+        (["first", "breaks"], "(in stage 1 (breaks) of the pipeline, micro-batch 0)"),
+    ],
+)
+def test_the_stage_that_breaks_is_named(serve, registry, stages, told):
+    body = {"tensor": [[0.0, 1.0], [2.0, 3.0]], "num_stages": 2, "stages": stages, "num_microbatches": 1}
+    answer = serve(registry).post("/artifacts/pipeline_parallel/execute", json=body)
+    assert answer.status_code in (404, 422), answer.text
+    assert told in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("model/forward", {"input_ids": [1, 70, 2], "artifacts": {"memory": {"artifact": "lru_cache"}}}),
+        ("model/embed", {"texts": "a", "artifacts": {"memory": {"artifact": "lru_cache"}}}),
+        ("memory/put", {"key": "a", "value": 1}),
+        ("memory/stats", {}),
+        ("memory/entries/a", None),
+    ],
+)
+def test_artifacts_get_the_deadline_of_the_request(serve, registry, path, body):
+    timed = Timed()
+    registry.register_artifact("lru_cache", timed, "memory", replace=True)
+    client, before, headers = serve(registry), time.monotonic(), {"request-timeout": "20"}
+    if body is None:
+        assert client.get(f"/services/{path}", headers=headers).status_code == 404
+    else:
+        assert ask(client, path, body, **headers).status_code == 200
+    assert timed.deadlines
+    assert all(before + 20 <= deadline <= time.monotonic() + 20 for deadline in timed.deadlines)
+
+
+def test_an_output_beyond_the_limit_is_not_computed(serve, registry):
+    answer = ask(serve(registry, max_elements=1000), "model/forward", {"input_ids": [1] * 20})
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "settings", "status"),
+    [
+        ("model/embed", {"texts": ["a"] * 20}, {"max_elements": 64 * 20}, 200),
+        ("model/embed", {"texts": ["a"] * 21}, {"max_elements": 64 * 20}, 413),
+        ("model/embed", {"texts": ["a"] * 20}, {"max_model_operations": 12_000_000}, 200),
+        ("model/embed", {"texts": ["a" * 100] * 20}, {"max_model_operations": 12_000_000}, 413),
+        ("model/forward", {"input_ids": [1] * 50}, {"max_model_operations": 15_000_000}, 200),
+        ("model/forward", {"input_ids": [1] * 100}, {"max_model_operations": 15_000_000}, 413),
+        ("model/forward", {"input_ids": [[1] * 50] * 2}, {"max_model_operations": 23_000_000}, 200),
+        ("model/forward", {"input_ids": [1] * 500}, {"max_model_operations": 110_000_000}, 413),
+        *(
+            ("model/forward", {"input_ids": [1] * 3, "artifacts": {"parallel": chosen}}, {"max_parts": 10}, 422)
+            for chosen in (
+                {"artifact": "tensor_parallel", "params": {"num_splits": 11}},
+                {"artifact": "pipeline_parallel", "params": {"num_stages": 11}},
+            )
+        ),
+    ],
+)
+def test_the_limits_of_the_server_hold_for_the_model(serve, registry, path, body, settings, status):
+    answer = ask(serve(registry, **settings), path, body)
+    assert answer.status_code == status, answer.text
+
+
+BERT_BASE = Architecture("bert", 30522, 768, 12, 12, 3072, 512, None, 2, "gelu", 1e-12)
+
+
+def test_an_ordinary_batch_of_an_ordinary_model_is_allowed(registry):
+    limits = ArtifactRESTAPI(registry, Settings()).model_limits
+    check_work([512] * 32, {}, limits, BERT_BASE)
+    with pytest.raises(LimitExceeded):
+        check_work([512] * 1024, {}, limits, BERT_BASE)
+
+
+def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatch):
+    client = serve(registry, token="use", admin_token="admin")
+    use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
+    change = {"artifact_name": "first", "params": {"strength": 0.5}}
+    assert ask(client, "model/use_artifact", change, **use).status_code == 403
+    assert ask(client, "model/active_artifacts", {}, **use).json() == {"output": {}}
+    active = {"attention": {"artifact": "first", "params": {"strength": 0.5}}}
+    assert ask(client, "model/use_artifact", change, **admin).json() == {"output": active}
+    pooled = ask(client, "model/forward", {"input_ids": [1, 70, 2]}, **use).json()["output"]["pooled"]
+    wanted = SimplifiedModelService(registry).forward([1, 70, 2], artifacts=active).pooled
+    np.testing.assert_array_equal(np.float32(pooled), wanted)
+    assert ask(client, "model/use_artifact", {}, **admin).status_code == 422
+    assert ask(client, "model/stop_artifact", {"interface": "attention"}, **admin).json() == {"output": {}}
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    assert ask(client, "model/use_artifact", change, **admin).status_code == 409
+
+
+@pytest.mark.parametrize("service", ["tokenizer", "memory"])
+def test_the_other_services_change_by_the_same_rules(serve, registry, service, monkeypatch):
+    client = serve(registry, token="use", admin_token="admin")
+    use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
+    at_first = {} if service == "tokenizer" else {"memory": {"artifact": "lru_cache", "params": {}}}
+    assert ask(client, f"{service}/active_artifacts", {}, **use).json() == {"output": at_first}
+    change = {"artifact_name": "dict"}
+    assert ask(client, f"{service}/use_artifact", change, **use).status_code == 403
+    active = {"memory": {"artifact": "dict", "params": {}}}
+    assert ask(client, f"{service}/use_artifact", change, **admin).json() == {"output": active}
+    if service == "tokenizer":
+        ask(client, "tokenizer/encode", {"text": "a"}, **use)
+    else:
+        ask(client, "memory/put", {"key": "a", "value": 1}, **use)
+    assert len(registry["dict"].implementation.entries) == 1
+    assert ask(client, f"{service}/active_artifacts", {}, **use).json() == {"output": active}
+    assert ask(client, f"{service}/use_artifact", {"artifact_name": "first"}, **admin).status_code == 422
+    stop = {"interface": "memory"}
+    assert ask(client, f"{service}/stop_artifact", stop, **use).status_code == 403
+    assert ask(client, f"{service}/stop_artifact", {"interface": "attention"}, **admin).status_code == 422
+    assert ask(client, f"{service}/stop_artifact", stop, **admin).json() == {"output": at_first}
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    for path, body in [("use_artifact", change), ("stop_artifact", stop)]:
+        assert ask(client, f"{service}/{path}", body, **admin).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("model/forward", {"input_ids": [1]}),
+        ("model/embed", {"texts": "a"}),
+        *((f"{service}/active_artifacts", {}) for service in ("model", "tokenizer", "memory")),
+        *((f"{service}/use_artifact", {"artifact_name": "lru_cache"}) for service in ("model", "tokenizer", "memory")),
+        *((f"{service}/stop_artifact", {"interface": "memory"}) for service in ("model", "tokenizer", "memory")),
+        ("tokenizer/encode", {"text": "a"}),
+        ("tokenizer/decode", {"ids": [1]}),
+        ("tokenizer/count", {"text": "a"}),
+        ("memory/put", {"key": "a", "value": 1}),
+        ("memory/get", {"key": "a"}),
+        ("memory/delete", {"key": "a"}),
+        ("memory/clear", {}),
+        ("memory/stats", {}),
+    ],
+)
+def test_unknown_fields_are_refused(serve, registry, path, body):
+    client = serve(registry, admin_token="a")
+    client.headers["authorization"] = "Bearer a"
+    assert ask(client, "memory/put", {"key": "a", "value": 1}).status_code == 200
+    answer = ask(client, path, {**body, "tll": 1})
+    assert answer.status_code == 422, answer.text
+    assert "tll" in answer.json()["detail"]
+    assert answer.json()["errors"][0]["pointer"] == "/tll"
+    for name in body:
+        left = {key: value for key, value in body.items() if key != name}
+        answer = ask(client, path, left)
+        assert answer.status_code == 422
+        assert name in answer.json()["detail"]
+    assert ask(client, path, body).status_code == 200
+
+
+def test_memory_by_method(serve, registry):
+    client = serve(registry)
+    assert ask(client, "memory/put", {"key": "a", "value": {"x": [1, None]}}).json() == {"output": True}
+    assert ask(client, "memory/get", {"key": "a"}).json() == {"output": {"x": [1, None]}}
+    assert client.get("/services/memory/entries/a").json() == {"x": [1, None]}
+    assert ask(client, "memory/stats", {}).json() == {"output": {"entries": 1}}
+    assert ask(client, "memory/delete", {"key": "a"}).json() == {"output": True}
+    assert ask(client, "memory/clear", {}).json() == {"output": True}
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "application/json", "application/vnd.safetensors"])
+def test_entries_come_back_as_they_were_put(serve, registry, kind):
+    client = serve(registry)
+    url, body = "/services/memory/entries/folder/ü key", b'{"x": 1}\n\x00'[:-1]
+    put = client.put(url, content=body, headers={"content-type": kind, "zerocost-ttl": "2.5"})
+    assert put.status_code == 204, put.text
+    assert registry["lru_cache"].implementation.lives == {"folder/ü key": 2.5}
+    got = client.get(url)
+    assert (got.status_code, got.content, got.headers["content-type"]) == (200, body, kind)
+    assert got.headers["etag"] == put.headers["etag"]
+    unchanged = client.get(url, headers={"if-none-match": f'"other", W/{got.headers["etag"]}'})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert client.get(url, headers={"if-none-match": '"other"'}).status_code == 200
+    assert client.delete(url).status_code == 204
+    assert client.get(url).status_code == 404
+
+
+def test_entries_that_cannot_be_put(serve, registry):
+    client = serve(registry)
+    url = "/services/memory/entries/a"
+    json = {"content-type": "application/json"}
+    assert client.put(url, content=b"x", headers={"content-type": "text/html"}).status_code == 415
+    assert client.put(url, content=b"x", headers={**json, "zerocost-ttl": "soon"}).status_code == 400
+    assert client.put(url, content=b"x", headers={**json, "zerocost-ttl": "0"}).status_code == 422
+    assert client.put(url, content=b"x" * 2000, headers=json).status_code == 413
+    assert client.put(f"/services/memory/entries/{'k' * 1001}", content=b"x", headers=json).status_code == 422
+
+
+MATRIX = [[1.0, 2.0], [3.0, 4.0]]
+ENTRIES = {
+    "application/json": orjson.dumps(MATRIX),
+    "application/vnd.safetensors": b"".join(to_pieces({"attention_matrix": np.array(MATRIX)}, "{}")),
+}
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_a_chain_goes_on_with_what_a_raw_entry_stands_for(serve, kind):
+    registry = default_registry()
+    client = serve(registry)
+    url = "/services/memory/entries/m"
+    assert client.put(url, content=ENTRIES[kind], headers={"content-type": kind}).status_code == 204
+    get, attend = {"artifact": "lru_cache", "params": {"key": "m"}}, {"artifact": "sparse_attention"}
+    if kind == "application/json":
+        answer = client.post("/chains/execute", json={"pipeline": [get, attend]})
+        wanted = client.post("/artifacts/sparse_attention/execute", json={"attention_matrix": MATRIX}).json()["data"]
+        assert (answer.status_code, answer.json().get("data")) == (200, wanted)
+    # Who put bytes gets these bytes.
+    assert client.get(url).content == ENTRIES[kind]
+    assert client.get(url).headers["content-type"] == kind
+
+
+def test_raw_entries_are_values_to_who_asks_for_values(serve):
+    client = serve(default_registry())
+    url = "/services/memory/entries/k"
+
+    def got():
+        return (
+            client.post("/artifacts/lru_cache/execute", json={"operation": "get", "key": "k"}),
+            client.post("/chains/execute", json={"pipeline": [{"artifact": "lru_cache", "params": {"key": "k"}}]}),
+            ask(client, "memory/get", {"key": "k"}),
+        )
+
+    def values(answers):
+        artifact, chain, service = (answer.json() for answer in answers)
+        return artifact["data"]["result"], chain["data"]["result"], service["output"]
+
+    client.put(url, content=b'{"x": [1, 2.5, null]}', headers={"content-type": "application/json"})
+    assert values(got()) == ({"x": [1, 2.5, None]},) * 3
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    message = b"".join(to_pieces({"t": array}, '{"y": "z"}'))
+    client.put(url, content=message, headers={"content-type": "application/vnd.safetensors"})
+    assert values(got()) == ({"t": array.tolist(), "y": "z"},) * 3
+    assert client.get(url).content == message
+    for kind, content in [
+        ("application/octet-stream", b"\0\1"),
+        ("application/json", b'{"not": json'),
+        ("application/vnd.safetensors", message[:-1]),
+        ("application/vnd.safetensors", b""),
+    ]:
+        client.put(url, content=content, headers={"content-type": kind})
+        for answer in got():
+            assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable"), answer.text
+        assert client.get(url).content == content

@@ -1,0 +1,257 @@
+"""What the outside sees of a request: log lines, spans."""
+
+import io
+import json
+import logging
+import pickle
+import subprocess
+import sys
+
+import httpx2
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from api.conftest import serving
+from support.samples import echo_registry, sample_registry
+from zerocost import ChainArtifact, ExecutionContext, RemoteArtifact, default_registry
+from zerocost.api.server.logs import configure_logs
+from zerocost.api.settings import Settings
+from zerocost.api.telemetry.tracing import Tracing, tracing_of
+
+MATRIX = [[1.0, 0.5], [0.5, 1.0]]
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """Where the spans go that end in this test."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    # A process can set its provider once; other tests shall not be traced.
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    return exporter
+
+
+@pytest.fixture
+def spans(exported):
+    return lambda: {span.name: span for span in exported.get_finished_spans()}
+
+
+def test_a_request_is_a_span_below_the_callers(spans):
+    with serving(sample_registry(), tracing=True) as client:
+        answer = client.post(
+            "/artifacts/scale/execute", json={"attention_matrix": MATRIX}, headers={"traceparent": PARENT}
+        )
+        assert answer.status_code == 200
+        port = client.base_url.port
+    found = spans()
+    server, work = found["POST /artifacts/{name}/execute"], found["execute scale"]
+    assert server.kind is trace.SpanKind.SERVER
+    assert f"{server.context.trace_id:032x}" == PARENT.split("-")[1]
+    assert f"{server.parent.span_id:016x}" == PARENT.split("-")[2]
+    assert work.parent.span_id == server.context.span_id
+    assert work.attributes["zerocost.artifact"] == "scale"
+    expected = {
+        "http.request.method": "POST",
+        "http.route": "/artifacts/{name}/execute",
+        "http.response.status_code": 200,
+        "url.path": "/artifacts/scale/execute",
+        "url.scheme": "http",
+        "server.address": "127.0.0.1",
+        "server.port": port,
+        "client.address": "127.0.0.1",
+        "network.protocol.version": "1.1",
+        "zerocost.request_id": answer.headers["x-request-id"],
+    }
+    assert {name: server.attributes[name] for name in expected} == expected
+    assert server.status.is_unset
+
+
+def test_every_step_of_a_chain_is_a_span(spans):
+    registry = default_registry()
+    inner = [{"artifact": "sparse_attention"}, {"artifact": "sliding_window_attention", "params": {"window_size": 3}}]
+    registry.register_artifact("inner", ChainArtifact(inner, registry), "chain")
+    # Two branches, which run in threads of their own, and a chain in the chain.
+    pipeline = [
+        {"artifact": "inner", "id": "a"},
+        {"artifact": "tensor_parallel", "id": "b", "inputs": {"tensor": "a.processed_attention"}},
+        {"artifact": "pipeline_parallel", "id": "c", "inputs": {"tensor": "a.processed_attention"}},
+    ]
+    with serving(registry, tracing=True) as client:
+        body = {"pipeline": pipeline, "initial_input": {"attention_matrix": MATRIX}}
+        assert client.post("/chains/execute", json=body).status_code == 200
+    found = spans()
+    server = found["POST /chains/execute"]
+    for index, name in enumerate(("inner", "tensor_parallel", "pipeline_parallel")):
+        step = found[f"execute {name}"]
+        assert step.parent.span_id == server.context.span_id
+        assert step.attributes["zerocost.step.index"] == index
+        assert step.attributes["zerocost.step.id"] == "abc"[index]
+    for name in ("sparse_attention", "sliding_window_attention"):
+        assert found[f"execute {name}"].parent.span_id == found["execute inner"].context.span_id
+
+
+def test_spans_go_on_at_the_next_server(spans):
+    with serving(sample_registry(), tracing=False) as there:
+        registry = sample_registry()
+        far = RemoteArtifact(str(there.base_url), "picky")
+        registry.register_artifact("far", far, "custom")
+        with serving(registry, tracing=True) as client:
+            answer = client.post("/artifacts/far/execute", json={"how": "metadata"}, headers={"traceparent": PARENT})
+            seen = answer.json()["data"]["traceparent"]
+        far.close()
+    span = spans()["execute far"]
+    assert seen == f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-01"
+
+
+def test_failures_are_marked(exported):
+    with serving(sample_registry(), tracing=True) as client:
+        assert client.post("/artifacts/picky/execute", json={"how": "key"}).status_code == 500
+        assert client.post("/artifacts/picky/execute", json={"how": 1}).status_code == 422
+        assert client.request("PROPFIND", "/artifacts").status_code == 405
+        assert client.get("/nothing/there").status_code == 404
+    by_status = {span.attributes.get("http.response.status_code"): span for span in servers(exported)}
+    failed = by_status[500]
+    assert failed.attributes["error.type"] == "KeyError"
+    assert failed.status.status_code is trace.StatusCode.ERROR
+    assert failed.events[0].name == "exception"
+    assert by_status[422].status.is_unset
+    assert by_status[405].name == "HTTP /artifacts"
+    assert by_status[405].attributes["http.request.method"] == "_OTHER"
+    assert by_status[404].name == "GET"
+
+
+def servers(exported):
+    return [span for span in exported.get_finished_spans() if span.kind is trace.SpanKind.SERVER]
+
+
+def test_a_context_that_travels_opens_no_spans_elsewhere(spans):
+    tracing = Tracing()
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    span = tracing.start(scope)
+    copy = pickle.loads(pickle.dumps(scope["zerocost.span"]))
+    with copy("execute x", {}) as traceparent:
+        assert f"{span.get_span_context().trace_id:032x}" in traceparent
+    assert "execute x" not in spans()
+
+
+def test_nothing_of_opentelemetry_is_loaded_unless_it_is_wanted(monkeypatch):
+    program = (
+        "import sys; from zerocost import create_app; app = create_app();"
+        "print('opentelemetry' in sys.modules, type(app.front).__name__)"
+    )
+
+    def run(**environment):
+        import os
+
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env={**kept, **environment}, capture_output=True, text=True, check=True
+        )
+        return done.stdout.split()
+
+    assert run() == ["False", "Front"]
+    assert run(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1") == ["True", "Watch"]
+    assert run(OTEL_TRACES_EXPORTER="none") == ["False", "Front"]
+    assert run(ZEROCOST_TRACING="1") == ["True", "Watch"]
+    assert run(ZEROCOST_TRACING="1", OTEL_SDK_DISABLED="true") == ["False", "Front"]
+
+
+def test_tracing_that_is_not_installed_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    from zerocost import PluginError
+
+    with pytest.raises(PluginError, match=r"zerocost\[otel\]"):
+        tracing_of(Settings(tracing=True))
+
+
+@pytest.fixture
+def lines():
+    """The log as JSON lines, read so far."""
+    root, levels = logging.getLogger(), {}
+    before = root.handlers, root.level
+    for name in ("zerocost", "uvicorn"):
+        levels[name] = logging.getLogger(name).level
+    stream = io.StringIO()
+    configure_logs("json", "info")
+    root.handlers[0].setStream(stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers, root.level = before
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(False)
+
+
+def test_every_request_is_a_line(lines):
+    secret = "s3cr3t"
+    with serving(echo_registry(), access_log=True, token=secret) as client:
+        client.headers["authorization"] = f"Bearer {secret}"
+        answer = client.post("/artifacts/echo/execute", json={"text": "private text"}, headers={"x-request-id": "mine"})
+        assert answer.status_code == 200
+        client.put("/services/memory/entries/private-key", content=b"private body", headers={"x-request-id": "put"})
+        client.get("/private-path")
+        client.post("/artifacts/picky/execute", json={"how": "key"}, headers={"x-request-id": "bad"})
+    found = [line for line in lines() if line["logger"] == "zerocost.access"]
+    first = found[0]
+    assert first["time"].endswith("+00:00")
+    assert {name: first[name] for name in ("request_id", "method", "route", "artifact", "status", "level")} == {
+        "request_id": "mine",
+        "method": "POST",
+        "route": "/artifacts/{name}/execute",
+        "artifact": "echo",
+        "status": 200,
+        "level": "info",
+    }
+    assert 0 < first["duration_ms"] < 60_000
+    assert [line["status"] for line in found[2:]] == [404, 500]
+    assert found[1]["route"] == "/services/memory/entries/{key:path}"
+    text = json.dumps(found)
+    assert secret not in text
+    assert "private" not in text
+    failure = next(line for line in lines() if line["level"] == "error")
+    assert failure["request_id"] == "bad"
+    assert failure["exception"].startswith("Traceback")
+    assert "KeyError" in failure["exception"]
+
+
+def test_a_client_that_goes_away_is_a_line_too(lines):
+    with serving(sample_registry(), access_log=True, slots=1) as client:
+        with pytest.raises(httpx2.TimeoutException):
+            client.post("/artifacts/picky/execute", json={"how": "sleep"}, timeout=0.2)
+        client.get("/livez")
+    assert 499 in [line["status"] for line in lines() if line["logger"] == "zerocost.access"]
+
+
+def test_text_that_is_half_a_character_does_not_cost_a_line(lines):
+    logging.getLogger("zerocost.api").error("half \ud800 of it")
+    assert lines()[-1]["message"] == "half \ud800 of it"
+
+
+def test_no_line_unless_it_is_wanted(lines):
+    with serving(sample_registry()) as client:
+        assert client.get("/livez").status_code == 200
+    assert not [line for line in lines() if line["logger"] == "zerocost.access"]
+
+
+def test_the_context_of_a_caller_in_the_process_may_carry_spans():
+    opened = []
+
+    class Span:
+        def __init__(self, name, attributes):
+            opened.append((name, attributes["zerocost.step.id"]))
+
+        def __enter__(self):
+            return PARENT
+
+        def __exit__(self, *_):
+            pass
+
+    registry = sample_registry()
+    chain = ChainArtifact([{"artifact": "picky", "id": "only"}], registry)
+    outputs = chain.execute({"how": "metadata"}, ExecutionContext("chain", "chain", "zero_cost", {"span": Span}))
+    assert opened == [("execute picky", "only")]
+    assert outputs["traceparent"] == PARENT

@@ -1,0 +1,172 @@
+"""Two `zerocost serve` processes with one Redis server between them: one cache."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+
+import zerocost
+from support.contract import context
+from support.redis_server import SERVER, Server
+from zerocost.client import RemoteArtifact
+
+pytestmark = [
+    pytest.mark.skipif(SERVER is None, reason="redis-server is not installed (apt-get install redis-server)"),
+    pytest.mark.timeout(100),
+]
+
+
+class Served:
+    """A process, and its cache as a client sees it."""
+
+    def __init__(self, redis, folder):
+        environment = {**os.environ, "ZEROCOST_MEMORY_URL": redis.url}
+        command = [sys.executable, "-m", "zerocost", "serve", "--port", "0"]
+        self.process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        lines = []
+        for line in self.process.stderr:
+            lines.append(line)
+            if "Serving at" in line:
+                break
+        else:
+            raise AssertionError("".join(lines))
+        self.url = line.split("Serving at ")[1].split()[0]
+        self.remote = RemoteArtifact(self.url, "lru_cache", timeout=20)
+        # What it says later must not fill the pipe.
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+
+    def __call__(self, operation, **inputs):
+        return self.remote.execute({"operation": operation, **inputs}, context("lru_cache"))
+
+    def end(self):
+        self.remote.close()
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def two(redis, tmp_path):
+    with contextlib.ExitStack() as stack:
+        served = []
+        while len(served) < 2:
+            one = Served(redis, tmp_path)
+            stack.callback(one.end)
+            served.append(one)
+        served[0]("clear")
+        yield served
+
+
+def test_what_one_stores_the_other_has(two):
+    one, other = two
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert one("put", key="a", value=array)["result"] is True
+    found = other("get", key="a")
+    assert found["found"] is True
+    assert found["result"].dtype == array.dtype
+    assert np.array_equal(found["result"], array)
+    assert other("put", key="a", value=array + 1)["result"] is True
+    assert np.array_equal(one("get", key="a")["result"], array + 1)
+    assert one("keys")["result"] == other("keys")["result"] == ["a"]
+    assert one("stats")["result"]["entries"] == other("stats")["result"]["entries"] == 1
+    assert other("delete", key="a")["result"] is True
+    assert one("contains", key="a")["result"] is False
+    one("put", key="b", value="1")
+    assert other("clear")["result"] is True
+    assert one("keys")["result"] == []
+
+
+def test_metrics_show_what_the_server_holds(two):
+    one, other = two
+    one("put", key="a", value="1")
+    one("get", key="a")
+    one("get", key="b")
+    for served, hits, misses in ((one, 1, 1), (other, 0, 0)):
+        with urllib.request.urlopen(f"{served.url}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        assert 'zerocost_memory_entries{artifact="lru_cache"} 1.0' in lines
+        assert f'zerocost_memory_hits_total{{artifact="lru_cache"}} {hits}.0' in lines
+        assert f'zerocost_memory_misses_total{{artifact="lru_cache"}} {misses}.0' in lines
+
+
+def test_values_are_whole_whoever_writes_them(two):
+    failures = []
+
+    def work(served, number):
+        try:
+            for _ in range(15):
+                served("put", key="shared", value=np.full(50_000, float(number)))
+                found = served("get", key="shared")["result"]
+                assert found.shape == (50_000,)
+                assert (found == found[0]).all()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(two[n % 2], n)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_process_killed_in_the_middle_of_a_put_leaves_the_old_value_or_the_new(two):
+    one, other = two
+    old, new = np.zeros(2_000_000), np.ones(2_000_000)
+    assert other("put", key="large", value=old)["result"] is True
+    begun = threading.Event()
+    outcomes = []
+
+    def put():
+        try:
+            while True:
+                begun.set()
+                one("put", key="large", value=new)
+        except zerocost.ZerocostError as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    begun.wait()
+    time.sleep(0.05)
+    one.process.send_signal(signal.SIGKILL)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert isinstance(outcomes[0], (zerocost.ServiceUnavailable, zerocost.DeadlineExceeded))
+    found = other("get", key="large")["result"]
+    assert np.array_equal(found, old) or np.array_equal(found, new)
+    assert other("put", key="large", value=old)["result"] is True
+    assert np.array_equal(other("get", key="large")["result"], old)
+
+
+def test_both_say_that_the_server_is_gone_and_go_on_when_it_is_back(two, redis):
+    two[0]("put", key="a", value="1")
+    redis.kill()
+    try:
+        for one in two:
+            started = time.monotonic()
+            with pytest.raises(zerocost.ServiceUnavailable, match="cannot be reached"):
+                one("get", key="a")
+            assert time.monotonic() - started < 15
+    finally:
+        redis.start()
+    for one in two:
+        assert one("get", key="a")["found"] is False
+    assert two[0]("put", key="a", value="2")["result"] is True
+    assert two[1]("get", key="a")["result"] == "2"

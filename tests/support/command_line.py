@@ -1,0 +1,19 @@
+"""What the tests of the command line share: artifacts of strangers, a matrix, and a process."""
+
+import subprocess
+import sys
+
+import numpy as np
+
+SCALE = ["--artifact", "scale=support.cli_artifacts:Scale"]
+SPLIT = ["--artifact", "split=support.cli_artifacts:Split"]
+FREE = ["--artifact", "free=support.cli_artifacts:Free"]
+FAILS = ["--artifact", "fails=support.cli_artifacts:Fails"]
+PIPELINE = [{"artifact": "scale", "id": "double"}, {"artifact": "split", "params": {"axis": 0}}]
+MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def subprocess_of(*arguments, cwd, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "zerocost", *arguments], cwd=cwd, text=True, capture_output=True, timeout=60, **options
+    )
