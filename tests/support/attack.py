@@ -16,9 +16,9 @@ import sys
 sys.path.insert(0, {tests!r})
 from support.samples import Panics, echo_registry
 from zerocost import create_app, default_registry
-from zerocost.api.server.run import protocol
-from zerocost.api.server.run import run as server
+from zerocost.api.server import run as server
 from zerocost.api.settings import Settings
+from zerocost.api.wire import protocol
 protocol.HEAD_SECONDS = {head_seconds}
 protocol.UNREAD_SECONDS = {unread_seconds}
 registry = echo_registry()
