@@ -1,7 +1,7 @@
 """One unit of computation that is a plain function call and a served model, proven equal.
 
-``import zerocost`` loads NumPy and the compiled kernels, nothing else: what needs more is imported when it is first
-used (PEP 562).
+``import zerocost`` loads NumPy and the compiled kernels, and nothing else. Names that need more are imported when they
+are first used (PEP 562).
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ if TYPE_CHECKING:
     from zerocost._kernels import LRUCache
     from zerocost.api.application import create_app
     from zerocost.api.artifact_api import ArtifactRESTAPI
+    from zerocost.api.settings import Settings
     from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
+    from zerocost.artifacts.attention.sliding_window import SlidingWindowAttentionArtifact
+    from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
+    from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
     from zerocost.artifacts.memory.memoize import memoize
     from zerocost.artifacts.parallel.gather import gather
     from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
@@ -71,25 +75,30 @@ if TYPE_CHECKING:
 _LAZY = {
     "ArtifactRESTAPI": "zerocost.api.artifact_api",
     "ArtifactValidator": "zerocost.core.artifact_validation",
-    "PipelineParallelArtifact": "zerocost.artifacts.parallel.pipeline_parallel",
+    "LRUCache": "zerocost._kernels",
+    "LRUCacheArtifact": "zerocost.artifacts.memory.lru_cache",
     "MemoryService": "zerocost.services.memory_service",
     "ModelOutput": "zerocost.services.model_service",
-    "SimplifiedModelService": "zerocost.services.model_service",
-    "TokenizerService": "zerocost.services.tokenizer_service",
-    "ScaledDotProductAttentionArtifact": "zerocost.artifacts.attention.scaled_dot_product_attention",
+    "PipelineParallelArtifact": "zerocost.artifacts.parallel.pipeline_parallel",
     "RayArtifact": "zerocost.engine.ray_artifact",
-    "TensorParallelArtifact": "zerocost.artifacts.parallel.tensor_parallel",
-    "gather": "zerocost.artifacts.parallel.gather",
-    "pipeline_schedule": "zerocost.artifacts.parallel.schedule",
-    "LRUCache": "zerocost._kernels",
-    "memoize": "zerocost.artifacts.memory.memoize",
-    "create_app": "zerocost.api.application",
     "RemoteArtifact": "zerocost.client",
+    "ScaledDotProductAttentionArtifact": "zerocost.artifacts.attention.scaled_dot_product_attention",
+    "Settings": "zerocost.api.settings",
+    "SimplifiedModelService": "zerocost.services.model_service",
+    "SlidingWindowAttentionArtifact": "zerocost.artifacts.attention.sliding_window",
+    "SparseAttentionArtifact": "zerocost.artifacts.attention.sparse_attention",
+    "TensorParallelArtifact": "zerocost.artifacts.parallel.tensor_parallel",
+    "TokenizerService": "zerocost.services.tokenizer_service",
+    "create_app": "zerocost.api.application",
+    "gather": "zerocost.artifacts.parallel.gather",
+    "memoize": "zerocost.artifacts.memory.memoize",
+    "pipeline_schedule": "zerocost.artifacts.parallel.schedule",
 }
 """Public names whose modules are imported when the name is first used."""
 
 for _module in ("flights", "views"):
-    # What a cache calls. Before there is one: a destructor that asks it in the middle of an import finds half a module.
+    # A cache calls these modules. They are loaded before any cache exists, so that a destructor that calls a cache
+    # during some other import does not find half a module.
     importlib.import_module(f"zerocost.artifacts.memory.{_module}")
 
 __all__ = [
@@ -112,6 +121,7 @@ __all__ = [
     "InvalidSchema",
     "KernelPanic",
     "LRUCache",
+    "LRUCacheArtifact",
     "LimitExceeded",
     "MalformedJSON",
     "MemoryArtifact",
@@ -131,8 +141,11 @@ __all__ = [
     "RemoteArtifact",
     "ScaledDotProductAttentionArtifact",
     "ServiceUnavailable",
+    "Settings",
     "ShapeError",
     "SimplifiedModelService",
+    "SlidingWindowAttentionArtifact",
+    "SparseAttentionArtifact",
     "TensorParallelArtifact",
     "TokenizerService",
     "UndeclaredInput",

@@ -58,7 +58,7 @@ class RemoteArtifact(Artifact):
     def __init__(
         self,
         url: str,
-        name: str,
+        artifact_name: str,
         *,
         token: str | None = None,
         timeout: float = 60.0,
@@ -68,7 +68,7 @@ class RemoteArtifact(Artifact):
 
         Args:
             url: the server's, ``http://127.0.0.1:8000``.
-            name: the artifact's name there.
+            artifact_name: the artifact's name there.
             token: the bearer token, if the server asks for one.
             timeout: seconds that a call may take; a deadline in the context that comes earlier counts.
             transport: how requests travel; None: over TCP.
@@ -79,8 +79,8 @@ class RemoteArtifact(Artifact):
         if urlsplit(url).scheme not in ("http", "https"):
             raise RangeError(f"url: {url!r} was given, one that begins with http:// or https:// is needed", "url")
         self.url = url.rstrip("/")
-        self.name = name
-        self._path = f"{self.url}/artifacts/{quote(name, safe='')}"
+        self.artifact_name = artifact_name
+        self._path = f"{self.url}/artifacts/{quote(artifact_name, safe='')}"
         # Errors name the server, over a network too: without a password that the URL may hold.
         self._shown = urlsplit(self.url)._replace(netloc=urlsplit(self.url).netloc.rpartition("@")[2]).geturl()
         self._timeout = timeout
@@ -110,7 +110,7 @@ class RemoteArtifact(Artifact):
         deadline = context.metadata.get("deadline")
         result = self._call("POST", f"{self._path}/execute", headers, pieces, min(until, deadline or until))
         # Who called it, by the name that it has here.
-        if result.get("artifact_used") == self.name:
+        if result.get("artifact_used") == self.artifact_name:
             result["artifact_used"] = context.artifact_name
         return result
 
@@ -202,7 +202,7 @@ class RemoteArtifact(Artifact):
             error = ServiceUnavailable(f"{self._shown}: {detail}")
         else:
             error = kind(detail)
-        error.add_note(f"at {self._shown}, artifact {self.name}, request {request}")
+        error.add_note(f"at {self._shown}, artifact {self.artifact_name}, request {request}")
         return error
 
 

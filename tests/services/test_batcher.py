@@ -142,7 +142,7 @@ def test_concurrent_requests_get_what_they_would_have_got_alone():
     total = sum(len(e.input_ids) for t in texts for e in service.tokenizer.encode([t] if isinstance(t, str) else t))
     for ids, answer in zip(asked, answers, strict=True):
         alone = service.forward(ids)
-        assert answer["output"]["timings"]["tokens"] == total  # of the batch: they ran together
+        assert answer["output"]["usage"]["tokens"] == total  # of the batch: they ran together
         np.testing.assert_allclose(answer["output"]["pooled"], alone.pooled, atol=2e-6)
         assert np.shape(answer["output"]["pooled"]) == alone.pooled.shape
 

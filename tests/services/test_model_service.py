@@ -125,7 +125,7 @@ def test_padding_with_a_mask_gives_the_same_numbers(service):
 def test_more_tokens_than_go_through_the_layers_at_once(service):
     ids = [[1, *range(3, 3 + 97), 2]] * 60
     output = service.forward(ids)
-    assert output.timings["tokens"] == 60 * 99
+    assert output.usage["tokens"] == 60 * 99
     np.testing.assert_allclose(output.pooled, np.tile(service.forward(ids[0]).pooled, (60, 1)), atol=2e-6)
 
 

@@ -84,7 +84,7 @@ def test_attention_parallel_and_memory_together_give_the_same_output(service, re
                 for states, wanted in zip(output.last_hidden_state, plain.last_hidden_state, strict=True):
                     np.testing.assert_allclose(states, wanted, atol=1e-5)
     service.use_artifact("scaled_dot_product_attention")
-    assert service.forward(ids).timings["remembered"] == len(ids)
+    assert service.forward(ids).usage["remembered"] == len(ids)
 
 
 def test_a_parallel_artifact_that_cannot_run_a_model_is_refused(service, registry):

@@ -10,7 +10,6 @@ import typer
 
 from zerocost.artifacts.builtin import default_registry
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.core.executor import Executor
 from zerocost.errors import PluginError
 
 __all__ = [
@@ -75,21 +74,15 @@ def open_registry(
             installed.
         RangeError: an unknown executor.
     """
-    registry = default_registry(_executor(executor))
+    from zerocost.engine import executor as executor_of
+
+    registry = default_registry(executor_of(executor))
     failures = registry.load_plugins()
     if additions:
         see_working_folder()
         for text in additions:
             registry.register_from(text)
     return registry, failures
-
-
-def _executor(name: str) -> Executor | None:
-    if name == "threads":
-        return None
-    from zerocost.engine.choice import executor
-
-    return executor(name)
 
 
 def registry_with_warnings(additions: list[str] | None, executor: str = "threads") -> ArtifactRegistry:

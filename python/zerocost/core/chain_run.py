@@ -21,7 +21,7 @@ from zerocost.core.chain_plan import INITIAL, Plan, PlannedStep
 from zerocost.core.limits import Limits, check_fan_out, limits_of
 from zerocost.core.ports import Bound, pointer
 from zerocost.core.results import checked_outputs
-from zerocost.errors import DatatypeError, DeadlineExceeded, InvalidInput, MissingInput
+from zerocost.errors import DatatypeError, InvalidInput, MissingInput
 
 __all__ = ["ChainRun", "StepTrace", "params_of", "run_plan"]
 
@@ -144,7 +144,7 @@ class _Run:
     def step(self, step: PlannedStep) -> dict[str, Any]:
         """Runs one step whose predecessors are done."""
         try:
-            self._check_deadline()
+            self.context.check_deadline()
             inputs = self._inputs(step)
             if not self.traced:
                 return self._execute(step, inputs)
@@ -168,11 +168,6 @@ class _Run:
                 self._locate(error, step)
             error.add_note(f"in {step.label} of the chain")
             raise
-
-    def _check_deadline(self) -> None:
-        deadline = self.context.metadata.get("deadline")
-        if deadline is not None and time.monotonic() > deadline:
-            raise DeadlineExceeded(f"the deadline passed {time.monotonic() - deadline:.3f} s ago")
 
     def _inputs(self, step: PlannedStep) -> dict[str, Any]:
         inputs = self.known[step.index]
@@ -227,7 +222,7 @@ class _Run:
         check_fan_out(elements, step.each, context.metadata)
 
         def of_element(element: Any) -> dict[str, Any]:
-            self._check_deadline()
+            self.context.check_deadline()
             return one({**inputs, str(step.each): element})
 
         results = _in_parallel([partial(of_element, element) for element in elements])

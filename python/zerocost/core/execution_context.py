@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from zerocost.errors import RangeError
+from zerocost.errors import DeadlineExceeded, RangeError
 
 __all__ = ["ExecutionContext"]
 
@@ -37,3 +38,9 @@ class ExecutionContext:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise RangeError(f"mode: {self.mode!r} was given, 'zero_cost' or 'restful' is allowed", "mode")
+
+    def check_deadline(self) -> None:
+        """Raises DeadlineExceeded if the deadline in the metadata has passed."""
+        deadline = self.metadata.get("deadline")
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineExceeded(f"the deadline passed {time.monotonic() - deadline:.3f} s ago")

@@ -1,4 +1,4 @@
-"""Where parallel artifacts run their shards and stages, when that is not this process.
+"""Where parallel artifacts run their shards and stages: on threads of this process, or elsewhere.
 
 An executor is made by a composition root and handed to the artifacts; they know nothing of the engine behind it.
 """
@@ -60,4 +60,4 @@ class Executor(Protocol):
         schedule: str,
         context: ExecutionContext,
     ) -> list[Any]:
-        """Every micro-batch through every stage, in order; see ``zerocost.artifacts.parallel.threads.run_pipeline``."""
+        """Every micro-batch through every stage, in order; see :class:`zerocost.core.threads.ThreadExecutor`."""

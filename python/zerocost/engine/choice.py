@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from zerocost.core.executor import Executor
+from zerocost.core.threads import ThreadExecutor
 from zerocost.errors import RangeError
 
 __all__ = ["executor"]
 
 
-def executor(name: str, address: str | None = None) -> Executor | None:
+def executor(name: str, address: str | None = None) -> Executor:
     """The executor of that name, for :func:`zerocost.default_registry`.
 
     Args:
-        name: ``"threads"`` (None, the threads of this process) or ``"ray"``.
+        name: ``"threads"``, the threads of this process, or ``"ray"``.
         address: of the Ray cluster; None: the one that ``RAY_ADDRESS`` names, or one that this process starts.
 
     Raises:
@@ -21,7 +22,7 @@ def executor(name: str, address: str | None = None) -> Executor | None:
         ServiceUnavailable: there is no cluster at the address.
     """
     if name == "threads":
-        return None
+        return ThreadExecutor()
     if name == "ray":
         from zerocost.engine.ray_executor import RayExecutor
 

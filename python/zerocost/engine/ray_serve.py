@@ -34,7 +34,7 @@ def serve(
     make_app: Callable[[], Any],
     host: str = "127.0.0.1",
     port: int = 8000,
-    replicas: int = 1,
+    num_replicas: int = 1,
     *,
     address: str | None = None,
     on_ready: Callable[[str], None] | None = None,
@@ -45,12 +45,12 @@ def serve(
         make_app: see :func:`deployed`, as for the next four.
         host: the address.
         port: the port.
-        replicas: how many processes answer.
+        num_replicas: how many processes answer.
         address: of the cluster.
         on_ready: is told the URL once the replicas answer.
     """
     stop = threading.Event()
-    with _signals(stop) as install, deployed(make_app, host, port, replicas, address=address) as url:
+    with _signals(stop) as install, deployed(make_app, host, port, num_replicas, address=address) as url:
         install()  # Ray has put handlers of its own where these were
         if on_ready is not None:
             on_ready(url)
@@ -63,7 +63,7 @@ def deployed(
     make_app: Callable[[], Any],
     host: str = "127.0.0.1",
     port: int = 8000,
-    replicas: int = 1,
+    num_replicas: int = 1,
     *,
     address: str | None = None,
 ) -> Iterator[str]:
@@ -76,23 +76,23 @@ def deployed(
         make_app: makes the app; every replica calls it. It is sent there with cloudpickle.
         host: the address that Ray's proxy listens on, on the head node of the cluster.
         port: its port; 0 takes a free one.
-        replicas: how many processes answer, at least 1.
+        num_replicas: how many processes answer, at least 1.
         address: of the cluster; see :func:`zerocost.engine.cluster.connect`.
 
     Yields:
         The URL, once every replica answers.
 
     Raises:
-        DatatypeError: ``replicas`` is no integer.
-        RangeError: ``replicas`` below 1.
+        DatatypeError: ``num_replicas`` is no integer.
+        RangeError: ``num_replicas`` below 1.
         PluginError: Ray Serve is not installed.
         ServiceUnavailable: no cluster at the address, a cluster on which Serve runs already, or the app did not start.
         OSError: the address is taken, or is not this machine's.
     """
-    if isinstance(replicas, bool) or not isinstance(replicas, int):
-        raise DatatypeError(f"replicas: {replicas!r} was given, an integer is needed", "replicas")
-    if replicas < 1:
-        raise RangeError(f"replicas: {replicas} was given, at least 1 is needed", "replicas")
+    if isinstance(num_replicas, bool) or not isinstance(num_replicas, int):
+        raise DatatypeError(f"num_replicas: {num_replicas!r} was given, an integer is needed", "num_replicas")
+    if num_replicas < 1:
+        raise RangeError(f"num_replicas: {num_replicas} was given, at least 1 is needed", "num_replicas")
     ray, ours = connect(address), False
     try:
         from ray import serve as ray_serve
@@ -111,7 +111,7 @@ def deployed(
             logging_config=_QUIET,
         )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # starting has set it again
-        deploy(make_app, replicas)
+        deploy(make_app, num_replicas)
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         if ours:
@@ -123,7 +123,7 @@ def deployed(
                 ray_serve.shutdown()
 
 
-def deploy(make_app: Callable[[], Any], replicas: int) -> None:
+def deploy(make_app: Callable[[], Any], num_replicas: int) -> None:
     """Puts the app where Serve runs, in place of the one that was there.
 
     Raises:
@@ -131,7 +131,7 @@ def deploy(make_app: Callable[[], Any], replicas: int) -> None:
     """
     from ray import serve as ray_serve
 
-    threads = _threads(replicas)
+    threads = _threads(num_replicas)
 
     def build() -> Any:
         set_num_threads(threads)  # not by the environment: shards on other nodes are not to have as few or as many
@@ -140,7 +140,7 @@ def deploy(make_app: Callable[[], Any], replicas: int) -> None:
     deployment = ray_serve.deployment(
         ray_serve.ingress(build)(type("Zerocost", (), {})),
         name=_NAME,
-        num_replicas=replicas,
+        num_replicas=num_replicas,
         max_ongoing_requests=_ONGOING,
         logging_config=_QUIET,
         graceful_shutdown_wait_loop_s=0.1,
@@ -187,12 +187,12 @@ class _BehindProxy:
         await self._app(scope, receive, send_on)
 
 
-def _threads(replicas: int) -> int:
+def _threads(num_replicas: int) -> int:
     """A replica's share of the cores of its node: Ray would give each one thread."""
     import ray
 
     nodes = Nodes(ray).now()
-    on_one_node = -(-replicas // max(1, len(nodes)))
+    on_one_node = -(-num_replicas // max(1, len(nodes)))
     return threads_for(min((node.cpus for node in nodes), default=1), on_one_node)
 
 

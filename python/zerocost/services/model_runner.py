@@ -60,16 +60,16 @@ class Passes:
 
     def run(
         self, sequences: Sequences, active: Mapping[str, Active], *, output_attentions: bool = False
-    ) -> tuple[list[SequenceResult], dict[str, float]]:
-        """The result of each sequence, and the timings.
+    ) -> tuple[list[SequenceResult], dict[str, float], dict[str, int]]:
+        """The result of each sequence, the timings and the usage; see :class:`~zerocost.ModelOutput`.
 
         Raises:
             DeadlineExceeded: the deadline passed that holds here; it is looked at before every packed batch.
         """
         _check_deadline()
         start = time.perf_counter()
-        timings = {"seconds": 0.0, "attention_seconds": 0.0, "tokens": 0, "remembered": 0}
-        timings["tokens"] = sum(len(ids) for ids, _ in sequences)
+        timings = {"seconds": 0.0, "attention_seconds": 0.0}
+        usage = {"tokens": sum(len(ids) for ids, _ in sequences), "remembered": 0}
         memory = None if output_attentions else active.get("memory")
         keys: list[Hashable] = []
         results: list[SequenceResult | None] = [None] * len(sequences)
@@ -80,7 +80,7 @@ class Passes:
                 stored = recall(memory, key)
                 if stored is not None:
                     results[index] = self._recalled(memory, stored, len(sequences[index][0]))
-                    timings["remembered"] += 1
+                    usage["remembered"] += 1
         missing = [index for index, result in enumerate(results) if result is None]
         for chunk in _chunks(missing, sequences):
             _check_deadline()
@@ -98,7 +98,7 @@ class Passes:
                     if is_finite(row):
                         remember(memory, keys[index], row)
         timings["seconds"] = time.perf_counter() - start
-        return [result for result in results if result is not None], timings
+        return [result for result in results if result is not None], timings, usage
 
     def _forward(
         self, packed: Packed, active: Mapping[str, Active], timings: dict[str, float], *, output_attentions: bool

@@ -72,10 +72,10 @@ class ModelOutput:
         pooled: the mean over the tokens (or the first token, where the model is made so): ``[width]``, or
             ``[sequences, width]`` for several.
         attentions: if asked for, ``[heads, n, n]`` for each layer; for several sequences a list of these for each.
-        timings: ``seconds``, of these ``attention_seconds``; ``tokens``; ``remembered``, the sequences that came from
-            the memory artifact.
+        timings: ``seconds``, and ``attention_seconds``, the part of them that attention took.
         model: the name of the model.
         trained: False for the built-in model, whose weights are random.
+        usage: ``tokens``, and ``remembered``, how many sequences came from the memory artifact.
     """
 
     last_hidden_state: Any
@@ -84,10 +84,12 @@ class ModelOutput:
     timings: dict[str, float] = field(default_factory=dict)
     model: str = ""
     trained: bool = True
+    usage: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The output by name; ``attentions`` only if asked for."""
-        result = {name: getattr(self, name) for name in ("model", "trained", "last_hidden_state", "pooled", "timings")}
+        names = ("model", "trained", "last_hidden_state", "pooled", "timings", "usage")
+        result = {name: getattr(self, name) for name in names}
         return result if self.attentions is None else {**result, "attentions": self.attentions}
 
 
@@ -159,8 +161,10 @@ class SimplifiedModelService(Service):
                 layer.
         """
         request = self._request(input_ids, attention_mask, output_attentions, artifacts)
-        results, timings = self._passes.run(request.sequences, request.active, output_attentions=output_attentions)
-        return self._output(results, timings, several=request.several)
+        results, timings, usage = self._passes.run(
+            request.sequences, request.active, output_attentions=output_attentions
+        )
+        return self._output(results, timings, usage, several=request.several)
 
     @twin_of(forward)
     async def post_forward(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
@@ -197,7 +201,9 @@ class SimplifiedModelService(Service):
         every = [sequence for request in requests for sequence in request.sequences]
         try:
             with until(latest):
-                results, timings = self._passes.run(every, first.active, output_attentions=first.output_attentions)
+                results, timings, usage = self._passes.run(
+                    every, first.active, output_attentions=first.output_attentions
+                )
         except Exception as error:
             if len(requests) == 1:
                 return [error]
@@ -205,7 +211,7 @@ class SimplifiedModelService(Service):
             return [answer for request in requests for answer in self._answer([request])]
         rest = iter(results)
         return [
-            self._output(list(itertools.islice(rest, len(request.sequences))), timings, several=request.several)
+            self._output(list(itertools.islice(rest, len(request.sequences))), timings, usage, several=request.several)
             for request in requests
         ]
 
@@ -254,7 +260,7 @@ class SimplifiedModelService(Service):
         """One row of length 1 for each encoding."""
         vectors = np.empty((len(encodings), self.model.encoder.architecture.width), np.float32)
         for batch in _batches(encodings, BATCH_TOKENS):
-            results, _ = self._passes.run(self._sequences([encodings[index] for index in batch]), active)
+            results, *_ = self._passes.run(self._sequences([encodings[index] for index in batch]), active)
             vectors[batch] = [result.pooled for result in results]
             advance(len(batch))
         return _unit(vectors)
@@ -356,7 +362,9 @@ class SimplifiedModelService(Service):
             warnings.warn(f"{cut} of {len(texts)} texts were truncated to {self.model.max_tokens} tokens", stacklevel=3)
         return encodings
 
-    def _output(self, results: list[SequenceResult], timings: dict[str, float], *, several: bool) -> ModelOutput:
+    def _output(
+        self, results: list[SequenceResult], timings: dict[str, float], usage: dict[str, int], *, several: bool
+    ) -> ModelOutput:
         if several:
             states: Any = [result.states for result in results]
             pooled = np.stack([result.pooled for result in results])
@@ -364,7 +372,8 @@ class SimplifiedModelService(Service):
         else:
             states, pooled, weights = results[0].states, results[0].pooled, results[0].weights
         wanted = results[0].weights is not None
-        return ModelOutput(states, pooled, weights if wanted else None, timings, self.model.name, self.model.trained)
+        model = self.model
+        return ModelOutput(states, pooled, weights if wanted else None, timings, model.name, model.trained, usage)
 
 
 def _is_short(input_ids: Any) -> bool:

@@ -161,7 +161,7 @@ def test_concurrent_requests_are_computed_together(registry):
 
     def answer(url, ids, artifacts):
         body = {"input_ids": ids, "artifacts": artifacts}
-        return httpx2.post(f"{url}/services/model/forward", json=body, timeout=30).json()["output"]["timings"]
+        return httpx2.post(f"{url}/services/model/forward", json=body, timeout=30).json()["output"]["usage"]
 
     with background_server(create_app(registry, Settings())) as url, concurrent.futures.ThreadPoolExecutor(8) as pool:
         first = pool.submit(answer, url, [1, 2], {"attention": {"artifact": "waits"}})
@@ -174,8 +174,8 @@ def test_concurrent_requests_are_computed_together(registry):
         time.sleep(0.5)
         waits.go.set()
         assert first.result()["tokens"] == 2
-        assert [timings.result()["tokens"] for timings in others] == [7, 7]
-        assert [timings.result()["tokens"] for timings in plain] == [18, 18, 18]
+        assert [usage.result()["tokens"] for usage in others] == [7, 7]
+        assert [usage.result()["tokens"] for usage in plain] == [18, 18, 18]
 
 
 class Waits(AttentionArtifact):

@@ -300,19 +300,19 @@ def test_services_of_two_processes_share_what_they_computed(artifact, shared_ser
 
     ids = service().tokenizer.encode("the same text").input_ids
     first = service().forward(ids)
-    assert (first.timings["remembered"], len(artifact.keys())) == (0, 2)
+    assert (first.usage["remembered"], len(artifact.keys())) == (0, 2)
     code = (
         "import sys, zerocost; from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact;"
         "registry = zerocost.default_registry();"
         "registry.register_artifact('shared', RedisCacheArtifact(sys.argv[1]), 'memory');"
         "service = zerocost.SimplifiedModelService(registry); service.use_artifact('shared');"
-        f"output = service.forward({ids}); print(output.timings['remembered'], output.pooled.tobytes().hex())"
+        f"output = service.forward({ids}); print(output.usage['remembered'], output.pooled.tobytes().hex())"
     )
     run = subprocess.run([sys.executable, "-c", code, shared_server.url], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["1", first.pooled.tobytes().hex()]
     other = service()
     other.use_artifact("sliding_window_attention", window_size=1)
-    assert other.forward(ids).timings["remembered"] == 0
+    assert other.forward(ids).usage["remembered"] == 0
     assert {type(key) for key in artifact.keys()} == {tuple}  # noqa: SIM118 - it is no dict
 
 

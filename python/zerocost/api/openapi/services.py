@@ -35,9 +35,10 @@ _MODEL_OUTPUT: Schema = {
         "last_hidden_state": {},
         "pooled": _TENSOR,
         "timings": {"type": "object", "additionalProperties": {"type": "number"}},
+        "usage": {"type": "object", "additionalProperties": {"type": "integer"}},
         "attentions": {},
     },
-    "required": ["model", "trained", "last_hidden_state", "pooled", "timings"],
+    "required": ["model", "trained", "last_hidden_state", "pooled", "timings", "usage"],
 }
 _WHETHER: Schema = {"type": "boolean"}
 _WINDOW = "sliding_window_attention"

@@ -17,12 +17,12 @@ from zerocost.artifacts.options import one_of
 from zerocost.artifacts.parallel.gather import gather
 from zerocost.artifacts.parallel.schedule import KINDS
 from zerocost.artifacts.parallel.stages import resolve_stages
-from zerocost.artifacts.parallel.threads import run_pipeline
 from zerocost.core.arrays import as_tensor
 from zerocost.core.artifact_base import ExecutionContext, ParallelArtifact
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.executor import Executor
 from zerocost.core.limits import check_fan_out
+from zerocost.core.threads import ThreadExecutor
 from zerocost.errors import RangeError, ShapeError
 
 __all__ = ["PipelineParallelArtifact"]
@@ -42,14 +42,14 @@ class PipelineParallelArtifact(ParallelArtifact):
             executor: where stages run; None: on threads of this process.
         """
         self._registry = registry
-        self._run = run_pipeline if executor is None else executor.pipeline
+        self._run = (ThreadExecutor if executor is None else executor).pipeline
 
     def here(self) -> PipelineParallelArtifact:
         """The same artifact with its stages in this process, for stages that share memory."""
-        if self._run is run_pipeline:
+        if self._run is ThreadExecutor.pipeline:
             return self
         twin = copy.copy(self)
-        twin._run = run_pipeline
+        twin._run = ThreadExecutor.pipeline
         return twin
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:

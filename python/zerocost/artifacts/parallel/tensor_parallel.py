@@ -17,6 +17,7 @@ from zerocost.artifacts.parallel.shards import linear_on
 from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import ExecutionContext, ParallelArtifact
 from zerocost.core.executor import Executor
+from zerocost.core.threads import ThreadExecutor
 from zerocost.errors import DatatypeError, RangeError
 
 __all__ = ["TensorParallelArtifact"]
@@ -34,8 +35,9 @@ class TensorParallelArtifact(ParallelArtifact):
             executor: where the shards of a linear layer run; None: on the threads of this process. Views are always
                 made here.
         """
-        self.executor = executor
-        self.is_quick = executor is None and type(self) is TensorParallelArtifact
+        # The kernel runs shards on threads of this process by itself.
+        self.executor = None if isinstance(executor, ThreadExecutor) else executor
+        self.is_quick = self.executor is None and type(self) is TensorParallelArtifact
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
         """As every parallel artifact; the deadline of the context holds for shards on an executor."""
