@@ -23,12 +23,12 @@ BELOW = {
 """What each layer may import besides itself."""
 
 WINGS = [
-    {"api.settings", "api.limiter"},
+    {"api.settings", "api.thread_pool"},
     {"api.wire"},
     {"api.routing", "api.server"},
     {"api.telemetry"},
     {"api.calls", "api.artifact_api"},
-    {"api.monitor", "api.edge", "api.pages"},
+    {"api.server_metrics", "api.edge", "api.pages"},
     {"api.v2"},
     {"api.openapi"},
     {"api.routes"},

@@ -86,7 +86,7 @@ def test_services_do_not_wait_for_clients_that_went_away():
             return {"type": "http.disconnect"}
 
         with pytest.raises(ClientGone):
-            await Calls(Settings()).answer(Request({"headers": []}, receive), work(), None)
+            await Calls(Settings()).admit(Request({"headers": []}, receive), work(), None)
         await asyncio.wait_for(ended.wait(), 5)
 
     asyncio.run(run())
@@ -166,7 +166,7 @@ def test_a_cancelled_request_leaves_nothing_in_the_queue():
         await asyncio.Event().wait()
 
     def answer(job, deadline):
-        return calls.answer(Request({"headers": []}, receive), calls.slots.run(job), deadline)
+        return calls.admit(Request({"headers": []}, receive), calls.compute_pool.run(job), deadline)
 
     async def late():
         body = np.zeros(9)

@@ -10,10 +10,10 @@ import pytest
 from support.samples import sample_registry
 from zerocost import create_app
 from zerocost.api.calls import Calls
-from zerocost.api.limiter import Pool
 from zerocost.api.settings import Settings
+from zerocost.api.thread_pool import ThreadPool
 from zerocost.api.wire.body import ClientGone
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.request import Request
 from zerocost.errors import DeadlineExceeded
 
@@ -48,17 +48,17 @@ def test_what_runs_on_is_pending_until_it_has_ended(go):
     async def run():
         calls = Calls(Settings(slots=1, max_waiting=1))
         with pytest.raises(DeadlineExceeded):
-            await calls.answer(request(), calls.slots.run(go.wait), soon())
+            await calls.admit(request(), calls.compute_pool.run(go.wait), soon())
         await asyncio.sleep(0.05)
-        assert (calls.pending, calls.slots.abandoned) == (1, 1)
+        assert (calls.pending, calls.compute_pool.abandoned) == (1, 1)
         with pytest.raises(ClientGone):
-            await calls.answer(request(goes), calls.slots.run(go.wait), None)
+            await calls.admit(request(goes), calls.compute_pool.run(go.wait), None)
         await asyncio.sleep(0.05)
-        assert (calls.pending, calls.slots.jobs) == (1, 1), "what stood in line is gone"
+        assert (calls.pending, calls.compute_pool.jobs) == (1, 1), "what stood in line is gone"
         go.set()
-        assert await calls.answer(request(), calls.slots.run(lambda: 3), None) == 3
+        assert await calls.admit(request(), calls.compute_pool.run(lambda: 3), None) == 3
         await asyncio.sleep(0.05)
-        assert (calls.pending, calls.slots.jobs, calls.slots.abandoned) == (0, 0, 0)
+        assert (calls.pending, calls.compute_pool.jobs, calls.compute_pool.abandoned) == (0, 0, 0)
         calls.close()
 
     asyncio.run(run())
@@ -67,9 +67,9 @@ def test_what_runs_on_is_pending_until_it_has_ended(go):
 def test_a_batch_that_nobody_waits_for_is_pending(go):
     async def run():
         calls = Calls(Settings(slots=1))
-        batch = asyncio.ensure_future(calls.slots.run(go.wait))
+        batch = asyncio.ensure_future(calls.compute_pool.run(go.wait))
         with pytest.raises(DeadlineExceeded):
-            await calls.answer(request(), stays(), soon())
+            await calls.admit(request(), stays(), soon())
         await asyncio.sleep(0)
         assert calls.pending == 1
         go.set()
@@ -83,12 +83,12 @@ def test_a_batch_that_nobody_waits_for_is_pending(go):
 def test_one_bound_for_both_pools(go):
     async def run():
         calls = Calls(Settings(slots=1, max_waiting=1))
-        pools = (calls.slots, calls.outside)
-        running = [asyncio.ensure_future(calls.answer(request(), pool.run(go.wait), None)) for pool in pools]
+        pools = (calls.compute_pool, calls.io_pool)
+        running = [asyncio.ensure_future(calls.admit(request(), pool.run(go.wait), None)) for pool in pools]
         await asyncio.sleep(0.05)
         for pool in (*pools, None):
-            with pytest.raises(Refused) as refused:
-                await calls.answer(request(), stays() if pool is None else pool.run(go.wait), None)
+            with pytest.raises(HTTPError) as refused:
+                await calls.admit(request(), stays() if pool is None else pool.run(go.wait), None)
             assert (refused.value.status, refused.value.headers) == (429, {"retry-after": "1"})
         go.set()
         assert await asyncio.gather(*running) == [True, True]
@@ -99,7 +99,7 @@ def test_one_bound_for_both_pools(go):
 
 def test_a_pool_goes_on_after_it_was_closed():
     async def run():
-        pool = Pool(1, "test")
+        pool = ThreadPool(1, "test")
         for _ in range(2):
             assert await pool.run(lambda: 1) == 1
             pool.close()
@@ -113,7 +113,7 @@ def test_whatever_a_job_raises_arrives(error):
         raise error
 
     async def run():
-        pool = Pool(1, "test")
+        pool = ThreadPool(1, "test")
         expected = KeyError if isinstance(error, KeyError) else RuntimeError
         with pytest.raises(expected):
             await pool.run(job)

@@ -12,15 +12,15 @@ from starlette.types import ASGIApp
 
 from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.calls import Calls
-from zerocost.api.edge.access_log import Watch
-from zerocost.api.edge.middleware import Front
-from zerocost.api.monitor import Monitor
-from zerocost.api.routes.native import Routes
+from zerocost.api.edge.access_log import AccessLogMiddleware
+from zerocost.api.edge.middleware import EdgeMiddleware
+from zerocost.api.routes.native import NativeRoutes
 from zerocost.api.routes.services import ServiceRoutes
-from zerocost.api.routing import Shortcuts
+from zerocost.api.routing import RouteCache
+from zerocost.api.server_metrics import ServerMetrics
 from zerocost.api.settings import Settings
-from zerocost.api.telemetry.tracing import tracing_of
-from zerocost.api.v2.routes import OpenInference
+from zerocost.api.telemetry.tracing import create_tracing
+from zerocost.api.v2.routes import OpenInferenceRoutes
 from zerocost.artifacts.builtin import default_registry
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.services.model_service import SimplifiedModelService
@@ -33,11 +33,11 @@ logger = logging.getLogger("zerocost.api")
 class _App(Starlette):
     """Starlette with one middleware in place of its own two: every exception becomes an answer at the front."""
 
-    front: ASGIApp
+    edge: ASGIApp
 
     def build_middleware_stack(self) -> ASGIApp:
         """The front, with the routes behind it."""
-        return self.front
+        return self.edge
 
 
 def create_app(
@@ -58,7 +58,7 @@ def create_app(
     registry = default_registry() if registry is None else registry
     settings = Settings.from_environment() if settings is None else settings
     api, calls = ArtifactRESTAPI(registry, settings), Calls(settings)
-    monitor = Monitor(calls, registry)
+    monitor = ServerMetrics(calls, registry)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -69,29 +69,29 @@ def create_app(
         calls.close()
 
     routes = [
-        *Routes(api, calls, monitor).table(),
-        *OpenInference(api, calls, monitor).table(),
+        *NativeRoutes(api, calls, monitor).table(),
+        *OpenInferenceRoutes(api, calls, monitor).table(),
         *ServiceRoutes(api, calls, model or SimplifiedModelService(registry, settings.model)).table(),
     ]
     app = _App(routes=routes, lifespan=lifespan)
-    shortcuts = Shortcuts(app.routes, ("/artifacts/{name}/execute", "/v2/models/{name}/infer"))
-    app.front = Front(app.router, shortcuts, settings, calls.observations)
+    shortcuts = RouteCache(app.routes, ("/artifacts/{name}/execute", "/v2/models/{name}/infer"))
+    app.edge = EdgeMiddleware(app.router, shortcuts, settings, calls.observations)
     if settings.allowed_origins:
-        app.front = CORSMiddleware(
-            app.front,
+        app.edge = CORSMiddleware(
+            app.edge,
             allow_origins=settings.allowed_origins,
             allow_methods=("GET", "POST", "PUT", "DELETE"),
             allow_headers=("*",),
             expose_headers=("X-Request-Id", "Server-Timing", "ETag", "Retry-After", "Inference-Header-Content-Length"),
         )
-    tracing = tracing_of(settings)
+    tracing = create_tracing(settings)
     if tracing is not None or settings.access_log:
-        app.front = Watch(app.front, tracing, log=settings.access_log)
+        app.edge = AccessLogMiddleware(app.edge, tracing, log=settings.access_log)
     # A redirect would make clients that do not follow it fail, and others send their body twice.
     app.router.redirect_slashes = False
     app.state.registry = registry
     app.state.settings = settings
-    app.state.stop_taking = calls.stop_taking
+    app.state.stop_accepting = calls.stop_accepting
     app.state.close = calls.close
     app.state.running = lambda: calls.pending + monitor.running
     return app

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from zerocost.api.limiter import Pool
 from zerocost.api.settings import Settings
+from zerocost.api.thread_pool import ThreadPool
 from zerocost.api.wire.problems import as_input_error
 from zerocost.api.wire.stages import Stages
 from zerocost.core.arrays import counting_copies
@@ -33,7 +33,7 @@ class ArtifactRESTAPI:
         self.plans = ArtifactCommunicationService(registry).artifact_cache
         self.limits = self.settings.limits
         self.model_limits = self.settings.model_limits
-        self._threads = Pool(self.settings.slots or os.cpu_count() or 1, "zerocost-api")
+        self._threads = ThreadPool(self.settings.slots or os.cpu_count() or 1, "zerocost-api")
 
     async def execute_artifact(self, artifact_name: str, request_data: dict[str, Any]) -> dict[str, Any]:
         """Execute artifact via REST.

@@ -16,20 +16,20 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from zerocost.api.limiter import Pool, contained
 from zerocost.api.settings import Settings
 from zerocost.api.telemetry.observations import Observations
+from zerocost.api.thread_pool import ThreadPool, run_contained
 from zerocost.api.wire.body import BodyDeadline, ClientGone
-from zerocost.api.wire.byte_budget import SMALL
+from zerocost.api.wire.byte_budget import SMALL_BODY
 from zerocost.api.wire.chunks import read_body
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.protocol import read_at_once
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.stages import QUEUE, Stages
 from zerocost.core.artifact_base import Artifact
 from zerocost.errors import DeadlineExceeded, LimitExceeded
 
-__all__ = ["ASIDE", "Calls", "Outside"]
+__all__ = ["OFFLOAD_BYTES", "Calls", "IOBound"]
 
 Result = TypeVar("Result")
 
@@ -39,7 +39,7 @@ _INLINE_BYTES = 4096
 _INLINE_OPERATIONS = 1 << 18
 """As many operations as a thread hop takes at most, where they do not follow from the size of the body."""
 
-ASIDE = 64 << 10
+OFFLOAD_BYTES = 64 << 10
 """Bytes from which on a text is read in a slot, so that the event loop goes on."""
 
 _PASSED = "the deadline passed before the request was answered"
@@ -49,7 +49,7 @@ _OUTSIDE = 8
 
 
 @dataclass(frozen=True)
-class Outside(Generic[Result]):
+class IOBound(Generic[Result]):
     """A job that waits for something outside of this process, as has turned out on the way to it."""
 
     job: Callable[[], Result]
@@ -68,8 +68,8 @@ class Calls:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.slots = Pool(settings.slots or os.cpu_count() or 1, "zerocost-request")
-        self.outside = Pool(_OUTSIDE, "zerocost-outside")
+        self.compute_pool = ThreadPool(settings.slots or os.cpu_count() or 1, "zerocost-request")
+        self.io_pool = ThreadPool(_OUTSIDE, "zerocost-outside")
         self.observations = Observations()
         self.is_ready = True
         self.limits = settings.limits
@@ -79,7 +79,7 @@ class Calls:
             fan_out=0,
             operations=min(_INLINE_OPERATIONS, settings.max_operations),
         )
-        self._small = min(SMALL, settings.max_body)
+        self._small = min(SMALL_BODY, settings.max_body)
         self._body_deadline = BodyDeadline(settings.request_timeout)
         self._admitted = 0
 
@@ -87,21 +87,24 @@ class Calls:
     def pending(self) -> int:
         """Requests that compute or wait, and what still runs of those that nobody waits for any more."""
         # A batch runs for requests that are pending themselves, unless all of them have gone.
-        return max(self._admitted + self.slots.abandoned + self.outside.abandoned, self.slots.jobs + self.outside.jobs)
+        return max(
+            self._admitted + self.compute_pool.abandoned + self.io_pool.abandoned,
+            self.compute_pool.jobs + self.io_pool.jobs,
+        )
 
-    def stop_taking(self) -> None:
+    def stop_accepting(self) -> None:
         """Says from now on that new requests should go elsewhere."""
         self.is_ready = False
 
     def check_ready(self) -> None:
-        """Raises Refused (503) if new requests should go elsewhere."""
+        """Raises HTTPError (503) if new requests should go elsewhere."""
         if not self.is_ready:
-            raise Refused(503, "not_ready", "the server is shutting down", {"retry-after": "1"})
+            raise HTTPError(503, "not_ready", "the server is shutting down", {"retry-after": "1"})
 
     def close(self) -> None:
         """Ends the threads once their jobs are done."""
-        self.slots.close()
-        self.outside.close()
+        self.compute_pool.close()
+        self.io_pool.close()
 
     def begin(self, request: Request, name: str) -> tuple[Stages, dict[str, Any]]:
         """Begins a call of what errors and metrics call ``name``.
@@ -110,7 +113,7 @@ class Calls:
             Where its time goes, and what the execution context carries: its id, limits, deadline and trace.
 
         Raises:
-            Refused: a ``Request-Timeout`` that is no number of seconds (400).
+            HTTPError: a ``Request-Timeout`` that is no number of seconds (400).
         """
         metadata: dict[str, Any] = {"request_id": request.id, "limits": self.limits}
         headers = request.headers
@@ -118,7 +121,7 @@ class Calls:
         if b"request-timeout" in headers:
             asked = request.seconds("Request-Timeout") or 0.0
             if not 0 < asked < 1e9:
-                raise Refused(400, "bad_request", "Request-Timeout must be a number of seconds")
+                raise HTTPError(400, "bad_request", "Request-Timeout must be a number of seconds")
             if timeout is None or asked < timeout:
                 timeout = asked
                 request.deadline = request.began + asked
@@ -135,19 +138,19 @@ class Calls:
         """The whole body.
 
         Raises:
-            Refused, DeadlineExceeded: as :meth:`in_time`.
+            HTTPError, DeadlineExceeded: as :meth:`within_deadline`.
         """
         whole = None if b"content-encoding" in request.headers else read_at_once(request.receive, self._small)
         if whole is not None:
             request.has_more = False
             return whole
-        return await self.in_time(request, read_body(request, self.settings))
+        return await self.within_deadline(request, read_body(request, self.settings))
 
-    async def in_time(self, request: Request, reading: Coroutine[Any, Any, Result]) -> Result:
+    async def within_deadline(self, request: Request, reading: Coroutine[Any, Any, Result]) -> Result:
         """Waits for what reads a body as it arrives.
 
         Raises:
-            Refused: it takes longer than this server lets any request take (408).
+            HTTPError: it takes longer than this server lets any request take (408).
             DeadlineExceeded: the client's own ``Request-Timeout`` passed before (504): it gave up, nobody was slow.
         """
         with self._body_deadline:
@@ -162,21 +165,21 @@ class Calls:
                     raise DeadlineExceeded("the deadline passed before the body had arrived") from None
                 raise
 
-    async def aside(self, size: int, job: Callable[[], Result]) -> Result:
+    async def offload(self, size: int, job: Callable[[], Result]) -> Result:
         """Reads a text of so many bytes, a long one in a slot: a part of what an admitted call does."""
-        return job() if size <= ASIDE else await self.slots.run(job)
+        return job() if size <= OFFLOAD_BYTES else await self.compute_pool.run(job)
 
-    async def ahead(self, size: int, job: Callable[[], Result]) -> Result:
-        """As :meth:`aside`, while more of the body may come; raises Refused (429) where too many wait already."""
-        if size > ASIDE:
+    async def offload_if_room(self, size: int, job: Callable[[], Result]) -> Result:
+        """As :meth:`offload`, while more of the body may come; raises HTTPError (429) where too many wait already."""
+        if size > OFFLOAD_BYTES:
             self._check_room()
-        return await self.aside(size, job)
+        return await self.offload(size, job)
 
     async def run(
         self,
         request: Request,
         artifact: Artifact | None,
-        job: Callable[[], Result | Outside[Result]],
+        job: Callable[[], Result | IOBound[Result]],
         size: int,
         metadata: dict[str, Any],
     ) -> Result:
@@ -186,12 +189,12 @@ class Calls:
             request: the one that it is done for; its body has been read.
             artifact: the one that is called, None for a chain.
             job: what to do. It may be begun twice: what turns out to be too large for here starts again in a slot. What
-                turns out to wait for something outside returns that as :class:`Outside`, and gives its slot back.
+                turns out to wait for something outside returns that as :class:`IOBound`, and gives its slot back.
             size: bytes of the body.
             metadata: the execution context's; ``job`` uses it.
 
         Raises:
-            Refused, DeadlineExceeded, ClientGone: as :meth:`answer`.
+            HTTPError, DeadlineExceeded, ClientGone: as :meth:`admit`.
         """
         deadline = metadata.get("deadline")
         if artifact is not None and size <= _INLINE_BYTES and artifact.is_quick:
@@ -199,20 +202,20 @@ class Calls:
                 raise DeadlineExceeded(_PASSED)
             metadata["limits"] = self._inline_limits
             try:
-                done = contained(job)
-                if not isinstance(done, Outside):
+                done = run_contained(job)
+                if not isinstance(done, IOBound):
                     return done
             except LimitExceeded:
                 metadata["limits"] = self.limits
-        pool = self.outside if artifact is not None and artifact.waits else self.slots
+        pool = self.io_pool if artifact is not None and artifact.waits else self.compute_pool
 
         async def work() -> Result:
-            done = await self.timed(request, pool, job)
-            return await self.outside.run(done.job) if isinstance(done, Outside) else done
+            done = await self.run_in(request, pool, job)
+            return await self.io_pool.run(done.job) if isinstance(done, IOBound) else done
 
-        return await self.answer(request, work(), deadline)
+        return await self.admit(request, work(), deadline)
 
-    def timed(self, request: Request, pool: Pool, job: Callable[[], Result]) -> Coroutine[Any, Any, Result]:
+    def run_in(self, request: Request, pool: ThreadPool, job: Callable[[], Result]) -> Coroutine[Any, Any, Result]:
         """Runs a job in a pool; the time until it begins is that of the queue."""
         stages = request.stages
 
@@ -223,7 +226,7 @@ class Calls:
 
         return pool.run(begun)
 
-    async def answer(self, request: Request, work: Coroutine[Any, Any, Result], deadline: float | None) -> Result:
+    async def admit(self, request: Request, work: Coroutine[Any, Any, Result], deadline: float | None) -> Result:
         """Waits for ``work`` while there is somebody to wait for it; then cancels it.
 
         Args:
@@ -232,14 +235,14 @@ class Calls:
             deadline: seconds on :func:`time.monotonic`.
 
         Raises:
-            Refused: too many wait already (429 with Retry-After).
+            HTTPError: too many wait already (429 with Retry-After).
             DeadlineExceeded: the deadline passed. What runs on a thread ends on its own, and counts until it has: who
                 comes meanwhile waits, or is told to come back.
             ClientGone: the client went away.
         """
         try:
             self._check_room()
-        except Refused:
+        except HTTPError:
             work.close()
             raise
         self._admitted += 1
@@ -259,9 +262,9 @@ class Calls:
             task.cancel()
 
     def _check_room(self) -> None:
-        if self.pending >= self.slots.size + self.settings.max_waiting:
-            wait = max(1, math.ceil(max(self.slots.wait, self.outside.wait)))
-            raise Refused(
+        if self.pending >= self.compute_pool.size + self.settings.max_waiting:
+            wait = max(1, math.ceil(max(self.compute_pool.wait, self.io_pool.wait)))
+            raise HTTPError(
                 429, "overloaded", "the server has too much to do; try again later", {"retry-after": str(wait)}
             )
 

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from zerocost.api.wire.answers import Answer
 from zerocost.api.wire.request import Request
+from zerocost.api.wire.responses import Response
 
-__all__ = ["REQUEST", "Endpoint", "Shortcuts", "route", "route_of"]
+__all__ = ["REQUEST", "Endpoint", "RouteCache", "route", "route_template"]
 
 REQUEST = "zerocost.request"
 """Where the scope has the :class:`Request` while the router looks for its endpoint."""
@@ -18,13 +18,13 @@ REQUEST = "zerocost.request"
 _KNOWN = 1024
 """Paths that are remembered with the endpoint that they lead to."""
 
-Function = Callable[[Request], Awaitable[Answer]]
+EndpointFunction = Callable[[Request], Awaitable[Response]]
 
 
 class Endpoint:
     """An ASGI app from a coroutine function. It leaves the answer with the request; the front sends it."""
 
-    def __init__(self, path: str, function: Function) -> None:
+    def __init__(self, path: str, function: EndpointFunction) -> None:
         self.route = path
         """The template of the path that leads here."""
         self.function = function
@@ -32,29 +32,29 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         request: Request = scope[REQUEST]
-        request.answer = await self.function(request)
+        request.response = await self.function(request)
 
 
-def route(path: str, functions: dict[str, Function]) -> Route:
+def route(path: str, functions: dict[str, EndpointFunction]) -> Route:
     """The route of a path, with the function of each method; what answers GET answers HEAD."""
     if len(functions) == 1:
         ((method, function),) = functions.items()
         return Route(path, Endpoint(path, function), methods=[method])
 
-    async def dispatch(request: Request) -> Answer:
+    async def dispatch(request: Request) -> Response:
         method = request.method
         return await functions["GET" if method == "HEAD" and method not in functions else method](request)
 
     return Route(path, Endpoint(path, dispatch), methods=list(functions))
 
 
-def route_of(scope: Scope) -> str | None:
+def route_template(scope: Scope) -> str | None:
     """The template of the path (``/artifacts/{name}/execute``): unlike the path it holds nothing of a client's."""
     route: str | None = getattr(scope.get("endpoint"), "route", None)
     return route
 
 
-class Shortcuts:
+class RouteCache:
     """POST routes with a name in their middle, found at once: trying patterns costs more than a small kernel does."""
 
     def __init__(self, routes: Sequence[BaseRoute], paths: Sequence[str]) -> None:

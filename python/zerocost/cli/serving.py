@@ -175,9 +175,9 @@ class _MakeApp:
 
     def of(self, registry: ArtifactRegistry, settings: Settings) -> Any:
         from zerocost.api.application import create_app
-        from zerocost.api.telemetry.tracing import configure_export, is_wanted
+        from zerocost.api.telemetry.tracing import configure_export, is_enabled
 
-        if is_wanted(settings):
+        if is_enabled(settings):
             configure_export()
         return create_app(registry, settings)
 

@@ -7,7 +7,7 @@ import pytest
 
 from support.samples import sample_registry
 from zerocost.api.artifact_api import ArtifactRESTAPI
-from zerocost.api.routes.chains import ChainBody
+from zerocost.api.routes.chains import ChainRequest
 from zerocost.api.wire import json as json_body
 
 MATRIX = np.random.default_rng(0).random((40, 50))
@@ -39,7 +39,7 @@ def test_one_structural_pass_and_one_reading(looked_at, order):
     api = ArtifactRESTAPI(sample_registry())
     body = {"pipeline": STEPS, "initial_input": {"attention_matrix": MATRIX.tolist()}}
     text = json.dumps(dict(list(body.items())[::order])).encode()
-    result, trace = ChainBody(text, api).run({})
+    result, trace = ChainRequest(text, api).run({})
     assert trace is None
     assert np.array_equal(np.concatenate(result["result"], axis=-1), MATRIX * 3)
     assert looked_at == ["json_spans", "read_json"]
@@ -48,8 +48,8 @@ def test_one_structural_pass_and_one_reading(looked_at, order):
 def test_plans_are_shared_by_requests(monkeypatch):
     api = ArtifactRESTAPI(sample_registry())
     body = json.dumps({"pipeline": STEPS, "initial_input": {"attention_matrix": MATRIX.tolist()}}).encode()
-    ChainBody(body, api).run({})
+    ChainRequest(body, api).run({})
     known = len(api.plans)
     assert known == 2  # with the names that were given, and with all that could be
-    ChainBody(body, api).run({})
+    ChainRequest(body, api).run({})
     assert len(api.plans) == known

@@ -72,7 +72,7 @@ def test_a_server_that_stops_is_not_ready():
     app = zerocost.create_app(sample_registry(), Settings())
     with background_server(app) as url:
         assert httpx2.get(f"{url}/readyz", trust_env=False).status_code == 200
-        app.state.stop_taking()
+        app.state.stop_accepting()
         for path in ("/readyz", "/v2/health/ready"):
             answer = httpx2.get(f"{url}{path}", trust_env=False)
             assert answer.status_code == 503

@@ -19,7 +19,7 @@ from support.samples import echo_registry, sample_registry
 from zerocost import ChainArtifact, ExecutionContext, RemoteArtifact, default_registry
 from zerocost.api.server.logs import configure_logs
 from zerocost.api.settings import Settings
-from zerocost.api.telemetry.tracing import Tracing, tracing_of
+from zerocost.api.telemetry.tracing import Tracing, create_tracing
 
 MATRIX = [[1.0, 0.5], [0.5, 1.0]]
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -142,7 +142,7 @@ def test_a_context_that_travels_opens_no_spans_elsewhere(spans):
 def test_nothing_of_opentelemetry_is_loaded_unless_it_is_wanted(monkeypatch):
     program = (
         "import sys; from zerocost import create_app; app = create_app();"
-        "print('opentelemetry' in sys.modules, type(app.front).__name__)"
+        "print('opentelemetry' in sys.modules, type(app.edge).__name__)"
     )
 
     def run(**environment):
@@ -154,11 +154,11 @@ def test_nothing_of_opentelemetry_is_loaded_unless_it_is_wanted(monkeypatch):
         )
         return done.stdout.split()
 
-    assert run() == ["False", "Front"]
-    assert run(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1") == ["True", "Watch"]
-    assert run(OTEL_TRACES_EXPORTER="none") == ["False", "Front"]
-    assert run(ZEROCOST_TRACING="1") == ["True", "Watch"]
-    assert run(ZEROCOST_TRACING="1", OTEL_SDK_DISABLED="true") == ["False", "Front"]
+    assert run() == ["False", "EdgeMiddleware"]
+    assert run(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1") == ["True", "AccessLogMiddleware"]
+    assert run(OTEL_TRACES_EXPORTER="none") == ["False", "EdgeMiddleware"]
+    assert run(ZEROCOST_TRACING="1") == ["True", "AccessLogMiddleware"]
+    assert run(ZEROCOST_TRACING="1", OTEL_SDK_DISABLED="true") == ["False", "EdgeMiddleware"]
 
 
 def test_tracing_that_is_not_installed_says_so(monkeypatch):
@@ -166,7 +166,7 @@ def test_tracing_that_is_not_installed_says_so(monkeypatch):
     from zerocost import PluginError
 
     with pytest.raises(PluginError, match=r"zerocost\[otel\]"):
-        tracing_of(Settings(tracing=True))
+        create_tracing(Settings(tracing=True))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from zerocost import ExecutionContext, RemoteArtifact, ServiceUnavailable, Shape
 from zerocost.api.settings import Settings
 from zerocost.api.v2.body import InferenceRequest
 from zerocost.api.v2.values import inputs_of, render
-from zerocost.api.wire.chunks import Chunks
+from zerocost.api.wire.chunks import BodyStream
 from zerocost.api.wire.problems import status_of
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.safetensors import read_safetensors
@@ -145,7 +145,7 @@ def chunks_of(body, step):
     async def receive():
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    return Chunks(Request({"headers": [], "type": "http"}, receive), LIMITS)
+    return BodyStream(Request({"headers": [], "type": "http"}, receive), LIMITS)
 
 
 async def at_once(size, job):

@@ -9,7 +9,7 @@ import pytest
 from api.conftest import serving
 from support.samples import echo_registry
 from zerocost.api.settings import Settings
-from zerocost.api.wire.chunks import Chunks, read_body
+from zerocost.api.wire.chunks import BodyStream, read_body
 from zerocost.api.wire.request import Request
 
 LONG = [0, 1 << 24, 1 << 24, 1 << 24]
@@ -210,7 +210,7 @@ def test_messages_of_one_byte_are_one_buffer():
         return {"type": "http.request", "body": b"x", "more_body": left > 0}
 
     for read in (
-        lambda request: Chunks(request, Settings()).rest(),
+        lambda request: BodyStream(request, Settings()).rest(),
         lambda request: read_body(request, Settings()),
     ):
         left = 200_000

@@ -8,27 +8,27 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from zerocost.api.routing import route_of
+from zerocost.api.routing import route_template
 from zerocost.api.telemetry.observations import CLIENT_GONE
 from zerocost.api.telemetry.tracing import Tracing
 from zerocost.api.wire.request import Request
 
-__all__ = ["WATCHED", "Watch", "Watched"]
+__all__ = ["ACCESS_ENTRY", "AccessEntry", "AccessLogMiddleware"]
 
 logger = logging.getLogger("zerocost.access")
 
-WATCHED = "zerocost.watched"
-"""Where the scope has a :class:`Watched`, if anybody wants one."""
+ACCESS_ENTRY = "zerocost.watched"
+"""Where the scope has a :class:`AccessEntry`, if anybody wants one."""
 
 
 @dataclass(slots=True)
-class Watched:
+class AccessEntry:
     """What the front of the app leaves behind; None where it has not seen the request."""
 
     request: Request | None = None
 
 
-class Watch:
+class AccessLogMiddleware:
     """ASGI middleware outside of everything else."""
 
     def __init__(self, app: ASGIApp, tracing: Tracing | None, *, log: bool) -> None:
@@ -43,7 +43,7 @@ class Watch:
             return
         start = time.perf_counter()
         status: int | None = None
-        watched = scope[WATCHED] = Watched()
+        watched = scope[ACCESS_ENTRY] = AccessEntry()
         span = None if self.tracing is None else self.tracing.start(scope)
 
         async def send_and_see(message: Message) -> None:
@@ -55,7 +55,7 @@ class Watch:
         try:
             await self.app(scope, receive, send_and_see)
         finally:
-            del scope[WATCHED]
+            del scope[ACCESS_ENTRY]
             request = watched.request
             if self.tracing is not None and span is not None:
                 self.tracing.finish(span, scope, status, request)
@@ -67,7 +67,7 @@ class Watch:
         seen = {
             "request_id": None if request is None else request.id,
             "method": scope["method"],
-            "route": route_of(scope),
+            "route": route_template(scope),
             "artifact": None if stages is None else stages.artifact,
             "status": status,
             "duration_ms": round(duration * 1000, 3),

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 
 from zerocost.api.settings import Settings
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.request import Request
 
 __all__ = ["check_caller", "is_administrator", "is_loopback", "refuse_several_workers"]
@@ -26,7 +26,7 @@ _PAGES = frozenset({"/", "/docs"})
 
 
 def check_caller(request: Request, settings: Settings) -> None:
-    """Raises Refused (401, 403) for a caller who may not call."""
+    """Raises HTTPError (401, 403) for a caller who may not call."""
     if not settings.auth or request.path in _OPEN:
         return
     if settings.has_token:
@@ -37,13 +37,13 @@ def check_caller(request: Request, settings: Settings) -> None:
     host = request.header(b"host")
     refusal = _refusal(tuple(scope.get("server") or ()) or None, host)  # any iterable, says ASGI
     if refusal is not None:
-        raise Refused(403, "forbidden", refusal)
+        raise HTTPError(403, "forbidden", refusal)
     origin = request.header(b"origin")
     if origin is None or host is None:
         return
     own = f"{scope.get('scheme', 'http')}://{host.lower()}"
     if origin.lower() != own and origin not in settings.allowed_origins:
-        raise Refused(403, "forbidden", "this server does not answer pages of other origins")
+        raise HTTPError(403, "forbidden", "this server does not answer pages of other origins")
 
 
 def is_administrator(request: Request, settings: Settings) -> bool:
@@ -55,10 +55,10 @@ def is_administrator(request: Request, settings: Settings) -> bool:
 
 
 def refuse_several_workers(settings: Settings, instead: str) -> None:
-    """Raises Refused (409) if this process is one of several: what it changes, the others would not know."""
+    """Raises HTTPError (409) if this process is one of several: what it changes, the others would not know."""
     told = os.environ.get("WEB_CONCURRENCY", "1")
     if settings.processes > 1 or (told.isdecimal() and int(told) > 1):
-        raise Refused(409, "several_workers", f"one worker of several would change; {instead}")
+        raise HTTPError(409, "several_workers", f"one worker of several would change; {instead}")
 
 
 @functools.lru_cache(maxsize=256)
@@ -88,11 +88,11 @@ def _refusal(server: tuple[str, int | None] | None, host: str | None) -> str | N
 def _check_token(request: Request, allowed: Iterable[str | None]) -> None:
     given = _bearer(request)
     if given is None:
-        raise Refused(401, "unauthorized", "a bearer token is needed", {"www-authenticate": "Bearer"})
+        raise HTTPError(401, "unauthorized", "a bearer token is needed", {"www-authenticate": "Bearer"})
     # Every comparison is made, so the time does not tell which one fitted.
     fits = [_equal(given, token) for token in allowed if token is not None]
     if not any(fits):
-        raise Refused(403, "forbidden", "the token is not valid")
+        raise HTTPError(403, "forbidden", "the token is not valid")
 
 
 def _bearer(request: Request) -> str | None:

@@ -9,19 +9,19 @@ import time
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from zerocost.api.edge.access_log import WATCHED
+from zerocost.api.edge.access_log import ACCESS_ENTRY
 from zerocost.api.edge.authentication import check_caller
-from zerocost.api.routing import REQUEST, Shortcuts, route_of
+from zerocost.api.routing import REQUEST, RouteCache, route_template
 from zerocost.api.settings import Settings
 from zerocost.api.telemetry.observations import CLIENT_GONE, Observations
-from zerocost.api.wire.answers import Answer, Headers
 from zerocost.api.wire.body import ClientGone, drain, is_all_read
-from zerocost.api.wire.byte_budget import Budget
-from zerocost.api.wire.problems import Refused, problem_of
+from zerocost.api.wire.byte_budget import ByteBudget
+from zerocost.api.wire.problems import HTTPError, problem_of
 from zerocost.api.wire.protocol import write_at_once
 from zerocost.api.wire.request import Request
+from zerocost.api.wire.responses import Headers, Response
 
-__all__ = ["Front"]
+__all__ = ["EdgeMiddleware"]
 
 logger = logging.getLogger("zerocost.api")
 
@@ -38,16 +38,16 @@ _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _CLOSE = (b"connection", b"close")
 
 
-class Front:
+class EdgeMiddleware:
     """The ASGI app in front of the routes."""
 
-    def __init__(self, app: ASGIApp, shortcuts: Shortcuts, settings: Settings, observations: Observations) -> None:
+    def __init__(self, app: ASGIApp, shortcuts: RouteCache, settings: Settings, observations: Observations) -> None:
         """Takes the router, and what finds the routes that are called most."""
         self.app = app
         self.shortcuts = shortcuts
         self.settings = settings
         self.observations = observations
-        self.budget = Budget(settings.max_memory)
+        self.budget = ByteBudget(settings.max_memory)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -55,7 +55,7 @@ class Front:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive, self.budget)
-        watched = scope.get(WATCHED)
+        watched = scope.get(ACCESS_ENTRY)
         if watched is not None:
             watched.request = request
         try:
@@ -64,11 +64,11 @@ class Front:
                 _refuse_upgrade(request)
             endpoint = self.shortcuts.find(scope)
             if endpoint is not None:
-                request.answer = await endpoint.function(request)
+                request.response = await endpoint.function(request)
             else:
                 await self._route(request, send)
-            if request.answer is not None:
-                await self._send(request, request.answer, send)
+            if request.response is not None:
+                await self._send(request, request.response, send)
         except ClientGone:
             self._gone(request)
         except asyncio.CancelledError:
@@ -76,7 +76,7 @@ class Front:
             if request.has_started:
                 raise
             headers = {"retry-after": "1", "connection": "close"}
-            ending = Refused(503, "draining", "the server is shutting down", headers)
+            ending = HTTPError(503, "draining", "the server is shutting down", headers)
             await self._send(request, _answer_of(ending, request), send)
         except Exception as error:
             if request.has_started:
@@ -113,7 +113,7 @@ class Front:
             if not request.has_started:
                 self._gone(request)
 
-    async def _send(self, request: Request, answer: Answer, send: Send, *, drained: bool = True) -> None:
+    async def _send(self, request: Request, answer: Response, send: Send, *, drained: bool = True) -> None:
         """Sends an answer; what is still sent of the body (not ``drained``) is dropped before it ends."""
         body = answer.body
         length = sum(map(len, body))
@@ -159,17 +159,17 @@ def _refuse_upgrade(request: Request) -> None:
     """Refuses to change the protocol, where the server has not declined already: it leaves out the body then."""
     tokens = request.headers.get(b"connection", b"").lower().split(b",")
     if b"upgrade" in [token.strip() for token in tokens]:
-        raise Refused(400, "bad_request", "Upgrade: no other protocol is spoken here", {"connection": "close"})
+        raise HTTPError(400, "bad_request", "Upgrade: no other protocol is spoken here", {"connection": "close"})
 
 
-def _answer_of(error: Exception, request: Request) -> Answer:
+def _answer_of(error: Exception, request: Request) -> Response:
     status, document, headers = problem_of(error, request.id)
     if status == 500 or (isinstance(error, MemoryError) and status == 503):
         request.error = error
         seen = {
             "request_id": request.id,
             "method": request.method,
-            "route": route_of(request.scope),
+            "route": route_template(request.scope),
             "status": status,
         }
         logger.error(
@@ -180,5 +180,5 @@ def _answer_of(error: Exception, request: Request) -> Answer:
     if path == "/v2" or path.startswith("/v2/"):
         status = 400 if status == 422 else status
         body = orjson.dumps({"error": document["detail"]})
-        return Answer(status, [body], [(b"content-type", b"application/json"), *encoded])
-    return Answer(status, [orjson.dumps(document)], [(b"content-type", b"application/problem+json"), *encoded])
+        return Response(status, [body], [(b"content-type", b"application/json"), *encoded])
+    return Response(status, [orjson.dumps(document)], [(b"content-type", b"application/problem+json"), *encoded])

@@ -8,13 +8,13 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from zerocost.api.wire.answers import Answer
+from zerocost.api.wire.responses import Response
 
 __all__ = ["page"]
 
 
 @cache
-def page(name: str) -> Answer:
+def page(name: str) -> Response:
     """``"dashboard"`` (the server's state) or ``"docs"`` (the API's description, with a form for every operation)."""
     content = files(__name__).joinpath(f"{name}.html").read_bytes()
     headers = [
@@ -22,7 +22,7 @@ def page(name: str) -> Answer:
         (b"content-security-policy", _policy(content)),
         (b"referrer-policy", b"no-referrer"),
     ]
-    return Answer(200, [content], headers)
+    return Response(200, [content], headers)
 
 
 def _policy(content: bytes) -> bytes:

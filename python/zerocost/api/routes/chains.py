@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from zerocost.api.artifact_api import ArtifactRESTAPI
-from zerocost.api.wire.json import Members, TensorTable
+from zerocost.api.wire.json import LazyJSON, TensorTable
 from zerocost.api.wire.problems import as_input_error
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.chain_run import params_of, run_plan
@@ -23,12 +23,12 @@ from zerocost.errors import (
     ZerocostError,
 )
 
-__all__ = ["ChainBody"]
+__all__ = ["ChainRequest"]
 
 _MEMBERS = ("pipeline", "initial_input", "initial_input_names", "trace")
 
 
-class ChainBody:
+class ChainRequest:
     """A chain as a request describes it."""
 
     def __init__(self, body: bytes | bytearray, api: ArtifactRESTAPI, tensors: dict[str, Any] | None = None) -> None:
@@ -36,7 +36,7 @@ class ChainBody:
         self._tensors = tensors or {}
         self._api = api
         self._settings = api.settings
-        self._members = Members(body, self._settings, "the body", dict)
+        self._members = LazyJSON(body, self._settings, "the body", dict)
         for name in self._members.spans:
             if name not in _MEMBERS:
                 message = f"{name!r} is no member of a chain; {closest(name, _MEMBERS)}"
@@ -117,7 +117,7 @@ class ChainBody:
             initial[name] = tensor
         return initial
 
-    def _read(self, name: str, table: TensorTable, place: str, members: Members | None = None) -> dict[str, Any]:
+    def _read(self, name: str, table: TensorTable, place: str, members: LazyJSON | None = None) -> dict[str, Any]:
         try:
             return (members or self._members).inputs(name, table)
         except InvalidInput as error:
@@ -139,14 +139,14 @@ class ChainBody:
         return names
 
     def _steps(self) -> list[dict[str, Any]]:
-        elements = Members(self._members.text("pipeline"), self._settings, "pipeline", list)
+        elements = LazyJSON(self._members.text("pipeline"), self._settings, "pipeline", list)
         if len(elements.spans) > self._settings.max_steps:
             allowed = self._settings.max_steps
             raise LimitExceeded(f"pipeline: {len(elements.spans)} steps were given, {allowed} are allowed", "pipeline")
         return [self._step(elements.text(index), index) for index in range(len(elements.spans))]
 
     def _step(self, text: memoryview, index: int) -> dict[str, Any]:
-        members = Members(text, self._settings, f"pipeline/{index}", dict)
+        members = LazyJSON(text, self._settings, f"pipeline/{index}", dict)
         step = {name: members.value(name) for name in members.spans if name != "params"}
         if "params" in members.spans:
             name = step.get("artifact")

@@ -9,17 +9,17 @@ from starlette.routing import Route
 
 from zerocost._kernels import write_json
 from zerocost.api.artifact_api import ArtifactRESTAPI
-from zerocost.api.calls import Calls, Outside
-from zerocost.api.monitor import Monitor
+from zerocost.api.calls import Calls, IOBound
 from zerocost.api.openapi import describe
 from zerocost.api.pages import page
-from zerocost.api.routes.chains import ChainBody
+from zerocost.api.routes.chains import ChainRequest
 from zerocost.api.routing import route
+from zerocost.api.server_metrics import ServerMetrics
 from zerocost.api.telemetry.metrics import CONTENT_TYPE as METRICS_TYPE
-from zerocost.api.wire.answers import JSON, Answer, json_answer
-from zerocost.api.wire.chunks import Chunks
-from zerocost.api.wire.json import check_json, read_inputs, wants_typed_tensors
+from zerocost.api.wire.chunks import BodyStream
+from zerocost.api.wire.json import check_json_type, read_inputs, wants_typed_tensors
 from zerocost.api.wire.request import Request
+from zerocost.api.wire.responses import JSON, Response, json_response
 from zerocost.api.wire.safetensors import MEDIA_TYPE as SAFETENSORS
 from zerocost.api.wire.safetensors import answer_pieces, read_safetensors, read_tensors, wants_safetensors
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
@@ -27,7 +27,7 @@ from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_registry import ArtifactSpec
 from zerocost.errors import InvalidInput, NotAcceptable
 
-__all__ = ["Routes"]
+__all__ = ["NativeRoutes"]
 
 CHAINS = "(chains)"
 """The name under which chains of requests are observed; no artifact can have it."""
@@ -36,10 +36,10 @@ _NOTHING: Mapping[str, Any] = {}
 _SAFETENSORS = (b"content-type", SAFETENSORS.encode())
 
 
-class Routes:
+class NativeRoutes:
     """The handlers, with what they share."""
 
-    def __init__(self, api: ArtifactRESTAPI, calls: Calls, monitor: Monitor) -> None:
+    def __init__(self, api: ArtifactRESTAPI, calls: Calls, monitor: ServerMetrics) -> None:
         self.api = api
         self.registry = api.registry
         self.settings = api.settings
@@ -69,45 +69,45 @@ class Routes:
             *(route(path, {"GET": function}) for path, function in gets.items()),
         ]
 
-    async def alive(self, request: Request) -> Answer:
+    async def alive(self, request: Request) -> Response:
         """Whether the process answers."""
-        return json_answer({"live": True})
+        return json_response({"live": True})
 
-    async def ready(self, request: Request) -> Answer:
+    async def ready(self, request: Request) -> Response:
         """Whether new requests should be sent here."""
         self.calls.check_ready()
-        return json_answer({"ready": True})
+        return json_response({"ready": True})
 
-    async def metrics(self, request: Request) -> Answer:
+    async def metrics(self, request: Request) -> Response:
         """What the server saw, for Prometheus."""
-        return Answer(200, [await self.monitor.page()], [(b"content-type", METRICS_TYPE.encode())])
+        return Response(200, [await self.monitor.page()], [(b"content-type", METRICS_TYPE.encode())])
 
-    async def openapi(self, request: Request) -> Answer:
+    async def openapi(self, request: Request) -> Response:
         """The description of this API (OpenAPI 3.1), made from the artifacts' own schemas."""
-        return json_answer(describe(self.registry, self.settings))
+        return json_response(describe(self.registry, self.settings))
 
-    async def docs(self, request: Request) -> Answer:
+    async def docs(self, request: Request) -> Response:
         """The description as a page, with a form for every operation."""
         return page("docs")
 
-    async def dashboard(self, request: Request) -> Answer:
+    async def dashboard(self, request: Request) -> Response:
         """The server's state as a page."""
         return page("dashboard")
 
-    async def list_artifacts(self, request: Request) -> Answer:
+    async def list_artifacts(self, request: Request) -> Response:
         """Every artifact, without its schema."""
-        return json_answer({"artifacts": [_summary(spec) for spec in self.registry.list_artifacts()]})
+        return json_response({"artifacts": [_summary(spec) for spec in self.registry.list_artifacts()]})
 
-    async def describe_artifact(self, request: Request) -> Answer:
+    async def describe_artifact(self, request: Request) -> Response:
         """One artifact with its schema."""
         spec = self._spec(request)
-        return json_answer({**_summary(spec), "schema": spec.ports.published})
+        return json_response({**_summary(spec), "schema": spec.ports.published})
 
-    async def artifact_schema(self, request: Request) -> Answer:
+    async def artifact_schema(self, request: Request) -> Response:
         """The specification's ``get_artifact_schema``."""
-        return json_answer(await self.api.get_artifact_schema(self._spec(request).name))
+        return json_response(await self.api.get_artifact_schema(self._spec(request).name))
 
-    async def execute_artifact(self, request: Request) -> Answer:
+    async def execute_artifact(self, request: Request) -> Response:
         """The specification's ``execute_artifact``."""
         spec, calls = self._spec(request), self.calls
         is_json = _is_json(request)
@@ -118,10 +118,12 @@ class Routes:
         if is_json:
             body = await calls.body(request)
         else:
-            chunks = Chunks(request, self.settings)
-            given, stages.copied = await calls.in_time(request, read_safetensors(chunks, self.settings, calls.ahead))
+            chunks = BodyStream(request, self.settings)
+            given, stages.copied = await calls.within_deadline(
+                request, read_safetensors(chunks, self.settings, calls.offload_if_room)
+            )
 
-        def execute() -> Answer:
+        def execute() -> Response:
             inputs = read_inputs(body, spec.ports.lists, self.settings) if given is None else given
             stages.end(READ)
             outputs = self.api.compute(spec, inputs, metadata, stages)
@@ -132,18 +134,18 @@ class Routes:
 
         return await calls.run(request, spec.implementation, execute, len(body) or stages.copied, metadata)
 
-    async def plan_chain(self, request: Request) -> Answer:
+    async def plan_chain(self, request: Request) -> Response:
         """The wiring of a chain, without running it."""
-        check_json(request.media_type)
+        check_json_type(request.media_type)
         _, metadata = self.calls.begin(request, CHAINS)
         body = await self.calls.body(request)
 
-        def plan() -> Answer:
-            return json_answer(ChainBody(body, self.api).wiring())
+        def plan() -> Response:
+            return json_response(ChainRequest(body, self.api).wiring())
 
         return await self.calls.run(request, None, plan, len(body), metadata)
 
-    async def execute_chain(self, request: Request) -> Answer:
+    async def execute_chain(self, request: Request) -> Response:
         """Runs a chain."""
         is_json = _is_json(request)
         accept = request.header(b"accept")
@@ -154,17 +156,17 @@ class Routes:
         if is_json:
             body = await calls.body(request)
         else:
-            chunks = Chunks(request, self.settings)
-            tensors, body, stages.copied = await calls.in_time(
-                request, read_tensors(chunks, self.settings, calls.ahead)
+            chunks = BodyStream(request, self.settings)
+            tensors, body, stages.copied = await calls.within_deadline(
+                request, read_tensors(chunks, self.settings, calls.offload_if_room)
             )
 
-        def begin() -> Answer | Outside[Answer]:
-            chain = ChainBody(body, self.api, tensors)
+        def begin() -> Response | IOBound[Response]:
+            chain = ChainRequest(body, self.api, tensors)
             stages.end(READ)
-            return Outside(lambda: execute(chain)) if chain.waits else execute(chain)
+            return IOBound(lambda: execute(chain)) if chain.waits else execute(chain)
 
-        def execute(chain: ChainBody) -> Answer:
+        def execute(chain: ChainRequest) -> Response:
             with counting_copies() as copied:
                 result, trace = chain.run(metadata)
             stages.copied += copied.bytes
@@ -193,17 +195,17 @@ def _summary(spec: ArtifactSpec) -> dict[str, Any]:
 
 
 def _is_json(request: Request) -> bool:
-    """Whether the body is JSON, or else safetensors; raises Refused (415) for anything else."""
+    """Whether the body is JSON, or else safetensors; raises HTTPError (415) for anything else."""
     if request.header(b"content-type") == "application/json":
         return True
     kind = request.media_type
     if kind == SAFETENSORS:
         return False
-    check_json(kind)
+    check_json_type(kind)
     return True
 
 
-def _answer(outputs: dict[str, Any], accept: str | None, more: Mapping[str, Any] = _NOTHING) -> Answer:
+def _answer(outputs: dict[str, Any], accept: str | None, more: Mapping[str, Any] = _NOTHING) -> Response:
     """The answer in the form that the client accepts; ``more`` stands beside the outputs."""
     if wants_safetensors(accept):
         twice = outputs.keys() & more.keys()
@@ -211,8 +213,8 @@ def _answer(outputs: dict[str, Any], accept: str | None, more: Mapping[str, Any]
             raise InvalidInput(
                 f"{', '.join(twice)}: the name of an output; ask for JSON, where it has a place of its own"
             )
-        return Answer(200, answer_pieces({**outputs, **more}), [_SAFETENSORS])
+        return Response(200, answer_pieces({**outputs, **more}), [_SAFETENSORS])
     if bytes in map(type, outputs.values()):
         raise NotAcceptable("bytes cannot be sent as JSON; raw entries of the memory are at /services/memory/entries/")
     content = write_json({"status": "success", "data": outputs, **more}, typed=wants_typed_tensors(accept))
-    return Answer(200, [content], [JSON])
+    return Response(200, [content], [JSON])

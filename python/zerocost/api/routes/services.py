@@ -12,12 +12,12 @@ from zerocost._kernels import write_json
 from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.calls import Calls
 from zerocost.api.edge.authentication import is_administrator, refuse_several_workers
-from zerocost.api.routing import Function, route
-from zerocost.api.wire.answers import JSON, Answer
-from zerocost.api.wire.json import check_json, read_small, wants_typed_tensors
+from zerocost.api.routing import EndpointFunction, route
+from zerocost.api.wire.json import check_json_type, read_document, wants_typed_tensors
 from zerocost.api.wire.preconditions import Preconditions
-from zerocost.api.wire.problems import Refused, as_input_error
+from zerocost.api.wire.problems import HTTPError, as_input_error
 from zerocost.api.wire.request import Request
+from zerocost.api.wire.responses import JSON, Response
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
 from zerocost.core.entry import Entry
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, PreconditionFailed, RangeError, ZerocostError
@@ -68,24 +68,28 @@ class ServiceRoutes:
             for name, (kind, service) in kinds.items()
             for method, post in kind.twins().items()
         ]
-        entries: dict[str, Function] = {"GET": self._get_entry, "PUT": self._put_entry, "DELETE": self._delete_entry}
+        entries: dict[str, EndpointFunction] = {
+            "GET": self._get_entry,
+            "PUT": self._put_entry,
+            "DELETE": self._delete_entry,
+        }
         return [*routes, route(f"/{_ENTRIES}/{{key:path}}", entries)]
 
-    def _method(self, path: str, service: Callable[[], Service], method: str, post: Post) -> Function:
+    def _method(self, path: str, service: Callable[[], Service], method: str, post: Post) -> EndpointFunction:
         calls, settings = self._calls, self._settings
         # What a memory artifact does is waiting more than computing, where it is on a server outside.
-        pool = calls.outside if path.startswith("memory/") else calls.slots
+        pool = calls.io_pool if path.startswith("memory/") else calls.compute_pool
 
-        async def handle(request: Request) -> Answer:
+        async def handle(request: Request) -> Response:
             if method in _CHANGES:
                 self._require_administrator(request)
-            check_json(request.media_type)
+            check_json_type(request.media_type)
             typed = wants_typed_tensors(request.header(b"accept"))
             stages, metadata = calls.begin(request, f"services/{path}")
             body = await calls.body(request)
 
-            async def work() -> Answer:
-                data = await calls.aside(len(body), lambda: read_small(body, settings))
+            async def work() -> Response:
+                data = await calls.offload(len(body), lambda: read_document(body, settings))
                 if not isinstance(data, dict):
                     raise DatatypeError("the body: an object is needed")
                 stages.end(READ)
@@ -98,17 +102,17 @@ class ServiceRoutes:
                 stages.end(COMPUTE)
                 content = await pool.run(lambda: write_json(result, typed=typed))
                 stages.end(WRITE)
-                return Answer(200, [content], [JSON])
+                return Response(200, [content], [JSON])
 
             deadline = metadata.get("deadline")
             with until(deadline), working_on(pool.run):
-                return await calls.answer(request, work(), deadline)
+                return await calls.admit(request, work(), deadline)
 
         return handle
 
     def _require_administrator(self, request: Request) -> None:
         if not is_administrator(request, self._settings):
-            raise Refused(403, "forbidden", "changing what the server uses needs the token of the administrator")
+            raise HTTPError(403, "forbidden", "changing what the server uses needs the token of the administrator")
         refuse_several_workers(self._settings, "send the artifacts with each request")
 
     def _memory_service(self) -> MemoryService:
@@ -118,7 +122,7 @@ class ServiceRoutes:
 
     # Entries, as raw bodies
 
-    async def _get_entry(self, request: Request) -> Answer:
+    async def _get_entry(self, request: Request) -> Response:
         _, metadata = self._calls.begin(request, _ENTRIES)
         key, conditions, memory = _key(request), Preconditions(request), self._memory_service()
 
@@ -130,14 +134,14 @@ class ServiceRoutes:
 
         entry, tag = await self._touch(request, metadata, get)
         headers = [_etag(tag), (b"content-type", entry.media_type.encode())]
-        return Answer(200, [entry.body], headers) if conditions.is_new(tag) else Answer(304, [], headers[:1])
+        return Response(200, [entry.body], headers) if conditions.is_new(tag) else Response(304, [], headers[:1])
 
-    async def _put_entry(self, request: Request) -> Answer:
+    async def _put_entry(self, request: Request) -> Response:
         stages, metadata = self._calls.begin(request, _ENTRIES)
         key, kind, conditions = _key(request), request.media_type, Preconditions(request)
         if kind not in _ENTRY_TYPES:
             allowed = ", ".join(_ENTRY_TYPES)
-            raise Refused(
+            raise HTTPError(
                 415, "unsupported_media_type", f"Content-Type: {kind[:100]!r} was given, {allowed} are allowed"
             )
         ttl, memory = request.seconds("Zerocost-TTL"), self._memory_service()
@@ -150,13 +154,13 @@ class ServiceRoutes:
                 raise LimitExceeded(f"{len(entry.body)} bytes are more than the memory holds")
             return entry.tag
 
-        return Answer(204, [], [_etag(await self._touch(request, metadata, put))])
+        return Response(204, [], [_etag(await self._touch(request, metadata, put))])
 
-    async def _delete_entry(self, request: Request) -> Answer:
+    async def _delete_entry(self, request: Request) -> Response:
         _, metadata = self._calls.begin(request, _ENTRIES)
         key, conditions, memory = _key(request), Preconditions(request), self._memory_service()
         await self._touch(request, metadata, lambda: memory.delete(key, when=_when(conditions)))
-        return Answer(204, [])
+        return Response(204, [])
 
     async def _touch(self, request: Request, metadata: dict[str, Any], job: Callable[[], Result]) -> Result:
         calls, stages, deadline = self._calls, request.stages, metadata.get("deadline")
@@ -168,7 +172,7 @@ class ServiceRoutes:
             return result
 
         with until(deadline):
-            return await calls.answer(request, calls.timed(request, calls.outside, work), deadline)
+            return await calls.admit(request, calls.run_in(request, calls.io_pool, work), deadline)
 
 
 def _when(conditions: Preconditions) -> Callable[[Any], bool] | None:

@@ -45,7 +45,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stops: not ready from now on, after a while no longer listening, running requests finish."""
-        stop = getattr(getattr(self.config.app, "state", None), "stop_taking", None)
+        stop = getattr(getattr(self.config.app, "state", None), "stop_accepting", None)
         if stop is not None:
             stop()
         if self.drain_delay and not (self._draining and sig == signal.SIGINT):

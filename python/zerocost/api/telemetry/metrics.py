@@ -17,7 +17,7 @@ from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
 
-__all__ = ["CONTENT_TYPE", "Figures", "MemoryStats", "render_metrics"]
+__all__ = ["CONTENT_TYPE", "MemoryStats", "MetricsSnapshot", "render_metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,7 +32,7 @@ _GAUGES = {"entries": "Entries that are stored.", "bytes": "Bytes that are charg
 
 
 @dataclass
-class Figures:
+class MetricsSnapshot:
     """What one process, or all of them together, have to say.
 
     Attributes:
@@ -53,9 +53,9 @@ class Figures:
         """The figures for other processes."""
         return {**self.observations.snapshot(), "pending": self.pending, "memory": self.memory}
 
-    def absorb(self, others: Iterable[dict[str, Any]]) -> Figures:
+    def absorb(self, others: Iterable[dict[str, Any]]) -> MetricsSnapshot:
         """These figures and those of other processes (:meth:`WorkerFolder.others`) together."""
-        together = Figures(Observations(), self.pending, self.ready, dict(self.memory), self.workers)
+        together = MetricsSnapshot(Observations(), self.pending, self.ready, dict(self.memory), self.workers)
         together.observations.absorb(self.observations.snapshot())
         for other in others:
             together.observations.absorb(other)
@@ -137,7 +137,7 @@ def _stats_of(name: str, artifact: Artifact) -> dict[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
-def render_metrics(figures: Figures) -> bytes:
+def render_metrics(figures: MetricsSnapshot) -> bytes:
     """The page."""
     registry = CollectorRegistry()
     registry.register(_Collected(figures))
@@ -149,7 +149,7 @@ def render_metrics(figures: Figures) -> bytes:
 class _Collected(Collector):
     """Reads the server's own counters when they are asked for; counting costs a request next to nothing."""
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: MetricsSnapshot) -> None:
         self._figures = figures
 
     def collect(self) -> Iterable[Metric]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Scope
 
 from zerocost._kernels import __version__
-from zerocost.api.routing import route_of
+from zerocost.api.routing import route_template
 from zerocost.api.settings import Settings
 from zerocost.api.wire.request import Request
 from zerocost.errors import PluginError
@@ -25,7 +25,7 @@ from zerocost.errors import PluginError
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-__all__ = ["Tracing", "configure_export", "is_wanted", "tracing_of"]
+__all__ = ["Tracing", "configure_export", "create_tracing", "is_enabled"]
 
 logger = logging.getLogger("zerocost.api")
 
@@ -33,13 +33,13 @@ _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "P
 _DESTINATIONS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
 
 
-def tracing_of(settings: Settings) -> Tracing | None:
+def create_tracing(settings: Settings) -> Tracing | None:
     """What makes the spans; None if nobody wants any.
 
     Raises:
         PluginError: they are asked for, and OpenTelemetry is not installed.
     """
-    if not is_wanted(settings):
+    if not is_enabled(settings):
         return None
     try:
         return Tracing()
@@ -50,7 +50,7 @@ def tracing_of(settings: Settings) -> Tracing | None:
         raise PluginError("tracing: OpenTelemetry is not installed; pip install 'zerocost[otel]'") from None
 
 
-def is_wanted(settings: Settings) -> bool:
+def is_enabled(settings: Settings) -> bool:
     """Whether the settings, the environment or the program ask for spans."""
     if settings.tracing is False or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
@@ -78,7 +78,7 @@ def configure_export() -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
     except ImportError:
-        return  # :func:`tracing_of` says so
+        return  # :func:`create_tracing` says so
 
     kind = os.environ.get("OTEL_TRACES_EXPORTER", "otlp")
     exporter: SpanExporter
@@ -138,14 +138,14 @@ class Tracing:
             kind=self._trace.SpanKind.SERVER,
             attributes=attributes,
         )
-        scope["zerocost.span"] = Below(self, span)
+        scope["zerocost.span"] = ChildSpans(self, span)
         return span
 
     def finish(self, span: Span, scope: Scope, status: int | None, request: Request | None) -> None:
         """Ends the span of a request with its route and its answer; None for a client that went away before."""
         from opentelemetry.trace import Status, StatusCode
 
-        route = route_of(scope)
+        route = route_template(scope)
         if route is not None:
             span.set_attribute("http.route", route)
             method = scope["method"] if scope["method"] in _METHODS else "HTTP"
@@ -178,7 +178,7 @@ class Tracing:
                 raise
 
 
-class Below:
+class ChildSpans:
     """Opens spans below that of a request: what ``metadata["span"]`` of an execution context is."""
 
     def __init__(self, tracing: Tracing, span: Span) -> None:
@@ -189,15 +189,15 @@ class Below:
         """A span for the work of an artifact; it yields the ``traceparent`` for whatever that calls elsewhere."""
         return self._tracing.below(self._span, name, attributes)
 
-    def __reduce__(self) -> tuple[type[_Elsewhere], tuple[str]]:
+    def __reduce__(self) -> tuple[type[_RemoteParent], tuple[str]]:
         # Contexts travel to other processes (Ray), where nothing of this request's spans is known but their ids.
         with self("send", {}) as traceparent:
-            return _Elsewhere, (traceparent,)
+            return _RemoteParent, (traceparent,)
 
 
 @dataclass(frozen=True)
-class _Elsewhere:
-    """What :class:`Below` is in another process: it opens no spans, and passes the ids on."""
+class _RemoteParent:
+    """What :class:`ChildSpans` is in another process: it opens no spans, and passes the ids on."""
 
     traceparent: str
 

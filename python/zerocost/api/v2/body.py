@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from zerocost._kernels import read_tensor
 from zerocost.api.settings import Settings
-from zerocost.api.wire.chunks import Chunks
-from zerocost.api.wire.json import Members
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.chunks import BodyStream
+from zerocost.api.wire.json import LazyJSON
+from zerocost.api.wire.problems import HTTPError
 from zerocost.core.arrays import DATATYPES, check_size, datatype_refusal, dtype_of
 from zerocost.core.ports import Ports, closest
 from zerocost.core.safetensors import aligned_empty
@@ -72,7 +72,7 @@ class InferenceRequest:
             InvalidInput: it breaks a rule of the protocol or the artifact's declared datatypes.
             LimitExceeded: it is beyond a limit.
         """
-        members = Members(text, settings, "the request", dict)
+        members = LazyJSON(text, settings, "the request", dict)
         request = cls()
         if "id" in members.spans:
             request.id = members.value("id")
@@ -82,14 +82,14 @@ class InferenceRequest:
         request._take_parameters(parameters)
         if "inputs" not in members.spans:
             raise MissingInput("inputs required", "inputs")
-        inputs = Members(members.text("inputs"), settings, "inputs", list)
+        inputs = LazyJSON(members.text("inputs"), settings, "inputs", list)
         if not inputs.spans:
             raise MissingInput("inputs: at least one tensor is needed", "inputs")
         if len(inputs.spans) > settings.max_parts:
             raise LimitExceeded(f"inputs: at most {settings.max_parts} tensors are allowed", "inputs")
         names = set()
         for index in range(len(inputs.spans)):
-            tensor = _tensor(Members(inputs.text(index), settings, f"inputs/{index}", dict), ports, settings)
+            tensor = _tensor(LazyJSON(inputs.text(index), settings, f"inputs/{index}", dict), ports, settings)
             if tensor.name in names:
                 raise InvalidInput(f"inputs: {tensor.name!r} is there twice", tensor.name)
             names.add(tensor.name)
@@ -128,7 +128,7 @@ class InferenceRequest:
         """Bytes that must follow the JSON."""
         return sum(tensor.binary_size or 0 for tensor in self.tensors)
 
-    async def read_binary(self, chunks: Chunks) -> None:
+    async def read_binary(self, chunks: BodyStream) -> None:
         """Reads every binary tensor into an array of its own; BYTES stay as they are until :meth:`take_bytes`.
 
         Raises:
@@ -204,14 +204,14 @@ class InferenceRequest:
             self.outputs.append(RequestedOutput(name, binary))
 
 
-def _object(members: Members, name: str) -> dict[str, Any]:
+def _object(members: LazyJSON, name: str) -> dict[str, Any]:
     value = members.value(name) if name in members.spans else {}
     if not isinstance(value, dict):
         raise DatatypeError(f"{name}: an object is needed", name)
     return value
 
 
-def _tensor(members: Members, ports: Ports, settings: Settings) -> Tensor:
+def _tensor(members: LazyJSON, ports: Ports, settings: Settings) -> Tensor:
     name = members.value("name") if "name" in members.spans else None
     if not isinstance(name, str):
         raise DatatypeError("inputs: every input needs a 'name'", "inputs")
@@ -248,7 +248,7 @@ def _tensor(members: Members, ports: Ports, settings: Settings) -> Tensor:
     return Tensor(name, datatype, shape, None, size)
 
 
-def _shape(members: Members, name: str) -> tuple[int, ...]:
+def _shape(members: LazyJSON, name: str) -> tuple[int, ...]:
     shape = members.value("shape") if "shape" in members.spans else None
     if not isinstance(shape, list) or len(shape) > 32:
         raise ShapeError(f"{name}: 'shape' must be a list of at most 32 whole numbers", name)
@@ -259,7 +259,7 @@ def _shape(members: Members, name: str) -> tuple[int, ...]:
 
 
 def _json_array(
-    members: Members, name: str, datatype: str, shape: tuple[int, ...], settings: Settings
+    members: LazyJSON, name: str, datatype: str, shape: tuple[int, ...], settings: Settings
 ) -> npt.NDArray[Any]:
     if bytes(members.text("data")[:1]) != b"[":
         raise DatatypeError(f"{name}: 'data' must be a list", name)
@@ -322,10 +322,10 @@ def refuse_length(header: str | None) -> int | None:
     """The value of ``Inference-Header-Content-Length``; None without one.
 
     Raises:
-        Refused: it is no number (400).
+        HTTPError: it is no number (400).
     """
     if header is None:
         return None
     if not (header.isascii() and header.isdigit()) or len(header) > 18:
-        raise Refused(400, "bad_request", "Inference-Header-Content-Length must be a number")
+        raise HTTPError(400, "bad_request", "Inference-Header-Content-Length must be a number")
     return int(header)

@@ -9,22 +9,22 @@ from starlette.routing import Route
 
 from zerocost._kernels import __version__
 from zerocost.api.artifact_api import ArtifactRESTAPI
-from zerocost.api.calls import ASIDE, Calls
+from zerocost.api.calls import OFFLOAD_BYTES, Calls
 from zerocost.api.edge.authentication import is_administrator, refuse_several_workers
-from zerocost.api.monitor import Monitor
 from zerocost.api.routing import route
+from zerocost.api.server_metrics import ServerMetrics
 from zerocost.api.v2.body import InferenceRequest, refuse_length
 from zerocost.api.v2.values import inputs_of, metadata_tensors, render
-from zerocost.api.wire.answers import Answer, json_answer
-from zerocost.api.wire.chunks import Chunks
-from zerocost.api.wire.json import read_small
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.chunks import BodyStream
+from zerocost.api.wire.json import read_document
+from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.request import Request
+from zerocost.api.wire.responses import Response, json_response
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
 from zerocost.core.artifact_registry import ArtifactSpec
 from zerocost.errors import ShapeError
 
-__all__ = ["OpenInference"]
+__all__ = ["OpenInferenceRoutes"]
 
 _EXTENSIONS = [
     "binary_tensor_data",
@@ -39,10 +39,10 @@ _COMPRESS_BYTES = 1024
 """Answers below this size are never compressed."""
 
 
-class OpenInference:
+class OpenInferenceRoutes:
     """The routes under ``/v2``. Every artifact, chains too, is a model."""
 
-    def __init__(self, api: ArtifactRESTAPI, calls: Calls, monitor: Monitor) -> None:
+    def __init__(self, api: ArtifactRESTAPI, calls: Calls, monitor: ServerMetrics) -> None:
         self.api = api
         self.calls = calls
         self.monitor = monitor
@@ -89,24 +89,24 @@ class OpenInference:
             by_path.setdefault(path, {})[method] = function
         return [route(path, functions) for path, functions in by_path.items()]
 
-    async def server(self, request: Request) -> Answer:
+    async def server(self, request: Request) -> Response:
         """Server metadata."""
-        return json_answer({"name": "zerocost", "version": __version__, "extensions": _EXTENSIONS})
+        return json_response({"name": "zerocost", "version": __version__, "extensions": _EXTENSIONS})
 
-    async def live(self, request: Request) -> Answer:
+    async def live(self, request: Request) -> Response:
         """Whether the server answers."""
-        return json_answer({"live": True})
+        return json_response({"live": True})
 
-    async def ready(self, request: Request) -> Answer:
+    async def ready(self, request: Request) -> Response:
         """Whether the server takes requests."""
         self.calls.check_ready()
-        return json_answer({"ready": True})
+        return json_response({"ready": True})
 
-    async def model(self, request: Request) -> Answer:
+    async def model(self, request: Request) -> Response:
         """Model metadata."""
         spec = self._spec(request)
         inputs, outputs = metadata_tensors(spec.ports)
-        return json_answer(
+        return json_response(
             {
                 "name": spec.name,
                 "versions": [version_of(spec)],
@@ -116,18 +116,18 @@ class OpenInference:
             }
         )
 
-    async def model_ready(self, request: Request) -> Answer:
+    async def model_ready(self, request: Request) -> Response:
         """Whether the model takes requests."""
         spec = self._spec(request)
         self.calls.check_ready()
-        return json_answer({"name": spec.name, "ready": True})
+        return json_response({"name": spec.name, "ready": True})
 
-    async def config(self, request: Request) -> Answer:
+    async def config(self, request: Request) -> Response:
         """The model's configuration, as far as Triton's has a meaning here; the schema is at the native route."""
         spec = self._spec(request)
         inputs, outputs = metadata_tensors(spec.ports)
         required = set(spec.ports.required)
-        return json_answer(
+        return json_response(
             {
                 "name": spec.name,
                 "platform": "zerocost_artifact",
@@ -139,18 +139,18 @@ class OpenInference:
             }
         )
 
-    async def statistics(self, request: Request) -> Answer:
+    async def statistics(self, request: Request) -> Response:
         """How often each model, or one, was used, and how long it took."""
         specs = [self._spec(request)] if "name" in request.scope["path_params"] else self.registry.list_artifacts()
         seen = (await self.monitor.figures()).observations
-        return json_answer({"model_stats": [seen.of_model(spec.name, version_of(spec)) for spec in specs]})
+        return json_response({"model_stats": [seen.of_model(spec.name, version_of(spec)) for spec in specs]})
 
-    async def index(self, request: Request) -> Answer:
+    async def index(self, request: Request) -> Response:
         """Every model with its state."""
         content = await self._content(request)
         only_ready = content.get("ready", False) if isinstance(content, dict) else None
         if not isinstance(only_ready, bool):
-            raise Refused(400, "invalid_input", "an object is needed, in which 'ready' is true or false")
+            raise HTTPError(400, "invalid_input", "an object is needed, in which 'ready' is true or false")
         loaded = [
             {"name": spec.name, "version": version_of(spec), "state": "READY", "reason": ""}
             for spec in self.registry.list_artifacts()
@@ -159,23 +159,23 @@ class OpenInference:
             {"name": spec.name, "version": version_of(spec), "state": "UNAVAILABLE", "reason": "unloaded"}
             for spec in self._unloaded.values()
         ]
-        return json_answer(loaded if only_ready else loaded + unloaded)
+        return json_response(loaded if only_ready else loaded + unloaded)
 
-    async def load(self, request: Request) -> Answer:
+    async def load(self, request: Request) -> Response:
         """Brings an unloaded model back. No code and no path is ever taken from a request."""
         name = request.parameter("name")
         self._check_administrator(request, f"failed to load {name[:200]!r}")
         parameters = await self._parameters(request)
         if parameters:
-            raise Refused(400, "invalid_input", f"failed to load {name[:200]!r}: parameters are not taken")
+            raise HTTPError(400, "invalid_input", f"failed to load {name[:200]!r}: parameters are not taken")
         if self.registry.get_artifact(name) is None:
             spec = self._unloaded.pop(name, None)
             if spec is None:
-                raise Refused(400, "unknown_artifact", f"failed to load {name[:200]!r}: there is no such model")
+                raise HTTPError(400, "unknown_artifact", f"failed to load {name[:200]!r}: there is no such model")
             self.registry.register_artifact(spec.name, spec.implementation, spec.interface, spec.metadata)
-        return json_answer({})
+        return json_response({})
 
-    async def unload(self, request: Request) -> Answer:
+    async def unload(self, request: Request) -> Response:
         """Takes a model away, with ``unload_dependents`` also the chains that use it."""
         name = request.parameter("name")
         self._check_administrator(request, f"failed to unload {name[:200]!r}")
@@ -186,29 +186,29 @@ class OpenInference:
             names += [spec.name for spec in self.registry.list_artifacts() if name in spec.implementation.uses]
         for unloaded in names:
             self._unloaded[unloaded] = self.registry.unregister_artifact(unloaded)
-        return json_answer({})
+        return json_response({})
 
-    async def trace(self, request: Request) -> Answer:
+    async def trace(self, request: Request) -> Response:
         """Trace settings: Triton's tracing is not offered."""
-        return json_answer({"trace_level": ["OFF"]})
+        return json_response({"trace_level": ["OFF"]})
 
-    async def logging(self, request: Request) -> Answer:
+    async def logging(self, request: Request) -> Response:
         """Log settings: what cannot be changed over the network."""
-        return json_answer({"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0})
+        return json_response({"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0})
 
-    async def no_regions(self, request: Request) -> Answer:
+    async def no_regions(self, request: Request) -> Response:
         """Shared memory is not offered, so there are no regions."""
-        return json_answer([])
+        return json_response([])
 
-    async def nothing(self, request: Request) -> Answer:
+    async def nothing(self, request: Request) -> Response:
         """Unregistering what is not there."""
-        return json_answer({})
+        return json_response({})
 
-    async def unsupported(self, request: Request) -> Answer:
+    async def unsupported(self, request: Request) -> Response:
         """What this server does not offer."""
-        raise Refused(501, "unsupported", "this is not offered")
+        raise HTTPError(501, "unsupported", "this is not offered")
 
-    async def infer(self, request: Request) -> Answer:
+    async def infer(self, request: Request) -> Response:
         """Runs a model: JSON, JSON and binary tensors, or one raw tensor."""
         spec = self._spec(request)
         calls = self.calls
@@ -223,13 +223,13 @@ class OpenInference:
                 # It says how long the client waits, also for its turn: it must be known before.
                 inference = await self._read_text(request, body, spec, metadata)
         else:
-            inference = await calls.in_time(request, self._read_binary(request, spec, length))
+            inference = await calls.within_deadline(request, self._read_binary(request, spec, length))
         size = len(body) if length is None or inference is None else length + inference.binary_size
         if inference is not None and inference.timeout is not None:
             until = request.began + inference.timeout
             metadata["deadline"] = min(until, metadata.get("deadline", until))
 
-        def compute() -> Answer:
+        def compute() -> Response:
             parsed = inference or InferenceRequest.from_json(body, spec.ports, self.settings)
             if parsed.binary_size and length is None:
                 raise ShapeError("there are binary tensors, but no Inference-Header-Content-Length")
@@ -251,12 +251,12 @@ class OpenInference:
         def read() -> InferenceRequest:
             return InferenceRequest.from_json(body, spec.ports, self.settings)
 
-        if len(body) <= ASIDE:
+        if len(body) <= OFFLOAD_BYTES:
             return read()
-        return await self.calls.answer(request, self.calls.slots.run(read), metadata.get("deadline"))
+        return await self.calls.admit(request, self.calls.compute_pool.run(read), metadata.get("deadline"))
 
     async def _read_binary(self, request: Request, spec: ArtifactSpec, length: int) -> InferenceRequest:
-        chunks = Chunks(request, self.settings)
+        chunks = BodyStream(request, self.settings)
         chunks.open()
         if chunks.length is not None and length > chunks.length:
             raise ShapeError("Inference-Header-Content-Length is larger than the body")
@@ -267,7 +267,9 @@ class OpenInference:
         text = await chunks.read(length)
         if text is None:
             raise ShapeError("Inference-Header-Content-Length is larger than the body")
-        inference = await self.calls.ahead(length, lambda: InferenceRequest.from_json(text, spec.ports, self.settings))
+        inference = await self.calls.offload_if_room(
+            length, lambda: InferenceRequest.from_json(text, spec.ports, self.settings)
+        )
         size = length + inference.binary_size
         if chunks.length is not None and chunks.length != size:
             raise ShapeError(f"unexpected size: the body has {chunks.length} bytes, its JSON announces {size}")
@@ -276,7 +278,7 @@ class OpenInference:
         await inference.read_binary(chunks)
         return inference
 
-    async def _read_raw(self, chunks: Chunks, spec: ArtifactSpec) -> InferenceRequest:
+    async def _read_raw(self, chunks: BodyStream, spec: ArtifactSpec) -> InferenceRequest:
         if chunks.length is not None:
             request = InferenceRequest.raw(spec.ports, chunks.length)
             await request.read_binary(chunks)
@@ -284,7 +286,7 @@ class OpenInference:
         # Chunked or compressed: the shape follows from a size that is only known at the end.
         data = await chunks.rest()
         request = InferenceRequest.raw(spec.ports, len(data))
-        await request.read_binary(Chunks.of(data, self.settings))
+        await request.read_binary(BodyStream.of(data, self.settings))
         return request
 
     def _spec(self, request: Request) -> ArtifactSpec:
@@ -293,25 +295,25 @@ class OpenInference:
         spec = self.registry.get_artifact(name)
         if spec is None or version not in (None, version_of(spec)):
             shown = repr(name[:200]) + ("" if version is None else f" version {version[:50]!r}")
-            raise Refused(404, "unknown_artifact", f"Request for unknown model: {shown} is not found")
+            raise HTTPError(404, "unknown_artifact", f"Request for unknown model: {shown} is not found")
         return spec
 
     def _check_administrator(self, request: Request, what: str) -> None:
         if not self.settings.model_control:
-            raise Refused(403, "forbidden", f"{what}: loading and unloading models is switched off")
+            raise HTTPError(403, "forbidden", f"{what}: loading and unloading models is switched off")
         refuse_several_workers(self.settings, what)
         if self.settings.has_token and not is_administrator(request, self.settings):
-            raise Refused(403, "forbidden", f"{what}: the administrator's token is needed")
+            raise HTTPError(403, "forbidden", f"{what}: the administrator's token is needed")
 
     async def _content(self, request: Request) -> Any:
         body = await self.calls.body(request)
-        return await self.calls.ahead(len(body), lambda: read_small(body, self.settings)) if body else {}
+        return await self.calls.offload_if_room(len(body), lambda: read_document(body, self.settings)) if body else {}
 
     async def _parameters(self, request: Request) -> dict[str, Any]:
         content = await self._content(request)
         parameters = content.get("parameters", {}) if isinstance(content, dict) else {}
         if not isinstance(parameters, dict):
-            raise Refused(400, "invalid_input", "parameters must be an object")
+            raise HTTPError(400, "invalid_input", "parameters must be an object")
         return parameters
 
 
@@ -325,7 +327,7 @@ def _config_tensor(tensor: dict[str, Any]) -> dict[str, Any]:
     return {"name": tensor["name"], "data_type": f"TYPE_{datatype}", "dims": tensor["shape"]}
 
 
-def _answer(text: bytes, blocks: list[memoryview], accepted: str | None) -> Answer:
+def _answer(text: bytes, blocks: list[memoryview], accepted: str | None) -> Response:
     has_binary = any(len(block) for block in blocks)
     headers = [(b"content-type", b"application/octet-stream" if has_binary else b"application/json")]
     if has_binary:
@@ -336,7 +338,7 @@ def _answer(text: bytes, blocks: list[memoryview], accepted: str | None) -> Answ
         deflate = zlib.compressobj(1, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
         body = [b"".join([*(deflate.compress(piece) for piece in body), deflate.flush()])]
         headers += [(b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")]
-    return Answer(200, body, headers)
+    return Response(200, body, headers)
 
 
 def _encoding(accepted: str | None, *, has_binary: bool) -> str | None:

@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 from zerocost.api.settings import Settings
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.request import Request
 
 __all__ = [
@@ -38,7 +38,7 @@ class BodyDeadline:
     One timer for all tasks: one for each costs more than a small request.
 
     Raises:
-        Refused: inside, when it takes too long (408).
+        HTTPError: inside, when it takes too long (408).
     """
 
     def __init__(self, seconds: float) -> None:
@@ -59,7 +59,7 @@ class BodyDeadline:
         until = self._reading.pop(task)
         if until == _LATE and kind is asyncio.CancelledError and task is not None:
             task.uncancel()
-            raise Refused(408, "timeout", "the body did not arrive in time") from None
+            raise HTTPError(408, "timeout", "the body did not arrive in time") from None
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -79,22 +79,22 @@ def declared_length(request: Request) -> int | None:
     """The Content-Length, None if there is none.
 
     Raises:
-        Refused: it is no number (400).
+        HTTPError: it is no number (400).
     """
     text = request.header(b"content-length")
     if text is None:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise Refused(400, "bad_request", "Content-Length must be a number")
+        raise HTTPError(400, "bad_request", "Content-Length must be a number")
     return int(text)
 
 
 def content_encoding(request: Request) -> str:
-    """The Content-Encoding; raises Refused (415) if it is not known."""
+    """The Content-Encoding; raises HTTPError (415) if it is not known."""
     encoding = (request.header(b"content-encoding") or "identity").strip().lower()
     if encoding != "identity" and encoding not in _WINDOWS:
         allowed = {"accept-encoding": "gzip, deflate"}
-        raise Refused(415, "unsupported_encoding", "Content-Encoding must be gzip or deflate", allowed)
+        raise HTTPError(415, "unsupported_encoding", "Content-Encoding must be gzip or deflate", allowed)
     return encoding
 
 
@@ -103,9 +103,9 @@ def inflater(encoding: str) -> zlib._Decompress | None:
     return None if encoding == "identity" else zlib.decompressobj(_WINDOWS[encoding])
 
 
-def too_large(settings: Settings) -> Refused:
+def too_large(settings: Settings) -> HTTPError:
     """The error for a body beyond the limit."""
-    return Refused(413, "limit", f"the body is larger than {settings.max_body} bytes")
+    return HTTPError(413, "limit", f"the body is larger than {settings.max_body} bytes")
 
 
 async def drain(request: Request, settings: Settings, seconds: float) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.problems import HTTPError
 
-__all__ = ["SMALL", "Budget"]
+__all__ = ["SMALL_BODY", "ByteBudget"]
 
-SMALL = 64 << 10
+SMALL_BODY = 64 << 10
 """Bodies and answers up to this size do not count: they are served even where there is no room for large ones."""
 
 
-class Budget:
+class ByteBudget:
     """Counts what requests hold. Only the event loop counts."""
 
     def __init__(self, size: int) -> None:
@@ -21,7 +21,7 @@ class Budget:
         """Gives ``more`` bytes to a request that holds ``held``; what it holds then.
 
         Raises:
-            Refused: all requests together would hold too much (503 with Retry-After), or this one alone (413).
+            HTTPError: all requests together would hold too much (503 with Retry-After), or this one alone (413).
         """
         self.check(held, more)
         self.used += more
@@ -32,5 +32,5 @@ class Budget:
         if self.used + more <= self.size:
             return
         if held + more > self.size:
-            raise Refused(413, "limit", f"the request needs more than {self.size} bytes of memory")
-        raise Refused(503, "overloaded", "the server holds too many bytes; try again later", {"retry-after": "1"})
+            raise HTTPError(413, "limit", f"the request needs more than {self.size} bytes of memory")
+        raise HTTPError(503, "overloaded", "the server holds too many bytes; try again later", {"retry-after": "1"})

@@ -9,12 +9,12 @@ from starlette.types import Message
 
 from zerocost.api.settings import Settings
 from zerocost.api.wire.body import ClientGone, content_encoding, declared_length, inflater, too_large
-from zerocost.api.wire.byte_budget import SMALL
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.byte_budget import SMALL_BODY
+from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.protocol import fill
 from zerocost.api.wire.request import Request
 
-__all__ = ["Chunks", "read_body"]
+__all__ = ["BodyStream", "read_body"]
 
 _SLICE = 256 << 10
 """Bytes that are decompressed before others have their turn."""
@@ -26,7 +26,7 @@ _LARGE = 4096
 """Bytes from which a chunk is kept as it came."""
 
 
-class Chunks:
+class BodyStream:
     """The body of one request, after decompression, within the limits.
 
     Attributes:
@@ -45,7 +45,7 @@ class Chunks:
         self.length: int | None = None
 
     @classmethod
-    def of(cls, data: bytes | bytearray, settings: Settings) -> Chunks:
+    def of(cls, data: bytes | bytearray, settings: Settings) -> BodyStream:
         """A body that is in memory already."""
         chunks = cls(Request({"headers": []}, _nothing), settings)
         chunks._pending = memoryview(data)
@@ -56,7 +56,7 @@ class Chunks:
         """Looks at the headers.
 
         Raises:
-            Refused: the declared length is beyond the limit (413), or the encoding is unknown (415).
+            HTTPError: the declared length is beyond the limit (413), or the encoding is unknown (415).
         """
         encoding = content_encoding(self._request)
         declared = _expect(self._request, self._settings)
@@ -122,7 +122,7 @@ class Chunks:
                     continue
             else:
                 if self._inflate is not None and not self._inflate.eof:
-                    raise Refused(400, "bad_request", "the compressed body is not complete")
+                    raise HTTPError(400, "bad_request", "the compressed body is not complete")
                 return None
             self._count(len(chunk))
             self._pending = memoryview(chunk)
@@ -139,9 +139,9 @@ class Chunks:
         try:
             data = inflate.decompress(self._packed, _SLICE)
         except zlib.error:
-            raise Refused(400, "bad_request", "the compressed body is damaged") from None
+            raise HTTPError(400, "bad_request", "the compressed body is damaged") from None
         if inflate.unused_data:
-            raise Refused(400, "bad_request", "there is more after the compressed body")
+            raise HTTPError(400, "bad_request", "there is more after the compressed body")
         self._packed = inflate.unconsumed_tail
         self._is_unpacking = bool(self._packed) or len(data) == _SLICE
         await asyncio.sleep(0)
@@ -152,11 +152,11 @@ async def read_body(request: Request, settings: Settings) -> bytes | bytearray:
     """The whole body, decompressed.
 
     Raises:
-        Refused: it is too large, as declared, as sent or after decompression (413), or of an unknown encoding (415).
+        HTTPError: it is too large, as declared, as sent or after decompression (413), or of an unknown encoding (415).
         ClientGone: it ended early.
     """
     if b"content-encoding" in request.headers and content_encoding(request) != "identity":
-        chunks = Chunks(request, settings)
+        chunks = BodyStream(request, settings)
         chunks.open()
         return await chunks.rest()
     _expect(request, settings)
@@ -171,7 +171,7 @@ async def read_body(request: Request, settings: Settings) -> bytes | bytearray:
         length += len(chunk)
         if length > settings.max_body:
             raise too_large(settings)
-        if length > SMALL:
+        if length > SMALL_BODY:
             request.take(length, length - len(chunk))
         if not more:
             # One chunk, as the server handed it over, or all of them copied once.
@@ -184,7 +184,7 @@ async def read_body(request: Request, settings: Settings) -> bytes | bytearray:
 
 
 def _expect(request: Request, settings: Settings) -> int | None:
-    """The declared length; raises Refused where so much cannot be taken (413), or not now (503)."""
+    """The declared length; raises HTTPError where so much cannot be taken (413), or not now (503)."""
     declared = declared_length(request)
     if declared is not None:
         if declared > settings.max_body:

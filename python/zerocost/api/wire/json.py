@@ -7,23 +7,23 @@ from typing import Any
 
 from zerocost._kernels import json_spans, read_json
 from zerocost.api.settings import Settings
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.problems import HTTPError
 from zerocost.errors import DatatypeError
 
-__all__ = ["Members", "TensorTable", "check_json", "read_inputs", "read_small", "wants_typed_tensors"]
+__all__ = ["LazyJSON", "TensorTable", "check_json_type", "read_document", "read_inputs", "wants_typed_tensors"]
 
 TensorTable = dict[str, tuple[str, bool, bool]]
 """What lists become, for each name that is read as a tensor: :attr:`zerocost.core.ports.Ports.lists`."""
 
 
-def check_json(kind: str) -> None:
-    """Raises Refused (415) for a media type that is not JSON's."""
+def check_json_type(kind: str) -> None:
+    """Raises HTTPError (415) for a media type that is not JSON's."""
     if kind != "application/json" and not kind.endswith("+json"):
         given = repr(kind[:100]) if kind else "none"
-        raise Refused(415, "unsupported_media_type", f"Content-Type: {given} was given, application/json is needed")
+        raise HTTPError(415, "unsupported_media_type", f"Content-Type: {given} was given, application/json is needed")
 
 
-def read_small(body: bytes | bytearray, settings: Settings) -> Any:
+def read_document(body: bytes | bytearray, settings: Settings) -> Any:
     """A body without tensors."""
     return read_json(body, None, max_depth=settings.max_depth, max_values=settings.max_values)
 
@@ -51,7 +51,7 @@ def read_inputs(
     return value
 
 
-class Members:
+class LazyJSON:
     """The members of an object, or the elements of an array, each read when it is asked for."""
 
     def __init__(self, text: bytes | bytearray | memoryview, settings: Settings, what: str, kind: type) -> None:

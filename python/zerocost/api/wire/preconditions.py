@@ -11,7 +11,7 @@ class Preconditions:
     """Those of one request (RFC 9110, 13.1)."""
 
     def __init__(self, request: Request) -> None:
-        """Reads them; raises Refused (400) for a header that is there twice."""
+        """Reads them; raises HTTPError (400) for a header that is there twice."""
         self._match = _tags(request.header(b"if-match"))
         self._none_match = _tags(request.header(b"if-none-match"))
 

@@ -26,7 +26,7 @@ from zerocost.errors import (
     ZerocostError,
 )
 
-__all__ = ["Refused", "as_input_error", "problem_of", "status_of"]
+__all__ = ["HTTPError", "as_input_error", "problem_of", "status_of"]
 
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownArtifact, 404),
@@ -70,7 +70,7 @@ _GENERIC = "The server failed while it answered this request; its log says why, 
 _NO_MEMORY = "there is not enough memory for this request at the moment; try again later"
 
 
-class Refused(ZerocostError):
+class HTTPError(ZerocostError):
     """A request that is turned away before any artifact sees it. ``code`` is the word for the reason."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
@@ -82,7 +82,7 @@ class Refused(ZerocostError):
 
 def status_of(error: BaseException) -> int:
     """The HTTP status of an exception; 500 for everything that is not the client's mistake."""
-    if isinstance(error, Refused):
+    if isinstance(error, HTTPError):
         return error.status
     if isinstance(error, HTTPException):
         return error.status_code
@@ -104,7 +104,7 @@ def problem_of(error: BaseException, request_id: str) -> tuple[int, dict[str, An
         code, detail = OutOfMemory.code, _NO_MEMORY
     else:
         code, detail = error.code if isinstance(error, KernelPanic) else "internal", _GENERIC
-    if isinstance(error, Refused):
+    if isinstance(error, HTTPError):
         headers = error.headers
     elif status == 503:
         headers = {"retry-after": "1"}

@@ -8,9 +8,9 @@ import time
 
 from starlette.types import Receive, Scope
 
-from zerocost.api.wire.answers import Answer
-from zerocost.api.wire.byte_budget import SMALL, Budget
-from zerocost.api.wire.problems import Refused
+from zerocost.api.wire.byte_budget import SMALL_BODY, ByteBudget
+from zerocost.api.wire.problems import HTTPError
+from zerocost.api.wire.responses import Response
 from zerocost.api.wire.stages import Stages
 
 __all__ = ["Request"]
@@ -39,7 +39,6 @@ class Request:
     """
 
     __slots__ = (
-        "answer",
         "began",
         "budget",
         "deadline",
@@ -51,11 +50,12 @@ class Request:
         "id",
         "path",
         "receive",
+        "response",
         "scope",
         "stages",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, budget: Budget | None = None) -> None:
+    def __init__(self, scope: Scope, receive: Receive, budget: ByteBudget | None = None) -> None:
         self.began = time.monotonic()
         self.scope = scope
         self.receive = receive
@@ -72,28 +72,28 @@ class Request:
         self.has_more: bool | None = None
         self.has_started = False
         self.stages: Stages | None = None
-        self.answer: Answer | None = None
+        self.response: Response | None = None
         self.error: Exception | None = None
 
     def header(self, name: bytes) -> str | None:
         """The only value of a header, None if there is none.
 
         Raises:
-            Refused: the header is there more than once (400).
+            HTTPError: the header is there more than once (400).
         """
         value = self.headers.get(name)
         if value is None:
             return None
         sent = self.scope["headers"]
         if len(self.headers) != len(sent) and sum(key == name for key, _ in sent) > 1:
-            raise Refused(400, "bad_request", f"the header {name.decode()} was sent more than once")
+            raise HTTPError(400, "bad_request", f"the header {name.decode()} was sent more than once")
         return value.decode("latin-1")
 
     def seconds(self, name: str) -> float | None:
         """The number of seconds in a header, None if there is none.
 
         Raises:
-            Refused: it is no number (400).
+            HTTPError: it is no number (400).
         """
         text = self.header(name.lower().encode())
         if text is None:
@@ -103,7 +103,7 @@ class Request:
                 raise ValueError
             return float(text)
         except ValueError:
-            raise Refused(400, "bad_request", f"{name} must be a number of seconds") from None
+            raise HTTPError(400, "bad_request", f"{name} must be a number of seconds") from None
 
     @property
     def media_type(self) -> str:
@@ -132,12 +132,12 @@ class Request:
             before: how many of them it had at the last call.
 
         Raises:
-            Refused: all requests together would hold too much (503 with Retry-After), or this one alone (413).
+            HTTPError: all requests together would hold too much (503 with Retry-After), or this one alone (413).
         """
-        if size > SMALL and self.budget is not None:
-            self.held = self.budget.take(self.held, size if before <= SMALL else size - before)
+        if size > SMALL_BODY and self.budget is not None:
+            self.held = self.budget.take(self.held, size if before <= SMALL_BODY else size - before)
 
     def check_room(self, size: int) -> None:
         """Raises as :meth:`take` would for a body of ``size`` bytes that is still to come."""
-        if size > SMALL and self.budget is not None:
+        if size > SMALL_BODY and self.budget is not None:
             self.budget.check(self.held, size)

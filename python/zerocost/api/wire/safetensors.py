@@ -10,7 +10,7 @@ import numpy as np
 
 from zerocost._kernels import read_json, write_json
 from zerocost.api.settings import Settings
-from zerocost.api.wire.chunks import Chunks
+from zerocost.api.wire.chunks import BodyStream
 from zerocost.core.safetensors import (
     MEDIA_TYPE,
     Slot,
@@ -34,20 +34,20 @@ _ENTRY_VALUES = 38
 """JSON values of a tensor's entry: itself, its dtype, two lists, 32 axes and two offsets."""
 
 
-class Aside(Protocol):
+class Offload(Protocol):
     """Reads a text of so many bytes, a long one where it does not hold up the event loop."""
 
     def __call__(self, size: int, job: Callable[[], Result]) -> Coroutine[Any, Any, Result]: ...
 
 
-async def read_tensors(chunks: Chunks, settings: Settings, aside: Aside) -> tuple[dict[str, Any], bytes, int]:
+async def read_tensors(chunks: BodyStream, settings: Settings, aside: Offload) -> tuple[dict[str, Any], bytes, int]:
     """The tensors in a body by name, the text of the JSON in its metadata, and the bytes of the tensors.
 
     Raises:
         MalformedJSON: the header is no JSON.
         InvalidInput: the header does not describe the body.
         LimitExceeded: a tensor is beyond a limit.
-        Refused: the body is too large, or damaged.
+        HTTPError: the body is too large, or damaged.
     """
     chunks.open()
     start = await chunks.read(8)
@@ -86,13 +86,13 @@ def _slots(text: bytes, settings: Settings) -> tuple[list[Slot], str]:
     return parse_header(header, settings.max_elements, settings.max_parts)
 
 
-async def read_safetensors(chunks: Chunks, settings: Settings, aside: Aside) -> tuple[dict[str, Any], int]:
+async def read_safetensors(chunks: BodyStream, settings: Settings, aside: Offload) -> tuple[dict[str, Any], int]:
     """The inputs in a body, and the bytes of its tensors.
 
     Raises:
         MalformedJSON: the header or the JSON in the metadata is no JSON.
         InvalidInput: the header does not describe the body, or an input is there twice.
-        LimitExceeded, Refused: as :func:`read_tensors`.
+        LimitExceeded, HTTPError: as :func:`read_tensors`.
     """
     inputs, text, total = await read_tensors(chunks, settings, aside)
     limits = {"max_depth": settings.max_depth, "max_values": settings.max_values}

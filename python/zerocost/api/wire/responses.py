@@ -7,14 +7,14 @@ from typing import Any
 
 import orjson
 
-__all__ = ["JSON", "Answer", "json_answer"]
+__all__ = ["JSON", "Response", "json_response"]
 
 Headers = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 
 
-class Answer:
+class Response:
     """A response whose body is in memory.
 
     Attributes:
@@ -31,9 +31,9 @@ class Answer:
         self.headers: Headers = [] if headers is None else headers
 
 
-def json_answer(content: Any) -> Answer:
+def json_response(content: Any) -> Response:
     """A response with a small JSON document."""
-    return Answer(200, [orjson.dumps(content, default=_named)], [JSON])
+    return Response(200, [orjson.dumps(content, default=_named)], [JSON])
 
 
 def _named(value: Any) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["Pool", "contained"]
+__all__ = ["ThreadPool", "run_contained"]
 
 Result = TypeVar("Result")
 
@@ -20,7 +20,7 @@ _WEIGHT = 0.2
 """How much the latest job counts in the average duration."""
 
 
-class Pool:
+class ThreadPool:
     """Runs jobs that coroutines wait for. The threads are its own: nobody else's work is in front of them.
 
     Attributes:
@@ -92,12 +92,12 @@ class Pool:
     def _do(self, work: list[Callable[[], Result]]) -> Result:
         start = time.monotonic()
         try:
-            return contained(work.pop())
+            return run_contained(work.pop())
         finally:
             self._average += _WEIGHT * (time.monotonic() - start - self._average)
 
 
-def contained(job: Callable[[], Result]) -> Result:
+def run_contained(job: Callable[[], Result]) -> Result:
     """Runs a job for somebody who awaits it; raises RuntimeError for what no future carries and no server obeys."""
     try:
         return job()

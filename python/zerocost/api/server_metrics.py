@@ -7,19 +7,19 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from zerocost.api.calls import Calls
-from zerocost.api.limiter import Pool
-from zerocost.api.telemetry.metrics import Figures, MemoryStats, render_metrics
+from zerocost.api.telemetry.metrics import MemoryStats, MetricsSnapshot, render_metrics
 from zerocost.api.telemetry.workers import WorkerFolder
+from zerocost.api.thread_pool import ThreadPool
 from zerocost.core.artifact_base import Artifact
 from zerocost.core.artifact_registry import ArtifactRegistry
 
-__all__ = ["Monitor"]
+__all__ = ["ServerMetrics"]
 
 _PATIENCE = 0.5
 """Seconds that the page waits for statistics from outside of this process; then it shows what was known before."""
 
 
-class Monitor:
+class ServerMetrics:
     """The figures of this process and, where there are several, of its other workers."""
 
     def __init__(self, calls: Calls, registry: ArtifactRegistry) -> None:
@@ -28,8 +28,8 @@ class Monitor:
         folder = calls.settings.worker_folder
         self._workers = None if folder is None else WorkerFolder(folder, lambda: self._own().snapshot())
         # Threads of their own: the page is behind nothing but itself, whatever a request or a server outside does.
-        self._pages = Pool(1, "zerocost-metrics")
-        self._outside = Pool(4, "zerocost-stats")
+        self._pages = ThreadPool(1, "zerocost-metrics")
+        self._outside = ThreadPool(4, "zerocost-stats")
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -42,7 +42,7 @@ class Monitor:
         await self._ask()
         return await self._pages.run(lambda: render_metrics(self._all()))
 
-    async def figures(self) -> Figures:
+    async def figures(self) -> MetricsSnapshot:
         """What this process and its other workers saw."""
         return self._all() if self._workers is None else await self._pages.run(self._all)
 
@@ -70,10 +70,10 @@ class Monitor:
         finally:
             del self._asking[name]
 
-    def _own(self, *, of_this_process: bool = True) -> Figures:
+    def _own(self, *, of_this_process: bool = True) -> MetricsSnapshot:
         memory = self._memory.known(of_this_process=of_this_process)
-        return Figures(self._calls.observations, self._calls.pending, self._calls.is_ready, memory)
+        return MetricsSnapshot(self._calls.observations, self._calls.pending, self._calls.is_ready, memory)
 
-    def _all(self) -> Figures:
+    def _all(self) -> MetricsSnapshot:
         own = self._own(of_this_process=False)
         return own if self._workers is None else own.absorb(self._workers.others())
