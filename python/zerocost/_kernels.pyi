@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping, Sequence
 from os import PathLike
-from typing import Any, Self, TypeVar, final, overload
+from typing import Any, Self, final, overload
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Buffer
+from typing_extensions import Buffer, TypeVar
 
 __version__: str
 DATATYPES: tuple[tuple[str, str], ...]
@@ -27,8 +27,8 @@ def sharded_linear(
     tensor: Any, weight: Any, num_splits: Any, axis: Any, bias: Any | None, mode: str
 ) -> npt.NDArray[Any]: ...
 
-_K = TypeVar("_K")
-_V = TypeVar("_V")
+_K = TypeVar("_K", default=Any)
+_V = TypeVar("_V", default=Any)
 _T = TypeVar("_T")
 
 class LRUCache(MutableMapping[_K, _V]):

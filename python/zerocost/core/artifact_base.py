@@ -207,7 +207,7 @@ class AttentionArtifact(_TensorArtifact):
     _method: ClassVar[str] = "process_attention"
 
     @abstractmethod
-    def process_attention(self, attention_matrix: Any, **kwargs: Any) -> Any:
+    def process_attention(self, attention_matrix: Any, *args: Any, **kwargs: Any) -> Any:
         """Core attention processing logic."""
 
     def output_schema(self) -> dict[str, Any]:
@@ -227,7 +227,7 @@ class ParallelArtifact(_TensorArtifact):
     _method: ClassVar[str] = "process_parallel"
 
     @abstractmethod
-    def process_parallel(self, tensor: Any, **kwargs: Any) -> Any:
+    def process_parallel(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         """Core parallel processing logic."""
 
 
@@ -317,18 +317,18 @@ class MemoryArtifact(Artifact):
         }
 
     @abstractmethod
-    def retrieve(self, key: str, **kwargs: Any) -> Any:
+    def retrieve(self, key: str, *args: Any, **kwargs: Any) -> Any:
         """The object stored under ``key``, None if there is none."""
 
     @abstractmethod
-    def store(self, key: str, value: Any, **kwargs: Any) -> bool:
+    def store(self, key: str, value: Any, *args: Any, **kwargs: Any) -> bool:
         """Stores ``value`` under ``key``; whether it was stored."""
 
     @abstractmethod
-    def clear(self, **kwargs: Any) -> bool:
+    def clear(self, *args: Any, **kwargs: Any) -> bool:
         """Removes everything."""
 
-    def lookup(self, key: str, **kwargs: Any) -> tuple[bool, Any]:
+    def lookup(self, key: str, *args: Any, **kwargs: Any) -> tuple[bool, Any]:
         """Whether ``key`` is there, and what is stored under it.
 
         Override it where None can be stored; by default a None from ``retrieve`` counts as absent.
@@ -336,15 +336,15 @@ class MemoryArtifact(Artifact):
         value = self.retrieve(key, **kwargs)
         return value is not None, value
 
-    def delete(self, key: str, **kwargs: Any) -> bool:
+    def delete(self, key: str, *args: Any, **kwargs: Any) -> bool:
         """Removes ``key``; whether it was there."""
         raise NotImplementedError
 
-    def contains(self, key: str, **kwargs: Any) -> bool:
+    def contains(self, key: str, *args: Any, **kwargs: Any) -> bool:
         """Whether ``key`` is there."""
         raise NotImplementedError
 
-    def exchange(self, key: str, value: Any, when: Callable[[Any], bool], **kwargs: Any) -> bool:
+    def exchange(self, key: str, value: Any, when: Callable[[Any], bool], *args: Any, **kwargs: Any) -> bool:
         """Stores ``value`` under ``key``, or removes the key if it is :data:`ABSENT`, where ``when`` agrees.
 
         ``when`` is called with what is stored, or :data:`ABSENT`, perhaps more than once. What it agreed to is what is
@@ -358,11 +358,11 @@ class MemoryArtifact(Artifact):
         """
         raise NotImplementedError
 
-    def stats(self, **kwargs: Any) -> dict[str, Any]:
+    def stats(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Counters, by name."""
         raise NotImplementedError
 
-    def keys(self, **kwargs: Any) -> list[Any]:
+    def keys(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Every key."""
         raise NotImplementedError
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal, overload
+
 from zerocost.core.executor import Executor
 from zerocost.core.threads import ThreadExecutor
 from zerocost.errors import RangeError
 
+if TYPE_CHECKING:
+    from zerocost.engine.ray_executor import RayExecutor
+
 __all__ = ["executor"]
 
 
+@overload
+def executor(name: Literal["threads"]) -> ThreadExecutor: ...
+@overload
+def executor(name: Literal["ray"], address: str | None = None) -> RayExecutor: ...
+@overload
+def executor(name: str, address: str | None = None) -> Executor: ...
 def executor(name: str, address: str | None = None) -> Executor:
     """The executor of that name, for :func:`zerocost.default_registry`.
 

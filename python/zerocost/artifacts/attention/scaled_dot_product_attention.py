@@ -51,7 +51,7 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
 
     is_quick = True
 
-    def process_attention(  # type: ignore[override]  # the declared parameters, where the base class takes any
+    def process_attention(
         self,
         query: Annotated[Any, _tensor("...", "n_q", "d")],
         key: Annotated[Any, _tensor("...", "n_k", "d")],

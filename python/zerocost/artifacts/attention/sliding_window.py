@@ -29,7 +29,7 @@ class SlidingWindowAttentionArtifact(AttentionArtifact):
 
     is_quick = True
 
-    def process_attention(  # type: ignore[override]  # the declared parameters, where the base class takes any
+    def process_attention(
         self,
         attention_matrix: Annotated[Any, _MATRIX],
         window_size: Annotated[Any, _WINDOW] = 128,

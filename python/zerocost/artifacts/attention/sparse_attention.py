@@ -22,7 +22,7 @@ class SparseAttentionArtifact(AttentionArtifact):
 
     is_quick = True
 
-    def process_attention(  # type: ignore[override]  # the declared parameters, where the base class takes any
+    def process_attention(
         self,
         attention_matrix: Annotated[Any, _MATRIX],
         sparsity_ratio: Annotated[float, {"minimum": 0, "exclusiveMaximum": 1}] = 0.8,

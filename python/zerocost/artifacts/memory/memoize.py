@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Hashable
 from types import MethodType
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar, cast, overload
 
 from zerocost._kernels import LRUCache
 from zerocost.errors import RangeError
@@ -14,7 +14,9 @@ from zerocost.errors import RangeError
 __all__ = ["CacheInfo", "Memoized", "memoize"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _KEYWORDS = object()
 
@@ -32,6 +34,9 @@ class CacheInfo(NamedTuple):
 
 class Memoized(Generic[P, R]):
     """A function with a cache of its results; ``cache`` is the :class:`~zerocost.LRUCache`."""
+
+    __name__: str
+    __wrapped__: Callable[P, R]
 
     def __init__(
         self, function: Callable[P, R], make: Callable[[], LRUCache[Any, Any]], typed: bool, single_flight: bool
@@ -59,6 +64,10 @@ class Memoized(Generic[P, R]):
             return cast("R", cache.get_or_compute(key, lambda: self._function(*args, **kwargs)))
         return cast("R", cache._compute(key, lambda: self._function(*args, **kwargs)))
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(self: Memoized[Concatenate[T, Q], R], instance: T, owner: type[T] | None = None) -> Callable[Q, R]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bound to its instance, as a function in a class is."""
         return self if instance is None else MethodType(self, instance)
@@ -92,6 +101,17 @@ class Memoized(Generic[P, R]):
         return key
 
 
+@overload
+def memoize(function: Callable[P, R], /, **options: Any) -> Memoized[P, R]: ...
+@overload
+def memoize(
+    *,
+    max_entries: int | None = None,
+    max_bytes: int | None = None,
+    typed: bool = False,
+    single_flight: bool = True,
+    **options: Any,
+) -> Callable[[Callable[P, R]], Memoized[P, R]]: ...
 def memoize(
     function: Callable[P, R] | None = None,
     /,

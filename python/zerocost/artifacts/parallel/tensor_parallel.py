@@ -49,7 +49,7 @@ class TensorParallelArtifact(ParallelArtifact):
         finally:
             _context.reset(token)
 
-    def process_parallel(  # type: ignore[override]  # the declared parameters, where the base class takes any
+    def process_parallel(
         self,
         tensor: Any,
         num_splits: Annotated[int, {"minimum": 1, "x-parts": True}] = 2,
