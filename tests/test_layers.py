@@ -3,10 +3,11 @@
 import ast
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from support.processes import run_code
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "zerocost"
@@ -128,7 +129,7 @@ def test_import_loads_numpy_and_the_kernels_and_nothing_else():
         "new = {name.split('.')[0] for name in set(sys.modules) - before};"
         "print(sorted(new - set(sys.stdlib_module_names) - {'zerocost', 'numpy'}))"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = run_code(code).stdout
     assert loaded.strip() == "[]"
 
 

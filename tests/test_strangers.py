@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import zerocost
-from api.conftest import serving
+from support.servers import serving
 from zerocost import ArtifactCommunicationService, DatatypeError, ExecutionContext, RangeError, UndeclaredInput
 
 pytestmark = pytest.mark.timeout(60)

@@ -1,27 +1,14 @@
 """A real server on a free port, and a real client."""
 
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-import httpx2
 import pytest
 
-from support.attack import FINE, MIB, attacked, status
-from zerocost import ArtifactRegistry, create_app, default_registry
-from zerocost.api.server.run import background_server
-from zerocost.api.settings import Settings
-
-
-@contextmanager
-def serving(registry=None, **settings):
-    """A client of a server for ``registry`` (by default the built-in artifacts)."""
-    registry = default_registry() if registry is None else registry
-    with (
-        background_server(create_app(registry, Settings(**settings))) as url,
-        httpx2.Client(base_url=url, trust_env=False, timeout=60) as client,
-    ):
-        yield client
+from support.raw_http import FINE, status
+from support.servers import MIB, serve_samples, serving
+from zerocost import ArtifactRegistry
 
 
 @pytest.fixture
@@ -41,7 +28,7 @@ def small():
     """A server that takes 1 MiB, waits a second for what is announced, and as long for a head."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("reads memory from Linux's /proc")
-    with attacked(head_seconds=1.0, max_body=MIB, request_timeout=1.0) as server:
+    with serve_samples(head_seconds=1.0, max_body=MIB, request_timeout=1.0) as server:
         assert status(server.send(FINE)) == 200
         yield server
 

@@ -10,20 +10,20 @@ import threading
 import time
 import zlib
 from contextlib import ExitStack
-from pathlib import Path
 
 import httpx2
 import numpy as np
 import pytest
 
-from support.attack import BODY, FINE, MIB, attacked, head, read_all, status
+from support.raw_http import BODY, FINE, head, read_all, status
+from support.servers import MIB, needs_proc, serve_samples
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads memory from Linux's /proc")
+pytestmark = needs_proc
 
 
 @pytest.mark.parametrize("path", ["/artifacts/scale/execute", "/v2/models/vector/infer"])
 def test_a_million_chunks_of_one_byte(path):
-    with attacked(max_body=4 * MIB) as server:
+    with serve_samples(max_body=4 * MIB) as server:
         if path.startswith("/v2"):
             data = np.arange(250_000, dtype=np.float32).tobytes()
             extra = {"inference_header_content_length": 0}
@@ -40,7 +40,7 @@ def test_a_million_chunks_of_one_byte(path):
 
 
 def test_a_thousand_idle_connections():
-    with attacked() as server, ExitStack() as stack:
+    with serve_samples() as server, ExitStack() as stack:
         before = server.memory
         for index in range(1000):
             connection = stack.enter_context(server.connect())
@@ -221,7 +221,7 @@ def test_names_that_mean_something_elsewhere(bounded, name, pattern):
 
 
 def test_clients_that_do_not_read():
-    with attacked(unread_seconds=2.0) as server, ExitStack() as stack:
+    with serve_samples(unread_seconds=2.0) as server, ExitStack() as stack:
         body = json.dumps({"shape": [1 << 24]}).encode()
         request = head("/artifacts/huge/execute", accept="application/vnd.safetensors", content_length=len(body)) + body
         before = server.memory
@@ -238,7 +238,7 @@ def test_clients_that_do_not_read():
 
 
 def test_a_slow_reader_gets_everything():
-    with attacked(unread_seconds=2.0) as server, server.connect(receive_buffer=65536) as slow:
+    with serve_samples(unread_seconds=2.0) as server, server.connect(receive_buffer=65536) as slow:
         body = json.dumps({"shape": [6 * MIB]}).encode()
         slow.sendall(head("/artifacts/huge/execute", accept="application/vnd.safetensors", content_length=len(body)))
         slow.sendall(body)
@@ -249,7 +249,7 @@ def test_a_slow_reader_gets_everything():
 
 
 def test_sigterm_under_load_loses_nothing():
-    with attacked() as server:
+    with serve_samples() as server:
         stopped = threading.Event()
         complete, broken = [], []
 
@@ -348,7 +348,7 @@ LOAD_SECONDS = float(os.environ.get("ZEROCOST_LOAD_SECONDS", "20"))
 def test_mixed_load():
     """``make soak`` makes it longer: ten minutes for a release."""
     seconds = LOAD_SECONDS
-    with attacked(request_timeout=30.0) as server:
+    with serve_samples(request_timeout=30.0) as server:
         wrong, counts = [], []
         end = time.monotonic() + seconds
 

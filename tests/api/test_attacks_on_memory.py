@@ -6,13 +6,14 @@ import json
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support.attack import FINE, MIB, attacked, head, read_all, status
+from support.raw_http import FINE, head, read_all, status
 from support.samples import echo_registry
+from support.servers import MIB, needs_proc, serve_samples
+from support.waiting import wait_until
 from zerocost import create_app, default_registry
 from zerocost.api.settings import Settings
 from zerocost.api.v2 import body as inference_body
@@ -21,14 +22,12 @@ from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifac
 from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact
 from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads memory from Linux's /proc")
-
 
 @needs_proc
 @pytest.mark.parametrize("path", ["/artifacts/scale/execute", "/v2/models/echo/infer"])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_many_who_upload_slowly(path, chunked):
-    with attacked(max_body=8 * MIB, max_memory=16 * MIB) as server:
+    with serve_samples(max_body=8 * MIB, max_memory=16 * MIB) as server:
         before = server.memory
         with ExitStack() as stack:
             clients = [stack.enter_context(server.connect()) for _ in range(12)]
@@ -43,7 +42,7 @@ def test_many_who_upload_slowly(path, chunked):
             assert all(b"retry-after: 1\r\n" in answer for answer in answers)
             assert status(server.send(head("/livez", "GET"))) == 200
             assert server.peak - before < 48 * MIB
-        wait_for(lambda: status(server.send(FINE)) == 200)
+        wait_until(lambda: status(server.send(FINE)) == 200)
         assert server.peak - before < 48 * MIB
 
 
@@ -64,17 +63,9 @@ def waiting(clients, least):
     raise AssertionError(f"{len(found)} answers, {least} were expected")
 
 
-def wait_for(condition):
-    for _ in range(200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come to that")
-
-
 @needs_proc
 def test_many_who_do_not_read():
-    with attacked(unread_seconds=60.0, max_memory=64 * MIB) as server, ExitStack() as stack:
+    with serve_samples(unread_seconds=60.0, max_memory=64 * MIB) as server, ExitStack() as stack:
         body = json.dumps({"shape": [16 * MIB]}).encode()
         request = head("/artifacts/huge/execute", accept="application/vnd.safetensors", content_length=len(body)) + body
         before = server.memory

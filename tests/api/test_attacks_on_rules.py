@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support.attack import head, status
+from support.raw_http import head, status
 from support.refused import REFUSED
 
 

@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from api.conftest import serving
 from support.samples import sample_registry
+from support.servers import serving
 from support.typed_json import TYPED, encoded, nested, parsed, same, typed
 from zerocost import ArtifactCommunicationService, ArtifactValidator, ExecutionContext, default_registry
 from zerocost.core.arrays import as_tensor, dtype_of

@@ -3,27 +3,23 @@
 import concurrent.futures
 import http.client
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
 import pytest
 
 from support.contract import context
-from support.paths import TESTS
+from support.samples import SlowMemory
+from support.servers import pending_requests, serve_program
+from support.waiting import wait_until
 from zerocost import (
     Artifact,
     AttentionArtifact,
     ChainArtifact,
-    MemoryArtifact,
     OutOfMemory,
     RemoteArtifact,
     default_registry,
@@ -32,33 +28,6 @@ from zerocost import (
 pytestmark = pytest.mark.timeout(120)
 
 JSON = {"content-type": "application/json"}
-
-
-class SlowMemory(MemoryArtifact):
-    """A memory whose server takes its time for everything."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def retrieve(self, key):
-        time.sleep(self.seconds)
-        return "late"
-
-    def store(self, key, value):
-        time.sleep(self.seconds)
-        return True
-
-    def delete(self, key):
-        time.sleep(self.seconds)
-        return True
-
-    def clear(self):
-        time.sleep(self.seconds)
-        return True
-
-    def stats(self):
-        time.sleep(self.seconds)
-        return {"entries": 1}
 
 
 class Held(AttentionArtifact):
@@ -340,9 +309,7 @@ def test_too_little_memory_elsewhere_is_what_it_is_here(serve, monkeypatch):
 
 PROGRAM = """
 import sys, time
-sys.path.insert(0, {tests!r})
-from api.test_one_way_in import SlowMemory
-from support.samples import Stuck
+from support.samples import SlowMemory, Stuck
 from zerocost import AttentionArtifact, create_app, default_registry
 from zerocost.api.server.run import serve
 
@@ -354,7 +321,7 @@ registry = default_registry()
 registry.register_artifact("lru_cache", SlowMemory(600), "memory", replace=True)
 registry.register_artifact("stuck", Stuck(), "custom")
 registry.register_artifact("stuck_attention", StuckAttention(), "attention")
-serve(create_app(registry), port={port}, log_level="error")
+serve(create_app(registry), port=int(sys.argv[1]), log_level="error")
 """
 
 FORWARD = {"input_ids": [1, 2], "artifacts": {"attention": {"artifact": "stuck_attention"}}}
@@ -374,11 +341,6 @@ RUNNING = {
 }
 
 
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def _begin(port, method, path, body):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     if body is ...:
@@ -393,49 +355,22 @@ def _begin(port, method, path, body):
 
 @pytest.fixture
 def ending():
-    """A server process that waits half a second for what still runs."""
-    port = _free_port()
-    program = PROGRAM.format(tests=str(TESTS), port=port)
-    environment = {
-        **os.environ,
-        "ZEROCOST_DRAIN_TIMEOUT": "0.5",
-        "ZEROCOST_SLOTS": "8",
-        "ZEROCOST_REQUEST_TIMEOUT": "0",
-    }
-    process = subprocess.Popen([sys.executable, "-c", program], env=environment)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(400):
-            assert process.poll() is None
-            try:
-                if httpx2.get(f"{url}/readyz", trust_env=False).status_code == 200:
-                    break
-            except httpx2.TransportError:
-                time.sleep(0.05)
-        yield process, url
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _pending(url):
-    page = httpx2.get(f"{url}/metrics", trust_env=False, timeout=30).text
-    return next(float(line.split()[1]) for line in page.splitlines() if line.startswith("zerocost_pending_requests "))
+    """A server process that waits half a second for running requests when it stops."""
+    settings = {"ZEROCOST_DRAIN_TIMEOUT": "0.5", "ZEROCOST_SLOTS": "8", "ZEROCOST_REQUEST_TIMEOUT": "0"}
+    with serve_program(PROGRAM, **settings) as server:
+        yield server
 
 
 @pytest.mark.parametrize("kind", RUNNING)
 def test_the_process_ends_whatever_still_runs_and_what_ran_has_its_503(ending, kind):
-    process, url = ending
-    connection = _begin(urlsplit(url).port, *RUNNING[kind])
+    connection = _begin(ending.port, *RUNNING[kind])
     if RUNNING[kind][2] is not ...:
-        for _ in range(100):
-            if _pending(url) == 1:
-                break
-            time.sleep(0.1)
-        assert _pending(url) == 1
+        with httpx2.Client(base_url=ending.url, trust_env=False, timeout=30) as client:
+            wait_until(lambda: pending_requests(client) == 1)
     else:
-        time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
+        # The server reads its connections one after another: what comes later is answered after it has this head.
+        assert ending.is_ready()
+    ending.process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     answer = connection.getresponse()
     document = json.loads(answer.read())
@@ -444,5 +379,5 @@ def test_the_process_ends_whatever_still_runs_and_what_ran_has_its_503(ending, k
     assert int(answer.headers["retry-after"]) >= 1
     assert answer.headers["x-request-id"]
     assert "shutting down" in document["error"]
-    assert process.wait(30) == 0
+    assert ending.process.wait(30) == 0
     assert time.monotonic() - began < 20

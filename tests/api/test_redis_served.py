@@ -1,10 +1,7 @@
 """Two `zerocost serve` processes with one Redis server between them: one cache."""
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -14,49 +11,30 @@ import pytest
 
 import zerocost
 from support.contract import context
-from support.redis_server import SERVER, Server
+from support.redis import RedisServer, needs_redis
+from support.servers import serve_command
 from zerocost.client import RemoteArtifact
 
 pytestmark = [
-    pytest.mark.skipif(SERVER is None, reason="redis-server is not installed (apt-get install redis-server)"),
+    needs_redis,
     pytest.mark.timeout(100),
 ]
 
 
-class Served:
-    """A process, and its cache as a client sees it."""
+class CachingServer:
+    """A ``zerocost serve`` process, and its cache as a client sees it."""
 
-    def __init__(self, redis, folder):
-        environment = {**os.environ, "ZEROCOST_MEMORY_URL": redis.url}
-        command = [sys.executable, "-m", "zerocost", "serve", "--port", "0"]
-        self.process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-        )
-        lines = []
-        for line in self.process.stderr:
-            lines.append(line)
-            if "Serving at" in line:
-                break
-        else:
-            raise AssertionError("".join(lines))
-        self.url = line.split("Serving at ")[1].split()[0]
+    def __init__(self, served):
+        self.process, self.url, _ = served
         self.remote = RemoteArtifact(self.url, "lru_cache", timeout=20)
-        # What it says later must not fill the pipe.
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
 
     def __call__(self, operation, **inputs):
         return self.remote.execute({"operation": operation, **inputs}, context("lru_cache"))
 
-    def end(self):
-        self.remote.close()
-        self.process.kill()
-        self.process.wait()
-        self.process.stderr.close()
-
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("redis"))
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
 
@@ -66,9 +44,9 @@ def two(redis, tmp_path):
     with contextlib.ExitStack() as stack:
         served = []
         while len(served) < 2:
-            one = Served(redis, tmp_path)
-            stack.callback(one.end)
-            served.append(one)
+            command = serve_command(cwd=tmp_path, ZEROCOST_MEMORY_URL=redis.url)
+            served.append(CachingServer(stack.enter_context(command)))
+            stack.callback(served[-1].remote.close)
         served[0]("clear")
         yield served
 

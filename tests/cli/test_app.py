@@ -8,6 +8,7 @@ import pytest
 
 import zerocost
 from support.command_line import FAILS
+from support.processes import run_code, run_python
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -45,7 +46,7 @@ def test_listing_does_not_import_what_serving_and_drawing_need(tmp_path):
         "import sys; from zerocost.cli import main; main(['list']); "
         "print([name for name in ('starlette', 'uvicorn', 'PIL', 'safetensors', 'http.client') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, timeout=60)
+    done = run_code(code, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -90,9 +91,8 @@ def test_interrupted_process_leaves_no_traceback(tmp_path):
 def test_reader_that_has_gone_away_is_not_complained_about(tmp_path, arguments):
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "zerocost", *arguments]
     try:
-        done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = run_python("-m", "zerocost", *arguments, cwd=tmp_path, check=False, stdout=write)
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (1, "")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from support import minilm
 from support.model_folder import make_folder
-from support.paths import ROOT
+from support.paths import ROOT, shared_data
 from zerocost import ArtifactRegistry, AttentionArtifact, ParallelArtifact, default_registry
 from zerocost.cli.demo.claims import claims_about_equality
 from zerocost.cli.demo.picture import Panel, draw
@@ -21,7 +21,6 @@ from zerocost.cli.demo.real_scores import load_scores
 from zerocost.cli.demo.run import run_demo
 from zerocost.cli.demo.sentences import SENTENCES, find_model, show_sentences
 
-SHARED = Path(os.environ.get("ZEROCOST_SHARED_DATA", ROOT.parent / "shared" / "data"))
 DROPPED = (238, 239, 242)
 
 
@@ -253,9 +252,7 @@ def test_results_that_differ_are_not_called_equal(there):
 
 
 def test_data_is_that_of_the_model():
-    path = SHARED / "minilm_layer0_attention.safetensors"
-    if not path.exists():
-        pytest.skip(f"{path} is not there; ZEROCOST_SHARED_DATA names its folder")
+    path = shared_data("minilm_layer0_attention.safetensors")
     from safetensors.numpy import load_file
 
     real, source = load_scores(), load_file(path)

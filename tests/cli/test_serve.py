@@ -1,42 +1,13 @@
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 
 import pytest
 
 from support.command_line import SCALE
-from support.paths import TESTS
-
-
-@pytest.fixture
-def server(tmp_path):
-    """``server(*options)`` starts ``zerocost serve`` on a free port: the process and the URL that it says."""
-    processes = []
-
-    def start(*options, **environment):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "zerocost", "serve", "--port", "0", *options],
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(TESTS), **environment},
-        )
-        processes.append(process)
-        for line in process.stderr:
-            if "Serving at" in line:
-                return process, line.split("Serving at ")[1].split()[0]
-        raise AssertionError("it ended before it served")
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+from support.servers import serve_command
 
 
 def ask(url, body=None, **headers):
@@ -46,29 +17,28 @@ def ask(url, body=None, **headers):
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_serves_built_in_and_own_artifacts_until_it_is_stopped(server, kind):
-    process, url = server(*SCALE)
-    names = [artifact["name"] for artifact in ask(f"{url}/artifacts")["artifacts"]]
-    assert {"scale", "tensor_parallel"} <= set(names)
-    answer = ask(f"{url}/artifacts/scale/execute", b'{"attention_matrix": [[1, 2]], "factor": 3}')
-    assert answer["data"]["processed_attention"] == [[3, 6]]
-    process.send_signal(kind)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert "Traceback" not in err
+def test_serves_built_in_and_own_artifacts_until_it_is_stopped(tmp_path, kind):
+    with serve_command(*SCALE, cwd=tmp_path) as (process, url, log):
+        names = [artifact["name"] for artifact in ask(f"{url}/artifacts")["artifacts"]]
+        assert {"scale", "tensor_parallel"} <= set(names)
+        answer = ask(f"{url}/artifacts/scale/execute", b'{"attention_matrix": [[1, 2]], "factor": 3}')
+        assert answer["data"]["processed_attention"] == [[3, 6]]
+        process.send_signal(kind)
+        assert process.wait(30) == 0
+    assert "Traceback" not in "".join(log)
 
 
-def test_server_reads_its_token_from_the_environment(server):
-    _, url = server(ZEROCOST_TOKEN="secret")
-    assert ask(f"{url}/artifacts", Authorization="Bearer secret")["artifacts"]
-    with pytest.raises(urllib.error.HTTPError, match="401") as refusal:
-        ask(f"{url}/artifacts")
-    refusal.value.close()
+def test_server_reads_its_token_from_the_environment(tmp_path):
+    with serve_command(cwd=tmp_path, ZEROCOST_TOKEN="secret") as (_, url, _):
+        assert ask(f"{url}/artifacts", Authorization="Bearer secret")["artifacts"]
+        with pytest.raises(urllib.error.HTTPError, match="401") as refusal:
+            ask(f"{url}/artifacts")
+        refusal.value.close()
 
 
-def test_server_without_authentication(server):
-    _, url = server("--host", "0.0.0.0", "--no-auth")
-    assert ask(f"http://127.0.0.1:{url.rpartition(':')[2]}/artifacts", Host="anywhere.example")["artifacts"]
+def test_server_without_authentication(tmp_path):
+    with serve_command("--host", "0.0.0.0", "--no-auth", cwd=tmp_path) as (_, url, _):
+        assert ask(f"http://127.0.0.1:{url.rpartition(':')[2]}/artifacts", Host="anywhere.example")["artifacts"]
 
 
 def test_address_that_cannot_be_served_is_refused(refused, monkeypatch):

@@ -11,9 +11,8 @@ import pytest
 import safetensors.numpy
 
 import zerocost
-from api.conftest import serving
-from support.attack import attacked
 from support.samples import echo_registry, sample_registry
+from support.servers import serve_samples, serving
 from support.typed_json import same
 from zerocost import ArtifactCommunicationService, ArtifactRegistry, ExecutionContext, RemoteArtifact
 from zerocost.api.server.run import background_server
@@ -183,7 +182,7 @@ def test_a_chain_over_two_servers_one_of_which_goes_away(serve):
 
 def test_a_server_that_is_killed_in_the_middle_of_a_step(serve):
     here = ArtifactRegistry()
-    with attacked() as far:
+    with serve_samples() as far:
         url = f"http://127.0.0.1:{far.port}"
         near = RemoteArtifact(str(serve(sample_registry()).base_url), "scale")
         here.register_artifact("near", near, "attention")
@@ -202,7 +201,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_step(serve):
 
 def test_a_chain_over_http_names_the_step_and_the_server_that_was_killed(serve):
     here = sample_registry()
-    with attacked() as far:
+    with serve_samples() as far:
         remote = RemoteArtifact(f"http://user:secret@127.0.0.1:{far.port}", "picky")
         here.register_artifact("far", remote, "custom")
         client = serve(here)

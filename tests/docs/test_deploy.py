@@ -1,5 +1,6 @@
 """The files in examples/deploy: each is read by the program that it is for, or checked against what zerocost knows."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -7,13 +8,15 @@ import shutil
 import ssl
 import subprocess
 import sys
-import time
 
 import httpx2
 import numpy as np
 import pytest
 
 from support.paths import ROOT
+from support.ports import free_port
+from support.processes import run_python
+from support.waiting import wait_until
 from zerocost import create_app, default_registry
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
@@ -35,13 +38,7 @@ OPENSSL, needs_openssl = needs("openssl")
 @pytest.mark.parametrize("name", ["zerocost.service", "Containerfile"])
 def test_options_and_variables_are_known(name):
     text = (DEPLOY / name).read_text()
-    help_text = subprocess.run(
-        [sys.executable, "-m", "zerocost", "serve", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "COLUMNS": "300"},
-    ).stdout
+    help_text = run_python("-m", "zerocost", "serve", "--help", variables={"COLUMNS": "300"}).stdout
     command = re.search(r"^(?:ExecStart=|ENTRYPOINT ).*", text, re.MULTILINE)[0]
     options = re.findall(r"--[a-z-]+", command)
     assert options
@@ -133,12 +130,12 @@ def check_proxied(port, certificate):
         def call(method, path, **options):
             return client.request(method, path, extensions=names, timeout=60, **options)
 
-        for _ in range(100):
-            try:
-                if call("GET", "/readyz").status_code == 200:
-                    break
-            except httpx2.TransportError:
-                time.sleep(0.05)
+        def is_ready():
+            with contextlib.suppress(httpx2.TransportError):
+                return call("GET", "/readyz").status_code == 200
+            return False
+
+        wait_until(is_ready)
         matrix = np.random.default_rng(0).random((300, 300))
         answer = call("POST", "/artifacts/sparse_attention/execute", json={"attention_matrix": matrix.tolist()})
         assert answer.status_code == 200
@@ -148,10 +145,3 @@ def check_proxied(port, certificate):
         assert call("GET", "/metrics").status_code == 403
         wrong = call("POST", "/artifacts/sparse_attention/execute", json={"attention_matrix": 1})
         assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
-
-
-def free_port():
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]

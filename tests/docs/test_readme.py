@@ -12,22 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from support.model_folder import make_folder
 from support.paths import ROOT
+from support.ports import free_port
+from support.waiting import wait_until
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def check(wanted, got, what):
@@ -44,14 +39,11 @@ def background():
         process.wait(30)
 
 
-def wait_for(port, process):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the server stopped"
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    raise AssertionError("the server did not start")
+def listens(port, process):
+    assert process.poll() is None, "the server stopped"
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def on_free_ports(block, ports):
@@ -79,7 +71,8 @@ def run_console(block, folder, ports, background):
                 stderr=subprocess.DEVNULL,
             )
             background.append(process)
-            wait_for(int(words[words.index("--port") + 1]), process)
+            port = int(words[words.index("--port") + 1])
+            wait_until(lambda port=port, process=process: listens(port, process), 60)
             continue
         done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr}"

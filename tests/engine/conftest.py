@@ -4,7 +4,7 @@ import pytest
 
 import zerocost
 from support import ray_samples
-from support.ray_cluster import two_nodes
+from support.ray import two_nodes
 
 
 @pytest.fixture(scope="package")

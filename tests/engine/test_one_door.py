@@ -6,7 +6,7 @@ import zerocost
 from support import strangers
 from support.contract import context
 from support.one_door import agree, cases_of, outcome
-from support.ray_cluster import MARKS
+from support.ray import MARKS
 
 pytestmark = MARKS
 

@@ -12,7 +12,7 @@ import pytest
 
 import zerocost
 from support.contract import context, same
-from support.ray_cluster import MARKS
+from support.ray import MARKS
 from support.ray_samples import run
 
 pytestmark = MARKS

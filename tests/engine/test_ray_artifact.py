@@ -11,7 +11,7 @@ import pytest
 
 import zerocost
 from support.contract import ArtifactContract, context, same
-from support.ray_cluster import MARKS, STORE
+from support.ray import MARKS, STORE
 from support.ray_samples import Scale
 from zerocost.core.limits import Limits
 from zerocost.engine import journey, ray_artifact

@@ -13,7 +13,7 @@ import pytest
 import zerocost
 from artifacts.parallel import test_pipeline_parallel
 from support.contract import context, same
-from support.ray_cluster import MARKS, STORE, python
+from support.ray import MARKS, STORE, python
 from support.ray_samples import Scale, run
 
 pytestmark = MARKS

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from support.ray_cluster import MARKS
+from support.ray import MARKS
 from support.service_artifacts import ids_of
 from zerocost import SimplifiedModelService
 from zerocost.models.layers import Awake

@@ -13,7 +13,7 @@ from api.routes import test_native, test_services
 from api.v2 import test_open_inference
 from client import test_remote
 from support.paths import TESTS
-from support.ray_cluster import MARKS
+from support.ray import MARKS
 
 pytestmark = MARKS
 

@@ -16,9 +16,9 @@ import httpx2
 import pytest
 
 import zerocost
-from api.server.test_run import free_port
 from support.paths import TESTS
-from support.ray_cluster import MARKS, descendants, wait_for_the_end
+from support.ports import free_port
+from support.ray import MARKS, descendants, wait_for_the_end
 from zerocost.engine.ray_serve import deployed
 
 pytestmark = MARKS

@@ -1,7 +1,7 @@
 """Kernels in the workers of other programs: joblib, and gunicorn that loads the application before it forks."""
 
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +10,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from support.processes import environment, run_python
+from support.waiting import wait_until
 
 WORK = """
 import hashlib, os, threading, time
@@ -38,21 +41,12 @@ def work(_=None):
 """
 
 
-def environment(**more):
-    # Whoever runs these tests may have said how many threads there are; the hosts decide here.
-    kept = {key: value for key, value in os.environ.items() if "NUM_THREADS" not in key}
-    return {**kept, **more}
-
-
 def answer(folder, code, **more):
     """Runs a program beside ``work.py``; what it prints, as JSON."""
     (folder / "work.py").write_text(WORK)
     script = folder / "program.py"
     script.write_text(code)
-    finished = subprocess.run(
-        [sys.executable, str(script)], env=environment(**more), capture_output=True, text=True, timeout=90, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
+    finished = run_python(script, seconds=90, without="NUM_THREADS", variables=more)
     return json.loads(finished.stdout)
 
 
@@ -106,7 +100,9 @@ def test_workers_of_gunicorn_that_were_forked_from_a_master_with_a_pool(tmp_path
     log = tmp_path / "log"
     command = [sys.executable, "-m", "gunicorn", "program:application", "--preload", "-w", "2", "-b", "127.0.0.1:0"]
     with log.open("w") as written:
-        server = subprocess.Popen(command, cwd=tmp_path, env=environment(**asked), stdout=written, stderr=written)
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment("NUM_THREADS", **asked), stdout=written, stderr=written
+        )
     try:
         address = listening(server, log)
         answers = []
@@ -129,11 +125,10 @@ def test_workers_of_gunicorn_that_were_forked_from_a_master_with_a_pool(tmp_path
 
 
 def listening(server, log):
-    deadline = time.monotonic() + 60
-    while True:
-        for line in log.read_text().splitlines():
-            if "Listening at: " in line:
-                return line.partition("Listening at: ")[2].split()[0]
+    """The address at which gunicorn listens, once its log says so."""
+
+    def address():
         assert server.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+        return re.search(r"Listening at: (\S+)", log.read_text())
+
+    return wait_until(address, 60)[1]

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from support.apart import in_a_process
+from support.processes import run_json_code
 from zerocost import LimitExceeded, MalformedJSON, RangeError, ShapeError
 from zerocost._kernels import json_spans, read_json, read_tensor
 
@@ -65,7 +65,7 @@ def test_axes_that_no_array_has():
 
 
 def test_a_text_that_no_memory_holds():
-    in_a_process("""
+    run_json_code("""
         for shape in ((2**40, 0), (2**31, 2**28, 0), (2**20, 2**20, 3, 0)):
             value = np.empty(shape, np.int8)
             assert "bytes of memory are needed" in refused(MemoryError, write_json, {"a": value})
@@ -76,7 +76,7 @@ def test_a_text_that_no_memory_holds():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_too_little_memory_is_an_error():
-    in_a_process("""
+    run_json_code("""
         text = b"[" + b"1," * 25_000_000 + b"1]"
         rows = b"[" + b",".join([b"[" + b"1.5," * 999 + b"1.5]"] * 25_000) + b"]"
         changing, string, escapes = bytearray(text), b'"%s"' % (b"x" * 50_000_000), b'"%s"' % (br"\\n" * 25_000_000)
@@ -104,7 +104,7 @@ def test_too_little_memory_is_an_error():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_too_little_memory_to_write_is_an_error():
-    in_a_process("""
+    run_json_code("""
         numbers = np.random.default_rng(0).random(8_000_000)
         texts = ("\\x01" * 40_000_000, ["x" * 90_000_000] * 2, {"x" * 90_000_000: 1})
         for value in (numbers, [numbers], {"a": numbers.reshape(1000, -1)}, *texts):

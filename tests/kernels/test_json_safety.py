@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from support.apart import in_a_process
+from support.processes import run_json_code
 from zerocost._kernels import json_spans, read_json, read_tensor, write_json
 
 
@@ -52,7 +52,7 @@ def test_a_bytearray_is_read_as_it_is_at_one_moment(meanwhile):
 
 
 def test_an_array_that_changes_is_text_or_is_none():
-    in_a_process("""
+    run_json_code("""
         elements = (b"1.25", b"\\x80\\xff\\x80\\xff", b'"Na ', b" \\xc3\\xa9 ")
         versions = [b"[" + b",".join([element] * 50_000) + b"]" for element in elements]
         versions = [np.frombuffer(version, np.uint8) for version in versions]
@@ -89,7 +89,7 @@ def test_every_buffer_is_read(make):
 
 
 def test_bytes_are_not_copied():
-    in_a_process("""
+    run_json_code("""
         import resource
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -137,7 +137,7 @@ NESTED = """
 
 
 def test_depth_costs_no_stack():
-    in_a_process(NESTED)
+    run_json_code(NESTED)
 
 
 ENDLESS = {
@@ -165,7 +165,7 @@ value = np.array(["a"]).view(Own)
 
 @pytest.mark.parametrize("case", ENDLESS)
 def test_what_contains_itself_has_no_form(case):
-    in_a_process(f"""
+    run_json_code(f"""
 {ENDLESS[case]}
 for typed in (False, True):
     message = refused(TypeError, write_json, value, typed=typed)
@@ -208,7 +208,7 @@ def named(kind):
 
 @pytest.mark.parametrize("value", NO_FORM)
 def test_what_has_no_form_is_named(value):
-    in_a_process(f"""
+    run_json_code(f"""
         for typed in (False, True):
             message = refused(TypeError, write_json, {value}, typed=typed)
             assert message.endswith(" has no JSON form") and {named(NO_FORM[value])!r} in message, message
@@ -245,7 +245,7 @@ def test_the_number_is_written_and_not_what_a_subclass_says():
 
 
 def test_what_changes_while_it_is_written():
-    in_a_process("""
+    run_json_code("""
         class Key:
             def __init__(self, change):
                 self.change = change
@@ -305,7 +305,7 @@ def versions_of(datatype):
 
 @pytest.mark.parametrize("datatype", ["float64", "float32", "float16", "bfloat16", "bool", "int8", "int64", "uint64"])
 def test_an_array_that_another_thread_writes_to(datatype):
-    in_a_process(f"""
+    run_json_code(f"""
 {VERSIONS}
 versions = versions_of({datatype!r})
 allowed = [json.loads(write_json(version)) for version in versions]
@@ -332,7 +332,7 @@ finally:
 
 
 def test_every_byte_of_a_boolean_is_true_or_false():
-    in_a_process("""
+    run_json_code("""
         import json
         array = np.arange(256, dtype=np.uint8).view(np.bool_)
         expected = np.arange(256) != 0

@@ -1,8 +1,6 @@
 """Threads: how many, from where, and what happens under a caller's own threads and processes."""
 
 import os
-import subprocess
-import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,23 +8,16 @@ import numpy as np
 import pytest
 
 import zerocost
+from support.processes import run_python
 from zerocost import _kernels
 
 LARGE = "numpy.random.default_rng(0).standard_normal((512, 1024), dtype=numpy.float32)"
 
 
-def run(code, **environment):
+def run(code, **variables):
     """Runs a program in a process of its own; what it prints, or its error."""
-    clean = {key: value for key, value in os.environ.items() if key not in ("ZEROCOST_NUM_THREADS", "OMP_NUM_THREADS")}
     program = "import numpy, zerocost\nfrom zerocost import _kernels\n" + textwrap.dedent(code)
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env={**clean, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_python("-W", "ignore", "-c", program, check=False, without="NUM_THREADS", variables=variables)
 
 
 def answer(code, **environment):
@@ -142,10 +133,7 @@ def test_spawned_workers_stay_on_one_thread(tmp_path):
         "    with multiprocessing.get_context('spawn').Pool(2) as pool:\n"
         "        print(set(pool.map(work, range(4))))\n"
     )
-    environment = {key: value for key, value in os.environ.items() if "NUM_THREADS" not in key}
-    finished = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    finished = run_python(script, without="NUM_THREADS")
     assert finished.stdout.strip() == "{1}", finished.stderr
 
 

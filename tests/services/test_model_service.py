@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from support import minilm
-from support.paths import SHARED
+from support.paths import shared_data
 from support.service_artifacts import SENTENCES, FirstOnly, Probabilities, ids_of
 from zerocost import (
     AttentionArtifact,
@@ -328,11 +328,8 @@ def test_embeddings_have_length_1_and_truncation_is_said(service):
 
 
 def test_minilm_gives_the_embeddings_of_the_reference_implementation(registry):
-    file = SHARED / "minilm_embeddings.json"
-    if not file.is_file():
-        pytest.skip(f"{file} is not there")
+    expected = json.loads(shared_data("minilm_embeddings.json").read_text())
     service = SimplifiedModelService(registry, minilm.folder())
-    expected = json.loads(file.read_text())
     encodings = service.tokenizer.encode(expected["sentences"])
     assert [encoding.input_ids for encoding in encodings] == expected["input_ids"]
     wanted = np.array(expected["embeddings"])

@@ -1,9 +1,8 @@
 """What the tests of the command line share: artifacts of strangers, a matrix, and a process."""
 
-import subprocess
-import sys
-
 import numpy as np
+
+from support.processes import run_python
 
 SCALE = ["--artifact", "scale=support.cli_artifacts:Scale"]
 SPLIT = ["--artifact", "split=support.cli_artifacts:Split"]
@@ -13,7 +12,5 @@ PIPELINE = [{"artifact": "scale", "id": "double"}, {"artifact": "split", "params
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
-def subprocess_of(*arguments, cwd, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "zerocost", *arguments], cwd=cwd, text=True, capture_output=True, timeout=60, **options
-    )
+def subprocess_of(*arguments, **options):
+    return run_python("-m", "zerocost", *arguments, check=False, **options)

@@ -10,6 +10,7 @@ from zerocost import (
     ArtifactRegistry,
     AttentionArtifact,
     ChainArtifact,
+    MemoryArtifact,
     ParallelArtifact,
     _kernels,
     num_threads,
@@ -103,6 +104,33 @@ class Stuck(Artifact):
     def execute(self, input_data, context):
         time.sleep(600)
         return {}
+
+
+class SlowMemory(MemoryArtifact):
+    """A memory whose server takes its time for everything."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def retrieve(self, key):
+        time.sleep(self.seconds)
+        return "late"
+
+    def store(self, key, value):
+        time.sleep(self.seconds)
+        return True
+
+    def delete(self, key):
+        time.sleep(self.seconds)
+        return True
+
+    def clear(self):
+        time.sleep(self.seconds)
+        return True
+
+    def stats(self):
+        time.sleep(self.seconds)
+        return {"entries": 1}
 
 
 class Panics(Artifact):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from api.conftest import serving
 from support.samples import echo_registry
+from support.servers import serving
 from zerocost import create_app, default_registry
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from api.conftest import serving
+from support.servers import serving
 from zerocost import default_registry
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

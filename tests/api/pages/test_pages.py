@@ -5,8 +5,8 @@ import re
 import jsonschema_rs
 import pytest
 
-from api.conftest import serving
 from support.samples import sample_registry
+from support.servers import serving
 from zerocost import default_registry
 
 MATRIX = [[1.0, 2.0], [3.0, 4.0]]

@@ -20,7 +20,7 @@ MATRIX = [[1.0, 0.5, 0.25], [0.5, 1.0, 0.125], [0.25, 0.125, 1.0]]
 
 @pytest.fixture(scope="module")
 def client():
-    from api.conftest import serving
+    from support.servers import serving
 
     with serving(sample_registry()) as client:
         yield client
@@ -495,7 +495,7 @@ def test_pages_of_other_origins_are_refused_without_a_token(serve, client):
 
 
 def test_other_addresses_are_refused_without_a_token():
-    from api.conftest import serving
+    from support.servers import serving
     from zerocost.api.edge.authentication import check_caller
     from zerocost.api.wire.problems import HTTPError
     from zerocost.api.wire.request import Request

@@ -1,71 +1,38 @@
 """Serving and stopping: nothing that was accepted is lost."""
 
 import signal
-import subprocess
-import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import numpy as np
 import pytest
 
 import zerocost
-from api.conftest import serving
-from support.paths import TESTS
 from support.samples import sample_registry
+from support.servers import pending_requests, serve_program, serving
+from support.waiting import wait_until
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
 
 PROGRAM = """
 import sys
-sys.path.insert(0, {tests!r})
 from support.samples import sample_registry
 from zerocost import create_app
 from zerocost.api.server.run import serve
 from zerocost.api.settings import Settings
-serve(create_app(sample_registry(), Settings()), port={port})
+serve(create_app(sample_registry(), Settings()), port=int(sys.argv[1]))
 """
 
 
-def free_port():
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def test_sigterm_under_load_loses_nothing_and_exits_with_0():
-    port = free_port()
-    program = PROGRAM.format(tests=str(TESTS), port=port)
-    server = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(200):
-            try:
-                if httpx2.get(f"{url}/readyz", trust_env=False).status_code == 200:
-                    break
-            except httpx2.TransportError:
-                time.sleep(0.05)
-        answers = []
-
-        def call():
-            answer = httpx2.post(f"{url}/artifacts/picky/execute", json={"how": "sleep"}, trust_env=False, timeout=30)
-            answers.append(answer.status_code)
-
-        threads = [threading.Thread(target=call) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.5)
-        server.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join()
-        assert answers == [200] * 4
-        assert server.wait(30) == 0
-    finally:
-        server.kill()
-        server.wait()
-        server.stderr.close()
+    with serve_program(PROGRAM) as server, httpx2.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(client.post, "/artifacts/picky/execute", json={"how": "sleep"}) for _ in range(4)]
+            wait_until(lambda: pending_requests(client) == 4)
+            server.process.send_signal(signal.SIGTERM)
+            assert [answer.result().status_code for answer in answers] == [200] * 4
+        assert server.process.wait(30) == 0
 
 
 def test_a_server_that_stops_is_not_ready():

@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import os
-import re
 import shutil
 import signal
 import ssl
@@ -17,7 +16,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from support.paths import TESTS
+from support.servers import metric, needs_proc, serve_command
+from support.waiting import wait_until
 from zerocost import ServiceUnavailable
 from zerocost.api.server.run import listen
 from zerocost.api.server.supervisor import serve_workers
@@ -25,37 +25,6 @@ from zerocost.api.settings import Settings
 
 PICKY = ("--artifact", "picky=support.samples:Picky")
 JSON = {"content-type": "application/json"}
-
-
-@contextlib.contextmanager
-def serving(*options, **environment):
-    """``zerocost serve`` on a free port: the process and its URL."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zerocost", "serve", "--port", "0", *options],
-        cwd=TESTS,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS), **environment},
-    )
-    log = []
-    url = None
-    try:
-        for line in process.stderr:
-            log.append(line)
-            if "Serving at" in line:
-                url = line.split("Serving at ")[1].split()[0]
-                break
-        assert url is not None, "".join(log)
-        reader = threading.Thread(target=lambda: log.extend(process.stderr), daemon=True)
-        reader.start()
-        yield process, url, log
-    finally:
-        process.kill()
-        process.wait()
-        with contextlib.suppress(UnboundLocalError):
-            reader.join(10)
-        process.stderr.close()
 
 
 def get(url, path, **options):
@@ -67,15 +36,7 @@ def post(url, path, body, **options):
 
 
 def figure(url, name):
-    page = get(url, "/metrics").text
-    return sum(float(value) for value in re.findall(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE))
-
-
-def eventually(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.1)
+    return metric(get(url, "/metrics").text, name)
 
 
 def children(pid):
@@ -83,27 +44,24 @@ def children(pid):
     return [int(child) for child in listed if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are looked up in /proc (Linux)")
-
-
 @needs_proc
 @pytest.mark.timeout(180)
 def test_workers_answer_for_each_other_and_are_replaced():
-    with serving(*PICKY, "--workers", "2") as (process, url, log):
-        eventually(lambda: figure(url, "zerocost_workers") == 2)
+    with serve_command(*PICKY, "--workers", "2") as (process, url, log):
+        wait_until(lambda: figure(url, "zerocost_workers") == 2)
         for _ in range(40):
             assert post(url, "/artifacts/picky/execute", {"how": "fine"}).status_code == 200
         for _ in range(4):
             put = httpx2.put(f"{url}/services/memory/entries/a", content=b"1", headers=JSON, trust_env=False)
             assert put.status_code == 204
         name = 'zerocost_stage_seconds_count{artifact="picky",stage="total"}'
-        eventually(lambda: figure(url, name) == 40)
-        eventually(lambda: figure(url, 'zerocost_memory_entries{artifact="lru_cache"}') >= 1)
+        wait_until(lambda: figure(url, name) == 40)
+        wait_until(lambda: figure(url, 'zerocost_memory_entries{artifact="lru_cache"}') >= 1)
 
         def counted():
             return get(url, "/v2/models/picky/stats").json()["model_stats"][0]["inference_count"]
 
-        eventually(lambda: counted() == 40)
+        wait_until(lambda: counted() == 40)
         # What one worker would change, the others would not know.
         change = {"artifact_name": "sparse_attention"}
         answer = post(url, "/services/model/use_artifact", change)
@@ -111,8 +69,8 @@ def test_workers_answer_for_each_other_and_are_replaced():
         time.sleep(1.5)  # every worker has written down what it counted
         victim = children(process.pid)[0]
         os.kill(victim, signal.SIGKILL)
-        eventually(lambda: len(set(children(process.pid)) - {victim}) == 2)
-        eventually(lambda: figure(url, "zerocost_workers") == 2)
+        wait_until(lambda: len(set(children(process.pid)) - {victim}) == 2)
+        wait_until(lambda: figure(url, "zerocost_workers") == 2)
         assert figure(url, name) == 40, "what a worker counted outlives it"
         assert any("is replaced" in line for line in log)
         # Under load, nothing that was accepted is lost.
@@ -148,11 +106,11 @@ def test_an_administrator_cannot_change_one_of_several(serve):
 @needs_proc
 @pytest.mark.timeout(120)
 def test_workers_end_with_a_supervisor_that_is_killed():
-    with serving("--workers", "2") as (process, url, _):
-        eventually(lambda: figure(url, "zerocost_workers") == 2)
+    with serve_command("--workers", "2") as (process, url, _):
+        wait_until(lambda: figure(url, "zerocost_workers") == 2)
         workers = children(process.pid)
         process.kill()
-        eventually(lambda: not any(Path(f"/proc/{pid}").exists() and is_running(pid) for pid in workers))
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() and is_running(pid) for pid in workers))
 
 
 def is_running(pid):
@@ -174,23 +132,27 @@ def test_workers_that_do_not_start_end_the_server():
 
 @pytest.mark.timeout(60)
 def test_the_server_is_not_ready_before_it_stops_listening():
-    with serving(ZEROCOST_DRAIN_DELAY="2") as (process, url, _):
+    with serve_command(ZEROCOST_DRAIN_DELAY="2") as (process, url, _):
         assert get(url, "/readyz").status_code == 200
         process.send_signal(signal.SIGTERM)
-        eventually(lambda: get(url, "/readyz").status_code == 503, 1.5)
+        wait_until(lambda: get(url, "/readyz").status_code == 503, 1.5)
         process.send_signal(signal.SIGTERM)  # a second one does not shorten the delay
         assert post(url, "/artifacts/tensor_parallel/execute", {"tensor": [1.0, 2.0]}).status_code == 200
         assert process.wait(30) == 0
-    with serving(ZEROCOST_DRAIN_DELAY="60") as (process, url, _):
+    with serve_command(ZEROCOST_DRAIN_DELAY="60") as (process, url, _):
         process.send_signal(signal.SIGINT)
-        eventually(lambda: get(url, "/readyz").status_code == 503)
+        wait_until(lambda: get(url, "/readyz").status_code == 503)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
 
 
 @pytest.mark.timeout(60)
 def test_what_does_not_end_in_time_is_given_up():
-    with serving("--artifact", "stuck=support.samples:Stuck", ZEROCOST_DRAIN_TIMEOUT="0.5") as (process, url, log):
+    with serve_command("--artifact", "stuck=support.samples:Stuck", ZEROCOST_DRAIN_TIMEOUT="0.5") as (
+        process,
+        url,
+        log,
+    ):
         caller = threading.Thread(target=_try, args=(url,))
         caller.start()
         time.sleep(0.5)
@@ -249,7 +211,7 @@ def test_tls(certificate, workers):
     files = ("--ssl-certfile", certificate / "certificate.pem", "--ssl-keyfile", certificate / "locked.pem")
     options = (*map(str, files), "--ssl-keyfile-password", "word", "--workers", workers)
     trusting = ssl.create_default_context(cafile=certificate / "certificate.pem")
-    with serving(*options, ZEROCOST_TOKEN="t") as (process, url, _):
+    with serve_command(*options, ZEROCOST_TOKEN="t") as (process, url, _):
         assert url.startswith("https://127.0.0.1:")
         assert get(url, "/livez", verify=trusting).status_code == 200
         assert get(url, "/artifacts", verify=trusting).status_code == 401
@@ -266,7 +228,7 @@ def test_tls(certificate, workers):
 @pytest.mark.timeout(60)
 def test_clients_may_need_a_certificate(certificate):
     own, key = str(certificate / "certificate.pem"), str(certificate / "key.pem")
-    with serving("--ssl-certfile", own, "--ssl-keyfile", key, "--ssl-ca-certs", own) as (_, url, _):
+    with serve_command("--ssl-certfile", own, "--ssl-keyfile", key, "--ssl-ca-certs", own) as (_, url, _):
         context = ssl.create_default_context(cafile=own)
         with pytest.raises(httpx2.TransportError):
             get(url, "/livez", verify=context)
@@ -304,7 +266,7 @@ def test_tls_that_cannot_work_is_refused_at_once(certificate):
 def test_the_log_is_json_from_the_first_line_to_the_last():
     import json
 
-    with serving("--log-format", "json", "--workers", "2", *PICKY) as (process, url, log):
+    with serve_command("--log-format", "json", "--workers", "2", *PICKY) as (process, url, log):
         post(url, "/artifacts/picky/execute", {"how": "key"}, headers={"x-request-id": "bad"})
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
@@ -330,7 +292,7 @@ def test_spans_reach_a_collector():
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{collector.server_port}"
-        with serving(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_SERVICE_NAME="tested") as (process, url, _):
+        with serve_command(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_SERVICE_NAME="tested") as (process, url, _):
             assert post(url, "/artifacts/tensor_parallel/execute", {"tensor": [1.0, 2.0]}).status_code == 200
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0

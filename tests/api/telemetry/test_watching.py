@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import pickle
-import subprocess
 import sys
 
 import httpx2
@@ -14,8 +13,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from api.conftest import serving
+from support.processes import run_code
 from support.samples import echo_registry, sample_registry
+from support.servers import serving
 from zerocost import ChainArtifact, ExecutionContext, RemoteArtifact, default_registry
 from zerocost.api.server.logs import configure_logs
 from zerocost.api.settings import Settings
@@ -146,12 +146,7 @@ def test_nothing_of_opentelemetry_is_loaded_unless_it_is_wanted(monkeypatch):
     )
 
     def run(**environment):
-        import os
-
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-        done = subprocess.run(
-            [sys.executable, "-c", program], env={**kept, **environment}, capture_output=True, text=True, check=True
-        )
+        done = run_code(program, without="OTEL_", variables=environment)
         return done.stdout.split()
 
     assert run() == ["False", "EdgeMiddleware"]

@@ -12,9 +12,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from api.conftest import serving
 from support.refused import REFUSED, one, sized
 from support.samples import echo_registry
+from support.servers import serving
 from support.triton import NUMPY, SHAPES, values
 from support.typed_json import same
 from zerocost import create_app

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from api.conftest import serving
 from support.samples import echo_registry
+from support.servers import serving
 from support.triton import NUMPY, SHAPES, values
 from support.typed_json import same
 

@@ -6,8 +6,8 @@ import tracemalloc
 
 import pytest
 
-from api.conftest import serving
 from support.samples import echo_registry
+from support.servers import serving
 from zerocost.api.settings import Settings
 from zerocost.api.wire.chunks import BodyStream, read_body
 from zerocost.api.wire.request import Request

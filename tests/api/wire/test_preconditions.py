@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from support.redis_server import SERVER, Server
+from support.redis import RedisServer
 from support.service_artifacts import Dict
 from zerocost import default_registry
 from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
@@ -26,9 +26,7 @@ class Plain(Dict):
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):
-    if SERVER is None:
-        pytest.skip("redis-server is not installed (apt-get install redis-server)")
-    server = Server(tmp_path_factory.mktemp("redis"))
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from support.attack import BODY, FINE, head, read_all, status
+from support.raw_http import BODY, FINE, head, read_all, status
 from support.samples import sample_registry
 from zerocost import create_app, default_registry
 from zerocost.api.server.run import background_server

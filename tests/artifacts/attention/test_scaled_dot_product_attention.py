@@ -1,20 +1,14 @@
-import os
-import subprocess
-import sys
-
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 import zerocost
 from support.contract import ArtifactContract
-from support.paths import SHARED
+from support.paths import shared_data
+from support.processes import run_code
 from zerocost import ExecutionContext, ScaledDotProductAttentionArtifact, _kernels
 
 ATTENTION = ScaledDotProductAttentionArtifact()
-REAL = SHARED / "minilm_layer0_attention.safetensors"
-real_data = pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there; ZEROCOST_SHARED_DATA names its folder")
 
 
 class TestContract(ArtifactContract):
@@ -60,7 +54,6 @@ def close(result, expected, tolerance=2e-5):
     np.testing.assert_allclose(np.asarray(result, np.float64), expected, rtol=tolerance, atol=tolerance)
 
 
-@real_data
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -72,13 +65,12 @@ def close(result, expected, tolerance=2e-5):
         ("causal_window_left31_right0", {"is_causal": True, "window_size": 32}),
     ],
 )
-def test_a_sentence_encoder_on_real_text(name, options):
-    data = load_file(REAL)
+def test_a_sentence_encoder_on_real_text(minilm, name, options):
     result = ATTENTION.execute(
-        {"query": data["query"], "key": data["key"], "value": data["value"], **options},
+        {"query": minilm["query"], "key": minilm["key"], "value": minilm["value"], **options},
         ExecutionContext("scaled_dot_product_attention", "attention", "zero_cost", {}),
     )["processed_attention"]
-    close(result, data[f"expected.{name}"], 3e-6)
+    close(result, minilm[f"expected.{name}"], 3e-6)
 
 
 CPU_SCRIPT = """
@@ -90,15 +82,14 @@ assert _kernels.cpu_level() == sys.argv[2]
 data = load_file(sys.argv[1])
 query, key, value = data["query"], data["key"], data["value"]
 result = ScaledDotProductAttentionArtifact().process_attention(query, key, value, is_causal=True)
-np.testing.assert_allclose(result, data["expected.causal"], rtol=3e-6, atol=3e-6)
+np.testing.assert_allclose(result, minilm["expected.causal"], rtol=3e-6, atol=3e-6)
 """
 
 
-@real_data
 @pytest.mark.parametrize("level", _kernels.cpu_levels())
 def test_real_text_at_every_cpu_level(level):
-    command = [sys.executable, "-c", CPU_SCRIPT, str(REAL), level]
-    subprocess.run(command, check=True, env={**os.environ, "ZEROCOST_CPU": level}, timeout=60)
+    file = shared_data("minilm_layer0_attention.safetensors")
+    run_code(CPU_SCRIPT, file, level, variables={"ZEROCOST_CPU": level})
 
 
 @pytest.mark.parametrize("size", [1e-39, 1.2e-37, 1e-30, 1.0])

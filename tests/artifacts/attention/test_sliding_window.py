@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import zerocost
 from support.contract import ArtifactContract, context, same
-from support.paths import SHARED
 from zerocost.artifacts.attention.sliding_window import SlidingWindowAttentionArtifact
 from zerocost.core.arrays import counting_copies
 
@@ -216,16 +215,6 @@ def test_what_json_schema_sees():
         assert artifact.validate_input({"attention_matrix": matrix, "window_size": window})
     for window in (0, -1, [1], [1, 2, 3], [-2, 0], "3", 1.5):
         assert not artifact.validate_input({"attention_matrix": matrix, "window_size": window})
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    path = SHARED / "minilm_layer0_attention.safetensors"
-    if not path.exists():
-        pytest.skip(f"the shared data is not at {path}")
-    from safetensors.numpy import load_file
-
-    return load_file(path)
 
 
 @pytest.mark.parametrize(

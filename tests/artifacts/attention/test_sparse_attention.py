@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 import zerocost
 from support.contract import ArtifactContract, context, same
-from support.paths import SHARED
 from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
 from zerocost.core.arrays import counting_copies
 
@@ -354,16 +353,6 @@ def test_onnx_softmax():
             np.testing.assert_allclose(result, weights, rtol=2e-6)
             checked += 1
     assert checked >= 3
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    path = SHARED / "minilm_layer0_attention.safetensors"
-    if not path.exists():
-        pytest.skip(f"the shared data is not at {path}")
-    from safetensors.numpy import load_file
-
-    return load_file(path)
 
 
 def test_attend_is_the_matrix_way_fused():

@@ -6,13 +6,13 @@ Every test has a timeout: a cache that hangs fails. Code that calls back into th
 import asyncio
 import os
 import random
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
+from support.processes import run_code
 from zerocost import LRUCache
 
 pytestmark = pytest.mark.timeout(30)
@@ -266,7 +266,7 @@ for thread in threads:
     thread.join()
 assert cache["slow"] == "parent"
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=25)
+    run_code(program, seconds=25)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -294,7 +294,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 stop.set()
 thread.join()
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=25)
+    run_code(program, seconds=25)
 
 
 def test_threads_and_counters_agree():

@@ -3,10 +3,10 @@ own, as what this looks for would end it. One operation and one hook at a time a
 """
 
 import os
-import subprocess
-import sys
 
 import pytest
+
+from support.processes import run_code
 
 SECONDS = float(os.environ.get("ZEROCOST_HAMMER_SECONDS", "6"))
 
@@ -185,5 +185,5 @@ print("whole")
 @pytest.mark.timeout(3 * SECONDS + 60)
 def test_every_operation_from_many_threads():
     program = f"SECONDS = {SECONDS}\n{PROGRAM}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=3 * SECONDS + 50)
+    done = run_code(program, check=False, seconds=3 * SECONDS + 50)
     assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr[-3000:]

@@ -3,13 +3,13 @@
 import asyncio
 import gc
 import signal
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
+from support.processes import run_code
 from zerocost import LRUCache
 
 pytestmark = [
@@ -155,7 +155,7 @@ go.set()
 thread.join()
 print(cache.get_or_compute("key", load))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15)
+    done = run_code(program, seconds=15)
     assert (done.stdout, done.stderr) == ("interrupted\ntheirs\n", "")
 
 

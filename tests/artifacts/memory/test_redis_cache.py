@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -13,21 +11,22 @@ import pytest
 
 import zerocost
 from support.contract import ArtifactContract, context, same
-from support.redis_server import SERVER, Server
+from support.processes import run_code
+from support.redis import RedisServer, needs_redis
 from zerocost.api.telemetry.metrics import MemoryStats
 from zerocost.artifacts.memory.lru_cache import cache_from_environment
 from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact, decode, encode
 from zerocost.cli import main
 
 pytestmark = [
-    pytest.mark.skipif(SERVER is None, reason="redis-server is not installed (apt-get install redis-server)"),
+    needs_redis,
     pytest.mark.timeout(60),
 ]
 
 
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("redis"))
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
 
@@ -37,7 +36,7 @@ def server(tmp_path):
     servers = []
 
     def start(*options):
-        servers.append(Server(tmp_path, *options))
+        servers.append(RedisServer(tmp_path, *options))
         return servers[-1]
 
     yield start
@@ -272,7 +271,7 @@ artifact.store("from child", np.arange(3))
 artifact._client.close()
 """
     artifact.store("from parent", np.array([1.0, 2.0]))
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+    run_code(program, seconds=30)
     assert artifact.retrieve("from child").tolist() == [0, 1, 2]
 
 
@@ -308,8 +307,7 @@ def test_services_of_two_processes_share_what_they_computed(artifact, shared_ser
         "service = zerocost.SimplifiedModelService(registry); service.use_artifact('shared');"
         f"output = service.forward({ids}); print(output.usage['remembered'], output.pooled.tobytes().hex())"
     )
-    run = subprocess.run([sys.executable, "-c", code, shared_server.url], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["1", first.pooled.tobytes().hex()]
+    assert run_code(code, shared_server.url).stdout.split() == ["1", first.pooled.tobytes().hex()]
     other = service()
     other.use_artifact("sliding_window_attention", window_size=1)
     assert other.forward(ids).usage["remembered"] == 0

@@ -1,26 +1,23 @@
 """A cache that gets no more memory: an error, never an abort, and a cache that goes on working."""
 
-import subprocess
 import sys
 
 import pytest
+
+from support.processes import MEMORY, run_python
 
 pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.skipif(sys.platform != "linux", reason="limits and reads the address space as Linux has it"),
 ]
 
-BEGINNING = """
+BEGINNING = f"""
+{MEMORY}
 import gc, resource
 import numpy as np
 from zerocost import LRUCache
 
 gc.disable()
-
-def limit(megabytes):
-    "From here, this process gets so much more address space."
-    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + megabytes * 2**20, resource.RLIM_INFINITY))
 
 def refused(call):
     try:
@@ -33,7 +30,7 @@ def refused(call):
 
 
 def run(program):
-    done = subprocess.run([sys.executable, "-c", BEGINNING + program], capture_output=True, text=True, timeout=100)
+    done = run_python("-c", BEGINNING + program, check=False, seconds=100)
     assert (done.returncode, done.stdout, done.stderr[-900:]) == (0, "", "")
 
 
@@ -55,7 +52,7 @@ keys = list(range(300_000))
 values = [np.zeros(1) for _ in range(2_000)]
 for megabytes in (0, 1, 3, 9):
     cache = LRUCache({options})
-    limit(megabytes)
+    limit_memory(megabytes)
     for n in keys:
         if refused(lambda: cache.put(n, values[n % 2000])):
             break
@@ -76,7 +73,7 @@ for megabytes in (0, 1, 3, 9):
     del cache[0]
     if not refused(lambda: cache.put(n, values[1])):
         assert cache[n] is values[1]
-    limit(1000)
+    limit_memory(1000)
     assert cache.put(n - 1, values[0]) is True
     assert cache[n - 1] is values[0]
     assert cache.put(n, values[1]) is True
@@ -135,9 +132,9 @@ lists = (
 # From none for a list to none for the last of its tuples.
 results = set()
 for megabytes in (0, 1, 3, 5, 9, 12, 15):
-    limit(megabytes)
+    limit_memory(megabytes)
     results |= {refused(call) for call in lists}
-    limit(1000)
+    limit_memory(1000)
 assert results == {True, False}
 assert len(cache) == 150_000
 """)

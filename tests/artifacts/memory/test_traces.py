@@ -5,21 +5,15 @@ import struct
 
 import pytest
 
-from support.paths import SHARED
+from support.paths import shared_data
 from zerocost import LRUCache
 
 MIB = 1024**2
 
 
-def shared(name):
-    if not (SHARED / name).exists():
-        pytest.skip(f"{SHARED / name} is not there (ZEROCOST_SHARED_DATA names the folder)")
-    return SHARED / name
-
-
 @pytest.fixture(scope="module")
 def cloud_physics():
-    records = struct.iter_unpack("<IQIq", shared("cloudPhysicsIO.oracleGeneral.bin").read_bytes())
+    records = struct.iter_unpack("<IQIq", shared_data("cloudPhysicsIO.oracleGeneral.bin").read_bytes())
     requests = [(key, size) for _, key, size, _ in records]
     assert len(requests) == 113_872
     return requests
@@ -27,7 +21,7 @@ def cloud_physics():
 
 @pytest.fixture(scope="module")
 def gli():
-    with gzip.open(shared("gli.trace.gz"), "rt") as lines:
+    with gzip.open(shared_data("gli.trace.gz"), "rt") as lines:
         requests = [int(line) for line in lines if line.strip().isdecimal()]
     assert len(requests) == 6015
     return requests

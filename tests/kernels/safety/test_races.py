@@ -6,13 +6,11 @@ Each case and CPU level is a process of its own (``race.py``), since what goes w
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from kernels.safety.scenes import CASES, LEVELLESS
-from support.paths import TESTS
+from support.processes import run_python
 from zerocost import _kernels
 
 SECONDS = float(os.environ.get("ZEROCOST_RACE_SECONDS", "0.7"))
@@ -23,14 +21,11 @@ RUNS = [(case, level) for case in CASES for level in (LEVELS[-1:] if case in LEV
 @pytest.mark.timeout(60 + 10 * SECONDS)
 @pytest.mark.parametrize(("case", "level"), RUNS)
 def test_another_thread_writes_meanwhile(case, level):
-    finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "kernels.safety.race", case, str(SECONDS)],
-        cwd=TESTS,
-        env={**os.environ, "ZEROCOST_CPU": level},
-        capture_output=True,
-        text=True,
-        timeout=40 + 10 * SECONDS,
+    finished = run_python(
+        *("-W", "ignore", "-m", "kernels.safety.race", case, SECONDS),
         check=False,
+        seconds=40 + 10 * SECONDS,
+        variables={"ZEROCOST_CPU": level},
     )
     if finished.returncode != 0:
         ended = signal.Signals(-finished.returncode).name if finished.returncode < 0 else finished.returncode

@@ -3,18 +3,16 @@
 Each case is a process of its own (``scarce.py``) whose address space is bounded.
 """
 
-import subprocess
 import sys
 
 import pytest
 
 from kernels.safety.scarce import CASES
-from support.paths import TESTS
+from support.processes import run_python
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is bounded and read as Linux does it")
 @pytest.mark.parametrize("case", CASES)
 def test_memory_that_cannot_be_had(case):
-    program = [sys.executable, "-W", "ignore", "-m", "kernels.safety.scarce", case]
-    finished = subprocess.run(program, cwd=TESTS, capture_output=True, text=True, timeout=100, check=False)
+    finished = run_python("-W", "ignore", "-m", "kernels.safety.scarce", case, check=False, seconds=100)
     assert finished.returncode == 0, "\n".join(finished.stderr.splitlines()[-12:])

@@ -2,13 +2,14 @@
 
 import ctypes
 import os
-import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from support.processes import run_python
+from support.waiting import wait_until
 
 MARKS = [
     # Ray warns about itself and leaves sockets to the garbage collector.
@@ -43,11 +44,8 @@ def descendants():
 
 
 def wait_for_the_end(before):
-    """No process is there that was not there before."""
-    end = time.monotonic() + 20
-    while (left := descendants() - before) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert not left, f"processes {left} were left"
+    """Waits until no process is there that was not there before."""
+    wait_until(lambda: not descendants() - before, every=0.2)
 
 
 @contextmanager
@@ -88,11 +86,6 @@ def _started(node):
     raise AssertionError
 
 
-def python(code, **environment):
+def python(code, **variables):
     """Runs code in a process of its own, away from the cluster of this one, and returns what it prints."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**kept, **environment}, capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return run_python("-c", code, seconds=100, without="RAY_", variables=variables).stdout.strip()
