@@ -6,9 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from support.equality import same_values
 from support.samples import sample_registry
 from support.servers import serving
-from support.typed_json import TYPED, encoded, nested, parsed, same, typed
+from support.typed_json import TYPED, encoded, nested, parsed, typed
 from zerocost import ArtifactCommunicationService, ArtifactValidator, ExecutionContext, default_registry
 from zerocost.core.arrays import as_tensor, dtype_of
 
@@ -47,7 +48,7 @@ def test_typed_json_is_equal_to_the_last_bit(clients, which, name, datatype):
     assert response.status_code == 200, response.text
     answer = parsed(response)
     assert answer["status"] == "success"
-    assert same(in_process(spec, data), answer["data"])
+    assert same_values(in_process(spec, data), answer["data"])
 
 
 @pytest.mark.parametrize(("which", "name"), CASES)
@@ -72,7 +73,7 @@ def test_every_kind_of_number_survives(clients, dtype):
         response = clients["sample"].post(
             "/artifacts/pieces/execute", json={"tensor": typed(array), "num_splits": 1}, headers=TYPED
         )
-        assert same([array], parsed(response)["data"]["result"])
+        assert same_values([array], parsed(response)["data"]["result"])
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_integers_and_booleans(clients, dtype):
     array = np.array([limits, limits[::-1]], dtype=dtype)
     response = clients["sample"].post("/artifacts/pieces/execute", json={"tensor": typed(array)}, headers=TYPED)
     assert response.status_code == 200, response.text
-    assert same(np.array_split(array, 2, axis=-1), parsed(response)["data"]["result"])
+    assert same_values(np.array_split(array, 2, axis=-1), parsed(response)["data"]["result"])
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3), (2, 0, 3), (1, 1)])
@@ -95,7 +96,7 @@ def test_axes_of_length_zero(clients, shape):
         assert response.status_code == 200, response.text
         pieces = parsed(response)["data"]["result"]
         reference = array if isinstance(body, dict) else np.asarray(body, dtype=np.float64)
-        assert same(np.array_split(reference, 2, axis=-1), pieces)
+        assert same_values(np.array_split(reference, 2, axis=-1), pieces)
 
 
 def test_a_chain_is_equal_to_the_last_bit(clients):
@@ -109,7 +110,7 @@ def test_a_chain_is_equal_to_the_last_bit(clients):
     expected = service.chain_artifacts(pipeline, {"attention_matrix": matrix})
     body = {"pipeline": pipeline, "initial_input": {"attention_matrix": typed(matrix)}, "trace": True}
     answer = parsed(clients["sample"].post("/chains/execute", json=body, headers=TYPED))
-    assert same(expected, answer["data"])
+    assert same_values(expected, answer["data"])
     assert [step["artifact"] for step in answer["trace"]] == ["scale", "pieces"]
     assert answer["trace"][1]["bytes_copied"] == 0
 
@@ -117,7 +118,7 @@ def test_a_chain_is_equal_to_the_last_bit(clients):
     pipeline = [{"artifact": "pieces", "params": {"tensor": weights, "num_splits": 2}}]
     expected = service.chain_artifacts(pipeline, {})
     answer = parsed(clients["sample"].post("/chains/execute", json={"pipeline": encoded(pipeline)}, headers=TYPED))
-    assert same(expected, answer["data"])
+    assert same_values(expected, answer["data"])
     pipeline = [
         {"artifact": "pieces", "params": {"num_splits": 3}},
         {"artifact": "scale", "inputs": {"attention_matrix": "0.result"}, "each": True},
@@ -125,4 +126,4 @@ def test_a_chain_is_equal_to_the_last_bit(clients):
     expected = service.chain_artifacts(pipeline, {"tensor": matrix})
     body = {"pipeline": pipeline, "initial_input": {"tensor": typed(matrix)}}
     answer = parsed(clients["sample"].post("/chains/execute", json=body, headers=TYPED))
-    assert same(expected, answer["data"])
+    assert same_values(expected, answer["data"])

@@ -11,10 +11,11 @@ import pytest
 import safetensors.numpy
 
 import zerocost
+from support.contract import context
+from support.equality import same_values
 from support.samples import echo_registry, sample_registry
 from support.servers import serve_samples, serving
-from support.typed_json import same
-from zerocost import ArtifactCommunicationService, ArtifactRegistry, ExecutionContext, RemoteArtifact
+from zerocost import ArtifactCommunicationService, ArtifactRegistry, RemoteArtifact
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
 from zerocost.api.wire.protocol import Protocol
@@ -49,10 +50,6 @@ def remote(server):
         yield make
 
 
-def context(name="scale", **metadata):
-    return ExecutionContext(name, "attention", "zero_cost", metadata)
-
-
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
 def test_results_are_those_of_a_call_in_the_process(remote, dtype):
     for array in (MATRIX.astype(dtype), MATRIX.astype(dtype)[:, ::2], np.empty((0, 3), dtype)):
@@ -62,7 +59,7 @@ def test_results_are_those_of_a_call_in_the_process(remote, dtype):
         ):
             here = echo_registry()[name].implementation.execute(inputs, context(name))
             there = remote(name).execute(inputs, context(name))
-            assert same(here, there)
+            assert same_values(here, there)
 
 
 def test_values_of_every_kind(remote):
@@ -74,7 +71,7 @@ def test_values_of_every_kind(remote):
         "list": [1, 2, 3],
         "object": {"a": {"b": [None, True]}},
     }
-    assert same({**inputs, "number": 0.5}, remote("echo").execute(inputs, context("echo")))
+    assert same_values({**inputs, "number": 0.5}, remote("echo").execute(inputs, context("echo")))
 
 
 def test_one_connection_is_enough(monkeypatch):
@@ -84,7 +81,7 @@ def test_one_connection_is_enough(monkeypatch):
     with background_server(zerocost.create_app(sample_registry(), Settings())) as url:
         artifact = RemoteArtifact(url, "scale")
         for _ in range(5):
-            artifact.execute({"attention_matrix": MATRIX}, context())
+            artifact.execute({"attention_matrix": MATRIX}, context("scale"))
         artifact.close()
     assert len(opened) == 1
 
@@ -120,25 +117,25 @@ def test_exceptions_keep_their_classes(remote, name, inputs, kind):
 
 def test_an_input_that_cannot_be_sent(remote):
     with pytest.raises(zerocost.DatatypeError, match="object"):
-        remote("echo").execute({"anything": object()}, context())
+        remote("echo").execute({"anything": object()}, context("scale"))
     with pytest.raises(zerocost.RangeError, match="http"):
         RemoteArtifact("ftp://example.com", "scale")
 
 
 def test_deadlines_and_tokens(remote, serve):
     with pytest.raises(zerocost.DeadlineExceeded):
-        remote("picky").execute({"how": "sleep"}, context(deadline=time.monotonic() + 0.1))
+        remote("picky").execute({"how": "sleep"}, context("scale", deadline=time.monotonic() + 0.1))
     with pytest.raises(zerocost.DeadlineExceeded):
-        remote("picky").execute({"how": "fine"}, context(deadline=time.monotonic() - 1))
+        remote("picky").execute({"how": "fine"}, context("scale", deadline=time.monotonic() - 1))
     with pytest.raises(zerocost.DeadlineExceeded):
-        remote("picky", timeout=0.1).execute({"how": "sleep"}, context())
+        remote("picky", timeout=0.1).execute({"how": "sleep"}, context("scale"))
     url = str(serve(sample_registry(), token="word").base_url)
     refused = RemoteArtifact(url, "scale")
     with pytest.raises(zerocost.ZerocostError, match="token"):
         refused.get_schema()
     refused.close()
     allowed = RemoteArtifact(url, "scale", token="word")
-    assert allowed.execute({"attention_matrix": MATRIX}, context())["artifact_used"] == "scale"
+    assert allowed.execute({"attention_matrix": MATRIX}, context("scale"))["artifact_used"] == "scale"
     allowed.close()
 
 
@@ -172,7 +169,7 @@ def test_a_chain_over_two_servers_one_of_which_goes_away(serve):
         local = ArtifactCommunicationService(sample_registry())
         expected = local.chain_artifacts([{"artifact": "scale"}, {"artifact": "pieces"}], {"attention_matrix": MATRIX})
         result = service.chain_artifacts(pipeline, {"attention_matrix": MATRIX})
-        assert same(expected["result"], result["result"])
+        assert same_values(expected["result"], result["result"])
     with pytest.raises(zerocost.ServiceUnavailable, match=second) as raised:
         service.chain_artifacts(pipeline, {"attention_matrix": MATRIX})
     assert "in step 1 (far) of the chain" in raised.value.__notes__
@@ -240,7 +237,7 @@ def test_chains_as_safetensors(server):
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == TYPE
         found = safetensors.numpy.load(answer.content)
-        assert all(same(found[f"result.{index}"], piece) for index, piece in enumerate(expected))
+        assert all(same_values(found[f"result.{index}"], piece) for index, piece in enumerate(expected))
     size = int.from_bytes(answer.content[:8], "little")
     others = json.loads(json.loads(answer.content[8 : 8 + size])["__metadata__"]["json"])
     assert [step["artifact"] for step in others["trace"]] == ["scale", "pieces"]
@@ -260,7 +257,7 @@ def test_safetensors_by_another_implementation(server):
     body = safetensors.numpy.save({"attention_matrix": MATRIX}, metadata={"json": '{"factor": 3}'})
     answer = server.post("/artifacts/scale/execute", content=body, headers={"content-type": TYPE, "accept": TYPE})
     assert answer.headers["content-type"] == TYPE
-    assert same(MATRIX * np.float32(3), safetensors.numpy.load(answer.content)["processed_attention"])
+    assert same_values(MATRIX * np.float32(3), safetensors.numpy.load(answer.content)["processed_attention"])
     timing = answer.headers["server-timing"]
     assert f'copied;desc="{MATRIX.nbytes} bytes"' in timing, "one copy: from the network into the array"
     # The answer's form is the client's choice, whatever the request's was.

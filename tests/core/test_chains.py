@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zerocost
-from support.contract import ArtifactContract, same
+from support.contract import ArtifactContract
+from support.equality import same
 from zerocost import (
     Artifact,
     ArtifactCommunicationService,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import zerocost
-from support.contract import ArtifactContract, context, same
+from support.contract import ArtifactContract, context
+from support.equality import same
 from zerocost import Artifact, ArtifactValidator, AttentionArtifact, ExecutionContext, MemoryArtifact, ParallelArtifact
 from zerocost.cli.served import served
 

@@ -9,10 +9,12 @@ import httpx2
 import numpy as np
 import pytest
 
+from support.contract import context
+from support.dtypes import DTYPES, NAMES
 from support.one_door import Refused, agree, cases, outcome
 from support.strangers import registry_of_all
-from support.typed_json import DTYPES, NAMES, TYPED, decoded, element, encoded
-from zerocost import ArtifactCommunicationService, ExecutionContext, RemoteArtifact, create_app
+from support.typed_json import TYPED, decoded, element, encoded
+from zerocost import ArtifactCommunicationService, RemoteArtifact, create_app
 from zerocost._kernels import write_json
 from zerocost.api.settings import Settings
 from zerocost.cli.served import AppTransport
@@ -21,10 +23,6 @@ from zerocost.errors import error_class
 
 REGISTRY = registry_of_all()
 CASES = list(cases(REGISTRY))
-
-
-def context(name):
-    return ExecutionContext(name, "test", "zero_cost", {})
 
 
 @pytest.fixture(scope="module")

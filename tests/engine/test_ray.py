@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import zerocost
-from support.contract import context, same
+from support.contract import context
+from support.equality import same
 from support.ray import MARKS
 from support.ray_samples import run
 

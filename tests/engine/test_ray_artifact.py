@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import zerocost
-from support.contract import ArtifactContract, context, same
+from support.contract import ArtifactContract, context
+from support.equality import same
 from support.ray import MARKS, STORE
 from support.ray_samples import Scale
 from zerocost.core.limits import Limits

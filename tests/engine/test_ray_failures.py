@@ -12,7 +12,8 @@ import pytest
 
 import zerocost
 from artifacts.parallel import test_pipeline_parallel
-from support.contract import context, same
+from support.contract import context
+from support.equality import same
 from support.ray import MARKS, STORE, python
 from support.ray_samples import Scale, run
 

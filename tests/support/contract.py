@@ -8,26 +8,15 @@ class TestMine(ArtifactContract):
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 
 import zerocost
+from support.equality import same
 from zerocost import ArtifactCommunicationService, ArtifactRegistry, ArtifactValidator, ExecutionContext
 
 
-def context(name="under_test"):
-    return ExecutionContext(name, "test", "zero_cost", {})
-
-
-def same(a, b):
-    """Equal to the last bit: dtype, shape and bytes of every array, everything else by ==."""
-    if isinstance(a, np.ndarray):
-        return isinstance(b, np.ndarray) and (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
-    if isinstance(a, list | tuple):
-        return type(a) is type(b) and len(a) == len(b) and all(same(*pair) for pair in zip(a, b, strict=True))
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    return type(a) is type(b) and a == b
+def context(name="under_test", **metadata):
+    return ExecutionContext(name, "test", "zero_cost", metadata)
 
 
 class ArtifactContract:

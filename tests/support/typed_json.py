@@ -5,16 +5,8 @@ import json
 import ml_dtypes
 import numpy as np
 
-DTYPES = {
-    "FP64": np.float64,
-    "FP32": np.float32,
-    "FP16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "BOOL": np.bool_,
-    **{f"UINT{bits}": np.dtype(f"uint{bits}").type for bits in (8, 16, 32, 64)},
-    **{f"INT{bits}": np.dtype(f"int{bits}").type for bits in (8, 16, 32, 64)},
-}
-NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+from support.dtypes import DTYPES, NAMES
+
 TYPED = {"accept": "application/json;tensors=typed"}
 
 
@@ -60,23 +52,6 @@ def decoded(value):
     if isinstance(value, list):
         return [decoded(item) for item in value]
     return value
-
-
-def same(a, b):
-    """Equal to the last bit, NaN payloads excepted."""
-    if isinstance(a, np.ndarray):
-        if not isinstance(b, np.ndarray) or (a.dtype, a.shape) != (b.dtype, b.shape):
-            return False
-        if a.dtype.kind in "iub":
-            return bool((a == b).all())
-        with np.errstate(invalid="ignore"):  # signalling NaNs
-            nan, same_nan = a != a, b != b
-        return bool((nan == same_nan).all()) and a[~nan].tobytes() == b[~nan].tobytes()
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return isinstance(b, list | tuple) and len(a) == len(b) and all(same(*pair) for pair in zip(a, b, strict=True))
-    return a == b or (a != a and b != b)
 
 
 def parsed(response):

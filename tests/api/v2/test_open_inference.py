@@ -12,11 +12,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from support.dtypes import DTYPES, SHAPES, values
+from support.equality import same_values
 from support.refused import REFUSED, one, sized
 from support.samples import echo_registry
 from support.servers import serving
-from support.triton import NUMPY, SHAPES, values
-from support.typed_json import same
 from zerocost import create_app
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
@@ -131,7 +131,7 @@ def test_loading_and_unloading(serve):
 # Inference
 
 
-@pytest.mark.parametrize("datatype", [*NUMPY, "BYTES"])
+@pytest.mark.parametrize("datatype", [*DTYPES, "BYTES"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("binary_in", [True, False], ids=["binary", "json"])
 @pytest.mark.parametrize("binary_out", [True, False], ids=["to binary", "to json"])
@@ -153,7 +153,7 @@ def test_every_datatype_and_rank(client, datatype, shape, binary_in, binary_out)
         assert received == list(array.ravel())
         assert result.get_output(name)["shape"] == list(shape)
     elif array.size:
-        assert same(array, received.astype(array.dtype))
+        assert same_values(array, received.astype(array.dtype))
         assert received.dtype == array.dtype
     else:
         assert received.shape == shape
@@ -186,7 +186,7 @@ def test_mixed_binary_and_json_outputs_and_several_inputs(client):
     ]
     result = client.infer("echo", inputs, outputs=outputs)
     assert [entry["name"] for entry in result.get_response()["outputs"]] == ["x_BYTES", "x_FP32", "x_INT64"]
-    assert same(MATRIX, result.as_numpy("x_FP32"))
+    assert same_values(MATRIX, result.as_numpy("x_FP32"))
     assert list(result.as_numpy("x_BYTES")) == [b"a", b"bc"]
     assert list(result.as_numpy("x_INT64")) == [1, 2]
 
@@ -214,8 +214,8 @@ def test_values_that_are_no_tensors(client):
 
 def test_chains_and_lists_of_tensors(client):
     result = client.infer("both", [tensor("attention_matrix", MATRIX, "FP32")])
-    assert same(MATRIX[:, :2] * np.float32(3), result.as_numpy("result.0"))
-    assert same(MATRIX[:, 2:] * np.float32(3), result.as_numpy("result.1"))
+    assert same_values(MATRIX[:, :2] * np.float32(3), result.as_numpy("result.0"))
+    assert same_values(MATRIX[:, 2:] * np.float32(3), result.as_numpy("result.1"))
     assert list(result.as_numpy("artifact_used")) == [b"pieces"]
     outputs = [tritonclient.InferRequestedOutput("result.1")]
     result = client.infer("both", [tensor("attention_matrix", MATRIX, "FP32")], outputs=outputs)
@@ -235,7 +235,7 @@ def test_compression_both_ways(client, sent, wanted):
             request_compression_algorithm=sent,
             response_compression_algorithm=wanted,
         )
-        assert same(big, result.as_numpy("x_FP32"))
+        assert same_values(big, result.as_numpy("x_FP32"))
 
 
 def test_many_at_the_same_time(client):
@@ -246,7 +246,7 @@ def test_many_at_the_same_time(client):
     for index, call in enumerate(calls):
         result = call.get_result()
         assert result.get_response()["id"] == str(index)
-        assert same(MATRIX * index * np.float32(2), result.as_numpy("processed_attention"))
+        assert same_values(MATRIX * index * np.float32(2), result.as_numpy("processed_attention"))
 
 
 def test_body_made_and_parsed_by_hand(client, server):
@@ -256,7 +256,7 @@ def test_body_made_and_parsed_by_hand(client, server):
     )
     header = int(answer.headers["inference-header-content-length"])
     result = client.parse_response_body(answer.content, header_length=header)
-    assert same(MATRIX, result.as_numpy("x_FP32"))
+    assert same_values(MATRIX, result.as_numpy("x_FP32"))
 
 
 def test_the_golden_vector(server):
@@ -304,7 +304,7 @@ def test_a_base_url_with_a_prefix():
         with tritonclient.InferenceServerClient(f"{host}/prefix") as client:
             assert client.get_server_metadata(headers=headers)["name"] == "zerocost"
             number = [tensor("x_FP32", MATRIX, "FP32")]
-            assert same(MATRIX, client.infer("echo", number, headers=headers).as_numpy("x_FP32"))
+            assert same_values(MATRIX, client.infer("echo", number, headers=headers).as_numpy("x_FP32"))
             for model, given, match in (
                 ("nothing", headers, "unknown model"),
                 ("echo", {}, "a bearer token is needed"),

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from support.dtypes import DTYPES, SHAPES, values
+from support.equality import same_values
 from support.samples import echo_registry
 from support.servers import serving
-from support.triton import NUMPY, SHAPES, values
-from support.typed_json import same
 
 aio = pytest.importorskip("tritonclient.http.aio", reason="tritonclient[http] is not installed")
 from tritonclient.utils import InferenceServerException  # noqa: E402 -- only where tritonclient is installed
@@ -97,7 +97,7 @@ def test_loading_and_unloading(server, serve):
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("datatype", [*NUMPY, "BYTES"])
+@pytest.mark.parametrize("datatype", [*DTYPES, "BYTES"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_datatype_and_rank(server, datatype, shape):
     async def run():
@@ -122,7 +122,7 @@ def test_every_datatype_and_rank(server, datatype, shape):
                     assert found == list(sent.ravel())
                     assert result.get_output(name)["shape"] == list(shape)
                 elif array.size:
-                    assert same(array, received.astype(array.dtype))
+                    assert same_values(array, received.astype(array.dtype))
                     assert received.dtype == array.dtype
                 else:
                     assert received.shape == shape
@@ -143,7 +143,7 @@ def test_compression(server, coding, binary):
                 request_compression_algorithm=coding,
                 response_compression_algorithm=coding,
             )
-            assert same(big, result.as_numpy("x_FP32"))
+            assert same_values(big, result.as_numpy("x_FP32"))
 
     asyncio.run(run())
 

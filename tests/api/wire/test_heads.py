@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from support.equality import same_values
 from support.samples import echo_registry
-from support.typed_json import same
 from zerocost import ExecutionContext, RemoteArtifact, ServiceUnavailable, ShapeError, ZerocostError
 from zerocost.api.settings import Settings
 from zerocost.api.v2.body import InferenceRequest
@@ -160,7 +160,7 @@ def test_a_safetensors_body_is_what_was_sent(values, step):
     tensors, others = split_values({**values, "list": [np.arange(2), np.zeros((0, 3))]})
     body = b"".join(to_pieces(tensors, json.dumps({**others, "n": 1})))
     read, _ = asyncio.run(read_safetensors(chunks_of(body, step), LIMITS, at_once))
-    assert same(read, {**values, "list": [np.arange(2), np.zeros((0, 3))], "n": 1})
+    assert same_values(read, {**values, "list": [np.arange(2), np.zeros((0, 3))], "n": 1})
 
 
 @some

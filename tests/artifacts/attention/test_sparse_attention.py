@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zerocost
-from support.contract import ArtifactContract, context, same
+from support.contract import ArtifactContract, context
+from support.equality import same
 from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
 from zerocost.core.arrays import counting_copies
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from support.clock import Clock
 from zerocost import LRUCache
 
 pytestmark = pytest.mark.timeout(20)
@@ -157,12 +158,12 @@ def test_an_interrupted_leader_is_replaced():
 
 
 def test_the_time_to_live_and_the_bound_hold_for_what_is_computed():
-    now = [0.0]
-    cache = LRUCache(max_bytes=10, clock=lambda: now[0])
+    clock = Clock(0.0)
+    cache = LRUCache(max_bytes=10, clock=clock)
     assert cache.get_or_compute("large", lambda: bytes(11)) == bytes(11)
     assert "large" not in cache
     assert cache.get_or_compute("a", lambda: b"1", ttl=5) == b"1"
-    now[0] = 5.0
+    clock.now = 5.0
     assert "a" not in cache
     with pytest.raises(ValueError, match="ttl"):
         cache.get_or_compute("a", lambda: 1, ttl=0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import zerocost
+from support.clock import Clock
 
 
 def test_it_remembers_as_functools_does():
@@ -74,17 +75,17 @@ def test_methods_remember_by_instance():
 
 
 def test_bounds_times_and_errors():
-    now = [0.0]
+    clock = Clock(0.0)
     made = []
 
-    @zerocost.memoize(max_bytes=100, ttl=10, clock=lambda: now[0])
+    @zerocost.memoize(max_bytes=100, ttl=10, clock=clock)
     def zeros(n):
         made.append(n)
         return np.zeros(n)
 
     assert zeros(5) is zeros(5)
     assert zeros(50) is not zeros(50), "larger than the cache: returned, not kept"
-    now[0] = 10.0
+    clock.now = 10.0
     zeros(5)
     assert made == [5, 50, 50, 5]
     assert zeros.cache_info().currbytes == 40

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import zerocost
-from support.contract import ArtifactContract, context, same
+from support.contract import ArtifactContract, context
+from support.equality import same
 from support.processes import run_code
 from support.redis import RedisServer, needs_redis
 from zerocost.api.telemetry.metrics import MemoryStats

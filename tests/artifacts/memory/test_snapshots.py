@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import zerocost
+from support.clock import Clock
 from zerocost import LRUCache
 
 
@@ -52,20 +53,20 @@ def test_everything_comes_back_in_order(path):
 
 
 def test_time_stands_still_while_stored(path):
-    now = [100.0]
-    cache = LRUCache(9, ttl=50, tti=20, clock=lambda: now[0])
+    clock = Clock(100.0)
+    cache = LRUCache(9, ttl=50, tti=20, clock=clock)
     cache["a"] = b"a"
-    now[0] += 10
+    clock.now += 10
     cache["b"] = b"b"
     cache.put("c", b"c", ttl=15)
     cache.snapshot(path)
-    later = [5000.0]
-    again = LRUCache(9, ttl=50, tti=20, clock=lambda: later[0])
+    later = Clock(5000.0)
+    again = LRUCache(9, ttl=50, tti=20, clock=later)
     again.restore(path)
     assert list(again) == ["a", "b", "c"]
-    later[0] += 10
+    later.now += 10
     assert list(again) == ["b", "c"], "a had idled for 10 of 20 seconds"
-    later[0] += 5
+    later.now += 5
     assert list(again) == ["b"]
     assert again["b"] == b"b"
 

@@ -5,15 +5,8 @@ import time
 
 import pytest
 
+from support.clock import Clock
 from zerocost import LRUCache
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

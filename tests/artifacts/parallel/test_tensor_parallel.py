@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import zerocost
-from support.contract import ArtifactContract, context, same
+from support.contract import ArtifactContract, context
+from support.equality import same
 from support.paths import ROOT
 from zerocost import _kernels
 from zerocost.artifacts.parallel.gather import gather
