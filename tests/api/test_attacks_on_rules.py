@@ -5,7 +5,7 @@ import json
 import pytest
 
 from support.raw_http import head, status
-from support.refused import REFUSED
+from support.invalid_requests import INVALID_REQUESTS
 
 
 def post(server, path, body, **headers):
@@ -13,9 +13,9 @@ def post(server, path, body, **headers):
     return server.send(head(path, content_length=len(text), **headers), text)
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", INVALID_REQUESTS)
 def test_requests_that_break_a_rule(bounded, case):
-    answer = post(bounded, "/v2/models/echo/infer", REFUSED[case])
+    answer = post(bounded, "/v2/models/echo/infer", INVALID_REQUESTS[case])
     assert status(answer) == (413 if case == "deep" else 400), answer[:500]
 
 

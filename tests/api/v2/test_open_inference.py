@@ -14,7 +14,7 @@ from starlette.routing import Mount
 
 from support.dtypes import DTYPES, SHAPES, values
 from support.equality import same_values
-from support.refused import REFUSED, one, sized
+from support.invalid_requests import INVALID_REQUESTS, one, sized
 from support.samples import echo_registry
 from support.servers import serving
 from zerocost import create_app
@@ -333,9 +333,9 @@ def infer(server, request, data=b"", model="echo", **headers):
     return server.post(f"/v2/models/{model}/infer", content=text + data, headers=headers)
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", INVALID_REQUESTS)
 def test_requests_that_break_a_rule(server, case):
-    answer = infer(server, REFUSED[case])
+    answer = infer(server, INVALID_REQUESTS[case])
     assert answer.status_code == (413 if case == "deep" else 400), answer.text
     assert set(answer.json()) == {"error"}
 

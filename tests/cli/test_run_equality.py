@@ -5,8 +5,8 @@ import json
 import pytest
 
 from support.equality import same_values
-from support.one_door import Refused, cases_of, outcome
-from support.strangers import registry_of_all
+from support.input_cases import Refused, cases_of, outcome
+from support.third_party import registry_of_all
 from support.typed_json import encoded
 from zerocost import ArtifactCommunicationService, ExecutionContext
 from zerocost._kernels import write_json

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from support.one_door import Refused, agree, cases_of, outcome
-from support.strangers import Blend, registry_of_all
+from support.input_cases import Refused, agree, cases_of, outcome
+from support.third_party import Blend, registry_of_all
 from zerocost import ArtifactCommunicationService, ExecutionContext, MemoryService, SimplifiedModelService
 
 

@@ -10,7 +10,7 @@ def sized(size, **more):
     return one(data=None, parameters={"binary_data_size": size}, **more)
 
 
-REFUSED = {
+INVALID_REQUESTS = {
     "no json": b"{",
     "no object": b"[]",
     "bare NaN": b'{"inputs":[{"name":"x_FP32","datatype":"FP32","shape":[1],"data":[NaN]}]}',

@@ -1,18 +1,18 @@
 """Memory that a kernel needs besides inputs and result, and that cannot be had: an error, and everything goes on.
 
-Each case is a process of its own (``scarce.py``) whose address space is bounded.
+Each case is a process of its own (``scratch_memory.py``) whose address space is bounded.
 """
 
 import sys
 
 import pytest
 
-from kernels.safety.scarce import CASES
+from kernels.safety.scratch_memory import CASES
 from support.processes import run_python
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is bounded and read as Linux does it")
 @pytest.mark.parametrize("case", CASES)
 def test_memory_that_cannot_be_had(case):
-    finished = run_python("-W", "ignore", "-m", "kernels.safety.scarce", case, check=False, seconds=100)
+    finished = run_python("-W", "ignore", "-m", "kernels.safety.scratch_memory", case, check=False, seconds=100)
     assert finished.returncode == 0, "\n".join(finished.stderr.splitlines()[-12:])

@@ -3,23 +3,23 @@
 import pytest
 
 import zerocost
-from support import strangers
+from support import third_party
 from support.contract import context
-from support.one_door import agree, cases_of, outcome
+from support.input_cases import agree, cases_of, outcome
 from support.ray import MARKS
 
 pytestmark = MARKS
 
 
-@pytest.mark.parametrize("name", list(strangers.registry_of_all()))
+@pytest.mark.parametrize("name", list(third_party.registry_of_all()))
 def test_the_same_on_ray(cluster, name):
     import ray
 
-    ray.cloudpickle.register_pickle_by_value(strangers)
-    here = strangers.registry_of_all()
+    ray.cloudpickle.register_pickle_by_value(third_party)
+    here = third_party.registry_of_all()
     made = here[name].implementation
     if name in ("lru_cache", "pipeline_parallel", "both"):  # what cannot travel is made where it runs
-        made = lambda: strangers.registry_of_all()[name].implementation  # noqa: E731 - an artifact, or what makes one
+        made = lambda: third_party.registry_of_all()[name].implementation  # noqa: E731 - an artifact, or what makes one
     there = zerocost.RayArtifact(made, 1)
     registry = zerocost.ArtifactRegistry()
     registry.register_artifact(name, there, "test")

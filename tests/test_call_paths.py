@@ -11,8 +11,8 @@ import pytest
 
 from support.contract import context
 from support.dtypes import DTYPES, NAMES
-from support.one_door import Refused, agree, cases, outcome
-from support.strangers import registry_of_all
+from support.input_cases import Refused, agree, cases, outcome
+from support.third_party import registry_of_all
 from support.typed_json import TYPED, decoded, element, encoded
 from zerocost import ArtifactCommunicationService, RemoteArtifact, create_app
 from zerocost._kernels import write_json

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import zerocost
 from support.contract import context
-from support.strangers import Blend, Mix, Threshold
+from support.third_party import Blend, Mix, Threshold
 from zerocost import (
     Artifact,
     ArtifactRegistry,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import zerocost
-from support.strangers import Blend, Cut, registry_of_all
+from support.third_party import Blend, Cut, registry_of_all
 from zerocost import ArtifactCommunicationService, PlanError
 from zerocost.core import chain_cache
 from zerocost.core.chain_plan import plan_chain
