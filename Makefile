@@ -101,7 +101,7 @@ $(CARGO_FUZZ):
 	cargo install --quiet --root target/tools cargo-fuzz
 
 soak: dev ## ten minutes of mixed valid and invalid load on a real server
-	ZEROCOST_LOAD_SECONDS=600 $(BIN)/python -m pytest -q -s tests/api/test_attacks.py -k mixed_load
+	ZEROCOST_LOAD_SECONDS=600 $(BIN)/python -m pytest -q -s tests/api/server/test_load.py
 
 bench: dev ## criterion, then the side-by-side runs against other libraries
 	cargo bench

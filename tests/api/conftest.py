@@ -1,5 +1,8 @@
 """A real server on a free port, and a real client."""
 
+import io
+import json
+import logging
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from support.raw_http import FINE, status
+from support.samples import sample_registry
 from support.servers import MIB, serve_samples, serving
 from zerocost import ArtifactRegistry
+from zerocost.api.server.logs import configure_logs
 
 
 @pytest.fixture
@@ -16,6 +21,13 @@ def serve():
     """``serve(registry, **settings)`` starts a server that lives as long as the test and returns a client for it."""
     with ExitStack() as stack:
         yield lambda registry=None, **settings: stack.enter_context(serving(registry, **settings))
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client of a server for the sample artifacts."""
+    with serving(sample_registry()) as client:
+        yield client
 
 
 @pytest.fixture
@@ -42,3 +54,20 @@ def bounded(small):
     assert status(small.send(FINE)) == 200
     assert small.peak - before < 32 * MIB
     assert time.monotonic() - started < 30
+
+
+@pytest.fixture
+def lines():
+    """The log as JSON lines, read so far."""
+    root, levels = logging.getLogger(), {}
+    before = root.handlers, root.level
+    for name in ("zerocost", "uvicorn"):
+        levels[name] = logging.getLogger(name).level
+    stream = io.StringIO()
+    configure_logs("json", "info")
+    root.handlers[0].setStream(stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers, root.level = before
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(False)

@@ -17,8 +17,6 @@ from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.request import Request
 from zerocost.errors import DeadlineExceeded
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def go():

@@ -8,42 +8,39 @@ import pytest
 import tritonclient.http as tritonclient
 
 import zerocost
-from api import test_equality
-from api.routes import test_native, test_services
+from api import test_admission, test_deadlines, test_equality, test_limits
+from api.edge import test_authentication
+from api.routes import test_memory_entries, test_native, test_services
 from api.v2 import test_open_inference
+from api.wire import test_body, test_problems
 from client import test_remote
 from support.paths import TESTS
 from support.ray import MARKS
+from support.requests import problem
+from support.service_registry import services_registry
 
 pytestmark = MARKS
 
 
 ELSEWHERE = {
     "test_the_coroutines_answer_as_the_specification_says": "has no server",
-    "test_settings_from_the_environment": "has no server",
-    "test_the_app_is_made_when_it_is_asked_for": "has no server",
-    "test_other_addresses_are_refused_without_a_token": "calls the rule itself; the proxy's address reaches it (below)",
     "test_request_ids": "the proxy repeats whatever id it was sent, also one that zerocost would replace (below)",
-    "test_any_other_exception_is_told_in_the_log_only": "reads the log, which is the replica's (the answer: below)",
     "test_one_connection_is_enough": "counts in the server's process",
     "test_a_server_that_is_killed_in_the_middle_of_a_step": "has a server of its own",
     "test_a_chain_over_http_names_the_step_and_the_server_that_was_killed": "has a server of its own, and its registry",
     "test_whoever_goes_away_is_not_computed": "has a server of its own",
-    "test_changing_the_server_needs_the_administrator": "changes the environment of the server's process",
-    "test_entries_come_back_as_they_were_put": "looks into the server's registry",
     "test_artifacts_get_the_deadline_of_the_request": "looks into the server's registry",
-    "test_the_other_services_change_by_the_same_rules": "looks into the server's registry, and changes its environment",
     "test_bodies_that_are_no_safetensors": "the codec's, whatever serves",
 }
 """Shared tests that say nothing about Ray Serve, or cannot hold there as they are written, and why."""
 
 
-def shared(module):
-    """The tests of a module, to stand in a class."""
+def shared(module, *names):
+    """The tests of a module, or those of these names, to stand in a class."""
     return {
         name: staticmethod(test)
         for name, test in vars(module).items()
-        if name.startswith("test_") and name not in ELSEWHERE
+        if name.startswith("test_") and name not in ELSEWHERE and (not names or name in names)
     }
 
 
@@ -76,7 +73,7 @@ def maker(kind, settings):
         from zerocost.api.settings import Settings
 
         if kind == "services":
-            from api.routes.test_services import services_registry
+            from support.service_registry import services_registry
 
             registry = services_registry()
         elif kind == "both":
@@ -116,7 +113,28 @@ def serve(deployments):
 
 
 class TestNative:
-    locals().update(shared(test_native))
+    locals().update(
+        shared(test_native)
+        | shared(test_problems, "test_a_third_party_value_error_is_the_clients")
+        | shared(test_body, "test_compressed_bodies")
+        | shared(test_deadlines, "test_deadlines")
+        | shared(test_admission, "test_more_than_can_wait_is_sent_away")
+        | shared(
+            test_authentication,
+            "test_names_of_other_places_are_refused_without_a_token",
+            "test_pages_of_other_origins_are_refused_without_a_token",
+            "test_tokens",
+        )
+        | shared(
+            test_limits,
+            "test_a_body_beyond_the_limit_is_refused",
+            "test_128_mib_against_a_smaller_limit_get_the_413_and_no_broken_pipe",
+            "test_deep_and_many_values",
+            "test_elements_of_inputs_and_outputs",
+            "test_work_that_grows_faster_than_the_arrays",
+            "test_steps_and_fan_out",
+        )
+    )
 
     @pytest.fixture
     def client(self, deployments):
@@ -165,18 +183,27 @@ class TestRemote:
 
 
 class TestServices:
-    locals().update(shared(test_services))
+    locals().update(
+        shared(test_services)
+        | shared(
+            test_memory_entries,
+            "test_memory_by_method",
+            "test_entries_that_cannot_be_put",
+            "test_a_chain_goes_on_with_what_a_raw_entry_stands_for",
+            "test_raw_entries_are_values_to_who_asks_for_values",
+        )
+    )
 
     @pytest.fixture
     def registry(self):
-        return test_services.services_registry()
+        return services_registry()
 
 
 def test_an_exception_is_told_in_the_log_only(deployments):
     with deployments.client("sample", replicas=2) as client:
         for how in ("key", "no dict", "object"):
             answer = client.post("/artifacts/picky/execute", json={"how": how})
-            document = test_native.problem(answer, 500, "internal")
+            document = problem(answer, 500, "internal")
             assert "passwd" not in str(document)
 
 

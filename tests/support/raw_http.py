@@ -39,3 +39,9 @@ def head(path="/artifacts/scale/execute", method="POST", host="localhost", **hea
 
 FINE = head(content_length=len(BODY)) + BODY
 """A request that is answered with 200."""
+
+
+def raw_post(server, path, body, **headers):
+    """Posts bytes, or what is written as JSON, to a :class:`support.servers.Program`; the answer as bytes."""
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return server.send(head(path, content_length=len(text), **headers), text)

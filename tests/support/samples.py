@@ -13,6 +13,7 @@ from zerocost import (
     MemoryArtifact,
     ParallelArtifact,
     _kernels,
+    default_registry,
     num_threads,
 )
 from zerocost.core.arrays import DATATYPES
@@ -213,4 +214,10 @@ def echo_registry():
     registry.register_artifact("vector", Vector(), "custom")
     pipeline = [{"artifact": "scale", "params": {"factor": 3}}, {"artifact": "pieces"}]
     registry.register_artifact("both", ChainArtifact(pipeline, registry), "chain")
+    return registry
+
+
+def slow_registry(seconds):
+    registry = default_registry()
+    registry.register_artifact("lru_cache", SlowMemory(seconds), "memory", replace=True)
     return registry

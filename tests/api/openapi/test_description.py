@@ -1,7 +1,7 @@
 """The OpenAPI description: every route is in it, every example works, and schemathesis finds nothing that breaks it.
 
-By hand and longer: ``zerocost serve`` and ``schemathesis --config-file tests/api/schemathesis.toml run --checks all
---max-time 1800 http://127.0.0.1:8000/openapi.json``.
+By hand and longer: ``zerocost serve`` and ``schemathesis --config-file tests/api/openapi/schemathesis.toml run
+--checks all --max-time 1800 http://127.0.0.1:8000/openapi.json``.
 """
 
 import re
@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
-from support.samples import echo_registry
+from support.samples import echo_registry, sample_registry
 from support.servers import serving
 from zerocost import create_app, default_registry
 
@@ -82,3 +83,25 @@ def test_every_example_works(make):
                 assert answer.status_code == 200, (path, answer.text)
                 stages = answer.headers["server-timing"]
                 assert "copied" in stages or path == "/v2/repository/index", path
+
+
+@pytest.mark.parametrize("make", [sample_registry, default_registry])
+def test_the_description_is_made_of_the_artifacts_schemas(make):
+    registry = make()
+    with serving(registry) as client:
+        description = client.get("/openapi.json").json()
+        assert description["openapi"] == "3.1.0"
+        for name in registry:
+            post = description["paths"][f"/artifacts/{name}/execute"]["post"]
+            body = post["requestBody"]["content"]["application/json"]
+            schema = {**body["schema"], "components": description["components"]}
+            validator = jsonschema_rs.Draft202012Validator(schema)
+            assert not any(key.startswith("x-") for key in body["schema"])
+            example = body.get("example")
+            assert example is not None, f"{name} has no example"
+            assert validator.is_valid(example), list(validator.iter_errors(example))
+            answer = client.post(f"/artifacts/{name}/execute", json=example)
+            assert answer.status_code == 200, answer.text
+        execute = description["paths"]["/chains/execute"]["post"]
+        chain = execute["requestBody"]["content"]["application/json"]["schema"]
+        assert jsonschema_rs.is_valid(chain, {"pipeline": [{"artifact": next(iter(registry))}]})

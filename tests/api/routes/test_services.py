@@ -9,84 +9,18 @@ import numpy as np
 import orjson
 import pytest
 
+from support.service_registry import Dict, ask
 from zerocost import (
     AttentionArtifact,
     LimitExceeded,
-    MemoryArtifact,
     SimplifiedModelService,
     create_app,
-    default_registry,
 )
 from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
-from zerocost.core.safetensors import to_pieces
 from zerocost.models.architecture import Architecture
 from zerocost.services.bounds import check_work
-
-
-class FirstOnly(AttentionArtifact):
-    """Every token attends to the first one alone."""
-
-    def process_attention(self, attention_matrix, strength: float = 1.0, out=None):
-        weights = np.zeros_like(attention_matrix)
-        weights[..., 0] = strength
-        return weights
-
-
-class Breaks(AttentionArtifact):
-    """Raises what a stranger's artifact raises."""
-
-    def process_attention(self, attention_matrix):
-        raise ValueError("not today")
-
-
-class Dict(MemoryArtifact):
-    """A dict that takes times to live."""
-
-    def __init__(self):
-        self.entries, self.lives = {}, {}
-
-    def retrieve(self, key):
-        return self.entries.get(key)
-
-    def store(self, key, value, ttl=None):
-        if isinstance(value, bytes) and len(value) > 1000:
-            return False
-        self.entries[key], self.lives[key] = value, ttl
-        return True
-
-    def delete(self, key):
-        return self.entries.pop(key, None) is not None
-
-    def clear(self):
-        self.entries.clear()
-        return True
-
-    def stats(self):
-        return {"entries": len(self.entries)}
-
-
-class Changes(AttentionArtifact):
-    """Returns what its parameter says."""
-
-    def process_attention(self, attention_matrix, how: str = "nothing"):
-        if how == "raise":
-            raise ValueError("not today")
-        return attention_matrix[..., :-1] if how == "crop" else np.full_like(attention_matrix, np.nan)
-
-
-class Forgets(MemoryArtifact):
-    """Breaks on every call."""
-
-    def retrieve(self, key):
-        raise ValueError("forgotten")
-
-    def store(self, key, value):
-        return True
-
-    def clear(self):
-        return True
 
 
 class Timed(Dict):
@@ -99,26 +33,6 @@ class Timed(Dict):
     def execute(self, input_data, context):
         self.deadlines.append(context.metadata.get("deadline"))
         return super().execute(input_data, context)
-
-
-def services_registry():
-    registry = default_registry()
-    registry.register_artifact("first", FirstOnly(), "attention")
-    registry.register_artifact("breaks", Breaks(), "attention")
-    registry.register_artifact("changes", Changes(), "attention")
-    registry.register_artifact("forgets", Forgets(), "memory")
-    registry.register_artifact("dict", Dict(), "memory")
-    registry.register_artifact("lru_cache", Dict(), "memory", replace=True)
-    return registry
-
-
-@pytest.fixture
-def registry():
-    return services_registry()
-
-
-def ask(client, path, body, **headers):
-    return client.post(f"/services/{path}", json=body, headers=headers)
 
 
 def test_forward_is_the_service_s(serve, registry):
@@ -355,49 +269,6 @@ def test_an_ordinary_batch_of_an_ordinary_model_is_allowed(registry):
         check_work([512] * 1024, {}, limits, BERT_BASE)
 
 
-def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatch):
-    client = serve(registry, token="use", admin_token="admin")
-    use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
-    change = {"artifact_name": "first", "params": {"strength": 0.5}}
-    assert ask(client, "model/use_artifact", change, **use).status_code == 403
-    assert ask(client, "model/active_artifacts", {}, **use).json() == {"output": {}}
-    active = {"attention": {"artifact": "first", "params": {"strength": 0.5}}}
-    assert ask(client, "model/use_artifact", change, **admin).json() == {"output": active}
-    pooled = ask(client, "model/forward", {"input_ids": [1, 70, 2]}, **use).json()["output"]["pooled"]
-    wanted = SimplifiedModelService(registry).forward([1, 70, 2], artifacts=active).pooled
-    np.testing.assert_array_equal(np.float32(pooled), wanted)
-    assert ask(client, "model/use_artifact", {}, **admin).status_code == 422
-    assert ask(client, "model/stop_artifact", {"interface": "attention"}, **admin).json() == {"output": {}}
-    monkeypatch.setenv("WEB_CONCURRENCY", "2")
-    assert ask(client, "model/use_artifact", change, **admin).status_code == 409
-
-
-@pytest.mark.parametrize("service", ["tokenizer", "memory"])
-def test_the_other_services_change_by_the_same_rules(serve, registry, service, monkeypatch):
-    client = serve(registry, token="use", admin_token="admin")
-    use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
-    at_first = {} if service == "tokenizer" else {"memory": {"artifact": "lru_cache", "params": {}}}
-    assert ask(client, f"{service}/active_artifacts", {}, **use).json() == {"output": at_first}
-    change = {"artifact_name": "dict"}
-    assert ask(client, f"{service}/use_artifact", change, **use).status_code == 403
-    active = {"memory": {"artifact": "dict", "params": {}}}
-    assert ask(client, f"{service}/use_artifact", change, **admin).json() == {"output": active}
-    if service == "tokenizer":
-        ask(client, "tokenizer/encode", {"text": "a"}, **use)
-    else:
-        ask(client, "memory/put", {"key": "a", "value": 1}, **use)
-    assert len(registry["dict"].implementation.entries) == 1
-    assert ask(client, f"{service}/active_artifacts", {}, **use).json() == {"output": active}
-    assert ask(client, f"{service}/use_artifact", {"artifact_name": "first"}, **admin).status_code == 422
-    stop = {"interface": "memory"}
-    assert ask(client, f"{service}/stop_artifact", stop, **use).status_code == 403
-    assert ask(client, f"{service}/stop_artifact", {"interface": "attention"}, **admin).status_code == 422
-    assert ask(client, f"{service}/stop_artifact", stop, **admin).json() == {"output": at_first}
-    monkeypatch.setenv("WEB_CONCURRENCY", "2")
-    for path, body in [("use_artifact", change), ("stop_artifact", stop)]:
-        assert ask(client, f"{service}/{path}", body, **admin).status_code == 409
-
-
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -430,98 +301,3 @@ def test_unknown_fields_are_refused(serve, registry, path, body):
         assert answer.status_code == 422
         assert name in answer.json()["detail"]
     assert ask(client, path, body).status_code == 200
-
-
-def test_memory_by_method(serve, registry):
-    client = serve(registry)
-    assert ask(client, "memory/put", {"key": "a", "value": {"x": [1, None]}}).json() == {"output": True}
-    assert ask(client, "memory/get", {"key": "a"}).json() == {"output": {"x": [1, None]}}
-    assert client.get("/services/memory/entries/a").json() == {"x": [1, None]}
-    assert ask(client, "memory/stats", {}).json() == {"output": {"entries": 1}}
-    assert ask(client, "memory/delete", {"key": "a"}).json() == {"output": True}
-    assert ask(client, "memory/clear", {}).json() == {"output": True}
-
-
-@pytest.mark.parametrize("kind", ["application/octet-stream", "application/json", "application/vnd.safetensors"])
-def test_entries_come_back_as_they_were_put(serve, registry, kind):
-    client = serve(registry)
-    url, body = "/services/memory/entries/folder/ü key", b'{"x": 1}\n\x00'[:-1]
-    put = client.put(url, content=body, headers={"content-type": kind, "zerocost-ttl": "2.5"})
-    assert put.status_code == 204, put.text
-    assert registry["lru_cache"].implementation.lives == {"folder/ü key": 2.5}
-    got = client.get(url)
-    assert (got.status_code, got.content, got.headers["content-type"]) == (200, body, kind)
-    assert got.headers["etag"] == put.headers["etag"]
-    unchanged = client.get(url, headers={"if-none-match": f'"other", W/{got.headers["etag"]}'})
-    assert (unchanged.status_code, unchanged.content) == (304, b"")
-    assert client.get(url, headers={"if-none-match": '"other"'}).status_code == 200
-    assert client.delete(url).status_code == 204
-    assert client.get(url).status_code == 404
-
-
-def test_entries_that_cannot_be_put(serve, registry):
-    client = serve(registry)
-    url = "/services/memory/entries/a"
-    json = {"content-type": "application/json"}
-    assert client.put(url, content=b"x", headers={"content-type": "text/html"}).status_code == 415
-    assert client.put(url, content=b"x", headers={**json, "zerocost-ttl": "soon"}).status_code == 400
-    assert client.put(url, content=b"x", headers={**json, "zerocost-ttl": "0"}).status_code == 422
-    assert client.put(url, content=b"x" * 2000, headers=json).status_code == 413
-    assert client.put(f"/services/memory/entries/{'k' * 1001}", content=b"x", headers=json).status_code == 422
-
-
-MATRIX = [[1.0, 2.0], [3.0, 4.0]]
-ENTRIES = {
-    "application/json": orjson.dumps(MATRIX),
-    "application/vnd.safetensors": b"".join(to_pieces({"attention_matrix": np.array(MATRIX)}, "{}")),
-}
-
-
-@pytest.mark.parametrize("kind", ENTRIES)
-def test_a_chain_goes_on_with_what_a_raw_entry_stands_for(serve, kind):
-    registry = default_registry()
-    client = serve(registry)
-    url = "/services/memory/entries/m"
-    assert client.put(url, content=ENTRIES[kind], headers={"content-type": kind}).status_code == 204
-    get, attend = {"artifact": "lru_cache", "params": {"key": "m"}}, {"artifact": "sparse_attention"}
-    if kind == "application/json":
-        answer = client.post("/chains/execute", json={"pipeline": [get, attend]})
-        wanted = client.post("/artifacts/sparse_attention/execute", json={"attention_matrix": MATRIX}).json()["data"]
-        assert (answer.status_code, answer.json().get("data")) == (200, wanted)
-    # Who put bytes gets these bytes.
-    assert client.get(url).content == ENTRIES[kind]
-    assert client.get(url).headers["content-type"] == kind
-
-
-def test_raw_entries_are_values_to_who_asks_for_values(serve):
-    client = serve(default_registry())
-    url = "/services/memory/entries/k"
-
-    def got():
-        return (
-            client.post("/artifacts/lru_cache/execute", json={"operation": "get", "key": "k"}),
-            client.post("/chains/execute", json={"pipeline": [{"artifact": "lru_cache", "params": {"key": "k"}}]}),
-            ask(client, "memory/get", {"key": "k"}),
-        )
-
-    def values(answers):
-        artifact, chain, service = (answer.json() for answer in answers)
-        return artifact["data"]["result"], chain["data"]["result"], service["output"]
-
-    client.put(url, content=b'{"x": [1, 2.5, null]}', headers={"content-type": "application/json"})
-    assert values(got()) == ({"x": [1, 2.5, None]},) * 3
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    message = b"".join(to_pieces({"t": array}, '{"y": "z"}'))
-    client.put(url, content=message, headers={"content-type": "application/vnd.safetensors"})
-    assert values(got()) == ({"t": array.tolist(), "y": "z"},) * 3
-    assert client.get(url).content == message
-    for kind, content in [
-        ("application/octet-stream", b"\0\1"),
-        ("application/json", b'{"not": json'),
-        ("application/vnd.safetensors", message[:-1]),
-        ("application/vnd.safetensors", b""),
-    ]:
-        client.put(url, content=content, headers={"content-type": kind})
-        for answer in got():
-            assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable"), answer.text
-        assert client.get(url).content == content

@@ -6,15 +6,13 @@ import time
 import pytest
 
 from support.redis import RedisServer
+from support.requests import JSON, problem
 from support.service_artifacts import Dict
 from zerocost import default_registry
 from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
 from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact
 
-pytestmark = pytest.mark.timeout(120)
-
 ENTRY = "/services/memory/entries/k"
-JSON = {"content-type": "application/json"}
 
 
 class Plain(Dict):
@@ -50,11 +48,6 @@ def client(serve, artifact):
 def put(client, body=b"1", **headers):
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.put(ENTRY, content=body, headers={**JSON, **named})
-
-
-def problem(answer, status, code):
-    assert answer.status_code == status, answer.text
-    assert answer.json()["code"] == code
 
 
 def test_only_where_there_is_nothing(client):

@@ -16,8 +16,6 @@ from zerocost import create_app, default_registry
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
 
-pytestmark = pytest.mark.timeout(60)
-
 OFFER = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAAP__"}
 
 

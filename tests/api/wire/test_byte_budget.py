@@ -1,0 +1,75 @@
+"""Many clients that hold memory at once: the others are still served."""
+
+import json
+from contextlib import ExitStack
+
+import pytest
+
+from support.raw_http import FINE, head, read_all, status
+from support.samples import echo_registry
+from support.servers import MIB, needs_proc, serve_samples
+from support.waiting import wait_until
+
+
+@needs_proc
+@pytest.mark.parametrize("path", ["/artifacts/scale/execute", "/v2/models/echo/infer"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_many_who_upload_slowly(path, chunked):
+    with serve_samples(max_body=8 * MIB, max_memory=16 * MIB) as server:
+        before = server.memory
+        with ExitStack() as stack:
+            clients = [stack.enter_context(server.connect()) for _ in range(12)]
+            length = {"transfer_encoding": "chunked"} if chunked else {"content_length": 8 * MIB}
+            for client in clients:
+                client.sendall(head(path, **length))
+            for _ in range(6):
+                for client in clients:
+                    client.sendall(b"100000\r\n" + b" " * MIB + b"\r\n" if chunked else b" " * MIB)
+            answers = [read_all(refused) for refused in waiting(clients, 6)]
+            assert {status(answer) for answer in answers} == {503}
+            assert all(b"retry-after: 1\r\n" in answer for answer in answers)
+            assert status(server.send(head("/livez", "GET"))) == 200
+            assert server.peak - before < 48 * MIB
+        wait_until(lambda: status(server.send(FINE)) == 200)
+        assert server.peak - before < 48 * MIB
+
+
+def waiting(clients, least):
+    """The clients to whom something was sent, once there are so many of them."""
+    for client in clients:
+        client.settimeout(0.05)
+    for _ in range(200):
+        found = []
+        for client in clients:
+            try:
+                client.recv(1, 2)  # MSG_PEEK
+            except TimeoutError:
+                continue
+            found.append(client)
+        if len(found) >= least:
+            return found
+    raise AssertionError(f"{len(found)} answers, {least} were expected")
+
+
+@needs_proc
+def test_many_who_do_not_read():
+    with serve_samples(unread_seconds=60.0, max_memory=64 * MIB) as server, ExitStack() as stack:
+        body = json.dumps({"shape": [16 * MIB]}).encode()
+        request = head("/artifacts/huge/execute", accept="application/vnd.safetensors", content_length=len(body)) + body
+        before = server.memory
+        statuses = []
+        for _ in range(12):
+            client = stack.enter_context(server.connect(receive_buffer=4096))
+            client.sendall(request)
+            statuses.append(status(client.recv(200)))
+        assert statuses == [200] * 3 + [503] * 9
+        assert server.peak - before < 128 * MIB
+        assert status(server.send(FINE)) == 200
+
+
+def test_a_body_that_never_fits(serve):
+    client = serve(echo_registry(), max_memory=1 << 20)
+    for content in (b" " * (2 << 20), iter([b" " * (1 << 20)] * 2)):
+        answer = client.post("/artifacts/scale/execute", content=content, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "limit")
+    assert client.post("/artifacts/scale/execute", json={"attention_matrix": [[1.0]]}).status_code == 200
