@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ import zerocost
 from support.contract import ArtifactContract, context
 from zerocost import ArtifactCommunicationService, ArtifactRegistry, LRUCache, default_registry
 from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
+from zerocost.core.artifact_base import ABSENT
 
 
 class TestLRUCacheArtifact(ArtifactContract):
@@ -94,3 +97,46 @@ def test_a_registry_can_hold_two_caches():
         registry.register_artifact(name, LRUCacheArtifact(LRUCache(3)), "memory")
     registry["one"].implementation.execute({"operation": "put", "key": "a", "value": 1}, context())
     assert not registry["two"].implementation.execute({"key": "a"}, context())["found"]
+
+
+def test_a_listener_may_wait_for_a_store_of_another_thread():
+    stored = []
+
+    def store_elsewhere(*_):
+        if not stored:
+            thread = threading.Thread(target=lambda: stored.append(artifact.store("other", 1)))
+            thread.start()
+            thread.join(10)
+
+    artifact = LRUCacheArtifact(zerocost.LRUCache(10, on_evict=store_elsewhere))
+    artifact.store("key", 1)
+    assert artifact.exchange("key", 2, lambda found: found == 1)
+    assert stored == [True]
+    assert artifact.retrieve("other") == 1
+
+
+@pytest.mark.parametrize("value", ["new", ABSENT])
+@pytest.mark.parametrize("before", ["old", ABSENT])
+def test_what_changes_the_cache_itself_is_seen_by_an_exchange(before, value):
+    cache = zerocost.LRUCache(10)
+    artifact = LRUCacheArtifact(cache)
+    seen = []
+
+    def when(found):
+        seen.append(found)
+        if len(seen) == 1:  # somebody else comes in between
+            cache["key"] = "another"
+        return True
+
+    if before is not ABSENT:
+        cache["key"] = before
+    assert artifact.exchange("key", value, when)
+    assert seen == [before, "another"]
+    assert cache.get("key", ABSENT) is value
+
+
+def test_an_exchange_that_changes_nothing_says_so():
+    artifact = LRUCacheArtifact(zerocost.LRUCache(max_bytes=100))
+    assert not artifact.exchange("key", np.zeros(1000), lambda found: found is ABSENT)
+    assert not artifact.exchange("key", ABSENT, lambda found: found is ABSENT)
+    assert artifact.keys() == []

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -37,11 +34,6 @@ class LRUCacheArtifact(MemoryArtifact):
         self.cache: LRUCache[Any, Any] = (
             cache if cache is not None else LRUCache(max_bytes=max_bytes_from_environment())
         )
-        # Of changes through this artifact: nobody's comes between the two halves of an exchange. A listener of the
-        # cache may change it again, so the same thread may take it twice.
-        self._change = threading.RLock()
-        _MADE.add(self)
-        _renew_after_forks()
 
     def retrieve(self, key: str, **kwargs: Any) -> Any:
         """The object stored under ``key``, None if there is none."""
@@ -57,34 +49,28 @@ class LRUCacheArtifact(MemoryArtifact):
 
         ``ttl`` is how many seconds it may live, None for the cache's own.
         """
-        with self._change:
-            return self.cache.put(key, value, ttl)
+        return self.cache.put(key, value, ttl)
 
     def clear(self, **kwargs: Any) -> bool:
         """Removes everything; True."""
-        with self._change:
-            self.cache.clear()
+        self.cache.clear()
         return True
 
     def delete(self, key: str, **kwargs: Any) -> bool:
         """Removes ``key``; whether it was there."""
-        with self._change:
-            return self.cache.pop(key, ABSENT) is not ABSENT
+        return self.cache.pop(key, ABSENT) is not ABSENT
 
     def exchange(
         self, key: str, value: Any, when: Callable[[Any], bool], ttl: float | None = None, **kwargs: Any
     ) -> bool:
-        """Stores ``value`` under ``key``, or removes the key, where ``when`` agrees; see the base class.
-
-        Who changes :attr:`cache` itself is not seen.
-        """
+        """Stores ``value`` under ``key``, or removes the key, where ``when`` agrees; see the base class."""
         while True:
             found = self.cache.get(key, ABSENT)
             if not when(found):
                 raise PreconditionFailed(f"what is stored under {key!r} is something else")
-            with self._change:
-                if self.cache.peek(key, ABSENT) is found:
-                    return self.delete(key) if value is ABSENT else self.cache.put(key, value, ttl)
+            done = self.cache._exchange(key, found, value, ABSENT, ttl)
+            if done is not None:
+                return done
 
     def contains(self, key: str, **kwargs: Any) -> bool:
         """Whether ``key`` is there; no use of the entry."""
@@ -97,21 +83,6 @@ class LRUCacheArtifact(MemoryArtifact):
     def keys(self, **kwargs: Any) -> list[Any]:
         """Every key, the next to go first."""
         return list(self.cache)
-
-
-_MADE: weakref.WeakSet[LRUCacheArtifact] = weakref.WeakSet()
-
-
-@functools.cache
-def _renew_after_forks() -> None:
-    """Gives artifacts new locks in a child: a thread that held one did not come along."""
-
-    def renew() -> None:
-        for artifact in _MADE:
-            artifact._change = threading.RLock()
-
-    if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-        os.register_at_fork(after_in_child=renew)
 
 
 def max_bytes_from_environment() -> int:

@@ -124,6 +124,21 @@ impl LRUCache {
         self.put_key(&Key::new(key)?, value, settings::ttl(ttl)?)
     }
 
+    /// Stores a value, or removes the key for `absent`, if `found` is what is stored now, where `absent` stands for
+    /// nothing. None if something else is; False if nothing could be removed, or the value is too large.
+    #[pyo3(signature = (key, found, value, absent, ttl=None))]
+    fn _exchange(
+        &self,
+        key: &Bound<'_, PyAny>,
+        found: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        absent: &Bound<'_, PyAny>,
+        ttl: Argument<'_, '_>,
+    ) -> PyResult<Option<bool>> {
+        let ttl = settings::ttl(ttl)?;
+        self.exchange(&Key::new(key)?, found, (!value.is(absent)).then_some(value), absent, ttl)
+    }
+
     /// The value of a key, or the default; neither counts nor is a use.
     #[pyo3(signature = (key, default=None))]
     fn peek<'py>(&self, key: &Bound<'py, PyAny>, default: Option<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {

@@ -141,6 +141,33 @@ impl LRUCache {
         }
     }
 
+    /// Stores a value, or removes the key, if `found` is what is stored, where `absent` stands for nothing.
+    pub(super) fn exchange<'py>(
+        &self,
+        key: &Key<'_, 'py>,
+        found: &Bound<'py, PyAny>,
+        value: Option<&Bound<'py, PyAny>>,
+        absent: &Bound<'py, PyAny>,
+        ttl: Ttl,
+    ) -> PyResult<Option<bool>> {
+        let Some(value) = value else {
+            return Ok(if !found.is(absent) {
+                self.take(key, Some(found))?.map(|_| true)
+            } else {
+                self.look_at(key)?.is_none().then_some(false)
+            });
+        };
+        let is_found = |cache: &mut Cache<Entry>, slot: Option<u32>| match slot {
+            Some(slot) => cache.entry(slot).value.is(found),
+            None => found.is(absent),
+        };
+        Ok(match self.store(key, value, ttl, |cache, slot| !is_found(cache, slot))? {
+            Stored::Now => Some(true),
+            Stored::TooLarge => Some(false),
+            Stored::Kept(_) => None,
+        })
+    }
+
     /// The value of a key; stores the default if there is none. A look-up that counts.
     pub(super) fn get_or_put<'py>(&self, key: &Key<'_, 'py>, default: Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
         let py = default.py();
