@@ -222,7 +222,7 @@ def test_what_waits_is_one_number_whatever_it_waits_for(serve):
         for path, body in [
             *requests,
             ("/chains/execute", {"pipeline": [{"artifact": "held"}], "initial_input": {"attention_matrix": [[1.0]]}}),
-            ("/services/tokenizer/count", {"text": "a"}),
+            ("/services/tokenizer/count", {"texts": "a"}),
         ]:
             assert client.post(path, json=body).status_code == 429, path
         held.go.set()
@@ -273,8 +273,8 @@ def test_nothing_runs_on_the_default_threads_of_asyncio(serve):
         ("/chains/plan", {"pipeline": [{"artifact": "sparse_attention"}]}),
         ("/services/model/forward", {"input_ids": [1, 2], "output_attentions": True}),
         ("/services/model/embed", {"texts": ["a text"] * 3000}),
-        ("/services/tokenizer/encode", {"text": "a" * 100_000}),
-        ("/services/tokenizer/decode", {"ids": [1, 70, 2]}),
+        ("/services/tokenizer/encode", {"texts": "a" * 100_000}),
+        ("/services/tokenizer/decode", {"input_ids": [1, 70, 2]}),
         ("/services/memory/put", {"key": "k", "value": "v"}),
         ("/services/memory/get", {"key": "k"}),
         ("/services/memory/stats", {}),

@@ -47,7 +47,7 @@ _COMPUTED = {
     "quick memory": ("/artifacts/lru_cache/execute", {"operation": "stats"}),
     "chain": ("/chains/execute", {"pipeline": [{"artifact": "lru_cache"}], "initial_input": {"operation": "stats"}}),
     "v2": ("/v2/models/sparse_attention/infer", _INFER),
-    "service": ("/services/tokenizer/count", {"text": "a"}),
+    "service": ("/services/tokenizer/count", {"texts": "a"}),
 }
 
 

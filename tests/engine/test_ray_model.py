@@ -7,7 +7,7 @@ from support.ray import MARKS
 from support.service_artifacts import ids_of
 from zerocost import SimplifiedModelService
 from zerocost.models.layers import Awake
-from zerocost.services.model_runner import awake_for
+from zerocost.services.model_runner import awake_threads
 
 pytestmark = MARKS
 
@@ -47,4 +47,4 @@ def test_kernel_threads_sleep_while_shards_are_computed_elsewhere(registries):
     ]:
         service = SimplifiedModelService(registry)
         service.use_artifact(artifact)
-        assert isinstance(awake_for(service._active.snapshot()), Awake) is awake
+        assert isinstance(awake_threads(service._active.snapshot()), Awake) is awake

@@ -13,8 +13,8 @@ from zerocost import (
     UndeclaredInput,
     default_registry,
 )
-from zerocost.services.active import until
-from zerocost.services.batcher import Joiner
+from zerocost.services.batcher import Batcher
+from zerocost.services.deadline import deadline_at
 
 
 def run(coroutine):
@@ -29,8 +29,8 @@ def test_items_of_one_key_are_computed_together():
         return [item * 2 for item in items]
 
     async def ask():
-        joiner = Joiner(compute, wait=0.05, most=10)
-        return await asyncio.gather(*(joiner.submit(item, item % 2, 1) for item in range(6)))
+        batcher = Batcher(compute, max_delay=0.05, max_size=10)
+        return await asyncio.gather(*(batcher.submit(item, item % 2, 1) for item in range(6)))
 
     assert run(ask()) == [0, 2, 4, 6, 8, 10]
     assert sorted(batches) == [[0, 2, 4], [1, 3, 5]]
@@ -44,9 +44,9 @@ def test_the_size_of_a_batch_is_bounded():
         return items
 
     async def ask():
-        joiner = Joiner(compute, wait=30, most=4)
-        last = asyncio.create_task(joiner.submit("last", "key", 5))
-        tasks = [asyncio.create_task(joiner.submit(index, "key", 2)) for index in range(4)]
+        batcher = Batcher(compute, max_delay=30, max_size=4)
+        last = asyncio.create_task(batcher.submit("last", "key", 5))
+        tasks = [asyncio.create_task(batcher.submit(index, "key", 2)) for index in range(4)]
         # Those that are full do not wait for half a minute; the last one would.
         done, _ = await asyncio.wait([last, *tasks[:2]], timeout=10)
         assert len(done) == 3
@@ -66,13 +66,13 @@ def test_what_arrives_while_a_batch_is_computed_is_the_next_batch():
         return items
 
     async def ask():
-        joiner = Joiner(compute, wait=0, most=100)
-        first = asyncio.create_task(joiner.submit(0, "key", 1))
+        batcher = Batcher(compute, max_delay=0, max_size=100)
+        first = asyncio.create_task(batcher.submit(0, "key", 1))
         while not batches:
             await asyncio.sleep(0.001)
         others = []
         for index in range(1, 5):
-            others.append(asyncio.create_task(joiner.submit(index, "key", 1)))
+            others.append(asyncio.create_task(batcher.submit(index, "key", 1)))
             await asyncio.sleep(0.01)
         go.set()
         return await asyncio.gather(first, *others)
@@ -88,27 +88,29 @@ def test_errors_and_those_who_went_away():
         batches.append(list(items))
         if "break" in items:
             raise RuntimeError("all of them")
-        return [ValueError(item) if item == "bad" else item for item in items]
+        if "bad" in items:
+            raise ValueError("bad")
+        return items
 
     async def ask():
-        joiner = Joiner(compute, wait=0.02, most=100)
-        gone = asyncio.create_task(joiner.submit("gone", "key", 1))
-        good = asyncio.create_task(joiner.submit("good", "key", 1))
-        bad = asyncio.create_task(joiner.submit("bad", "key", 1))
+        batcher = Batcher(compute, max_delay=0.02, max_size=100)
+        gone = asyncio.create_task(batcher.submit("gone", "key", 1))
+        good = asyncio.create_task(batcher.submit("good", "key", 1))
+        bad = asyncio.create_task(batcher.submit("bad", "key", 1))
         await asyncio.sleep(0)
         gone.cancel()
         assert await good == "good"
         with pytest.raises(ValueError, match="bad"):
             await bad
-        alone = asyncio.create_task(joiner.submit("alone", "key", 1))
+        alone = asyncio.create_task(batcher.submit("alone", "key", 1))
         await asyncio.sleep(0)
         alone.cancel()
         await asyncio.sleep(0.1)
         with pytest.raises(RuntimeError, match="all of them"):
-            await joiner.submit("break", "key", 1)
+            await batcher.submit("break", "key", 1)
 
     run(ask())
-    assert batches == [["good", "bad"], ["break"]]
+    assert batches == [["good", "bad"], ["good"], ["bad"], ["break"]]
 
 
 class Picky(AttentionArtifact):
@@ -164,17 +166,17 @@ def test_one_request_that_breaks_an_artifact_does_not_break_the_others():
 
 
 def test_texts_join_whoever_else_asks(monkeypatch):
-    monkeypatch.setattr("zerocost.services.model_service.JOIN_SECONDS", 1.0)
+    monkeypatch.setattr("zerocost.services.model_service.BATCH_DELAY", 1.0)
     service = SimplifiedModelService(default_registry())
     ids = service.tokenizer.encode("a sentence").input_ids
     passes = []
-    through = service._passes.run
+    through = service._runner.run
 
     def counted(sequences, *arguments, **options):
         passes.append(len(sequences))
         return through(sequences, *arguments, **options)
 
-    service._passes.run = counted
+    service._runner.run = counted
 
     async def ask():
         asked = [service.post_embed({"texts": "one"}), service.post_embed({"texts": ["two", "three"]})]
@@ -189,10 +191,10 @@ def test_texts_join_whoever_else_asks(monkeypatch):
 
 
 def test_a_large_embedding_ends_when_nobody_waits_for_it(monkeypatch):
-    monkeypatch.setattr("zerocost.services.model_service.JOIN_TOKENS", 20)
+    monkeypatch.setattr("zerocost.services.model_service.BATCH_TOKENS", 20)
     service = SimplifiedModelService(default_registry())
     passes, reached, go = [], threading.Event(), threading.Event()
-    through = service._passes.run
+    through = service._runner.run
 
     def counted(sequences, *arguments, **options):
         passes.append(sum(len(ids) for ids, _ in sequences))
@@ -200,7 +202,7 @@ def test_a_large_embedding_ends_when_nobody_waits_for_it(monkeypatch):
         assert go.wait(20)
         return through(sequences, *arguments, **options)
 
-    service._passes.run = counted
+    service._runner.run = counted
 
     async def leave():
         gone = asyncio.create_task(service.post_embed({"texts": ["a longer text"] * 50}))
@@ -208,7 +210,7 @@ def test_a_large_embedding_ends_when_nobody_waits_for_it(monkeypatch):
         gone.cancel()
         go.set()
         await asyncio.wait([gone])
-        # The joiner answers this one after whatever was before it.
+        # The batcher answers this one after whatever was before it.
         return await service.post_embed({"texts": "ab"})
 
     answer = run(leave())
@@ -260,7 +262,7 @@ def timed(clock):
 
 
 async def ask_until(service, deadline, ids):
-    with until(deadline):
+    with deadline_at(deadline):
         return await service.post_forward({"input_ids": ids})
 
 

@@ -1,4 +1,4 @@
-"""Twins of services' methods: what a request holds follows from a signature."""
+"""Endpoints of service methods: the fields of a request follow from the signature."""
 
 import asyncio
 import threading
@@ -8,20 +8,17 @@ import pytest
 
 from zerocost import DatatypeError, MissingInput, RangeError, UndeclaredInput, default_registry
 from zerocost.core.limits import Limits
+from zerocost.services.endpoints import Endpoint, use_threads
 from zerocost.services.memory_service import MemoryService
 from zerocost.services.model_service import SimplifiedModelService
 from zerocost.services.service import Service
 from zerocost.services.tokenizer_service import TokenizerService
-from zerocost.services.twins import fields_of, twin, twin_of, working_on
 
 REMOTE = Limits(elements=1 << 20, fan_out=10, parts=10, operations=1 << 20)
 
 
 class Greeter(Service):
     """Says hello."""
-
-    def __init__(self):
-        super().__init__(default_registry(), ("memory",))
 
     def greet(
         self,
@@ -38,20 +35,20 @@ class Greeter(Service):
         """
         return f"{threading.current_thread().name.split('_')[0]}: {'hello ' * times}{name}, {seconds}"
 
-    def remember(self, what: str, **params: Any) -> None:
+    def remember(self, what: str, anything: Annotated[Any, {"type": "string"}] = "", **params: Any) -> None:
         """Remembers."""
 
-    post_greet = twin(greet, lambda text: text.upper())
+    post_greet = Endpoint(greet, lambda text: text.upper())
 
-    @twin_of(remember)
+    @Endpoint.of(remember, unchecked=("anything",))
     async def post_remember(self, data, limits=None):
         """Remembers what it gets."""
-        return {"output": (data["what"], data.get("params", {}), limits)}
+        return {"output": (data["what"], data.get("params", {}), data.get("anything"), limits)}
 
 
 def test_fields_are_those_of_the_signature():
-    fields = fields_of(Greeter.post_greet)
-    assert fields.name == "greet"
+    fields = Greeter.post_greet
+    assert (fields.name, fields.summary) == ("greet", "Greets.")
     assert fields.schema["properties"] == {
         "name": {"type": "string", "description": "who is greeted."},
         "times": {"type": "integer", "minimum": 1, "default": 1},
@@ -59,10 +56,14 @@ def test_fields_are_those_of_the_signature():
     }
     assert fields.schema["required"] == ["name"]
     assert fields.schema["additionalProperties"] is False
-    remember = fields_of(Greeter.post_remember).schema
-    assert remember["properties"] == {"what": {"type": "string"}, "params": {"type": "object"}}
+    remember = Greeter.post_remember.schema
+    assert remember["properties"] == {
+        "what": {"type": "string"},
+        "anything": {"type": "string", "default": ""},
+        "params": {"type": "object"},
+    }
     assert remember["required"] == ["what"]
-    assert {"greet", "remember", "use_artifact", "stop_artifact", "active_artifacts"} == Greeter.twins().keys()
+    assert {"greet", "remember", "use_artifact", "stop_artifact", "active_artifacts"} == Greeter.endpoints().keys()
     assert Greeter.post_greet.__name__ == "post_greet"
     assert Greeter.post_remember.__doc__ == "Remembers what it gets."
 
@@ -86,16 +87,18 @@ def ask(post, data, limits=None):
 )
 def test_what_does_not_fit_is_refused_by_name(data, kind, where):
     with pytest.raises(kind) as refused:
-        ask(Greeter().post_greet, data)
+        ask(Greeter(default_registry()).post_greet, data)
     assert [pointer for pointer, _ in refused.value.errors] == [where]
 
 
 def test_what_is_asked_for_is_done():
-    service = Greeter()
+    service = Greeter(default_registry())
     assert ask(service.post_greet, {"name": "a", "times": 2}) == {"output": "ASYNCIO: HELLO HELLO A, NONE"}
     # Over a network infinity is a text, where a number is declared.
     assert ask(service.post_greet, {"name": "b", "seconds": "Infinity"}, REMOTE)["output"].endswith("HELLO B, INF")
-    assert ask(service.post_remember, {"what": "a", "params": {"b": 1}}) == {"output": ("a", {"b": 1}, None)}
+    assert ask(service.post_remember, {"what": "a", "params": {"b": 1}}) == {"output": ("a", {"b": 1}, None, None)}
+    # The method checks this field itself.
+    assert ask(service.post_remember, {"what": "a", "anything": 3})["output"][2] == 3
     with pytest.raises(MissingInput):
         ask(service.post_remember, {})
 
@@ -108,21 +111,23 @@ def test_it_is_done_where_the_server_says():
         return job()
 
     async def both():
-        with working_on(run):
-            return await Greeter().post_greet({"name": "a"})
+        with use_threads(run):
+            return await Greeter(default_registry()).post_greet({"name": "a"})
 
     assert asyncio.run(both())["output"].startswith("MAINTHREAD")
     assert len(jobs) == 1
 
 
-def test_every_method_of_the_services_has_a_twin():
-    twins = {kind: kind.twins().keys() for kind in (SimplifiedModelService, TokenizerService, MemoryService)}
+def test_every_method_of_the_services_has_an_endpoint():
+    endpoints = {kind: kind.endpoints().keys() for kind in (SimplifiedModelService, TokenizerService, MemoryService)}
     shared = {"use_artifact", "stop_artifact", "active_artifacts"}
-    assert twins[SimplifiedModelService] == shared | {"forward", "embed"}
-    assert twins[TokenizerService] == shared | {"encode", "decode", "count"}
-    assert twins[MemoryService] == shared | {"get", "put", "delete", "clear", "stats"}
-    for kind, names in twins.items():
+    assert endpoints[SimplifiedModelService] == shared | {"forward", "embed"}
+    assert endpoints[TokenizerService] == shared | {"encode", "decode", "count"}
+    assert endpoints[MemoryService] == shared | {"get", "put", "delete", "clear", "stats"}
+    for kind, names in endpoints.items():
         public = {
-            name for name in vars(kind) if not name.startswith(("_", "post_")) and name not in ("embed_and_count",)
+            name
+            for name in vars(kind)
+            if not name.startswith(("_", "post_")) and name not in ("embed_and_count", "interfaces")
         }
         assert public - shared <= names, kind

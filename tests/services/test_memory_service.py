@@ -18,7 +18,7 @@ from zerocost import (
     default_registry,
 )
 from zerocost.core.entry import Entry
-from zerocost.services.active import ActiveArtifacts
+from zerocost.services.active_artifacts import ActiveArtifacts
 
 
 class Dict(MemoryArtifact):

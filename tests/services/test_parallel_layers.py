@@ -6,7 +6,7 @@ import pytest
 from support.service_artifacts import Dict, Halves, Probabilities, ids_of
 from zerocost import InvalidInput, ParallelArtifact, SimplifiedModelService, default_registry
 from zerocost.models.layers import Awake
-from zerocost.services.model_runner import awake_for
+from zerocost.services.model_runner import awake_threads
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def test_the_kernels_threads_sleep_while_a_stranger_s_artifact_computes(service,
     registry.register_artifact("mine", Probabilities(), "attention")
     registry.register_artifact("halves", Halves(), "parallel")
     registry.register_artifact("dict", Dict(), "memory")
-    active = service._chosen({interface: {"artifact": name} for interface, name in artifacts.items()})
-    assert isinstance(awake_for(active), Awake) is awake
+    active = service._select({interface: {"artifact": name} for interface, name in artifacts.items()})
+    assert isinstance(awake_threads(active), Awake) is awake
 
 
 def test_attention_parallel_and_memory_together_give_the_same_output(service, registry):
@@ -84,7 +84,7 @@ def test_attention_parallel_and_memory_together_give_the_same_output(service, re
                 for states, wanted in zip(output.last_hidden_state, plain.last_hidden_state, strict=True):
                     np.testing.assert_allclose(states, wanted, atol=1e-5)
     service.use_artifact("scaled_dot_product_attention")
-    assert service.forward(ids).usage["remembered"] == len(ids)
+    assert service.forward(ids).usage["cached"] == len(ids)
 
 
 def test_a_parallel_artifact_that_cannot_run_a_model_is_refused(service, registry):

@@ -61,27 +61,27 @@ def test_results_are_remembered_for_the_same_model_and_artifacts_only(registry):
     ids = ids_of(service)
     plain = service.forward(ids)
     again = service.forward([*ids, [1, 2]])
-    assert (plain.usage["remembered"], again.usage["remembered"]) == (0, len(ids))
+    assert (plain.usage["cached"], again.usage["cached"]) == (0, len(ids))
     np.testing.assert_array_equal(again.pooled[:-1], plain.pooled)
     for one, other in zip(again.last_hidden_state, plain.last_hidden_state, strict=False):
         np.testing.assert_array_equal(one, other)
     assert not any(isinstance(key, str) for key in memory.entries)
 
     service.use_artifact("first")
-    assert service.forward(ids).usage["remembered"] == 0
-    assert service.forward(ids).usage["remembered"] == len(ids)
+    assert service.forward(ids).usage["cached"] == 0
+    assert service.forward(ids).usage["cached"] == len(ids)
     service.use_artifact("first", strength=0.5)
     changed = service.forward(ids)
-    assert changed.usage["remembered"] == 0
+    assert changed.usage["cached"] == 0
     registry.register_artifact("first", FirstOnly(), "attention", replace=True)
     service.use_artifact("first", strength=0.5)
-    assert service.forward(ids).usage["remembered"] == 0
+    assert service.forward(ids).usage["cached"] == 0
     service.stop_artifact("attention")
-    assert service.forward(ids).usage["remembered"] == len(ids)
+    assert service.forward(ids).usage["cached"] == len(ids)
 
     other = SimplifiedModelService(registry, untrained_model(seed=1))
     other.use_artifact("dict")
-    assert other.forward(ids).usage["remembered"] == 0
+    assert other.forward(ids).usage["cached"] == 0
 
 
 def test_the_built_in_cache_remembers(registry):
@@ -90,10 +90,10 @@ def test_the_built_in_cache_remembers(registry):
     ids = ids_of(service)
     plain = service.forward(ids)
     again = service.forward(ids)
-    assert again.usage["remembered"] == len(ids)
+    assert again.usage["cached"] == len(ids)
     np.testing.assert_array_equal(again.pooled, plain.pooled)
     service.use_artifact("sliding_window_attention", window_size=3)
-    assert service.forward(ids).usage["remembered"] == 0
+    assert service.forward(ids).usage["cached"] == 0
 
 
 def test_a_mask_is_part_of_what_is_remembered(registry):
@@ -101,10 +101,10 @@ def test_a_mask_is_part_of_what_is_remembered(registry):
     service.use_artifact("dict")
     whole = service.forward([1, 70, 71, 2])
     hole = service.forward([1, 70, 71, 2], [1, 0, 1, 1])
-    assert hole.usage["remembered"] == 0
+    assert hole.usage["cached"] == 0
     assert len(hole.last_hidden_state) == 3
     assert not np.allclose(hole.pooled, whole.pooled)
-    assert service.forward([1, 71, 2]).usage["remembered"] == 0  # the same tokens at other positions
+    assert service.forward([1, 71, 2]).usage["cached"] == 0  # the same tokens at other positions
 
 
 def service_with(registry, artifact):
@@ -129,18 +129,18 @@ def test_an_artifact_that_was_changed_is_not_answered_for(registry, attributes):
     artifact = Scaled(**attributes)
     service = service_with(registry, artifact)
     first = service.forward(IDS)
-    assert service.forward(IDS).usage["remembered"] == 2
+    assert service.forward(IDS).usage["cached"] == 2
     artifact.factor = 2.0
     changed = service.forward(IDS)
-    assert changed.usage["remembered"] == 0
+    assert changed.usage["cached"] == 0
     assert not np.allclose(changed.pooled, first.pooled)
     artifact.factor = 1.0
     again = service.forward(IDS)
-    assert again.usage["remembered"] == 2
+    assert again.usage["cached"] == 2
     np.testing.assert_array_equal(again.pooled, first.pooled)
     for name in attributes:
         setattr(artifact, name, "other")
-        assert service.forward(IDS).usage["remembered"] == 0
+        assert service.forward(IDS).usage["cached"] == 0
 
 
 def cycle():
@@ -173,7 +173,7 @@ def made_with(factor):
 def test_what_an_artifact_with_state_that_no_key_can_hold_gave_is_not_remembered(registry, artifact):
     service = service_with(registry, artifact)
     service.forward(IDS)
-    assert service.forward(IDS).usage["remembered"] == 0
+    assert service.forward(IDS).usage["cached"] == 0
     assert registry["dict"].implementation.entries == {}
 
 
@@ -183,11 +183,11 @@ def test_a_file_that_was_touched_ends_remembering_and_nothing_else(registry, tmp
     service.use_artifact("dict")
     ids = [[2, 4, 3], [2, 5, 3]]
     first = service.forward(ids)
-    assert service.forward(ids).usage["remembered"] == 2
+    assert service.forward(ids).usage["cached"] == 2
     (folder / "model.safetensors").touch()
     for _ in range(2):
         again = service.forward(ids)
-        assert again.usage["remembered"] == 0
+        assert again.usage["cached"] == 0
         np.testing.assert_array_equal(again.pooled, first.pooled)
     (told,) = caplog.messages
     assert "model.safetensors: was written to or touched after it was loaded" in told

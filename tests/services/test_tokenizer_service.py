@@ -86,11 +86,11 @@ def test_a_memory_artifact_remembers_encodings(service):
 
 def test_the_twins_for_requests(service):
     async def ask():
-        encoded = await service.post_encode({"text": ["ab"], "max_tokens": 3})
+        encoded = await service.post_encode({"texts": ["ab"], "max_tokens": 3})
         assert encoded == {"output": [{"input_ids": [1, 100, 2], "tokens": 4, "truncated": True}]}
-        assert await service.post_decode({"ids": [1, 100, 2]}) == {"output": "a"}
-        assert await service.post_count({"text": "ab"}) == {"output": 4}
-        with pytest.raises(InvalidInput, match="text required"):
+        assert await service.post_decode({"input_ids": [1, 100, 2]}) == {"output": "a"}
+        assert await service.post_count({"texts": "ab"}) == {"output": 4}
+        with pytest.raises(InvalidInput, match="texts required"):
             await service.post_encode({})
 
     asyncio.run(ask())

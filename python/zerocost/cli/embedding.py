@@ -124,7 +124,7 @@ class _Work:
         """Computes the vectors from line ``kept`` on and writes the target; the number of truncated lines."""
         import numpy as np
 
-        from zerocost.services.progress import bar
+        from zerocost.services.progress import progress_bar
 
         width = self.service.model.encoder.architecture.width
         truncated = orjson.loads(self.state.read_bytes())["truncated"] if kept else 0
@@ -144,7 +144,7 @@ class _Work:
             with suppress(FileNotFoundError):
                 self.state.unlink()
             rows = open_memmap(self.vectors, mode="w+", dtype=np.float32, shape=shape)
-        with bar(len(self.texts), None, "embedding", long=1) as advance:
+        with progress_bar(len(self.texts), None, "embedding", long=1) as advance:
             advance(kept)
             for start in range(kept, len(self.texts), _STEP):
                 part = self.texts[start : start + _STEP]

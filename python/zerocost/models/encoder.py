@@ -242,10 +242,3 @@ class Encoder:
         architecture = self.architecture
         width = architecture.width // architecture.heads
         return rows.reshape(run.count, run.length, -1, architecture.heads, width).transpose(2, 0, 3, 1, 4)
-
-
-def mean_of_sequences(packed: Packed, states: Floats) -> Floats:
-    """The mean over the tokens of each packed sequence, ``[sequences, width]``."""
-    sums: Floats = np.add.reduceat(states, packed.offsets[:-1], axis=0)
-    sums /= np.diff(packed.offsets)[:, None]
-    return sums

@@ -144,7 +144,7 @@ def _sequence(ids: Any, mask: Any, index: int, architecture: Architecture) -> tu
     tokens = _whole_numbers(ids, "input_ids", index)
     rows = positions_of(tokens, architecture.padding)
     if mask is not None:
-        flags = _whole_numbers(mask, "attention_mask", index)
+        flags = _whole_numbers(mask, "attention_mask", index, "iub")
         if flags.shape != tokens.shape:
             raise ShapeError(
                 f"attention_mask: {len(flags)} numbers were given for the {len(tokens)} tokens of sequence {index}",
@@ -173,13 +173,13 @@ def _sequence(ids: Any, mask: Any, index: int, architecture: Architecture) -> tu
     return tokens, rows
 
 
-def _whole_numbers(values: Any, argument: str, index: int) -> Ints:
+def _whole_numbers(values: Any, argument: str, index: int, kinds: str = "iu") -> Ints:
     try:
         array = np.asarray(values)
     except ValueError as error:
         raise DatatypeError(f"{argument}: sequence {index} is nested too deeply", argument) from error
     if array.ndim != 1:
         raise ShapeError(f"{argument}: sequence {index} has shape {list(array.shape)}, [n] is needed", argument)
-    if array.dtype.kind not in "iub" and array.size:
+    if array.dtype.kind not in kinds and array.size:
         raise DatatypeError(f"{argument}: sequence {index} holds {array.dtype}, whole numbers are needed", argument)
     return array.astype(np.int64)

@@ -39,7 +39,7 @@ class TextTokenizer(Protocol):
     def encode(self, texts: Sequence[str], limit: int | None) -> list[Encoding]:
         """The ids of each text, at most ``limit`` of them."""
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, input_ids: Sequence[int]) -> str:
         """The text of the ids, special tokens left out."""
 
 
@@ -94,12 +94,14 @@ class FileTokenizer:
             encodings.append(Encoding(ids, total))
         return encodings
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, input_ids: Sequence[int]) -> str:
         """The text of the ids, special tokens left out."""
-        for token in ids:
+        for token in input_ids:
             if not 0 <= token < self._size:
-                raise RangeError(f"ids: {token} was given, ids from 0 to {self._size - 1} are allowed", "ids")
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+                raise RangeError(
+                    f"input_ids: {token} was given, ids from 0 to {self._size - 1} are allowed", "input_ids"
+                )
+        text: str = self._tokenizer.decode(list(input_ids), skip_special_tokens=True)
         return text
 
 
@@ -124,9 +126,11 @@ class ByteTokenizer:
             encodings.append(Encoding([1, *(byte + self.SPECIALS for byte in kept), 2], total))
         return encodings
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, input_ids: Sequence[int]) -> str:
         """The text of the ids, special tokens left out; bytes that are no UTF-8 become the replacement character."""
-        for token in ids:
+        for token in input_ids:
             if not 0 <= token < self.VOCABULARY:
-                raise RangeError(f"ids: {token} was given, ids from 0 to {self.VOCABULARY - 1} are allowed", "ids")
-        return bytes(token - self.SPECIALS for token in ids if token >= self.SPECIALS).decode(errors="replace")
+                raise RangeError(
+                    f"input_ids: {token} was given, ids from 0 to {self.VOCABULARY - 1} are allowed", "input_ids"
+                )
+        return bytes(token - self.SPECIALS for token in input_ids if token >= self.SPECIALS).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What stands for an active artifact and its parameters in a key."""
+"""What identifies an active artifact and its parameters in a key."""
 
 from __future__ import annotations
 
@@ -12,35 +12,32 @@ from typing import Any
 import numpy as np
 
 from zerocost.core.arrays import datatype_of
-from zerocost.services.active import Active
+from zerocost.services.active_artifacts import ActiveArtifact
 
-__all__ = ["Fingerprints", "joining_key"]
+__all__ = ["Fingerprints", "batching_key"]
 
 _LARGEST = 2**20
-"""Bytes of parameters or attributes; hashing as many takes about a millisecond."""
+"""Bytes of parameters or attributes. Hashing them takes about a millisecond."""
 
 
 class Fingerprints:
-    """Tells artifacts apart: one that takes another's place under its name, or was changed, has another fingerprint.
+    """Fingerprints of artifacts. One that was changed, or that replaced another under its name, gets a new fingerprint.
 
-    This package's own artifacts have the same one in every process of one version, so a cache that processes share
-    serves them all. Of anybody else's it is not known what they will be in another process; theirs are this process's,
-    and hold the attributes of the instance, up to 1 MiB of them: they are read at every pass. What an artifact keeps
-    elsewhere (in its class, its module, a file, a server) is not looked at. One that hands its work to another process
-    (``RayArtifact``, ``RemoteArtifact``) has none: its attributes are connections.
+    This package's own artifacts have the same fingerprint in every process of one version, so processes can share a
+    cache. A third-party artifact may be another in another process, so its fingerprint is valid in this process only.
+    It includes the attributes of the instance, up to 1 MiB, which are read at every forward pass. State elsewhere (in
+    the class, the module, a file, a server) is not included. An artifact that hands its work to another process
+    (``RayArtifact``, ``RemoteArtifact``) has no fingerprint: its attributes are connections.
     """
 
     def __init__(self) -> None:
-        # The implementation is held, so that no other one can get its place in memory.
+        # The implementation is held, so that no other object gets its id.
         self._known: dict[int, tuple[object, int]] = {}
         self._lock = threading.Lock()
         self._process = uuid.uuid4().hex
 
-    def of(self, active: Active) -> str | None:
-        """The artifact as text.
-
-        None if its parameters or its attributes hold something that no text stands for, or more than 1 MiB.
-        """
+    def of(self, active: ActiveArtifact) -> str | None:
+        """The fingerprint, or None if parameters or attributes have no text form or exceed 1 MiB."""
         params = _text(active.params)
         implementation = active.spec.implementation
         kind = type(implementation)
@@ -54,10 +51,10 @@ class Fingerprints:
         return f"{active.spec.name} {self._process} {number} {params} {attributes}"
 
 
-def joining_key(active: Active) -> Hashable:
-    """What two requests must have in common to be computed together: the object itself and its parameters.
+def batching_key(active: ActiveArtifact) -> Hashable:
+    """Requests with equal keys can run as one batch: the same artifact object with the same parameters.
 
-    Whoever holds the key must hold the artifact as well.
+    The caller must hold the artifact as long as the key, because the key contains its id.
     """
     return active.spec.name, id(active.spec.implementation), _text(active.params) or object()
 
@@ -69,7 +66,7 @@ def _attributes(implementation: object) -> str | None:
     own = {
         name: value
         for name, value in vars(implementation).items()
-        if not isinstance(getattr(kind, name, None), cached_property)  # follows from the others
+        if not isinstance(getattr(kind, name, None), cached_property)  # derived from the others
     }
     return _text(own)
 
@@ -77,7 +74,7 @@ def _attributes(implementation: object) -> str | None:
 def _text(value: Any) -> str | None:
     try:
         return _frozen(value) if _bytes_in(value) <= _LARGEST else None
-    except (TypeError, RecursionError):  # keys that cannot be sorted, a list that holds itself
+    except (TypeError, RecursionError):  # keys that cannot be sorted, a list that contains itself
         return None
 
 
@@ -92,7 +89,7 @@ def _bytes_in(value: Any) -> int:
 
 
 def _frozen(value: Any) -> str | None:
-    """The content of plain values and arrays as text; None for any other object."""
+    """Plain values and arrays as text; None for any other object."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return repr(value)
     if isinstance(value, np.ndarray | np.generic) and (

@@ -1,4 +1,4 @@
-"""The memory service: get, put, delete, clear and stats over any memory artifact."""
+"""The memory service: ``get``, ``put``, ``delete``, ``clear`` and ``stats`` on any memory artifact."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from zerocost.core.artifact_base import ABSENT, MemoryArtifact
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.entry import Entry
 from zerocost.errors import DatatypeError, InvalidInput, UnknownKey, Unsupported
-from zerocost.services.active import Active
+from zerocost.services.active_artifacts import ActiveArtifact
+from zerocost.services.endpoints import Endpoint
 from zerocost.services.service import Service
-from zerocost.services.twins import twin
 
 __all__ = ["ABSENT", "Entry", "MemoryService"]
 
@@ -21,35 +21,35 @@ When = Annotated[Callable[[Any], bool] | None, {"x-in-process": True}]
 class MemoryService(Service):
     """Objects by key, in the memory artifact in use.
 
-    Keys are text. What other services remember in the same artifact has keys of another kind, so nothing that comes in
-    here, or over the network, reaches it; ``clear`` removes it too.
+    Keys are text. Other services keep their results in the same artifact under keys of another kind, so no caller of
+    this service and no request reaches those. Only ``clear`` removes them too.
 
     Args:
-        artifact_registry: where :meth:`use_artifact` looks.
-        memory: the artifact to begin with.
+        artifact_registry: where :meth:`use_artifact` looks up names.
+        memory: the name of the first artifact.
 
     Raises:
-        UnknownArtifact: there is none of that name.
+        UnknownArtifact: there is no artifact of that name.
     """
 
     def __init__(self, artifact_registry: ArtifactRegistry, memory: str = "lru_cache") -> None:
-        super().__init__(artifact_registry, ("memory",))
+        super().__init__(artifact_registry)
         self._first = self._find(memory, {})
         self._active.put(self._first)
 
     def stop_artifact(self, interface: str) -> None:
-        """Goes back to the artifact that the service began with; nothing is carried over.
+        """Returns to the first artifact of the service; no entries are carried over.
 
         Raises:
             RangeError: an interface other than ``"memory"``.
         """
-        self._active.stop(interface, instead=self._first)
+        self._active.stop(interface, fallback=self._first)
 
     def get(self, key: str) -> Any:
-        """What is stored under ``key``: the object that was put.
+        """The object that is stored under ``key``.
 
         Raises:
-            UnknownKey: nothing is.
+            UnknownKey: nothing is stored there.
         """
         result = self._execute({"operation": "get", "key": _checked(key)})
         if not result.get("found", result.get("result") is not None):
@@ -59,19 +59,20 @@ class MemoryService(Service):
     def put(
         self, key: str, value: Any, *, ttl: Annotated[float | None, {"exclusiveMinimum": 0}] = None, when: When = None
     ) -> bool:
-        """Stores ``value``; whether it was stored (it may be too large).
+        """Stores a value. False means that it was not stored because it is too large.
 
         Args:
             key: text.
             value: any object that the artifact takes; it is held, not copied.
-            ttl: seconds to live, where the artifact's ``store`` takes a ``ttl``.
-            when: called with what is stored, or :data:`ABSENT`: whether to store. Nobody else's change comes between.
+            ttl: seconds to live, if the artifact's ``store`` takes a ``ttl``.
+            when: called with the stored value, or :data:`ABSENT`; stores only if it returns True. No other change comes
+                in between.
 
         Raises:
-            RangeError: a ``ttl`` that is not above 0.
-            InvalidInput: a ``ttl`` for an artifact that takes none.
-            PreconditionFailed: ``when`` says no.
-            Unsupported: ``when`` for an artifact that cannot decide and store in one step.
+            RangeError: ``ttl`` is not above 0.
+            InvalidInput: the artifact takes no ``ttl``.
+            PreconditionFailed: ``when`` returned False.
+            Unsupported: ``when`` was given, and the artifact cannot compare and store in one step.
         """
         stored = value.pack() if isinstance(value, Entry) else value
         inputs = {"operation": "put", "key": _checked(key), "value": stored}
@@ -83,43 +84,43 @@ class MemoryService(Service):
         return self._exchange(inputs, when) if when is not None else bool(self._execute(inputs)["result"])
 
     def delete(self, key: str, *, when: When = None) -> bool:
-        """Removes ``key``; whether it was there. ``when`` as for :meth:`put`."""
+        """Removes a key and tells whether it was there. ``when`` is that of :meth:`put`."""
         if when is not None:
             return self._exchange({"key": _checked(key), "value": ABSENT}, when)
         return bool(self._execute({"operation": "delete", "key": _checked(key)})["result"])
 
     def clear(self) -> bool:
-        """Removes everything, what other services remember in this artifact included."""
+        """Removes everything, including the results that other services keep in this artifact."""
         return bool(self._execute({"operation": "clear"})["result"])
 
     def stats(self) -> dict[str, Any]:
         """The artifact's counters, by name."""
         return dict(self._execute({"operation": "stats"})["result"])
 
-    post_get = twin(get, lambda value: value.open() if isinstance(value, Entry) else value)
-    post_put = twin(put)
-    post_delete = twin(delete)
-    post_clear = twin(clear)
-    post_stats = twin(stats)
+    post_get = Endpoint(get, lambda value: value.open() if isinstance(value, Entry) else value)
+    post_put = Endpoint(put)
+    post_delete = Endpoint(delete)
+    post_clear = Endpoint(clear)
+    post_stats = Endpoint(stats)
 
     @property
-    def _memory(self) -> Active:
+    def _memory(self) -> ActiveArtifact:
         active = self._active.get("memory")
-        assert active is not None  # noqa: S101 - one is put in place when the service is made, and never taken away
+        assert active is not None  # noqa: S101 - set when the service is made, and never removed
         return active
 
     def _exchange(self, inputs: dict[str, Any], when: Callable[[Any], bool]) -> bool:
         spec = self._memory.spec
         exchange: Any = getattr(spec.implementation, "exchange", None)
         if exchange is None or getattr(exchange, "__func__", None) is MemoryArtifact.exchange:
-            raise Unsupported(f"the artifact {spec.name!r} cannot compare what is stored and change it in one step")
+            raise Unsupported(f"the artifact {spec.name!r} cannot compare and change an entry in one step")
         if inputs["value"] is not ABSENT:
             spec.ports.bind(inputs)
-        more = {"ttl": inputs["ttl"]} if "ttl" in inputs else {}
-        return bool(exchange(inputs["key"], inputs["value"], lambda stored: when(Entry.unpack(stored)), **more))
+        options = {"ttl": inputs["ttl"]} if "ttl" in inputs else {}
+        return bool(exchange(inputs["key"], inputs["value"], lambda stored: when(Entry.unpack(stored)), **options))
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        # What was put as raw bytes is given back as such.
+        # Entries of raw bytes are returned as such.
         return self._memory.execute(inputs, {"packed": True})
 
 

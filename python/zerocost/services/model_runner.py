@@ -1,10 +1,10 @@
-"""Passes of a model over sequences, in packed batches, on the artifacts in use."""
+"""Forward passes over sequences, in packed batches, on the active artifacts."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,39 +15,66 @@ import numpy.typing as npt
 from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 from zerocost.core.arrays import is_finite
 from zerocost.errors import DeadlineExceeded, InvalidInput, InvalidModel
-from zerocost.models.encoder import mean_of_sequences
 from zerocost.models.layers import VERSION, Awake
 from zerocost.models.model import Model
 from zerocost.models.packing import Packed
-from zerocost.services.active import Active, deadline_now, own_key, recall, remember
-from zerocost.services.attending import attention_of
+from zerocost.models.pooling import pool
+from zerocost.services import result_cache
+from zerocost.services.active_artifacts import ActiveArtifact
+from zerocost.services.attention import attention_function
+from zerocost.services.deadline import current_deadline
 from zerocost.services.fingerprint import Fingerprints
-from zerocost.services.splitting import run_in_stages, sharded
+from zerocost.services.parallel_layers import run_in_stages, sharded_projection
 
 logger = logging.getLogger("zerocost.services")
 
-__all__ = ["BATCH_TOKENS", "Passes", "SequenceResult", "Sequences", "awake_for"]
+__all__ = [
+    "PASS_TOKENS",
+    "ModelRunner",
+    "PassStatistics",
+    "SequenceResult",
+    "Sequences",
+    "awake_threads",
+    "group_by_tokens",
+]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Sequences = list[tuple[Ints, Ints]]
-"""The ids and the positions of each sequence."""
+"""The token ids and the positions of each sequence."""
 
-BATCH_TOKENS = 2048
-"""Tokens that go through the layers at once: their states stay in the second and third level of cache."""
+PASS_TOKENS = 2048
+"""Tokens that pass through the layers at once. Their states stay in the second and third level of cache."""
 
 
 @dataclass
 class SequenceResult:
-    """One sequence: its states ``[n, width]``, its pooled vector, and its weights ``[heads, n, n]`` by layer."""
+    """One sequence: states ``[n, width]``, pooled vector ``[width]``, attention weights ``[heads, n, n]`` by layer."""
 
     states: Floats
     pooled: Floats
     weights: list[Floats] | None = None
 
 
-class Passes:
-    """Runs a model.
+@dataclass
+class PassStatistics:
+    """What a forward pass took.
+
+    Attributes:
+        seconds: the time of the whole pass.
+        attention_seconds: the part of it that was spent in attention.
+        tokens: the number of tokens.
+        cached: the number of sequences whose result came from the memory artifact.
+    """
+
+    seconds: float = 0.0
+    attention_seconds: float = 0.0
+    tokens: int = 0
+    cached: int = 0
+
+
+class ModelRunner:
+    """Runs a model on the active artifacts.
 
     Args:
         model: the model.
@@ -59,17 +86,16 @@ class Passes:
         self._warned = False
 
     def run(
-        self, sequences: Sequences, active: Mapping[str, Active], *, output_attentions: bool = False
-    ) -> tuple[list[SequenceResult], dict[str, float], dict[str, int]]:
-        """The result of each sequence, the timings and the usage; see :class:`~zerocost.ModelOutput`.
+        self, sequences: Sequences, active: Mapping[str, ActiveArtifact], *, output_attentions: bool = False
+    ) -> tuple[list[SequenceResult], PassStatistics]:
+        """The result of each sequence, and the statistics of the pass.
 
         Raises:
-            DeadlineExceeded: the deadline passed that holds here; it is looked at before every packed batch.
+            DeadlineExceeded: the current deadline has passed; it is checked before every packed batch.
         """
         _check_deadline()
         start = time.perf_counter()
-        timings = {"seconds": 0.0, "attention_seconds": 0.0}
-        usage = {"tokens": sum(len(ids) for ids, _ in sequences), "remembered": 0}
+        statistics = PassStatistics(tokens=sum(len(ids) for ids, _ in sequences))
         memory = None if output_attentions else active.get("memory")
         keys: list[Hashable] = []
         results: list[SequenceResult | None] = [None] * len(sequences)
@@ -77,46 +103,51 @@ class Passes:
         if memory is not None and prefix is not None:
             keys = [_key(prefix, sequence) for sequence in sequences]
             for index, key in enumerate(keys):
-                stored = recall(memory, key)
+                stored = result_cache.load(memory, key)
                 if stored is not None:
-                    results[index] = self._recalled(memory, stored, len(sequences[index][0]))
-                    usage["remembered"] += 1
+                    results[index] = self._cached(memory, stored, len(sequences[index][0]))
+                    statistics.cached += 1
         missing = [index for index, result in enumerate(results) if result is None]
-        for chunk in _chunks(missing, sequences):
+        for group in group_by_tokens(missing, [len(ids) for ids, _ in sequences], PASS_TOKENS):
             _check_deadline()
-            packed = Packed.of([sequences[index] for index in chunk])
-            with awake_for(active):
-                forwarded = self._forward(packed, active, timings, output_attentions=output_attentions)
-            # What an artifact gave while its attributes changed has no key.
+            packed = Packed.of([sequences[index] for index in group])
+            with awake_threads(active):
+                forwarded = self._forward(packed, active, statistics, output_attentions=output_attentions)
+            # A result that was computed while an artifact's attributes changed has no key.
             has_key = memory is not None and prefix is not None and self._prefix(active) == prefix
             for place, result in forwarded:
-                index = chunk[place]
+                index = group[place]
                 results[index] = result
                 if memory is not None and has_key:
                     row = np.concatenate([result.states, result.pooled[None]])
                     row.flags.writeable = False
                     if is_finite(row):
-                        remember(memory, keys[index], row)
-        timings["seconds"] = time.perf_counter() - start
-        return [result for result in results if result is not None], timings, usage
+                        result_cache.store(memory, keys[index], row)
+        statistics.seconds = time.perf_counter() - start
+        return [result for result in results if result is not None], statistics
 
     def _forward(
-        self, packed: Packed, active: Mapping[str, Active], timings: dict[str, float], *, output_attentions: bool
+        self,
+        packed: Packed,
+        active: Mapping[str, ActiveArtifact],
+        statistics: PassStatistics,
+        *,
+        output_attentions: bool,
     ) -> list[tuple[int, SequenceResult]]:
         encoder = self._model.encoder
         weights: dict[tuple[int, int], Floats] | None = {} if output_attentions else None
-        attention = attention_of(active.get("attention"), weights)
+        attention = attention_function(active.get("attention"), weights)
         hidden = encoder.embed(packed)
         parallel = active.get("parallel")
         if parallel is None:
             encoder.run(packed, hidden, attention)
         elif "weight" in parallel.spec.ports.inputs:
-            encoder.run(packed, hidden, attention, sharded(parallel))
+            encoder.run(packed, hidden, attention, sharded_projection(parallel))
         else:
             run_in_stages(parallel, encoder, packed, hidden, attention)
-        timings["attention_seconds"] += sum(hidden.attention_seconds)
+        statistics.attention_seconds += sum(hidden.attention_seconds)
         states, offsets = hidden.states, packed.offsets
-        pooled = mean_of_sequences(packed, states) if self._model.pooling == "mean" else states[offsets[:-1]].copy()
+        pooled = pool(self._model.pooling, packed, states)
         return [
             (
                 int(place),
@@ -129,19 +160,19 @@ class Passes:
             for row, place in enumerate(packed.order)
         ]
 
-    def _recalled(self, memory: Active, stored: Any, tokens: int) -> SequenceResult:
-        """What a memory artifact had: the states of a sequence, and below them its pooled vector."""
+    def _cached(self, memory: ActiveArtifact, stored: Any, tokens: int) -> SequenceResult:
+        """A result from a memory artifact: the states of a sequence, and in the last row its pooled vector."""
         shape = (tokens + 1, self._model.encoder.architecture.width)
         fits = isinstance(stored, np.ndarray) and stored.dtype == np.float32 and stored.shape == shape
         if not fits or not is_finite(stored):
             raise InvalidInput(
-                f"artifact {memory.spec.name!r} remembered something else than the finite float32 {list(shape)} that "
-                "was put"
+                f"artifact {memory.spec.name!r} returned something other than the finite float32 {list(shape)} it was "
+                "given"
             )
         return SequenceResult(stored[:-1], stored[-1])
 
-    def _prefix(self, active: Mapping[str, Active]) -> bytes | None:
-        """What the keys of all sequences begin with; None where an active artifact, or the model, has none."""
+    def _prefix(self, active: Mapping[str, ActiveArtifact]) -> bytes | None:
+        """The part of the key that all sequences share; None if the model or an active artifact has no fingerprint."""
         parts = [self._fingerprints.of(active[name]) for name in ("attention", "parallel") if name in active]
         if None in parts:
             return None
@@ -150,47 +181,48 @@ class Passes:
         except InvalidModel as error:
             if not self._warned:
                 self._warned = True
-                logger.warning("results are not remembered any more: %s", error)
+                logger.warning("results are no longer cached: %s", error)
             return None
         return f"{VERSION} {identity} {parts}".encode()
 
 
-def awake_for(active: Mapping[str, Active]) -> AbstractContextManager[None]:
-    """Keeps the kernels' threads awake during a pass, unless somebody else computes in it.
+def awake_threads(active: Mapping[str, ActiveArtifact]) -> AbstractContextManager[None]:
+    """Keeps the kernels' threads awake during a pass, if only the kernels compute in it.
 
-    A stranger's artifact has threads of its own (NumPy's products have), and so have the processes of an executor; they
+    A third-party artifact has threads of its own (NumPy's products do), and so have the processes of an executor. They
     would share the cores with threads that only wait.
     """
-    ours = all(_computes_here(active[name]) for name in ("attention", "parallel") if name in active)
-    return Awake() if ours else nullcontext()
+    only_kernels = all(_runs_on_kernels(active[name]) for name in ("attention", "parallel") if name in active)
+    return Awake() if only_kernels else nullcontext()
 
 
-def _computes_here(active: Active) -> bool:
+def _runs_on_kernels(active: ActiveArtifact) -> bool:
     artifact = active.spec.implementation
-    shards_elsewhere = isinstance(artifact, TensorParallelArtifact) and artifact.executor is not None
-    return active.is_built_in and not shards_elsewhere
+    has_executor = isinstance(artifact, TensorParallelArtifact) and artifact.executor is not None
+    return active.is_built_in and not has_executor
 
 
 def _check_deadline() -> None:
-    deadline = deadline_now()
+    deadline = current_deadline()
     if deadline is not None and time.monotonic() >= deadline:
-        raise DeadlineExceeded("the deadline passed before the model was through with the request")
+        raise DeadlineExceeded("the deadline passed before the model had finished the request")
 
 
 def _key(prefix: bytes, sequence: tuple[Ints, Ints]) -> Hashable:
     ids, positions = sequence
-    return own_key("forward", prefix, ids.tobytes(), positions.tobytes())
+    return result_cache.cache_key("forward", prefix, ids.tobytes(), positions.tobytes())
 
 
-def _chunks(indexes: list[int], sequences: Sequences) -> list[list[int]]:
-    """The sequences in groups of at most :data:`BATCH_TOKENS` tokens (or one sequence), similar lengths together."""
-    chunks: list[list[int]] = []
+def group_by_tokens(
+    indexes: Iterable[int], lengths: Sequence[int], max_tokens: int, *, longest_first: bool = False
+) -> list[list[int]]:
+    """The indexes in groups of at most ``max_tokens`` tokens (or one sequence), with similar lengths together."""
+    groups: list[list[int]] = []
     room = 0
-    for index in sorted(indexes, key=lambda index: len(sequences[index][0])):
-        length = len(sequences[index][0])
-        if length > room:
-            chunks.append([])
-            room = BATCH_TOKENS
-        chunks[-1].append(index)
-        room -= length
-    return chunks
+    for index in sorted(indexes, key=lambda index: -lengths[index] if longest_first else lengths[index]):
+        if lengths[index] > room:
+            groups.append([])
+            room = max_tokens
+        groups[-1].append(index)
+        room -= lengths[index]
+    return groups

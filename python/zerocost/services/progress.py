@@ -1,25 +1,25 @@
-"""A progress bar on standard error, for what takes a while."""
+"""A progress bar on standard error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["bar"]
+__all__ = ["progress_bar"]
 
 LONG = 512
-"""From so many items on a terminal gets a bar unasked."""
+"""With this many items a bar is shown by default."""
 
 
 @contextmanager
-def bar(total: int, wanted: bool | None, what: str, long: int = LONG) -> Iterator[Callable[[int], None]]:
-    """Gives a function that counts items.
+def progress_bar(total: int, wanted: bool | None, what: str, long: int = LONG) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how many more items are done.
 
     Args:
-        total: how many items there are.
-        wanted: whether to show a bar; None: for ``long`` items and more, on a terminal.
-        what: what is being done.
-        long: see there.
+        total: the number of items.
+        wanted: whether to show a bar; None: on a terminal, for at least ``long`` items.
+        what: the label of the bar.
+        long: see ``wanted``.
     """
     if wanted is False or (wanted is None and total < long):
         yield lambda count: None

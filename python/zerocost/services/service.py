@@ -1,86 +1,90 @@
-"""What every service has: artifacts in use, for callers in the process and for requests."""
+"""The base class of the services: the artifacts in use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.limits import Limits
 from zerocost.core.ports import pointer
 from zerocost.errors import InvalidInput
-from zerocost.services.active import Active, ActiveArtifacts
-from zerocost.services.twins import Post, fields_of, twin_of
+from zerocost.services.active_artifacts import ActiveArtifact, ActiveArtifacts
+from zerocost.services.endpoints import Endpoint
 
-__all__ = ["Service", "located"]
+__all__ = ["ARTIFACT_NAME", "Service", "pointers_below"]
+
+ARTIFACT_NAME = {"type": "string", "x-artifact-name": True}
+"""The schema of an artifact's name: a description may list the names that there are."""
 
 
 class Service:
     """Uses artifacts of a registry, one for each interface.
 
     Args:
-        artifact_registry: where :meth:`use_artifact` looks.
-        interfaces: those of the artifacts that the service uses.
+        artifact_registry: where :meth:`use_artifact` looks up names.
     """
 
-    def __init__(self, artifact_registry: ArtifactRegistry, interfaces: tuple[str, ...]) -> None:
-        self.registry = artifact_registry
-        self._active = ActiveArtifacts(artifact_registry, interfaces)
+    interfaces: ClassVar[tuple[str, ...]] = ("memory",)
+    """The interfaces of the artifacts that the service uses."""
 
-    def use_artifact(self, artifact_name: str, **params: Any) -> None:
-        """Uses an artifact for its interface from now on, in place of the one that was used before.
+    def __init__(self, artifact_registry: ArtifactRegistry) -> None:
+        self.registry = artifact_registry
+        self._active = ActiveArtifacts(artifact_registry, self.interfaces)
+
+    def use_artifact(self, artifact_name: Annotated[str, ARTIFACT_NAME], **params: Any) -> None:
+        """Uses an artifact for its interface from now on, in place of the one in use.
 
         Raises:
-            UnknownArtifact: there is none of that name.
-            RangeError: its interface is not one that the service uses.
-            InvalidInput: parameters that it does not take.
+            UnknownArtifact: there is no artifact of that name.
+            RangeError: the service does not use artifacts of its interface.
+            InvalidInput: the artifact refuses the parameters.
         """
         self._active.put(self._find(artifact_name, params))
 
     def stop_artifact(self, interface: str) -> None:
-        """Uses no artifact for ``interface`` from now on.
+        """Uses no artifact for an interface from now on.
 
         Raises:
-            RangeError: the service never uses artifacts of that interface.
+            RangeError: the service does not use artifacts of that interface.
         """
         self._active.stop(interface)
 
     @property
     def active_artifacts(self) -> dict[str, dict[str, Any]]:
-        """The artifacts in use by interface: ``artifact``, ``name`` and ``params``."""
-        return self._active.to_dict()
+        """The artifacts in use, by interface: ``artifact`` (the object), ``name`` and ``params``."""
+        return {
+            interface: {"artifact": active.spec.implementation, "name": active.spec.name, "params": dict(active.params)}
+            for interface, active in self._active.snapshot().items()
+        }
 
-    @twin_of(use_artifact)
+    @Endpoint.of(use_artifact)
     async def post_use_artifact(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
-        """The twin of :meth:`use_artifact` for requests: ``artifact_name`` and ``params`` in, what is in use out."""
-        with located("params"):
+        """Calls :meth:`use_artifact` for a request: ``artifact_name`` and ``params`` in, the artifacts in use out."""
+        with pointers_below("params"):
             active = self._find(data["artifact_name"], data.get("params", {}), limits)
         self._active.put(active)
         return self._in_use()
 
-    @twin_of(stop_artifact)
+    @Endpoint.of(stop_artifact)
     async def post_stop_artifact(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
-        """The twin of :meth:`stop_artifact` for requests: ``interface`` in, what is in use out."""
+        """Calls :meth:`stop_artifact` for a request: ``interface`` in, the artifacts in use out."""
         self.stop_artifact(data["interface"])
         return self._in_use()
 
-    @twin_of(active_artifacts)
+    @Endpoint.of(active_artifacts)
     async def post_active_artifacts(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
-        """The twin of :attr:`active_artifacts` for requests: ``artifact``, the name, and ``params`` by interface."""
+        """:attr:`active_artifacts` for a request; ``artifact`` is the name."""
         return self._in_use()
 
     @classmethod
-    def twins(cls) -> dict[str, Post]:
-        """The twin of each method that has one, as functions, by the method's name."""
-        found = {}
-        for name in dir(cls):
-            post = getattr(cls, name)
-            if hasattr(post, "fields"):
-                found[fields_of(post).name] = post
-        return found
+    def endpoints(cls) -> dict[str, Endpoint]:
+        """The endpoints, by the name of their method."""
+        attributes = [getattr(cls, name) for name in dir(cls)]
+        return {attribute.name: attribute for attribute in attributes if isinstance(attribute, Endpoint)}
 
-    def _find(self, name: str, params: dict[str, Any], limits: Limits | None = None) -> Active:
+    def _find(self, name: str, params: dict[str, Any], limits: Limits | None = None) -> ActiveArtifact:
         return self._active.find(name, params, limits)
 
     def _in_use(self) -> dict[str, Any]:
@@ -93,8 +97,8 @@ class Service:
 
 
 @contextmanager
-def located(*path: str) -> Iterator[None]:
-    """Pointers of what is refused inside begin below ``path`` of the request."""
+def pointers_below(*path: str) -> Iterator[None]:
+    """The JSON pointers of an error that is raised inside begin with ``path``."""
     try:
         yield
     except InvalidInput as error:

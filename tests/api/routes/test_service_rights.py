@@ -37,7 +37,7 @@ def test_the_other_services_change_by_the_same_rules(serve, registry, service, m
     active = {"memory": {"artifact": "dict", "params": {}}}
     assert ask(client, f"{service}/use_artifact", change, **admin).json() == {"output": active}
     if service == "tokenizer":
-        ask(client, "tokenizer/encode", {"text": "a"}, **use)
+        ask(client, "tokenizer/encode", {"texts": "a"}, **use)
     else:
         ask(client, "memory/put", {"key": "a", "value": 1}, **use)
     assert len(registry["dict"].implementation.entries) == 1

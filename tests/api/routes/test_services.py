@@ -20,7 +20,7 @@ from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
 from zerocost.models.architecture import Architecture
-from zerocost.services.bounds import check_work
+from zerocost.services.limits import check_work
 
 
 class Timed(Dict):
@@ -142,10 +142,10 @@ def test_embed_says_what_was_truncated(serve, registry):
 
 def test_the_tokenizer(serve, registry):
     client = serve(registry)
-    encoded = ask(client, "tokenizer/encode", {"text": "ü", "max_tokens": 3}).json()
+    encoded = ask(client, "tokenizer/encode", {"texts": "ü", "max_tokens": 3}).json()
     assert encoded == {"output": {"input_ids": [1, 198, 2], "tokens": 4, "truncated": True}}
-    assert ask(client, "tokenizer/decode", {"ids": [1, 198, 191, 2]}).json() == {"output": "ü"}
-    assert ask(client, "tokenizer/count", {"text": ["a", ""]}).json() == {"output": [3, 2]}
+    assert ask(client, "tokenizer/decode", {"input_ids": [1, 198, 191, 2]}).json() == {"output": "ü"}
+    assert ask(client, "tokenizer/count", {"texts": ["a", ""]}).json() == {"output": [3, 2]}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_tokenizer(serve, registry):
         ("model/embed", {}, 422),
         ("model/embed", {"texts": [1]}, 422),
         ("tokenizer/encode", {}, 422),
-        ("tokenizer/decode", {"ids": [-1]}, 422),
+        ("tokenizer/decode", {"input_ids": [-1]}, 422),
         ("memory/get", {"key": "nothing"}, 404),
         ("memory/put", {"key": 1, "value": 1}, 422),
         ("model/nothing", {}, 404),
@@ -277,9 +277,9 @@ def test_an_ordinary_batch_of_an_ordinary_model_is_allowed(registry):
         *((f"{service}/active_artifacts", {}) for service in ("model", "tokenizer", "memory")),
         *((f"{service}/use_artifact", {"artifact_name": "lru_cache"}) for service in ("model", "tokenizer", "memory")),
         *((f"{service}/stop_artifact", {"interface": "memory"}) for service in ("model", "tokenizer", "memory")),
-        ("tokenizer/encode", {"text": "a"}),
-        ("tokenizer/decode", {"ids": [1]}),
-        ("tokenizer/count", {"text": "a"}),
+        ("tokenizer/encode", {"texts": "a"}),
+        ("tokenizer/decode", {"input_ids": [1]}),
+        ("tokenizer/count", {"texts": "a"}),
         ("memory/put", {"key": "a", "value": 1}),
         ("memory/get", {"key": "a"}),
         ("memory/delete", {"key": "a"}),

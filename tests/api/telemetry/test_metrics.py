@@ -48,7 +48,7 @@ def test_metrics_of_the_memory_that_is_served():
 
 def test_services_are_timed_and_counted():
     with serving(default_registry()) as client:
-        answer = client.post("/services/tokenizer/count", json={"text": "a"})
+        answer = client.post("/services/tokenizer/count", json={"texts": "a"})
         assert re.fullmatch(r"read;dur=\S+, compute;dur=\S+, write;dur=\S+, copied.*", answer.headers["server-timing"])
         assert client.get("/services/memory/entries/nothing").status_code == 404
         page = client.get("/metrics").text

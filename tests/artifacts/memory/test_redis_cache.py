@@ -300,7 +300,7 @@ def test_services_of_two_processes_share_what_they_computed(artifact, shared_ser
 
     ids = service().tokenizer.encode("the same text").input_ids
     first = service().forward(ids)
-    assert (first.usage["remembered"], len(artifact.keys())) == (0, 2)
+    assert (first.usage["cached"], len(artifact.keys())) == (0, 2)
     code = (
         "import sys, zerocost; from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact;"
         "registry = zerocost.default_registry();"
@@ -311,7 +311,7 @@ def test_services_of_two_processes_share_what_they_computed(artifact, shared_ser
     assert run_code(code, shared_server.url).stdout.split() == ["1", first.pooled.tobytes().hex()]
     other = service()
     other.use_artifact("sliding_window_attention", window_size=1)
-    assert other.forward(ids).usage["remembered"] == 0
+    assert other.forward(ids).usage["cached"] == 0
     assert {type(key) for key in artifact.keys()} == {tuple}  # noqa: SIM118 - it is no dict
 
 

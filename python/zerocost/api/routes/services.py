@@ -1,4 +1,4 @@
-"""The services over HTTP: each route translates and calls the twin of a service's method, nothing else."""
+"""The services over HTTP: each route reads a request, calls an endpoint of a service, and writes the answer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from zerocost.api.wire.responses import JSON, Response
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
 from zerocost.core.entry import Entry
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, PreconditionFailed, RangeError, ZerocostError
-from zerocost.services.active import until
+from zerocost.services.deadline import deadline_at
+from zerocost.services.endpoints import Endpoint, use_threads
 from zerocost.services.memory_service import ABSENT, MemoryService
 from zerocost.services.model_service import SimplifiedModelService
 from zerocost.services.service import Service
-from zerocost.services.twins import Post, working_on
 
 __all__ = ["ServiceRoutes"]
 
@@ -35,16 +35,16 @@ _ENTRIES = "services/memory/entries"
 _ENTRY_TYPES = ("application/json", "application/octet-stream", "application/vnd.safetensors")
 _LONGEST_KEY = 1000
 
-_CHANGES = frozenset({"use_artifact", "stop_artifact"})
-"""The methods that change what all clients get."""
+_ADMINISTRATION = frozenset({"use_artifact", "stop_artifact"})
+"""The methods that change the server for all clients."""
 
 
 class ServiceRoutes:
-    """The handlers of the services.
+    """The routes under ``/services``.
 
     Args:
-        api: what the native routes call.
-        calls: the way in.
+        api: the settings, the registry and the limits of the server.
+        calls: reads and answers requests.
         model: the model service.
     """
 
@@ -64,9 +64,9 @@ class ServiceRoutes:
             "memory": (MemoryService, self._memory_service),
         }
         routes = [
-            route(f"/services/{name}/{method}", {"POST": self._method(f"{name}/{method}", service, method, post)})
+            route(f"/services/{name}/{endpoint.name}", {"POST": self._handler(name, service, endpoint)})
             for name, (kind, service) in kinds.items()
-            for method, post in kind.twins().items()
+            for endpoint in kind.endpoints().values()
         ]
         entries: dict[str, EndpointFunction] = {
             "GET": self._get_entry,
@@ -75,17 +75,17 @@ class ServiceRoutes:
         }
         return [*routes, route(f"/{_ENTRIES}/{{key:path}}", entries)]
 
-    def _method(self, path: str, service: Callable[[], Service], method: str, post: Post) -> EndpointFunction:
+    def _handler(self, name: str, service: Callable[[], Service], endpoint: Endpoint) -> EndpointFunction:
         calls, settings = self._calls, self._settings
-        # What a memory artifact does is waiting more than computing, where it is on a server outside.
-        pool = calls.io_pool if path.startswith("memory/") else calls.compute_pool
+        # A memory artifact waits more than it computes if it is on another server.
+        pool = calls.io_pool if name == "memory" else calls.compute_pool
 
         async def handle(request: Request) -> Response:
-            if method in _CHANGES:
+            if endpoint.name in _ADMINISTRATION:
                 self._require_administrator(request)
             check_json_type(request.media_type)
             typed = wants_typed_tensors(request.header(b"accept"))
-            stages, metadata = calls.begin(request, f"services/{path}")
+            stages, metadata = calls.begin(request, f"services/{name}/{endpoint.name}")
             body = await calls.body(request)
 
             async def work() -> Response:
@@ -94,7 +94,7 @@ class ServiceRoutes:
                     raise DatatypeError("the body: an object is needed")
                 stages.end(READ)
                 try:
-                    result = await post(service(), data, self._api.model_limits)
+                    result = await endpoint(service(), data, self._api.model_limits)
                 except ZerocostError:
                     raise
                 except (ValueError, TypeError) as error:  # of a third-party artifact
@@ -105,7 +105,7 @@ class ServiceRoutes:
                 return Response(200, [content], [JSON])
 
             deadline = metadata.get("deadline")
-            with until(deadline), working_on(pool.run):
+            with deadline_at(deadline), use_threads(pool.run):
                 return await calls.admit(request, work(), deadline)
 
         return handle
@@ -120,7 +120,7 @@ class ServiceRoutes:
             self._memory = MemoryService(self._registry)
         return self._memory
 
-    # Entries, as raw bodies
+    # Raw entries of the memory service
 
     async def _get_entry(self, request: Request) -> Response:
         _, metadata = self._calls.begin(request, _ENTRIES)
@@ -132,7 +132,7 @@ class ServiceRoutes:
                 raise PreconditionFailed("If-Match: something else is stored there")
             return entry, entry.tag
 
-        entry, tag = await self._touch(request, metadata, get)
+        entry, tag = await self._run(request, metadata, get)
         headers = [_etag(tag), (b"content-type", entry.media_type.encode())]
         return Response(200, [entry.body], headers) if conditions.is_new(tag) else Response(304, [], headers[:1])
 
@@ -154,15 +154,15 @@ class ServiceRoutes:
                 raise LimitExceeded(f"{len(entry.body)} bytes are more than the memory holds")
             return entry.tag
 
-        return Response(204, [], [_etag(await self._touch(request, metadata, put))])
+        return Response(204, [], [_etag(await self._run(request, metadata, put))])
 
     async def _delete_entry(self, request: Request) -> Response:
         _, metadata = self._calls.begin(request, _ENTRIES)
         key, conditions, memory = _key(request), Preconditions(request), self._memory_service()
-        await self._touch(request, metadata, lambda: memory.delete(key, when=_when(conditions)))
+        await self._run(request, metadata, lambda: memory.delete(key, when=_when(conditions)))
         return Response(204, [])
 
-    async def _touch(self, request: Request, metadata: dict[str, Any], job: Callable[[], Result]) -> Result:
+    async def _run(self, request: Request, metadata: dict[str, Any], job: Callable[[], Result]) -> Result:
         calls, stages, deadline = self._calls, request.stages, metadata.get("deadline")
 
         def work() -> Result:
@@ -171,12 +171,12 @@ class ServiceRoutes:
                 stages.end(COMPUTE)
             return result
 
-        with until(deadline):
+        with deadline_at(deadline):
             return await calls.admit(request, calls.run_in(request, calls.io_pool, work), deadline)
 
 
 def _when(conditions: Preconditions) -> Callable[[Any], bool] | None:
-    """What decides whether an entry may be changed; None without preconditions."""
+    """The condition for changing an entry; None without preconditions."""
     if not conditions:
         return None
     return lambda stored: conditions.holds(None if stored is ABSENT else _as_entry(stored).tag)
@@ -189,7 +189,7 @@ def _etag(tag: str) -> tuple[bytes, bytes]:
 def _key(request: Request) -> str:
     key = request.parameter("key")
     if "\ufffd" in key and b"%ef%bf%bd" not in request.scope.get("raw_path", b"").lower():
-        # The server decodes what is no UTF-8 to this character: different keys would be one.
+        # The server decodes every invalid byte to this character, so different keys would become one.
         raise RangeError("key: the path is not UTF-8", "key")
     if not 0 < len(key) <= _LONGEST_KEY:
         raise RangeError(f"key: {len(key)} characters were given, 1 to {_LONGEST_KEY} are allowed", "key")
@@ -197,7 +197,7 @@ def _key(request: Request) -> str:
 
 
 def _as_entry(value: Any) -> Entry:
-    """What is stored, for a client: what it put, bytes of others as they are, everything else as JSON."""
+    """A stored value for a client: a raw entry as it was put, bytes as they are, everything else as JSON."""
     if isinstance(value, Entry):
         return value
     if isinstance(value, bytes):
@@ -205,4 +205,4 @@ def _as_entry(value: Any) -> Entry:
     try:
         return Entry("application/json", orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
     except TypeError:
-        raise InvalidInput(f"key: a {type(value).__name__} is stored there, which cannot be sent", "key") from None
+        raise InvalidInput(f"key: the {type(value).__name__} that is stored there cannot be sent", "key") from None

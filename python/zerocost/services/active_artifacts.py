@@ -1,0 +1,129 @@
+"""The artifacts that a service uses, one for each interface."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
+from zerocost.artifacts.attention.sliding_window import SlidingWindowAttentionArtifact
+from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
+from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
+from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
+from zerocost.core.artifact_base import ExecutionContext
+from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.core.limits import Limits
+from zerocost.errors import InvalidInput, RangeError
+from zerocost.services.deadline import current_deadline
+
+__all__ = ["ActiveArtifact", "ActiveArtifacts"]
+
+_BUILT_IN = {
+    PipelineParallelArtifact,
+    ScaledDotProductAttentionArtifact,
+    SlidingWindowAttentionArtifact,
+    SparseAttentionArtifact,
+    TensorParallelArtifact,
+}
+"""The classes of this package that compute. Subclasses are not built in: they may do anything."""
+
+
+@dataclass(frozen=True)
+class ActiveArtifact:
+    """An artifact in use, with its parameters."""
+
+    spec: ArtifactSpec
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of this package's own attention or parallel artifacts."""
+        return type(self.spec.implementation) in _BUILT_IN
+
+    def execute(self, inputs: dict[str, Any], metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Executes the artifact on ``inputs`` and its parameters, under the current deadline.
+
+        Args:
+            inputs: inputs by name.
+            metadata: further entries of the execution context's metadata.
+        """
+        deadline = current_deadline()
+        more = {**(metadata or {}), **({} if deadline is None else {"deadline": deadline})}
+        context = ExecutionContext(self.spec.name, self.spec.interface, "zero_cost", more)
+        result = self.spec.implementation.execute(self.spec.ports.bind({**self.params, **inputs}), context)
+        if not isinstance(result, dict):
+            raise InvalidInput(f"artifact {self.spec.name!r} returned {type(result).__name__}, a dict is needed")
+        return result
+
+    def call(self, main: Any, **inputs: Any) -> Any:
+        """Executes the artifact on its main input and returns its main output."""
+        ports = self.spec.ports
+        if ports.main_input is None:
+            raise InvalidInput(f"artifact {self.spec.name!r} declares no main input")
+        result = self.execute({ports.main_input: main, **inputs})
+        output = ports.main_output or next(iter(result), None)
+        if output not in result:
+            raise InvalidInput(f"artifact {self.spec.name!r} returned no {output!r}")
+        return result[output]
+
+
+class ActiveArtifacts:
+    """One artifact for each interface. A change replaces the mapping, so a reader never sees half of it.
+
+    Args:
+        registry: where names are looked up.
+        interfaces: the interfaces that the service uses.
+    """
+
+    def __init__(self, registry: ArtifactRegistry, interfaces: tuple[str, ...]) -> None:
+        self._registry = registry
+        self._interfaces = interfaces
+        self._active: Mapping[str, ActiveArtifact] = {}
+        self._lock = threading.Lock()
+
+    def find(self, name: str, params: dict[str, Any], limits: Limits | None = None) -> ActiveArtifact:
+        """The artifact ``name`` with its parameters; ``limits`` is given if they came over a network.
+
+        Raises:
+            UnknownArtifact: there is no artifact of that name.
+            RangeError: the service does not use artifacts of its interface.
+            InvalidInput: :meth:`zerocost.core.ports.Ports.bind_partial` refuses the parameters.
+        """
+        spec = self._registry[name]
+        if spec.interface not in self._interfaces:
+            allowed = " or ".join(repr(interface) for interface in self._interfaces)
+            raise RangeError(
+                f"artifact {name!r} has the interface {spec.interface!r}, {allowed} is needed", "artifact_name"
+            )
+        try:
+            return ActiveArtifact(spec, spec.ports.bind_partial(params, limits))
+        except InvalidInput as error:
+            raise type(error)(f"artifact {name!r}: {error}", error.argument, error.errors) from error
+
+    def put(self, artifact: ActiveArtifact) -> None:
+        """Uses the artifact for its interface from now on."""
+        with self._lock:
+            self._active = {**self._active, artifact.spec.interface: artifact}
+
+    def stop(self, interface: str, fallback: ActiveArtifact | None = None) -> None:
+        """Uses ``fallback``, or no artifact, for an interface from now on.
+
+        Raises:
+            RangeError: the service does not use artifacts of that interface.
+        """
+        if interface not in self._interfaces:
+            allowed = ", ".join(repr(known) for known in self._interfaces)
+            raise RangeError(f"interface: {interface!r} was given, {allowed} is allowed", "interface")
+        with self._lock:
+            others = {key: value for key, value in self._active.items() if key != interface}
+            self._active = others if fallback is None else {**others, interface: fallback}
+
+    def get(self, interface: str) -> ActiveArtifact | None:
+        """The artifact of an interface, or None."""
+        return self._active.get(interface)
+
+    def snapshot(self) -> Mapping[str, ActiveArtifact]:
+        """The artifacts in use at this moment, by interface."""
+        return self._active

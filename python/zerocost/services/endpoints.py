@@ -1,0 +1,136 @@
+"""Service methods as a server calls them: each has a ``post_*`` coroutine, described by the method's signature.
+
+The signature is the only description of a method's fields: requests are checked against it, and OpenAPI prints it. The
+work of an endpoint runs in a thread of asyncio by default; a server chooses its own threads with :func:`use_threads`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property, partial
+from typing import Any, overload
+
+from zerocost.core.limits import Limits
+from zerocost.core.ports import Ports
+from zerocost.core.signature import schema_of
+
+__all__ = ["Endpoint", "Post", "RunJob", "to_thread", "use_threads"]
+
+RunJob = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Runs a function in another thread; the result of the function."""
+
+Post = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
+"""``async def post_method(self, data, limits=None) -> dict``."""
+
+_run_job: ContextVar[RunJob] = ContextVar("zerocost_run_job", default=asyncio.to_thread)
+
+
+@contextmanager
+def use_threads(run_job: RunJob) -> Iterator[None]:
+    """Endpoints that are called inside the block do their work through ``run_job``."""
+    token = _run_job.set(run_job)
+    try:
+        yield
+    finally:
+        _run_job.reset(token)
+
+
+async def to_thread(job: Callable[[], Any]) -> Any:
+    """The result of ``job``, which runs in a thread chosen by :func:`use_threads`."""
+    return await _run_job.get()(job)
+
+
+class Endpoint:
+    """The ``post_*`` coroutine of a service's method: the arguments by name in, ``{"output": result}`` out.
+
+    It is a class attribute. On the class it is the description; on an instance it is the coroutine function
+    ``(data, limits=None)``, where ``limits`` are those of a server.
+
+    Args:
+        method: a method of the service, or a property. ``**params`` becomes a field that holds an object.
+        answer: converts the result to what the answer holds.
+        unchecked: fields that the method checks itself. They are described, and handed over as they are.
+
+    Attributes:
+        name: the method's name.
+        summary: the first line of the method's docstring.
+    """
+
+    def __init__(
+        self,
+        method: Callable[..., Any] | property,
+        answer: Callable[[Any], Any] | None = None,
+        *,
+        unchecked: tuple[str, ...] = (),
+    ) -> None:
+        function: Any = method.fget if isinstance(method, property) else method
+        self._method = function
+        self._answer = answer
+        self._unchecked = unchecked
+        self._post: Post | None = None
+        self.name: str = function.__name__
+        self.summary = inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
+        self.__name__ = f"post_{self.name}"
+        self.__doc__ = f"Calls :meth:`{self.name}` for a request: its arguments by name in, ``output`` out."
+
+    @classmethod
+    def of(
+        cls, method: Callable[..., Any] | property, *, unchecked: tuple[str, ...] = ()
+    ) -> Callable[[Post], Endpoint]:
+        """Makes a coroutine function the endpoint of ``method``. It gets the checked fields and the limits."""
+
+        def decorate(post: Post) -> Endpoint:
+            endpoint = cls(method, unchecked=unchecked)
+            endpoint._post = post
+            endpoint.__doc__ = post.__doc__
+            return endpoint
+
+        return decorate
+
+    @overload
+    def __get__(self, service: None, owner: type) -> Endpoint: ...
+    @overload
+    def __get__(self, service: object, owner: type) -> Post: ...
+    def __get__(self, service: object | None, owner: type) -> Endpoint | Post:
+        return self if service is None else partial(Endpoint.__call__, self, service)
+
+    async def __call__(self, service: Any, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
+        """Calls the method of ``service`` with the fields of a request.
+
+        Raises:
+            InvalidInput: a field is missing, unknown, or of another type or range.
+        """
+        if self._post is not None:
+            return await self._post(service, self._ports.bind(data, limits), limits)
+
+        def call() -> Any:
+            result = self._method(service, **self._ports.bind(data, limits))
+            return result if self._answer is None else self._answer(result)
+
+        return {"output": await to_thread(call)}
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the fields."""
+        schema = schema_of(self._method, "self")
+        del schema["properties"]["self"]
+        # Arrays are for callers in the process: over a network they are lists.
+        fields = {
+            name: {key: value for key, value in field.items() if key != "x-tensor"}
+            for name, field in schema["properties"].items()
+            if not field.get("x-in-process")
+        }
+        for parameter in inspect.signature(self._method).parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                fields[parameter.name] = {"type": "object"}
+        required = [name for name in schema["required"] if name in fields]
+        return {**schema, "properties": fields, "required": required, "additionalProperties": False}
+
+    @cached_property
+    def _ports(self) -> Ports:
+        fields = self.schema["properties"]
+        return Ports({**self.schema, "properties": {**fields, **{name: {} for name in self._unchecked}}})
