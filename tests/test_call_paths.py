@@ -17,7 +17,7 @@ from support.typed_json import TYPED, decoded, element, encoded
 from zerocost import ArtifactCommunicationService, RemoteArtifact, create_app
 from zerocost._kernels import write_json
 from zerocost.api.settings import Settings
-from zerocost.cli.served import AppTransport
+from zerocost.cli.asgi_transport import ASGITransport
 from zerocost.core.safetensors import MEDIA_TYPE, grouped, parse_header, split_values, to_pieces
 from zerocost.errors import error_class
 
@@ -43,7 +43,7 @@ def registry():
 @pytest.fixture
 def client():
     app = create_app(registry_of_all(), Settings())
-    with httpx2.Client(base_url="http://127.0.0.1", transport=AppTransport(app)) as client:
+    with httpx2.Client(base_url="http://127.0.0.1", transport=ASGITransport(app)) as client:
         yield client
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from support.model_folder import make_folder
 from zerocost import SimplifiedModelService, default_registry
-from zerocost.cli import embedding, main
+from zerocost.cli import embed, main
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_every_line_gets_a_vector(lines, tmp_path, capsys, name):
 
 
 def test_an_interrupted_run_goes_on(lines, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(embedding, "_STEP", 2)
+    monkeypatch.setattr(embed, "_STEP", 2)
     computed = []
     whole = SimplifiedModelService.embed_and_count
 
@@ -71,7 +71,7 @@ def test_an_interrupted_run_goes_on(lines, tmp_path, capsys, monkeypatch):
 
 
 def test_what_another_text_left_is_not_gone_on_with(lines, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(embedding, "_STEP", 2)
+    monkeypatch.setattr(embed, "_STEP", 2)
     whole = SimplifiedModelService.embed_and_count
 
     def embed_and_count(self, texts, advance):
@@ -93,7 +93,7 @@ def test_what_another_text_left_is_not_gone_on_with(lines, tmp_path, capsys, mon
 
 def interrupted(lines, monkeypatch, *arguments):
     """A run that ends after two lines."""
-    monkeypatch.setattr(embedding, "_STEP", 2)
+    monkeypatch.setattr(embed, "_STEP", 2)
     whole = SimplifiedModelService.embed_and_count
 
     def embed_and_count(self, texts, advance):

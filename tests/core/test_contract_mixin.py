@@ -12,7 +12,7 @@ import zerocost
 from support.contract import ArtifactContract, context
 from support.equality import same
 from zerocost import Artifact, ArtifactValidator, AttentionArtifact, ExecutionContext, MemoryArtifact, ParallelArtifact
-from zerocost.cli.served import served
+from zerocost.cli.asgi_transport import serve_in_process
 
 
 class Blend(AttentionArtifact):
@@ -257,7 +257,7 @@ def test_noise_is_found_unless_it_is_declared():
     assert "'processed_attention'" in problem
     assert '"x-deterministic": false' in problem
     assert ArtifactValidator().validate_artifact(KnownNoise()) == (True, "Valid artifact")
-    assert ArtifactValidator(serve=served).validate_artifact(KnownNoise()) == (True, "Valid artifact")
+    assert ArtifactValidator(serve=serve_in_process).validate_artifact(KnownNoise()) == (True, "Valid artifact")
 
 
 def test_a_result_that_is_reused_is_still_the_same():
@@ -299,13 +299,13 @@ class Tuples(Artifact):
 
 @pytest.mark.parametrize("artifact", [Blend(), Halves(), Shelf(), Tuples(), _defective()])
 def test_a_served_copy_gives_the_same(artifact):
-    assert ArtifactValidator(serve=served).validate_artifact(artifact) == (True, "Valid artifact")
+    assert ArtifactValidator(serve=serve_in_process).validate_artifact(artifact) == (True, "Valid artifact")
 
 
 def test_serving_a_copy_leaves_no_threads():
     before = set(threading.enumerate())
     for _ in range(3):
-        assert ArtifactValidator(serve=served).validate_artifact(Halves()) == (True, "Valid artifact")
+        assert ArtifactValidator(serve=serve_in_process).validate_artifact(Halves()) == (True, "Valid artifact")
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
     assert not [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("zerocost-")]
@@ -313,14 +313,14 @@ def test_serving_a_copy_leaves_no_threads():
 
 def test_a_served_copy_that_gives_something_else_is_found():
     assert ArtifactValidator().validate_artifact(Looks()) == (True, "Valid artifact")
-    valid, problem = ArtifactValidator(serve=served).validate_artifact(Looks())
+    valid, problem = ArtifactValidator(serve=serve_in_process).validate_artifact(Looks())
     assert not valid
     assert problem == "a served copy gives something else than a call in the process: 'processed_attention'"
 
 
 def test_the_validator_can_be_asked_inside_an_event_loop():
     async def ask():
-        return ArtifactValidator(serve=served).validate_artifact(Blend())
+        return ArtifactValidator(serve=serve_in_process).validate_artifact(Blend())
 
     assert asyncio.run(ask()) == (True, "Valid artifact")
 

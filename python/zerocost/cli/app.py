@@ -17,17 +17,20 @@ from zerocost.errors import ZerocostError
 
 __all__ = ["app", "main"]
 
-_PARTS = (
-    "zerocost.cli.catalogue",
-    "zerocost.cli.running",
-    "zerocost.cli.serving",
-    "zerocost.cli.machine",
-    "zerocost.cli.embedding",
-    "zerocost.cli.schedule",
-    "zerocost.cli.demo.command",
-    "zerocost.cli.memory",
+_COMMANDS = (
+    "list",
+    "describe",
+    "validate",
+    "run",
+    "chain",
+    "serve",
+    "info",
+    "embed",
+    "schedule",
+    "demo.command",
+    "memory",
 )
-"""Modules with an ``app`` each. One with a name becomes a group of commands, the others' commands stand at the top."""
+"""The modules of the commands, in the order of the help. Each has an ``app``; an ``app`` with a name is a group."""
 
 INTERRUPTED = 130
 
@@ -39,8 +42,8 @@ app = typer.Typer(
     epilog="Start with [bold]zerocost list[/], then [bold]zerocost describe sparse_attention[/]. "
     "[bold]zerocost COMMAND --help[/] has an example of each.",
 )
-for _part in _PARTS:
-    app.add_typer(importlib.import_module(_part).app)
+for _command in _COMMANDS:
+    app.add_typer(importlib.import_module(f"zerocost.cli.{_command}").app)
 
 
 def _show_version(wanted: bool) -> None:

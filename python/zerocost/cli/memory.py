@@ -31,12 +31,11 @@ Target = Annotated[
 @app.command(epilog="Example:\n\n[bold]zerocost memory stats redis://localhost:6379[/]")
 def stats(target: Target, as_json: AsJson = False) -> None:
     """Show the counters of a cache: entries, bytes, hits, misses, evictions."""
-    from zerocost.cli.show import print_table
-    from zerocost.cli.values import json_text
+    from zerocost.cli.output import print_json, print_table
 
     found = _run(target, "stats")
     if as_json:
-        typer.echo(json_text(found))
+        print_json(found)
         return
     flat = {**found, **{f"evictions ({cause})": count for cause, count in found.pop("evictions", {}).items()}}
     flat.pop("evictions", None)
@@ -46,11 +45,11 @@ def stats(target: Target, as_json: AsJson = False) -> None:
 @app.command(epilog="Example:\n\n[bold]zerocost memory keys cache.safetensors[/]")
 def keys(target: Target, as_json: AsJson = False) -> None:
     """List the keys of a cache; in a snapshot and a served instance the next to go first."""
-    from zerocost.cli.values import json_text
+    from zerocost.cli.output import print_json
 
     found = _run(target, "keys")
     if as_json:
-        typer.echo(json_text(found))
+        print_json(found)
         return
     for key in found:
         typer.echo(key)

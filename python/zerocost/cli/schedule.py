@@ -74,7 +74,7 @@ def _times(text: str, argument: str) -> float | list[float]:
 
 
 def _print_json(found: PipelineSchedule) -> None:
-    from zerocost.cli.values import json_text
+    from zerocost.cli.output import print_json
 
     facts = {
         "kind": found.kind,
@@ -87,11 +87,11 @@ def _print_json(found: PipelineSchedule) -> None:
         "peak": list(found.peak),
         "items": [item._asdict() for item in found.items],
     }
-    typer.echo(json_text(facts))
+    print_json(facts)
 
 
 def _print(found: PipelineSchedule) -> None:
-    from zerocost.cli.show import console
+    from zerocost.cli.output import console
 
     screen = console()
     scale = _COLUMNS / found.makespan if found.makespan else 0.0

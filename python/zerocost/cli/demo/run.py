@@ -22,7 +22,7 @@ from zerocost.cli.demo.client import ChainClient, connected
 from zerocost.cli.demo.picture import Panel, draw
 from zerocost.cli.demo.real_scores import RealScores, load_scores
 from zerocost.cli.demo.sentences import show_sentences
-from zerocost.cli.show import console, in_bytes, in_seconds, print_table
+from zerocost.cli.output import console, in_bytes, in_seconds, print_table
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_communication import ArtifactCommunicationService
 from zerocost.core.artifact_registry import ArtifactRegistry

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.cli.demo.picture import Panel, draw
-from zerocost.cli.show import console, print_table
+from zerocost.cli.output import console, print_table
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.services.model_service import SimplifiedModelService
 

@@ -19,26 +19,26 @@ from zerocost.client import RemoteArtifact
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
 
-__all__ = ["AppTransport", "served"]
+__all__ = ["ASGITransport", "serve_in_process"]
 
 _URL = "http://127.0.0.1"
 
 
-def served(name: str, artifact: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Serves one instance under ``name``, and returns what calls it there: ``ArtifactValidator(serve=served)``."""
+def serve_in_process(name: str, artifact: Artifact) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Serves an artifact in this process; the function that calls it there. For ``ArtifactValidator(serve=…)``."""
     registry = ArtifactRegistry()
     registry.register_artifact(name, artifact, "test")
     app = create_app(registry, Settings())
     context = ExecutionContext(name, "test", "restful", {})
 
     def call(inputs: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.closing(RemoteArtifact(_URL, name, transport=AppTransport(app))) as remote:
+        with contextlib.closing(RemoteArtifact(_URL, name, transport=ASGITransport(app))) as remote:
             return remote.execute(inputs, context)
 
     return call
 
 
-class AppTransport(httpx2.BaseTransport):
+class ASGITransport(httpx2.BaseTransport):
     """Hands requests of a client to an ASGI app. Each is answered in an event loop of its own thread."""
 
     def __init__(self, app: Starlette) -> None:

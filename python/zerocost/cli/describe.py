@@ -1,7 +1,8 @@
-"""``zerocost list``, ``describe`` and ``validate``: what artifacts there are and whether they keep the contract."""
+"""``zerocost describe``: what an artifact does, its inputs and its outputs."""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -9,32 +10,6 @@ import typer
 from zerocost.cli.options import Additions, AsJson
 
 app = typer.Typer()
-
-
-@app.command("list", epilog="Example:\n\n[bold]zerocost list --interface attention[/]")
-def list_artifacts(
-    interface: Annotated[
-        str | None, typer.Option(metavar="WORD", help="Only those of one interface: attention, parallel, memory, …")
-    ] = None,
-    artifact: Additions = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the artifacts: the built-in ones and those of installed plug-ins."""
-    from zerocost.cli.options import registry_with_warnings
-    from zerocost.cli.show import print_table
-
-    registry = registry_with_warnings(artifact)
-    specs = registry.list_artifacts(interface)
-    if interface is not None and not specs:
-        from zerocost.core.ports import closest
-        from zerocost.errors import RangeError
-
-        known = {spec.interface for spec in registry.list_artifacts()}
-        raise RangeError(f"--interface: no artifact has the interface {interface!r}; {closest(interface, known)}")
-    if as_json:
-        _print_json([{"name": spec.name, "interface": spec.interface, "description": _summary(spec)} for spec in specs])
-        return
-    print_table(("name", "interface", "description"), [(spec.name, spec.interface, _summary(spec)) for spec in specs])
 
 
 @app.command(epilog="Example:\n\n[bold]zerocost describe sparse_attention[/]")
@@ -45,12 +20,12 @@ def describe(
 ) -> None:
     """Show what an artifact does, what goes in and what comes out."""
     from zerocost.cli.options import registry_with_warnings
-    from zerocost.cli.show import console, print_table
+    from zerocost.cli.output import console, print_json, print_table
 
     spec = registry_with_warnings(artifact)[name]
     ports = spec.ports
     if as_json:
-        _print_json(
+        print_json(
             {
                 "name": spec.name,
                 "interface": spec.interface,
@@ -82,45 +57,11 @@ def describe(
     screen.print(f"On files:   zerocost run {spec.name} --input FILE{_example(ports.inputs, ports.main_input)}")
 
 
-@app.command(
-    epilog="Exit code 0: it does. 1: it does not, and the first thing that is wrong stands in the answer.\n\n"
-    "Example:\n\n[bold]zerocost validate my_module:MyArtifact[/]"
-)
-def validate(
-    path: Annotated[
-        str, typer.Argument(metavar="MODULE:CLASS", help="The class; MODULE may lie in the working folder.")
-    ],
-) -> int:
-    """Check that an artifact keeps the contract: signatures, schema, runs on generated input, what it must refuse."""
-    from zerocost.cli.options import see_working_folder
-    from zerocost.cli.served import served
-    from zerocost.core.artifact_registry import load_artifact
-    from zerocost.core.artifact_validation import ArtifactValidator
-
-    see_working_folder()
-    valid, message = ArtifactValidator(serve=served).validate_artifact(load_artifact(path))
-    typer.echo(f"{path}: {message}")
-    return 0 if valid else 1
-
-
-def _print_json(value: Any) -> None:
-    from zerocost.cli.values import json_text
-
-    typer.echo(json_text(value))
-
-
-def _summary(spec: Any) -> str:
-    """The first paragraph of the description, in one line."""
-    return " ".join(spec.implementation.get_description().strip().split("\n\n")[0].split())
-
-
 def _text(subschema: dict[str, Any]) -> str:
     return " ".join(str(subschema.get("description", "")).split())
 
 
 def _default(name: str, subschema: dict[str, Any], required: tuple[str, ...]) -> str:
-    import json
-
     if name in required:
         return "required"
     return json.dumps(subschema["default"]) if "default" in subschema else ""
@@ -128,8 +69,6 @@ def _default(name: str, subschema: dict[str, Any], required: tuple[str, ...]) ->
 
 def _example(inputs: dict[str, dict[str, Any]], main_input: str | None) -> str:
     """A ``--param`` with a default value, where there is one to show."""
-    import json
-
     for name, subschema in inputs.items():
         if name != main_input and subschema.get("default") is not None:
             value = subschema["default"]

@@ -19,8 +19,7 @@ def info(as_json: AsJson = False) -> None:
 
     from zerocost import __version__, _kernels
     from zerocost.cli.options import open_registry
-    from zerocost.cli.show import console
-    from zerocost.cli.values import json_text
+    from zerocost.cli.output import console, print_json
 
     registry, failures = open_registry()
     plugins = [spec.name for spec in registry.list_artifacts() if "entry_point" in spec.metadata]
@@ -37,7 +36,7 @@ def info(as_json: AsJson = False) -> None:
         "failed_plugins": {name: str(error) for name, error in failures.items()},
     }
     if as_json:
-        typer.echo(json_text(facts))
+        print_json(facts)
         return
     screen = console()
     lines = {

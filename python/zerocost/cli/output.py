@@ -1,20 +1,23 @@
-"""Results as people read them: one line for each output, small arrays whole."""
+"""What the commands print: tables, results and JSON."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zerocost.cli.files import flatten
+from zerocost.cli.files import flatten, write
+from zerocost.cli.values import json_text
 
-__all__ = ["console", "in_bytes", "in_seconds", "print_outputs", "print_table"]
+__all__ = ["console", "deliver", "in_bytes", "in_seconds", "print_json", "print_outputs", "print_table"]
 
 _WHOLE = 64
 """Arrays of up to this many elements are printed whole."""
@@ -58,6 +61,32 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, ri
         screen.print(table)
     for line in capture.get().splitlines():
         screen.print(line.rstrip())
+
+
+def print_json(value: Any) -> None:
+    """A line of JSON on the standard output."""
+    typer.echo(json_text(value))
+
+
+def deliver(
+    outputs: dict[str, Any],
+    main_output: str | None,
+    out: Path | None,
+    as_json: bool,
+    seconds: float,
+    trace: list[dict[str, Any]] | None = None,
+) -> None:
+    """Writes a result to ``out``, and prints it as JSON or as a summary, with the trace of a chain."""
+    if out is not None:
+        write(out, outputs, main_output)
+    if as_json:
+        print_json(outputs if trace is None else {"data": outputs, "trace": trace})
+        return
+    if trace is not None:
+        _print_trace(trace)
+        console().print()
+    print_outputs(outputs)
+    console().print(f"\n{in_seconds(seconds)}" + (f", written to {out}" if out is not None else ""), style="dim")
 
 
 def print_outputs(outputs: dict[str, Any]) -> None:
@@ -129,3 +158,23 @@ def _computable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _shortened(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def _print_trace(trace: list[dict[str, Any]]) -> None:
+    print_table(
+        ("step", "artifact", "start", "took", "in", "out", "copied", "thread"),
+        [
+            (
+                step["id"],
+                step["artifact"],
+                in_seconds(step["start"]),
+                in_seconds(step["duration"]),
+                in_bytes(step["bytes_in"]),
+                in_bytes(step["bytes_out"]),
+                in_bytes(step["bytes_copied"]),
+                step["thread"],
+            )
+            for step in trace
+        ],
+        right=(2, 3, 4, 5, 6),
+    )
