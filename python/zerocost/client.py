@@ -19,6 +19,7 @@ from zerocost.core.arrays import as_tensor, datatype_of, is_tensor_like
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.ports.parameters import unboxed
 from zerocost.core.safetensors import (
+    LONGEST_HEADER,
     MEDIA_TYPE,
     aligned_empty,
     grouped,
@@ -43,7 +44,6 @@ _ATTEMPTS = 3
 _LARGEST_WAIT = 30.0
 _PIECE = 1 << 20
 _LARGEST_ERROR = 1 << 20
-_LARGEST_HEADER = 100 << 20
 
 
 class RemoteArtifact(Artifact):
@@ -236,7 +236,7 @@ def _read(response: httpx2.Response, stream: _Stream) -> dict[str, Any]:
                 raise _WrongAnswer("no object")
             return content
         size = int.from_bytes(stream.take(8), "little")
-        if size > _LARGEST_HEADER:
+        if size > LONGEST_HEADER:
             raise _WrongAnswer(f"a header of {size} bytes")
         slots, text = parse_header(orjson.loads(stream.take(size)), max_elements=2**62, max_parts=2**31)
         arrays = {}

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from support.command_line import FAILS, FREE, MATRIX, SCALE, SPLIT
 from zerocost.core.arrays import datatype_of
+from zerocost.core.safetensors import from_bytes
 
 
 def test_summary_shows_dtype_shape_bytes_range_and_small_arrays_whole(succeeds, matrix_file):
@@ -57,10 +58,22 @@ def test_safetensors_holds_everything_and_comes_back(succeeds, doubled, tmp_path
     succeeds("run", "split", *SPLIT, "-i", "half.safetensors", "-p", "num_splits=3", "-o", "parts.safetensors")
     with safe_open(tmp_path / "parts.safetensors", "np") as file:
         parts = [file.get_tensor(f"result.{index}") for index in range(3)]
-        assert json.loads(file.metadata()["zerocost"]) == {"artifact_used": "split"}
+        assert json.loads(file.metadata()["json"]) == {"artifact_used": "split"}
     assert {part.dtype.name for part in parts} == {"bfloat16"}
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), half)
     assert doubled("-i", "parts.safetensors:result.1").tolist() == [[2], [8]]
+
+
+def test_a_safetensors_file_is_a_message_of_the_core(succeeds, tmp_path):
+    """Values that are no tensors come back: through the core's reader, and as inputs of the next call."""
+    given = ["-p", "count=3", "-p", 'words=["a", "b"]', "-p", "nothing=null"]
+    np.save(tmp_path / "array.npy", MATRIX)
+    succeeds("run", "free", *FREE, "-i", "array=array.npy", *given, "-o", "all.safetensors")
+    values = from_bytes((tmp_path / "all.safetensors").read_bytes())
+    np.testing.assert_array_equal(values.pop("object.array"), MATRIX)
+    assert values == {"object.count": 3, "object.words": ["a", "b"], "object.nothing": None}
+    back = json.loads(succeeds("run", "free", *FREE, "-i", "all.safetensors", "--json"))["object"]
+    assert back == {**values, "object.array": MATRIX.tolist()}
 
 
 def test_written_result_is_the_next_one_s_main_input(succeeds, doubled, matrix_file):

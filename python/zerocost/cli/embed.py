@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
+from zerocost.core import safetensors
+from zerocost.core.files import atomic_file
 from zerocost.errors import DatatypeError, InvalidInput, RangeError
 
 if TYPE_CHECKING:
@@ -156,19 +157,11 @@ class _Work:
         if self.target.suffix == ".npy":
             self.vectors.replace(self.target)
         else:
-            from safetensors.numpy import save_file
-
-            whole = self.target.with_name(f"{self.target.name}.partial")
-            save_file({"embeddings": np.ascontiguousarray(rows)}, whole, {"model": self.service.model.name})
-            whole.replace(self.target)
+            safetensors.write(self.target, {"embeddings": rows}, {"model": self.service.model.name})
             self.vectors.unlink()
         self.state.unlink()
         return int(truncated)
 
     def _note(self, kept: int, truncated: int) -> None:
-        fresh = self.state.with_suffix(".json.new")
-        with fresh.open("wb") as file:
+        with atomic_file(self.state, sync=True) as file:
             file.write(orjson.dumps(self._described(kept, truncated)))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.state)

@@ -7,22 +7,22 @@ JSON text in its metadata. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from zerocost.cli.values import JsonText, json_text, members
+from zerocost.core import safetensors
 from zerocost.core.arrays import as_tensor, is_tensor_like
-from zerocost.errors import FileError
+from zerocost.core.files import atomic_file
+from zerocost.errors import DatatypeError, FileError
 
 __all__ = ["MAIN", "SUFFIXES", "check_destination", "flatten", "read", "read_json", "write"]
 
@@ -30,9 +30,6 @@ SUFFIXES = (".npy", ".npz", ".safetensors", ".json")
 
 MAIN = ""
 """The name under which :func:`read` gives an array that has none."""
-
-_METADATA = "zerocost"
-"""The key of the JSON text in a safetensors file's metadata."""
 
 Array = npt.NDArray[Any]
 
@@ -124,16 +121,19 @@ def write(path: Path, outputs: Mapping[str, Any], main_output: str | None) -> No
                 # NumPy would write bfloat16 as two bytes without a meaning, objects as pickles.
                 raise FileError(f"--out: {suffix} cannot hold {name!r} of dtype {array.dtype}; use .safetensors", "out")
     try:
-        with _whole(path) as temporary:
+        if suffix == ".safetensors":
+            native = {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+            safetensors.write(path, native, {"json": json_text(others).decode()})
+            return
+        with atomic_file(path) as file:
             if suffix == ".npy":
-                with temporary.open("wb") as file:
-                    np.save(file, next(iter(arrays.values())), allow_pickle=False)
+                np.save(file, next(iter(arrays.values())), allow_pickle=False)
             elif suffix == ".npz":
-                _write_npz(temporary, arrays)
-            elif suffix == ".safetensors":
-                _write_safetensors(temporary, arrays, others)
+                _write_npz(file, arrays)
             else:
-                temporary.write_bytes(json_text(outputs, typed=True) + b"\n")
+                file.write(json_text(outputs, typed=True) + b"\n")
+    except DatatypeError as error:
+        raise FileError(f"--out: {error}", "out") from error
     except OSError as error:
         raise FileError(f"--out: {path}: {error.strerror or error}", "out") from error
 
@@ -198,52 +198,15 @@ def _known(path: Path, array: Array) -> Array:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    import ml_dtypes  # noqa: F401  # safetensors reads bfloat16 as ml_dtypes' where it is loaded
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        values: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        text = (file.metadata() or {}).get(_METADATA)
-    if text is not None:
-        values |= json.loads(text)
-    return values
+    with path.open("rb") as file:
+        message = safetensors.Message.of_file(file)
+    arrays = {name: message.array(name) for name in message.slots}
+    return {**arrays, **json.loads(message.metadata.get("json", "{}"))}
 
 
-def _write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+def _write_npz(target: BinaryIO, arrays: Mapping[str, Array]) -> None:
     # numpy.savez takes the names as keywords, so an array could not be called "file".
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(target, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def _write_safetensors(path: Path, arrays: Mapping[str, Array], others: Mapping[str, Any]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    metadata = {_METADATA: json_text(others).decode()} if others else None
-    try:
-        # The writer takes the memory as it lies: views and other byte orders have to be laid out first.
-        laid_out = {
-            name: np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)
-            for name, array in arrays.items()
-        }
-        save_file(laid_out, path, metadata)
-    except SafetensorError as error:
-        raise FileError(f"--out: {error}", "out") from error
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place when the block has succeeded."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

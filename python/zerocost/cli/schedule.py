@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zerocost.cli.options import AsJson
+from zerocost.core.files import atomic_file
 from zerocost.errors import DatatypeError, InvalidInput
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def schedule(
         backward=_times(backward, "backward"),
     )
     if plot is not None:
-        plot.write_text(gantt(found), encoding="utf-8")
+        with atomic_file(plot) as file:
+            file.write(gantt(found).encode())
     if as_json:
         _print_json(found)
     else:

@@ -1,36 +1,46 @@
-"""The safetensors format as a message: tensors by name, everything else as one JSON string in the metadata.
+"""The safetensors format: tensors by name, everything else as one JSON text in the metadata.
 
-A list of arrays is ``name.0``, ``name.1``, …; the JSON string is the metadata's entry ``json``. The format is that of
-https://github.com/huggingface/safetensors: an 8-byte little-endian length, a JSON header, the tensors end to end.
+This is the only module that knows the format. It is the same on the wire, in files and in a memory's raw entries:
+https://github.com/huggingface/safetensors, an 8-byte little-endian length, a JSON header, the tensors end to end. A
+list of arrays is ``name.0``, ``name.1``, …; the JSON text is the metadata's entry ``json``.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
 from zerocost.core.arrays import check_size, datatype_of, dtype_of
+from zerocost.core.files import atomic_file
 from zerocost.errors import DatatypeError, LimitExceeded, MalformedJSON, ShapeError
 
 __all__ = [
+    "LONGEST_HEADER",
     "MEDIA_TYPE",
+    "Message",
     "Slot",
     "aligned_empty",
+    "format_of",
     "from_bytes",
     "grouped",
     "parse_header",
     "split_values",
     "to_pieces",
+    "write",
 ]
 
 MEDIA_TYPE = "application/vnd.safetensors"
+LONGEST_HEADER = 100_000_000
+"""Bytes. The format's own library accepts as many."""
 
 _NAMES = {
     "FP64": "F64",
@@ -41,22 +51,83 @@ _NAMES = {
     **{f"{sign}INT{bits}": f"{sign or 'I'}{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)},
 }
 _DATATYPES = {name: datatype for datatype, name in _NAMES.items()}
+_COMPLEX = np.dtype(np.complex64)
+"""``C64``: files may hold it, messages to artifacts do not."""
+_ANY = 1 << 62
 _ALIGNMENT = 64
 _ELEMENT = re.compile(r"(.+)\.(0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor that the header announces."""
+    """A tensor that the header announces.
+
+    Attributes:
+        format: its dtype by the format's name (``"F32"``). A file may have one that no array can have here.
+        begin: its first byte, counted from where the data begin.
+    """
 
     name: str
-    dtype: np.dtype[Any]
+    format: str
     shape: tuple[int, ...]
+    begin: int
+    nbytes: int
 
     @property
-    def nbytes(self) -> int:
-        """Its bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the array. Raises DatatypeError where there is none."""
+        dtype = _dtype(self.format)
+        if dtype is None:
+            raise DatatypeError(f"{self.name}: dtype {self.format!r} is not one of {', '.join(_DATATYPES)}", self.name)
+        return dtype
+
+
+class Message:
+    """A whole message in memory, or in a file that is mapped into it. Its arrays are read-only views.
+
+    Args:
+        data: the message.
+        max_elements: of a tensor, each axis counting at least one.
+
+    Attributes:
+        slots: the tensors by name, in the order of their data.
+        metadata: text by name.
+
+    Raises:
+        MalformedJSON, DatatypeError, ShapeError, LimitExceeded: it is no such message, or it is truncated.
+    """
+
+    def __init__(self, data: bytes | mmap.mmap, max_elements: int = _ANY) -> None:
+        if len(data) < 8:
+            raise ShapeError(f"{len(data)} bytes are no safetensors file; is it truncated?")
+        size = int.from_bytes(data[:8], "little")
+        if size > min(LONGEST_HEADER, len(data) - 8):
+            raise ShapeError(f"a header of {size} bytes is announced, the file has {len(data)}; is it truncated?")
+        try:
+            header = orjson.loads(data[8 : 8 + size])
+        except orjson.JSONDecodeError as error:
+            raise MalformedJSON(f"the safetensors header is not JSON ({error})") from None
+        slots, self.metadata = _parse(header, max_elements, is_file=True)
+        self.slots = {slot.name: slot for slot in slots}
+        self.data, self._start = data, 8 + size
+        announced = self._start + sum(slot.nbytes for slot in slots)
+        if announced != len(data):
+            raise ShapeError(f"the header announces {announced} bytes, there are {len(data)}; is it truncated?")
+
+    @classmethod
+    def of_file(cls, file: BinaryIO) -> Message:
+        """The message in an open file, which is mapped: nothing is read until it is used. The file may be closed."""
+        return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.seek(0, 2) else b"")
+
+    def raw(self, name: str) -> npt.NDArray[np.uint8]:
+        """The bytes of a tensor."""
+        slot = self.slots[name]
+        return np.frombuffer(self.data, np.uint8, slot.nbytes, self._start + slot.begin)
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """A tensor. It may not be aligned: some writers do not pad the header."""
+        slot = self.slots[name]
+        return self.raw(name).view(slot.dtype).reshape(slot.shape)
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -100,14 +171,20 @@ def grouped(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
 
 def to_pieces(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> list[bytes | memoryview]:
     """The message: its header, and a view of every array (a copy only where its layout is not C-contiguous)."""
-    header: dict[str, Any] = {"__metadata__": {"json": text}}
+    return _pieces(tensors, {"json": text})
+
+
+def _pieces(tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    header: dict[str, Any] = {"__metadata__": metadata}
     pieces: list[bytes | memoryview] = []
     offset = 0
     for name, array in tensors.items():
-        datatype = datatype_of(array.dtype)
+        array_format = format_of(array.dtype)
+        if array_format is None:
+            raise DatatypeError(f"{name}: dtype {array.dtype} is none that the safetensors format has", name)
         block = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         header[name] = {
-            "dtype": _NAMES[datatype or ""],
+            "dtype": array_format,
             "shape": list(array.shape),
             "data_offsets": [offset, offset + len(block)],
         }
@@ -118,34 +195,55 @@ def to_pieces(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> list[bytes 
     return [len(encoded).to_bytes(8, "little") + encoded, *pieces]
 
 
-def from_bytes(data: bytes) -> dict[str, Any]:
-    """What a whole message holds, which is in memory already: read-only arrays over ``data``, and the other values.
+def write(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, npt.NDArray[Any]],
+    metadata: Mapping[str, str],
+    *,
+    sync: bool = False,
+) -> None:
+    """Writes a file, whole or not at all; see :func:`zerocost.core.files.atomic_file`.
+
+    Args:
+        path: the file.
+        tensors: arrays by name, in native byte order.
+        metadata: text by name; ``json`` is the JSON of everything that is no tensor.
+        sync: whether it is on the disk when this returns.
 
     Raises:
-        MalformedJSON, DatatypeError, ShapeError: it is no such message.
+        DatatypeError: an array of a dtype that the format does not have; nothing is written.
+        OSError: the file cannot be written.
     """
-    size = int.from_bytes(data[:8], "little")
+    # Large elements first: then every tensor is aligned for those who map the file.
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
+    pieces = _pieces(ordered, metadata)
+    with atomic_file(path, sync=sync) as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """What a whole message holds: read-only arrays over ``data``, and the other values.
+
+    Raises:
+        MalformedJSON, DatatypeError, ShapeError, LimitExceeded: it is no such message.
+    """
+    message = Message(data, max_elements=len(data))
     try:
-        header = orjson.loads(data[8 : 8 + size])
-        slots, text = parse_header(header, len(data), len(data))
-        others = orjson.loads(text)
+        others = orjson.loads(message.metadata.get("json", "{}"))
     except orjson.JSONDecodeError as error:
-        raise MalformedJSON(f"the safetensors header: {error}") from None
-    if 8 + size + sum(slot.nbytes for slot in slots) != len(data) or not isinstance(others, dict):
-        raise ShapeError("the safetensors header does not describe the data")
-    tensors, at = {}, 8 + size
-    for slot in slots:
-        flat = np.frombuffer(data, slot.dtype, math.prod(slot.shape), at)
-        tensors[slot.name], at = flat.reshape(slot.shape), at + slot.nbytes
-    return {**grouped(tensors), **others}
+        raise MalformedJSON(f"the safetensors metadata: {error}") from None
+    if not isinstance(others, dict):
+        raise ShapeError("the JSON in the metadata must be an object")
+    return {**grouped({name: message.array(name) for name in message.slots}), **others}
 
 
 def parse_header(header: Any, max_elements: int, max_parts: int) -> tuple[list[Slot], str]:
-    """The tensors in the order of their data, and the JSON string (``"{}"`` if there is none).
+    """The tensors in the order of their data, and the JSON text (``"{}"`` if there is none).
 
     Args:
-        header: what its JSON says. Who reads it knows what it may cost: a server has limits, and refuses names that
-            are there twice.
+        header: its JSON, read. The reader knows what it may cost: a server has limits, and refuses names that are there
+            twice.
         max_elements: of a tensor, each axis counting at least one.
         max_parts: tensors.
 
@@ -154,37 +252,58 @@ def parse_header(header: Any, max_elements: int, max_parts: int) -> tuple[list[S
         DatatypeError, ShapeError: an entry that is none, or data that is not end to end.
         LimitExceeded: more than a limit allows.
     """
+    slots, metadata = _parse(header, max_elements, max_parts)
+    return slots, metadata.get("json", "{}")
+
+
+def _parse(
+    header: Any, max_elements: int, max_parts: int = _ANY, *, is_file: bool = False
+) -> tuple[list[Slot], dict[str, str]]:
     if not isinstance(header, dict):
         raise MalformedJSON("the safetensors header is no JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DatatypeError("the safetensors metadata must be text by name")
-    json = metadata.get("json", "{}")
     if len(header) > max_parts:
         raise LimitExceeded(f"{len(header)} tensors were given, {max_parts} are allowed")
-    slots: list[tuple[int, int, Slot]] = []
-    for name, entry in header.items():
-        slots.append(_slot(name, entry, max_elements))
-    slots.sort(key=lambda item: item[:2])
+    slots = [_slot(name, entry, max_elements, is_file=is_file) for name, entry in header.items()]
+    slots.sort(key=lambda slot: (slot.begin, slot.nbytes))
     at = 0
-    for start, end, slot in slots:
-        if start != at or end - start != slot.nbytes:
-            raise ShapeError(f"{slot.name}: data_offsets must be end to end and fit the shape", slot.name)
-        at = end
-    return [slot for _, _, slot in slots], json
+    for slot in slots:
+        dtype = _dtype(slot.format)
+        needed = max(0, slot.nbytes) if dtype is None else math.prod(slot.shape) * dtype.itemsize
+        if (slot.begin, slot.nbytes) != (at, needed):
+            raise ShapeError(
+                f"{slot.name}: data_offsets must be end to end and fit the shape: [{slot.begin}, "
+                f"{slot.begin + slot.nbytes}] was given, [{at}, {at + needed}] is needed",
+                slot.name,
+            )
+        at += needed
+    return slots, metadata
 
 
-def _slot(name: str, entry: Any, max_elements: int) -> tuple[int, int, Slot]:
-    dtype = entry.get("dtype") if isinstance(entry, dict) else None
-    if not isinstance(dtype, str) or dtype not in _DATATYPES:
-        given = f"a {type(dtype).__name__}" if isinstance(dtype, list | dict) else repr(dtype)  # it may be deep
-        raise DatatypeError(f"{name}: dtype {given} is not one of {', '.join(_DATATYPES)}", name)
+def _slot(name: str, entry: Any, max_elements: int, *, is_file: bool) -> Slot:
+    given = entry.get("dtype") if isinstance(entry, dict) else None
+    if not isinstance(given, str) or (given not in _DATATYPES and not is_file):
+        shown = f"a {type(given).__name__}" if isinstance(given, list | dict) else repr(given)  # it may be deep
+        raise DatatypeError(f"{name}: dtype {shown} is not one of {', '.join(_DATATYPES)}", name)
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    if not _are_sizes(shape) or len(shape) > 32 or not _are_sizes(offsets) or len(offsets) != 2:
+    if not _are_sizes(shape) or len(shape) > 32 or not _are_sizes(offsets) or len(offsets) != 2 or max(offsets) > _ANY:
         raise ShapeError(f"{name}: shape and data_offsets must be lists of whole numbers", name)
-    element = dtype_of(_DATATYPES[dtype])
-    check_size(name, shape, element.itemsize, max_elements)
-    return offsets[0], offsets[1], Slot(name, element, tuple(shape))
+    dtype = _dtype(given)
+    check_size(name, shape, 1 if dtype is None else dtype.itemsize, max_elements)
+    return Slot(name, given, tuple(shape), offsets[0], offsets[1] - offsets[0])
+
+
+def format_of(dtype: np.dtype[Any]) -> str | None:
+    """The format's name of a dtype; None where it has none (objects, text, dates, foreign byte order)."""
+    return "C64" if dtype == _COMPLEX else _NAMES.get(datatype_of(dtype) or "")
+
+
+def _dtype(name: str) -> np.dtype[Any] | None:
+    if name == "C64":
+        return _COMPLEX
+    return dtype_of(_DATATYPES[name]) if name in _DATATYPES else None
 
 
 def _are_sizes(value: Any) -> bool:

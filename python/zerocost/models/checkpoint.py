@@ -1,8 +1,4 @@
-"""A ``model.safetensors`` file, memory-mapped: tensors are views of the file's pages, nothing is read until it is used.
-
-The format is a length (eight bytes, little-endian), that many bytes of JSON with dtype, shape and offsets of each
-tensor, and the tensors. Everything is checked against the file's length before a view is made.
-"""
+"""A ``model.safetensors`` file, memory-mapped: tensors are views of the file's pages, read when they are used."""
 
 from __future__ import annotations
 
@@ -12,23 +8,18 @@ import os
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from zerocost.core.arrays import count_copy, is_finite
-from zerocost.errors import InvalidModel
+from zerocost.core.safetensors import Message
+from zerocost.errors import InvalidModel, ZerocostError
 
 __all__ = ["Checkpoint"]
 
-_LONGEST_HEADER = 100_000_000
-"""What the format's own library accepts, in bytes."""
-_ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _PIECE = 1 << 20
 """Numbers that are looked at at a time."""
-_WIDENED = ("F16", "BF16")
 
 
 class Checkpoint:
@@ -46,10 +37,7 @@ class Checkpoint:
         try:
             with path.open("rb") as file:
                 self._written = _written(os.fstat(file.fileno()))
-                size = file.seek(0, 2)
-                if size < 8:
-                    raise InvalidModel(f"{path}: {size} bytes are no safetensors file; is it truncated?")
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._file = Message.of_file(file)
         except OSError as error:
             parts = path.with_name(f"{path.name}.index.json")
             if parts.is_file() and not path.exists():
@@ -57,44 +45,11 @@ class Checkpoint:
                     f"{parts}: a checkpoint in several files is not supported; one {path.name} is"
                 ) from None
             raise InvalidModel(f"{path}: cannot be read ({error.strerror or error})") from error
-        length = int.from_bytes(self._map[:8], "little")
-        if length > _LONGEST_HEADER or length > size - 8:
-            raise InvalidModel(
-                f"{path}: a header of {length} bytes is announced, the file has {size}; is it truncated?"
-            )
-        try:
-            header = orjson.loads(self._map[8 : 8 + length])
-        except orjson.JSONDecodeError as error:
-            raise InvalidModel(f"{path}: the header is not JSON ({error})") from error
-        if not isinstance(header, dict):
-            raise InvalidModel(f"{path}: the header is no JSON object")
-        header.pop("__metadata__", None)
-        self._start = 8 + length
-        self._tensors = {name: self._entry(name, entry, size - self._start) for name, entry in header.items()}
-
-    def _entry(self, name: str, entry: Any, room: int) -> tuple[str, tuple[int, ...], int, int]:
-        try:
-            dtype, shape = str(entry["dtype"]), tuple(int(length) for length in entry["shape"])
-            begin, end = (int(offset) for offset in entry["data_offsets"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise InvalidModel(f"{self.path}: tensor {name!r} has no dtype, shape and data_offsets") from error
-        if not 0 <= begin <= end:
-            raise InvalidModel(f"{self.path}: tensor {name!r} lies at bytes {begin} to {end}")
-        if end > room:
-            raise InvalidModel(
-                f"{self.path}: tensor {name!r} ends at byte {end} of the data, the file holds {room}; is it truncated?"
-            )
-        count = 1
-        for length in shape:
-            count *= length
-        if min(shape, default=0) < 0 or (dtype in _ITEM_SIZES and count * _ITEM_SIZES[dtype] != end - begin):
-            raise InvalidModel(
-                f"{self.path}: tensor {name!r} of {dtype} {list(shape)} does not fit its {end - begin} bytes"
-            )
-        return dtype, shape, begin, end
+        except ZerocostError as error:
+            raise InvalidModel(f"{path}: {error}") from error
 
     def __contains__(self, name: str) -> bool:
-        return name in self._tensors
+        return name in self._file.slots
 
     def tensor(self, name: str, shape: tuple[int, ...], *, is_table: bool = False) -> npt.NDArray[np.float32]:
         """The tensor ``name`` as float32 of ``shape``, read-only.
@@ -109,17 +64,16 @@ class Checkpoint:
         Raises:
             InvalidModel: there is no such tensor, it has another shape or dtype, or a number that is not finite.
         """
-        if name not in self._tensors:
+        if name not in self:
             raise InvalidModel(f"{self.path}: there is no tensor {name!r}; {self._instead(name)}")
-        dtype, given, begin, end = self._tensors[name]
-        if given != shape:
+        slot = self._file.slots[name]
+        if slot.shape != shape:
             raise InvalidModel(
-                f"{self.path}: tensor {name!r} has shape {list(given)}, the configuration needs {list(shape)}"
+                f"{self.path}: tensor {name!r} has shape {list(slot.shape)}, the configuration needs {list(shape)}"
             )
-        if dtype not in ("F32", *_WIDENED):
-            raise InvalidModel(f"{self.path}: tensor {name!r} is {dtype}; F32, F16 and BF16 are supported")
-        raw = np.frombuffer(self._map, np.uint8, end - begin, self._start + begin)
-        array = _converted(raw, dtype).reshape(shape)
+        if slot.format not in ("F32", "F16", "BF16"):
+            raise InvalidModel(f"{self.path}: tensor {name!r} is {slot.format}; F32, F16 and BF16 are supported")
+        array = _converted(self._file.raw(name), slot.format).reshape(shape)
         numbers = array.reshape(-1)
         for start in range(0, numbers.size, _PIECE):
             if not is_finite(numbers[start : start + _PIECE]):
@@ -131,8 +85,8 @@ class Checkpoint:
 
     def release(self) -> None:
         """Gives the memory of the file's pages back to the system; what is read again comes from its cache."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+        if hasattr(mmap, "MADV_DONTNEED") and isinstance(self._file.data, mmap.mmap):
+            self._file.data.madvise(mmap.MADV_DONTNEED)
 
     @property
     def digest(self) -> str:
@@ -150,10 +104,10 @@ class Checkpoint:
 
     @cached_property
     def _digest(self) -> str:
-        return hashlib.sha256(self._map).hexdigest()
+        return hashlib.sha256(self._file.data).hexdigest()
 
     def _instead(self, name: str) -> str:
-        similar = [known for known in self._tensors if known.endswith(name)] or list(self._tensors)
+        similar = [known for known in self._file.slots if known.endswith(name)] or list(self._file.slots)
         return f"{similar[0]!r} is there" if similar else "there is none at all"
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from zerocost.core.files import atomic_file
+
 __all__ = ["WorkerFolder"]
 
 _EVERY_SECONDS = 1.0
@@ -38,9 +40,8 @@ class WorkerFolder:
         content = orjson.dumps({**self._snapshot(), "pid": os.getpid()}, option=orjson.OPT_NON_STR_KEYS)
         if content == self._written:
             return
-        new = self._own.with_suffix(".new")
-        new.write_bytes(content)
-        new.replace(self._own)
+        with atomic_file(self._own) as file:
+            file.write(content)
         self._written = content
 
     def others(self) -> list[dict[str, Any]]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
-from zerocost.errors import DatatypeError, InvalidInput
+from zerocost.core import safetensors
+from zerocost.errors import DatatypeError, InvalidInput, ZerocostError
 
 if TYPE_CHECKING:
     from zerocost._kernels import LRUCache
@@ -26,53 +25,21 @@ __all__ = ["read", "read_entries", "write"]
 FORMAT = "zerocost-memory"
 VERSION = 1
 
-_DTYPES: dict[str, Any] = {
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "I8": np.int8,
-    "U16": np.uint16,
-    "I16": np.int16,
-    "U32": np.uint32,
-    "I32": np.int32,
-    "U64": np.uint64,
-    "I64": np.int64,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "F32": np.float32,
-    "F64": np.float64,
-    "C64": np.complex64,
-}
-_STORABLE = frozenset(np.dtype(kind) for kind in _DTYPES.values())
-
 
 def write(cache: LRUCache[Any, Any], path: str | os.PathLike[str]) -> None:
-    """Writes every entry, to a temporary file beside ``path`` that is renamed once it is complete.
+    """Writes every entry. The file appears whole or not at all, and is on the disk then.
 
     Raises:
         DatatypeError: a key that is no str, or a value that is neither bytes nor an array that safetensors can hold,
             named by its key; nothing is written.
     """
-    from safetensors.numpy import save_file
-
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     manifest = []
     for index, (key, value, live, idle) in enumerate(cache._lifetimes()):
         kind, tensors[str(index)] = _tensor(key, value)
         manifest.append({"key": key, "kind": kind, "live": _finite(live), "idle": _finite(idle)})
     metadata = {"format": FORMAT, "version": str(VERSION), "entries": json.dumps(manifest)}
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-    try:
-        part.touch(exist_ok=False)
-        mode = part.stat().st_mode
-        save_file(tensors, part, metadata)
-        # As the umask has it; the writer makes a file that only its owner may read.
-        part.chmod(mode)
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    safetensors.write(path, tensors, metadata, sync=True)
 
 
 def read(cache: LRUCache[Any, Any], path: str | os.PathLike[str]) -> list[str]:
@@ -90,15 +57,12 @@ def read_entries(path: str | os.PathLike[str]) -> list[tuple[str, Any, float, fl
         InvalidInput: the file is no snapshot, is damaged, or comes from a newer version.
         OSError: there is no such file.
     """
-    from safetensors import SafetensorError, deserialize
-
     data = Path(path).read_bytes()
     try:
-        header_length = int.from_bytes(data[:8], "little")
-        tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]  # its stub has no types
-        metadata = json.loads(data[8 : 8 + header_length]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, RecursionError) as error:
+        file = safetensors.Message(data)
+    except ZerocostError as error:
         raise InvalidInput(f"path: {path} is damaged or no safetensors file ({error})", "path") from None
+    metadata = file.metadata
     if metadata.get("format") != FORMAT:
         raise InvalidInput(f"path: {path} is a safetensors file, but no snapshot of a cache", "path")
     if metadata.get("version") != str(VERSION):
@@ -106,7 +70,7 @@ def read_entries(path: str | os.PathLike[str]) -> list[tuple[str, Any, float, fl
         raise InvalidInput(f"path: {path} has version {version}, this zerocost reads version {VERSION}", "path")
     try:
         manifest = json.loads(metadata["entries"])
-        return [_entry(row, tensors[str(index)]) for index, row in enumerate(manifest)]
+        return [_entry(row, file, str(index)) for index, row in enumerate(manifest)]
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"path: the manifest of {path} is damaged ({error!r})", "path") from None
 
@@ -116,15 +80,13 @@ def _tensor(key: Any, value: Any) -> tuple[str, np.ndarray[Any, Any]]:
         raise DatatypeError(f"key: {key!r} is a {type(key).__name__}; a snapshot holds str keys only", "key")
     if isinstance(value, bytes):
         return "bytes", np.frombuffer(value, np.uint8)
-    if type(value) is not np.ndarray or value.dtype not in _STORABLE or not value.dtype.isnative:
+    if type(value) is not np.ndarray or safetensors.format_of(value.dtype) is None:
         kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise DatatypeError(f"value of key {key!r}: a snapshot holds arrays and bytes, not a {kind}", "value")
-    # A copy where it is needed: the writer takes the memory as it lies. (`ascontiguousarray` would add an axis to a
-    # scalar.)
-    return "array", value if value.flags.c_contiguous else value.copy(order="C")
+    return "array", value
 
 
-def _entry(row: dict[str, Any], tensor: dict[str, Any]) -> tuple[str, Any, float, float]:
+def _entry(row: dict[str, Any], file: safetensors.Message, name: str) -> tuple[str, Any, float, float]:
     key, kind = row["key"], row["kind"]
     if not isinstance(key, str) or kind not in ("array", "bytes"):
         raise ValueError(f"key {key!r} of kind {kind!r}")
@@ -132,10 +94,9 @@ def _entry(row: dict[str, Any], tensor: dict[str, Any]) -> tuple[str, Any, float
     if not (live >= 0 and idle >= 0):
         raise ValueError(f"key {key!r} has {live} and {idle} seconds left")
     if kind == "bytes":
-        return key, bytes(tensor["data"]), live, idle
+        return key, file.raw(name).tobytes(), live, idle
     # A copy of its own for each array, so that dropping one frees its memory.
-    array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"]).copy()
-    return key, array, live, idle
+    return key, file.array(name).copy(), live, idle
 
 
 def _finite(seconds: float) -> float | None:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from zerocost.core.files import atomic_file
+
 __all__ = ["Panel", "draw"]
 
 Weights = npt.NDArray[np.float32]
@@ -81,7 +83,8 @@ def draw(path: Path, heading: str, panels: Sequence[Panel], tokens: Sequence[str
     _scale(image, canvas, (_MARGIN, size[1] - 76), size[0] - 2 * _MARGIN, top)
     note = PngInfo()
     note.add_text("Software", "zerocost demo")
-    image.save(path, format="PNG", optimize=True, pnginfo=note)
+    with atomic_file(path) as file:
+        image.save(file, format="PNG", optimize=True, pnginfo=note)
 
 
 def _heat_map(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.resources import as_file, files
-from typing import Any
+from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
+
+from zerocost.core.safetensors import Message
 
 __all__ = ["RealScores", "load_scores"]
 
@@ -38,13 +39,10 @@ class RealScores:
 
 def load_scores() -> RealScores:
     """The scores that come with the package."""
-    from safetensors import safe_open
-
-    with as_file(files("zerocost.cli.demo") / "minilm_scores.safetensors") as path, safe_open(path, "np") as file:
-        scores: npt.NDArray[Any] = file.get_tensor("scores")
-        about: dict[str, str] = file.metadata()
+    message = Message((files("zerocost.cli.demo") / "minilm_scores.safetensors").read_bytes())
+    about = message.metadata
     return RealScores(
-        scores=scores,
+        scores=message.array("scores").copy(),
         heads=json.loads(about["heads"]),
         tokens=json.loads(about["tokens"]),
         model=about["model"].rpartition("/")[2],
