@@ -172,7 +172,7 @@ def test_wrong_tensors_are_named(folder, tensors, dtypes, text):
 def test_an_architecture_that_is_not_supported_is_named(folder, change, text):
     (folder / "config.json").write_text(json.dumps({**CONFIG, **change}))
     with pytest.raises(InvalidModel, match=text) as caught:
-        Architecture.of_folder(folder)
+        Architecture.from_folder(folder)
     assert "config.json" in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""What a Hugging Face folder says about its model: ``config.json`` of the BERT family."""
+"""The architecture of a model: ``config.json`` of a Hugging Face folder of the BERT family."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
-"""Hugging Face's names of what the kernels have."""
+"""Hugging Face's names of the activations, and the kernels' names."""
 _FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
@@ -30,17 +30,17 @@ class Architecture:
 
     Attributes:
         family: Hugging Face's ``model_type``.
-        vocabulary: number of token ids.
-        width: length of a token's vector.
-        layers: number of layers.
-        heads: attention heads in each layer.
-        inner_width: width between the two linear layers of a block.
-        positions: how many tokens a sequence may have.
-        padding: the id whose tokens have no position of their own but the table's row of that number, after which the
-            other tokens' rows begin (RoBERTa); None: every token has the row of its place (BERT).
-        types: number of token types; every token is of the first.
-        activation: what stands between the two linear layers: ``"gelu"``, ``"gelu_tanh"`` or ``"relu"``.
-        epsilon: of the layer norms.
+        vocabulary: the number of token ids.
+        width: the length of a token's vector.
+        layers: the number of layers.
+        heads: the number of attention heads in each layer.
+        inner_width: the width between the two linear layers of a feed-forward block.
+        positions: the largest number of tokens of a sequence.
+        padding: the id of padding tokens (RoBERTa). They share the row of that number in the position table; the rows
+            of other tokens begin after it. None: a token has the row of its place (BERT).
+        types: the number of token types; every token has the first.
+        activation: between the two linear layers: ``"gelu"``, ``"gelu_tanh"`` or ``"relu"``.
+        epsilon: the epsilon of the layer norms.
     """
 
     family: str
@@ -56,11 +56,11 @@ class Architecture:
     epsilon: float
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Architecture:
+    def from_folder(cls, folder: Path) -> Architecture:
         """Reads ``config.json``.
 
         Raises:
-            InvalidModel: it is missing, incomplete, or describes something that is not supported, which is named.
+            InvalidModel: the file is missing or incomplete, or asks for something unsupported, which is named.
         """
         path = folder / "config.json"
         config = read_json(path)
@@ -68,14 +68,14 @@ class Architecture:
         if family not in _FAMILIES:
             supported = ", ".join(_FAMILIES)
             raise InvalidModel(f"{path}: model_type {family!r} is not supported; {supported} are")
-        needed: dict[str, Any] = {"position_embedding_type": "absolute", "is_decoder": False}
-        for key, value in needed.items():
+        required: dict[str, Any] = {"position_embedding_type": "absolute", "is_decoder": False}
+        for key, value in required.items():
             if config.get(key, value) != value:
                 raise InvalidModel(f"{path}: {key} {config[key]!r} is not supported; {value!r} is")
         activation = config.get("hidden_act", "gelu")
         if activation not in _ACTIVATIONS:
             raise InvalidModel(f"{path}: hidden_act {activation!r} is not supported; {', '.join(_ACTIVATIONS)} are")
-        # Hugging Face leaves out what is its default.
+        # Hugging Face leaves out values that are its defaults.
         padding = None if family == "bert" else _whole(path, {"pad_token_id": 1, **config}, "pad_token_id", least=0)
         first = 0 if padding is None else padding + 1
         width, heads = _whole(path, config, "hidden_size"), _whole(path, config, "num_attention_heads")
@@ -86,7 +86,7 @@ class Architecture:
             raise InvalidModel(f"{path}: layer_norm_eps is {epsilon!r}, a number from 0 to 1 is needed")
         table = _whole(path, config, "max_position_embeddings")
         if table <= first:
-            raise InvalidModel(f"{path}: max_position_embeddings {table} leaves no position after the padding's")
+            raise InvalidModel(f"{path}: max_position_embeddings {table} leaves no position after that of padding")
         return cls(
             family=family,
             vocabulary=_whole(path, config, "vocab_size"),
@@ -106,7 +106,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        InvalidModel: the file is missing, or holds something else.
+        InvalidModel: the file is missing, or holds something other than a JSON object.
     """
     content = read_json_file(path)
     if not isinstance(content, dict):
@@ -115,7 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_file(path: Path) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
         InvalidModel: the file is missing, or is not JSON.

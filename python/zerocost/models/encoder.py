@@ -1,10 +1,10 @@
 """A transformer encoder of the BERT family (Devlin et al. 2018, arXiv:1810.04805) over packed batches, float32.
 
-The embedding tables stay views of the mapped file. The matrices of the layers are laid out for the kernels once, query,
-key and value side by side: with few tokens a forward pass takes as long as it takes to read them, so they must be read
+The embedding tables stay views of the mapped file. The matrices of the layers are laid out for the kernels once, with
+query, key and value side by side: with few tokens a forward pass takes as long as reading them, so they must be read
 from front to back.
 
-All linear layers run over all tokens of the batch at once; attention runs for each sequence.
+Linear layers run over all tokens of the batch at once; attention runs for each sequence.
 """
 
 from __future__ import annotations
@@ -21,57 +21,57 @@ import numpy.typing as npt
 from zerocost.models import layers
 from zerocost.models.architecture import Architecture
 from zerocost.models.layers import layer_norm
-from zerocost.models.packing import Packed, Run
+from zerocost.models.packing import Bucket, Packed
 
-__all__ = ["Attention", "Encoder", "Hidden", "Linear", "Projection", "Tensors"]
+__all__ = ["Attention", "Encoder", "Hidden", "Linear", "Projection", "WeightSource"]
 
 Floats = npt.NDArray[np.float32]
 
 
-class Tensors(Protocol):
-    """Where weights come from: a checkpoint, or a generator."""
+class WeightSource(Protocol):
+    """The source of weights: a checkpoint, or a generator."""
 
     def tensor(self, name: str, shape: tuple[int, ...], *, is_table: bool = False) -> Floats:
-        """The tensor ``name``, of that shape; of a table single rows are read, of anything else everything."""
+        """The tensor ``name`` of that shape. Single rows of a table are read later; other tensors are read whole."""
 
     def __contains__(self, name: str) -> bool: ...
 
     def release(self) -> None:
-        """Everything that was given so far has been read."""
+        """Tells that all tensors so far have been read, so their pages may be released."""
 
 
 class Linear:
-    """A linear layer, or several that read the same tensor, side by side.
+    """A linear layer, or several layers of the same input side by side.
 
     Args:
-        where: which layers these are, for messages.
-        take: gives the layers' weights ``[d_out, d_in]`` and biases ``[d_out]``, as the file has them.
+        where: the names of the layers, for messages.
+        load: returns the layers' weights ``[d_out, d_in]`` and biases ``[d_out]``, as they are in the file.
     """
 
-    def __init__(self, where: str, take: Callable[[], list[tuple[Floats, Floats]]]) -> None:
+    def __init__(self, where: str, load: Callable[[], list[tuple[Floats, Floats]]]) -> None:
         self.where = where
-        self._take = take
-        taken = take()
-        self.bias = np.concatenate([bias for _, bias in taken])
-        self._laid_out = layers.Linear(np.concatenate([weight for weight, _ in taken]).T, self.bias)
+        self._load = load
+        loaded = load()
+        self.bias = np.concatenate([bias for _, bias in loaded])
+        self._kernel = layers.Linear(np.concatenate([weight for weight, _ in loaded]).T, self.bias)
 
     @cached_property
     def weight(self) -> Floats:
-        """``[d_in, d_out]``, for artifacts that multiply themselves. Laid out when it is first asked for.
+        """``[d_in, d_out]``, for artifacts that multiply. It is made on first use.
 
-        It stands in ``bytes``, which nobody can change: an executor sends it once and not at every call.
+        Its memory is ``bytes``, which nobody can change, so an executor sends it once and not with every call.
         """
-        joined = np.concatenate([weight for weight, _ in self._take()]).T
+        joined = np.concatenate([weight for weight, _ in self._load()]).T
         return np.ndarray(joined.shape, np.float32, buffer=joined.tobytes())
 
     def __call__(self, tensor: Floats, activation: str, out: Floats) -> None:
         """Writes ``activation(tensor @ weight + bias)``."""
-        self._laid_out(tensor, activation, out=out)
+        self._kernel(tensor, activation, out=out)
 
 
 @dataclass(frozen=True)
 class Norm:
-    """``weight`` and ``bias`` of a layer norm, both ``[width]``."""
+    """A layer norm: ``weight`` and ``bias``, both ``[width]``."""
 
     weight: Floats
     bias: Floats
@@ -79,7 +79,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class Layer:
-    """The weights of one layer, in the order in which they are used."""
+    """The weights of one layer, in the order of their use."""
 
     projections: Linear
     attended: Linear
@@ -94,21 +94,21 @@ Projection = Callable[[Floats, Linear, str, Floats], object]
 
 Attention = Callable[[int, int, Floats, Floats, Floats, Floats], object]
 """``(layer, first, query, key, value, out)``: writes attention to ``out``. The arrays are ``[count, heads, n, head
-width]``; ``first`` is the first of these packed sequences."""
+width]``; ``first`` is the index of the first of these packed sequences."""
 
 
 def plain_projection(tensor: Floats, linear: Linear, activation: str, out: Floats) -> None:
-    """The projection as the kernels do it."""
+    """The projection of the kernels."""
     linear(tensor, activation, out)
 
 
 @dataclass
 class Hidden:
-    """What one pass through the layers works on. Rows are the tokens of a packed batch.
+    """The state of a forward pass. Rows are the tokens of a packed batch.
 
     Attributes:
-        states: ``[tokens, width]``; every layer leaves its result here.
-        attention_seconds: how long attention took, one number for each layer and part of the batch. A list, because
+        states: ``[tokens, width]``; every layer overwrites it with its result.
+        attention_seconds: the time of attention, one number for each layer and part of the batch. It is a list because
             stages add to it from several threads.
     """
 
@@ -117,46 +117,46 @@ class Hidden:
 
 
 class Encoder:
-    """The weights of an encoder, and the pass through them.
+    """The weights of an encoder, and the forward pass.
 
     Args:
         architecture: the shapes.
-        tensors: the weights, under Hugging Face's names, with or without the name of the family in front.
+        weights: the weights under Hugging Face's names, with or without the prefix of the family.
 
     Raises:
         InvalidModel: a tensor is missing, or has another shape or dtype.
     """
 
-    def __init__(self, architecture: Architecture, tensors: Tensors) -> None:
+    def __init__(self, architecture: Architecture, weights: WeightSource) -> None:
         self.architecture = architecture
         width, inner = architecture.width, architecture.inner_width
         word = "embeddings.word_embeddings.weight"
-        prefix = next((name for name in ("", "bert.", "roberta.") if name + word in tensors), "")
+        prefix = next((name for name in ("", "bert.", "roberta.") if name + word in weights), "")
 
-        def take(name: str, *shape: int, is_table: bool = False) -> Floats:
-            return tensors.tensor(prefix + name, shape, is_table=is_table)
+        def load(name: str, *shape: int, is_table: bool = False) -> Floats:
+            return weights.tensor(prefix + name, shape, is_table=is_table)
 
         def linear(layer: int, d_in: int, d_out: int, *names: str) -> Linear:
             at = f"encoder.layer.{layer}"
             return Linear(
                 f"layer {layer} ({', '.join(names)})",
                 lambda: [
-                    (take(f"{at}.{name}.weight", d_out, d_in), take(f"{at}.{name}.bias", d_out)) for name in names
+                    (load(f"{at}.{name}.weight", d_out, d_in), load(f"{at}.{name}.bias", d_out)) for name in names
                 ],
             )
 
         def norm(name: str) -> Norm:
-            # Files that were converted from TensorFlow's have the names of its layer norms.
-            is_old = f"{prefix}{name}.weight" not in tensors and f"{prefix}{name}.gamma" in tensors
+            # Files that were converted from TensorFlow use its names of layer norms.
+            is_old = f"{prefix}{name}.weight" not in weights and f"{prefix}{name}.gamma" in weights
             weight, bias = ("gamma", "beta") if is_old else ("weight", "bias")
-            return Norm(take(f"{name}.{weight}", width).copy(), take(f"{name}.{bias}", width).copy())
+            return Norm(load(f"{name}.{weight}", width).copy(), load(f"{name}.{bias}", width).copy())
 
-        self._words = take(word, architecture.vocabulary, width, is_table=True)
+        self._words = load(word, architecture.vocabulary, width, is_table=True)
         table = architecture.positions + (0 if architecture.padding is None else architecture.padding + 1)
-        positions = take("embeddings.position_embeddings.weight", table, width)
-        types = take("embeddings.token_type_embeddings.weight", architecture.types, width)
-        # Every token is of the first type.
-        self._places = positions + types[0]
+        positions = load("embeddings.position_embeddings.weight", table, width)
+        types = load("embeddings.token_type_embeddings.weight", architecture.types, width)
+        # Every token has the first type.
+        self._positions = positions + types[0]
         self._embedding_norm = norm("embeddings.LayerNorm")
         self._layers = []
         for index in range(architecture.layers):
@@ -172,14 +172,14 @@ class Encoder:
                     outer_norm=norm(f"{at}.output.LayerNorm"),
                 )
             )
-            tensors.release()
+            weights.release()
 
     def embed(self, packed: Packed) -> Hidden:
-        """The states before the first layer: word, position and type, normalised."""
+        """The states before the first layer: the sum of word, position and type, normalized."""
         words = self._words[packed.ids]
         norm = self._embedding_norm
-        places = self._places[packed.positions]
-        layer_norm(words, places, norm.weight, norm.bias, self.architecture.epsilon, out=words)
+        positions = self._positions[packed.positions]
+        layer_norm(words, positions, norm.weight, norm.bias, self.architecture.epsilon, out=words)
         return Hidden(words)
 
     def run(
@@ -192,36 +192,36 @@ class Encoder:
         layers: range | None = None,
         sequences: range | None = None,
     ) -> None:
-        """Takes the states through layers.
+        """Runs layers on the states.
 
         Args:
-            packed: the batch that the states belong to.
-            hidden: the states; those of the given sequences are overwritten.
-            attention: what attends.
-            project: what multiplies.
-            layers: which layers, all of them by default.
-            sequences: which of the packed sequences, all of them by default.
+            packed: the batch of the states.
+            hidden: the states; those of ``sequences`` are overwritten.
+            attention: computes attention.
+            project: computes linear layers.
+            layers: the layers to run, all by default.
+            sequences: the packed sequences to run them on, all by default.
         """
-        chosen = range(len(self._layers)) if layers is None else layers
-        among = range(len(packed.order)) if sequences is None else sequences
-        runs = list(packed.runs(among.start, among.stop))
-        if not runs:
+        layers = range(len(self._layers)) if layers is None else layers
+        sequences = range(len(packed.order)) if sequences is None else sequences
+        buckets = list(packed.buckets(sequences.start, sequences.stop))
+        if not buckets:
             return
-        first, last = runs[0].start, runs[-1].stop
+        first, last = buckets[0].start, buckets[-1].stop
         states = hidden.states[first:last]
         width, count = self.architecture.width, last - first
         mixed = np.empty((count, 3 * width), np.float32)
         attended = np.empty((count, width), np.float32)
         inner = np.empty((count, self.architecture.inner_width), np.float32)
-        # The projections are no longer needed when the result of a block is, so it takes their place.
+        # The result of a block reuses the memory of the projections, which are no longer needed then.
         result = mixed.reshape(-1)[: count * width].reshape(count, width)
         heads = []
-        for run in runs:
-            rows = slice(run.start - first, run.stop - first)
-            query, key, value = self._heads(mixed[rows], run)
-            (out,) = self._heads(attended[rows], run)
-            heads.append((run.first, query, key, value, out))
-        for index in chosen:
+        for bucket in buckets:
+            rows = slice(bucket.start - first, bucket.stop - first)
+            query, key, value = self._heads(mixed[rows], bucket)
+            (out,) = self._heads(attended[rows], bucket)
+            heads.append((bucket.first, query, key, value, out))
+        for index in layers:
             layer = self._layers[index]
             project(states, layer.projections, "none", mixed)
             start = time.perf_counter()
@@ -229,16 +229,16 @@ class Encoder:
                 attention(index, sequence, query, key, value, out)
             hidden.attention_seconds.append(time.perf_counter() - start)
             project(attended, layer.attended, "none", result)
-            self._add(result, states, layer.attended_norm)
+            self._add_and_normalize(result, states, layer.attended_norm)
             project(states, layer.inner, self.architecture.activation, inner)
             project(inner, layer.outer, "none", result)
-            self._add(result, states, layer.outer_norm)
+            self._add_and_normalize(result, states, layer.outer_norm)
 
-    def _add(self, result: Floats, states: Floats, norm: Norm) -> None:
+    def _add_and_normalize(self, result: Floats, states: Floats, norm: Norm) -> None:
         layer_norm(result, states, norm.weight, norm.bias, self.architecture.epsilon, out=states)
 
-    def _heads(self, rows: Floats, run: Run) -> Floats:
+    def _heads(self, rows: Floats, bucket: Bucket) -> Floats:
         """``[count * length, parts * width]``, contiguous, as a view ``[parts, count, heads, length, head width]``."""
         architecture = self.architecture
         width = architecture.width // architecture.heads
-        return rows.reshape(run.count, run.length, -1, architecture.heads, width).transpose(2, 0, 3, 1, 4)
+        return rows.reshape(bucket.count, bucket.length, -1, architecture.heads, width).transpose(2, 0, 3, 1, 4)

@@ -1,4 +1,4 @@
-"""A model: an encoder with its tokenizer and its way of pooling, from a Hugging Face folder or built in."""
+"""A model: an encoder with its tokenizer and its pooling, from a Hugging Face folder or built in."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from zerocost.errors import InvalidModel
 from zerocost.models.architecture import Architecture
 from zerocost.models.checkpoint import Checkpoint
 from zerocost.models.encoder import Encoder
-from zerocost.models.sentence_files import SentenceFiles
+from zerocost.models.sentence_config import SentenceConfig
 from zerocost.models.tokenizer import ByteTokenizer, FileTokenizer, TextTokenizer
 
 __all__ = ["Model", "load_model", "untrained_model"]
 
 UNTRAINED = "untrained-bytes"
-"""The name of the built-in model: its weights are random, its vectors mean nothing."""
+"""The name of the built-in model. Its weights are random, so its vectors mean nothing."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a model service runs.
+    """A model as a service runs it.
 
     Attributes:
         name: the folder's name, or ``"untrained-bytes"``.
-        trained: whether the weights are anybody's work.
-        encoder: the weights.
+        trained: False if the weights are random.
+        encoder: the weights and the forward pass.
         tokenizer: text to ids.
-        pooling: ``"mean"`` or ``"first"``: how the tokens' vectors become the text's.
-        max_tokens: texts are truncated to that many tokens, specials included.
+        pooling: ``"mean"`` or ``"first"``, see :func:`zerocost.models.pooling.pool`.
+        max_tokens: texts are truncated to this many tokens, with special tokens.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Model:
 
     @property
     def identity(self) -> str:
-        """What tells this model from every other: a digest of its weights and its configuration.
+        """A digest of the weights and the configuration.
 
         Raises:
-            InvalidModel: its file was written to or touched after it was loaded, so nobody knows what the weights are.
+            InvalidModel: the file was written to or touched after it was loaded, so its weights are unknown.
         """
         return self._identity()
 
@@ -57,20 +57,20 @@ class Model:
 def load_model(folder: str | Path) -> Model:
     """Loads ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
 
-    sentence-transformers' files are honoured where they are there: ``modules.json``, ``1_Pooling/config.json`` and
+    The files of sentence-transformers are read if they exist: ``modules.json``, ``1_Pooling/config.json`` and
     ``sentence_bert_config.json``.
 
-    The file is mapped, and only its embedding tables stay so: the layers' matrices are laid out for the kernels in
-    memory of their own. Who replaces the file should put another one under its name and not write over it.
+    The embedding tables stay mapped from the file; the layers' matrices are laid out for the kernels in memory of their
+    own. To replace the file, put another file under its name: do not write into it.
 
     Raises:
-        InvalidModel: a file is missing or damaged, or the model is of a kind that is not supported.
+        InvalidModel: a file is missing or damaged, or the kind of model is not supported.
     """
     path = Path(folder)
     if not path.is_dir():
         raise InvalidModel(f"{path}: there is no such folder")
-    architecture = Architecture.of_folder(path)
-    sentences = SentenceFiles.of_folder(path, architecture.family)
+    architecture = Architecture.from_folder(path)
+    sentences = SentenceConfig.from_folder(path, architecture.family)
     pooling = sentences.pooling
     tokenizer = FileTokenizer(path / "tokenizer.json", architecture.vocabulary, lower=sentences.lower)
     checkpoint = Checkpoint(path / "model.safetensors")
@@ -87,7 +87,7 @@ def load_model(folder: str | Path) -> Model:
 
 
 def untrained_model(seed: int = 0) -> Model:
-    """A small encoder with random weights, and bytes as its tokens. It runs anywhere, and its vectors mean nothing."""
+    """A small encoder with random weights whose tokens are bytes. It needs no files, and its vectors mean nothing."""
     architecture = Architecture(
         family="bert",
         vocabulary=ByteTokenizer.VOCABULARY,
@@ -104,7 +104,7 @@ def untrained_model(seed: int = 0) -> Model:
     return Model(
         name=UNTRAINED,
         trained=False,
-        encoder=Encoder(architecture, _Seeded(seed)),
+        encoder=Encoder(architecture, RandomWeights(seed)),
         tokenizer=ByteTokenizer(),
         pooling="mean",
         max_tokens=architecture.positions,
@@ -112,8 +112,8 @@ def untrained_model(seed: int = 0) -> Model:
     )
 
 
-class _Seeded:
-    """Random weights by name: the same for the same seed, whatever the order in which they are asked for."""
+class RandomWeights:
+    """Random weights that depend on the seed and the name only, not on the order of the calls."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

@@ -1,4 +1,4 @@
-"""A batch without padding: the tokens of all sequences end to end, sequences of one length next to each other."""
+"""A batch without padding: the tokens of all sequences end to end, with sequences of one length side by side."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy.typing as npt
 from zerocost.errors import DatatypeError, InvalidInput, RangeError, ShapeError
 from zerocost.models.architecture import Architecture
 
-__all__ = ["Packed", "Run", "is_batch", "positions_of", "read_sequences"]
+__all__ = ["Bucket", "Packed", "is_batch", "positions_of", "read_sequences"]
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Run:
-    """Sequences of one length: the rows from ``start``, ``count`` times ``length`` of them.
+class Bucket:
+    """Packed sequences of one length: ``count`` times ``length`` rows from ``start`` on.
 
     Attributes:
-        first: which of the packed sequences the first one is.
+        first: the index of the first one among the packed sequences.
     """
 
     first: int
@@ -33,7 +33,7 @@ class Run:
 
     @property
     def stop(self) -> int:
-        """The row after the last."""
+        """The row after the last one."""
         return self.start + self.count * self.length
 
 
@@ -44,8 +44,8 @@ class Packed:
     Attributes:
         ids: the token ids, one row of the packed batch each.
         positions: the row of the position table of each token.
-        order: which of the given sequences comes first, second and so on.
-        offsets: where each of them begins; one more for the end.
+        order: the index of each packed sequence among the given ones.
+        offsets: the first row of each packed sequence, and the end.
     """
 
     ids: Ints
@@ -55,7 +55,7 @@ class Packed:
 
     @classmethod
     def of(cls, sequences: Sequence[tuple[Ints, Ints]]) -> Packed:
-        """Packs (ids, positions) of sequences that have at least one token each."""
+        """Packs the ids and positions of sequences that have at least one token each."""
         lengths = np.array([len(ids) for ids, _ in sequences], np.int64)
         order = np.argsort(lengths, kind="stable")
         return cls(
@@ -67,30 +67,30 @@ class Packed:
 
     @property
     def tokens(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens."""
         return len(self.ids)
 
-    def runs(self, first: int = 0, last: int | None = None) -> Iterator[Run]:
-        """The runs of equal length among the packed sequences ``first`` to ``last`` (not included)."""
-        offsets = self.offsets[first : None if last is None else last + 1]
+    def buckets(self, first: int, last: int) -> Iterator[Bucket]:
+        """The packed sequences from ``first`` to ``last`` (not included), grouped by length."""
+        offsets = self.offsets[first : last + 1]
         lengths = np.diff(offsets)
         cuts = [0, *(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)]
         for begin, end in itertools.pairwise(cuts):
-            yield Run(first + begin, int(offsets[begin]), end - begin, int(lengths[begin]))
+            yield Bucket(first + begin, int(offsets[begin]), end - begin, int(lengths[begin]))
 
 
 def read_sequences(input_ids: Any, attention_mask: Any, architecture: Architecture) -> list[tuple[Ints, Ints]]:
-    """Token ids as the caller gives them (one list or several, or an array), each with the positions of its tokens.
+    """The ids and positions of each sequence that a caller gives as one list, several lists or an array.
 
     Args:
-        input_ids: whole numbers, ``[n]`` or lists of different lengths or ``[batch, n]``.
-        attention_mask: 0 or 1 for each token, or None; a token with 0 takes no part.
-        architecture: which ids there are, how many tokens a sequence may have, and how their positions are counted.
+        input_ids: whole numbers: ``[n]``, lists of different lengths, or ``[batch, n]``.
+        attention_mask: 0 or 1 for each token, or None; tokens with 0 are left out.
+        architecture: the vocabulary, the number of positions, and how positions are counted.
 
     Raises:
-        DatatypeError: something else than whole numbers.
-        ShapeError: a mask that does not fit the ids.
-        RangeError: an id that the model does not have, a sequence that is empty or too long, a mask of other numbers.
+        DatatypeError: something other than whole numbers was given.
+        ShapeError: the mask does not have the shape of the ids.
+        RangeError: the model does not have an id, a sequence is empty or too long, or the mask has other numbers.
     """
     sequences = _nested(input_ids, "input_ids")
     masks: list[Any] = [None] * len(sequences)
@@ -107,11 +107,11 @@ def read_sequences(input_ids: Any, attention_mask: Any, architecture: Architectu
 
 
 def positions_of(ids: Ints, padding: int | None) -> Ints:
-    """The row of the position table of each token of a sequence, as Hugging Face counts.
+    """The row of each token in the position table, counted as Hugging Face does.
 
     Args:
-        ids: ``[n]``, padding and masked tokens included.
-        padding: as in :class:`Architecture`.
+        ids: ``[n]``, with padding and masked tokens.
+        padding: see :class:`zerocost.models.architecture.Architecture`.
     """
     if padding is None:
         return np.arange(len(ids), dtype=np.int64)
@@ -121,7 +121,7 @@ def positions_of(ids: Ints, padding: int | None) -> Ints:
 
 
 def is_batch(input_ids: Any) -> bool:
-    """Whether several sequences were given, not one."""
+    """Whether several sequences were given."""
     if isinstance(input_ids, np.ndarray):
         return input_ids.ndim > 1
     return bool(len(input_ids)) and isinstance(input_ids[0], list | tuple | np.ndarray)

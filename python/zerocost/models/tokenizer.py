@@ -14,11 +14,11 @@ __all__ = ["ByteTokenizer", "Encoding", "FileTokenizer", "TextTokenizer"]
 
 @dataclass(frozen=True)
 class Encoding:
-    """The ids of one text.
+    """The token ids of one text.
 
     Attributes:
-        input_ids: the ids, special tokens included.
-        tokens: how many there were before truncation.
+        input_ids: the ids, with special tokens.
+        tokens: the number of tokens before truncation.
     """
 
     input_ids: list[int]
@@ -26,7 +26,7 @@ class Encoding:
 
     @property
     def truncated(self) -> bool:
-        """Whether the text's end is missing."""
+        """Whether the end of the text is missing."""
         return self.tokens > len(self.input_ids)
 
 
@@ -34,22 +34,22 @@ class TextTokenizer(Protocol):
     """What the services need of a tokenizer."""
 
     identity: str
-    """What tells it from every other."""
+    """Differs for every other tokenizer."""
 
     def encode(self, texts: Sequence[str], limit: int | None) -> list[Encoding]:
-        """The ids of each text, at most ``limit`` of them."""
+        """The ids of each text, truncated to ``limit``."""
 
     def decode(self, input_ids: Sequence[int]) -> str:
-        """The text of the ids, special tokens left out."""
+        """The text of the ids, without special tokens."""
 
 
 class FileTokenizer:
-    """A tokenizer of the tokenizers library, with the truncation and the padding of its file turned off.
+    """A tokenizer of the tokenizers library; truncation and padding of its file are turned off.
 
     Args:
         path: the ``tokenizer.json``.
-        vocabulary: how many ids the model has; None where there is no model.
-        lower: whether text is put in small letters first, as sentence-transformers' ``do_lower_case`` asks.
+        vocabulary: the number of ids of the model; None without a model.
+        lower: whether text is converted to lower case first (``do_lower_case`` of sentence-transformers).
 
     Raises:
         InvalidModel: the file is missing or damaged, or it has more ids than the model.
@@ -58,7 +58,7 @@ class FileTokenizer:
     def __init__(self, path: Path, vocabulary: int | None = None, *, lower: bool = False) -> None:
         import hashlib
 
-        from tokenizers import Tokenizer  # a second of nothing for who only calls artifacts
+        from tokenizers import Tokenizer  # slow to import, and callers of artifacts do not need it
 
         try:
             content = path.read_bytes()
@@ -78,7 +78,7 @@ class FileTokenizer:
         self.identity = hashlib.sha256(content).hexdigest() + (" lower" if lower else "")
 
     def encode(self, texts: Sequence[str], limit: int | None) -> list[Encoding]:
-        """The ids of each text; the special tokens at the end survive truncation."""
+        """The ids of each text. Truncation keeps the special tokens at the end."""
         given = [text.lower() for text in texts] if self._lower else list(texts)
         encodings = []
         for encoded in self._tokenizer.encode_batch_fast(given):
@@ -95,7 +95,7 @@ class FileTokenizer:
         return encodings
 
     def decode(self, input_ids: Sequence[int]) -> str:
-        """The text of the ids, special tokens left out."""
+        """The text of the ids, without special tokens."""
         for token in input_ids:
             if not 0 <= token < self._size:
                 raise RangeError(
@@ -106,16 +106,16 @@ class FileTokenizer:
 
 
 class ByteTokenizer:
-    """UTF-8 bytes, between an opening and a closing token. Every text comes back as it was."""
+    """UTF-8 bytes between an opening and a closing token. Decoding returns every text unchanged."""
 
     SPECIALS = 3
-    """0 is padding, 1 opens, 2 closes."""
+    """0 is padding, 1 opens a text, 2 closes it."""
     VOCABULARY = 256 + SPECIALS
 
     identity = "bytes"
 
     def encode(self, texts: Sequence[str], limit: int | None) -> list[Encoding]:
-        """The bytes of each text. Truncation may cut a character; decoding then ends with the replacement character."""
+        """The bytes of each text. Truncation may split a character, which decodes to the replacement character."""
         if limit is not None and limit < 2:
             raise RangeError(f"max_tokens: {limit} was given, at least 2 is needed", "max_tokens")
         encodings = []
@@ -127,7 +127,7 @@ class ByteTokenizer:
         return encodings
 
     def decode(self, input_ids: Sequence[int]) -> str:
-        """The text of the ids, special tokens left out; bytes that are no UTF-8 become the replacement character."""
+        """The text of the ids, without special tokens. Invalid UTF-8 becomes the replacement character."""
         for token in input_ids:
             if not 0 <= token < self.VOCABULARY:
                 raise RangeError(

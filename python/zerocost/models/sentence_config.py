@@ -1,4 +1,4 @@
-"""What sentence-transformers' files in a folder say: how to pool, how much text to take, and how to write it."""
+"""The configuration of sentence-transformers in a folder: pooling, largest number of tokens, lower case."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from zerocost.errors import InvalidModel
 from zerocost.models.architecture import read_json, read_json_file
 
-__all__ = ["SentenceFiles"]
+__all__ = ["SentenceConfig"]
 
 _MODULES = ("Transformer", "Pooling", "Normalize")
-"""What a model may be made of here. A vector is normalised whether the folder asks for it or not."""
+"""The supported modules. Vectors are normalized whether the folder asks for it or not."""
 
 
 @dataclass(frozen=True)
-class SentenceFiles:
-    """The settings of a folder; the defaults where the files are not there.
+class SentenceConfig:
+    """The settings of a folder, or the defaults without such files.
 
     Attributes:
-        pooling: ``"mean"`` or ``"first"``: how the tokens' vectors become the text's.
-        max_tokens: the most tokens of a text, None: as many as the model has positions.
-        lower: whether text is put in small letters before it is cut into tokens.
+        pooling: ``"mean"`` or ``"first"``, see :func:`zerocost.models.pooling.pool`.
+        max_tokens: the largest number of tokens of a text; None: the number of positions of the model.
+        lower: whether text is converted to lower case first.
     """
 
     pooling: str = "mean"
@@ -29,15 +29,15 @@ class SentenceFiles:
     lower: bool = False
 
     @classmethod
-    def of_folder(cls, folder: Path, family: str) -> SentenceFiles:
-        """Reads ``modules.json``, the configuration of its pooling, and ``sentence_bert_config.json``.
+    def from_folder(cls, folder: Path, family: str) -> SentenceConfig:
+        """Reads ``modules.json``, the pooling module's ``config.json``, and ``sentence_bert_config.json``.
 
         Args:
-            folder: the model's.
-            family: the ``model_type``, under whose name the last file may stand as well.
+            folder: the folder of the model.
+            family: the ``model_type``; the last file may be named after it.
 
         Raises:
-            InvalidModel: a file is damaged, or asks for something that is not supported, which is named.
+            InvalidModel: a file is damaged, or asks for something unsupported, which is named.
         """
         names = [f"sentence_{name}_config.json" for name in dict.fromkeys(("bert", family))]
         path = next((folder / name for name in names if (folder / name).is_file()), None)
