@@ -161,7 +161,7 @@ def test_roberta_counts_positions_without_the_padding(folder):
     with pytest.raises(ValueError, match=r"11 tokens.*10 positions"):
         service.forward([*padding, *[4] * 11], [*[0] * 15, *[1] * 11])
     # A token that is no padding keeps its position under the mask; the padding takes the row of its own.
-    table = service.model.encoder._places
+    table = service.model.encoder._positions
     hole = service.forward([2, 4, 5, 3], [1, 0, 1, 1])
     assert not np.allclose(hole.pooled, service.forward([2, 5, 3]).pooled)
     taking_part = service.forward([2, 1, 3])

@@ -66,7 +66,7 @@ def reference(service, ids):
         return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
 
     ids = np.asarray(ids)
-    x = encoder._words[ids].astype(np.float64) + encoder._places[: len(ids)]
+    x = encoder._words[ids].astype(np.float64) + encoder._positions[: len(ids)]
     x = norm(x, encoder._embedding_norm)
     size = shape.width // shape.heads
     for layer in encoder._layers:
