@@ -12,7 +12,7 @@ import typer
 from zerocost.cli.options import Additions, AsJson, Destination, Inputs
 
 if TYPE_CHECKING:
-    from zerocost.core.chain_plan import Plan
+    from zerocost.core.chain_wiring import Plan
 
 app = typer.Typer()
 

@@ -8,8 +8,8 @@ from typing import Any
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.chain_cache import PlanCache
-from zerocost.core.chain_plan import Plan
 from zerocost.core.chain_run import ChainRun, params_of, run_plan
+from zerocost.core.chain_wiring import Plan
 from zerocost.core.results import checked_outputs
 from zerocost.errors import DatatypeError
 

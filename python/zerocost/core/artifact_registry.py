@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zerocost.core.artifact_base import Artifact, coroutine_methods
+from zerocost.core.artifact import Artifact, coroutine_methods
 from zerocost.core.ports import Ports, closest
 from zerocost.errors import (
     DatatypeError,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from zerocost.core.arrays import datatype_of
-from zerocost.core.artifact_base import Artifact, ExecutionContext, coroutine_methods
+from zerocost.core.artifact import Artifact, coroutine_methods
+from zerocost.core.execution_context import ExecutionContext
 from zerocost.core.generated_input import generated_input
 from zerocost.core.ports import Ports
 from zerocost.core.ports.tensors import match_shape

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.core.chain_plan import Plan, Source, plan_chain
+from zerocost.core.chain_plan import plan_chain
 from zerocost.core.chain_run import params_of, run_plan
+from zerocost.core.chain_wiring import Plan, Source
 from zerocost.core.ports.schema import ANNOTATIONS
 from zerocost.errors import PlanError
 

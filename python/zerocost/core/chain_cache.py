@@ -7,7 +7,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.core.chain_plan import Plan, plan_chain
+from zerocost.core.chain_plan import plan_chain
+from zerocost.core.chain_wiring import Plan
 
 __all__ = ["PlanCache"]
 

@@ -1,6 +1,7 @@
 """What goes into an artifact and what comes out, read from its schema, and the door that every call goes through."""
 
-from zerocost.core.ports.bind import Bound, Ports
+from zerocost.core.ports.bind import Ports
+from zerocost.core.ports.bound import Bound
 from zerocost.core.ports.names import closest, pointer, shortened
 
 __all__ = ["Bound", "Ports", "closest", "pointer", "shortened"]

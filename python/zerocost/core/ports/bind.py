@@ -9,7 +9,7 @@ arrays that the artifact gets.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from zerocost.core.arrays import as_tensor
 from zerocost.core.limits import Limits
+from zerocost.core.ports.bound import Bound, ChecksWithDefault, Condition, acceptor
 from zerocost.core.ports.checks import Check, anything, hashable, plain_check
 from zerocost.core.ports.parameters import Parameters, from_text, unboxed
 from zerocost.core.ports.schema import Declaration, Errors, Schema, is_unconstrained
@@ -34,9 +35,7 @@ from zerocost.errors import (
     merged,
 )
 
-__all__ = ["Bound", "Owner", "Ports"]
-
-Condition = Callable[[Mapping[str, Any]], bool]
+__all__ = ["Owner", "Ports"]
 
 
 class Owner(Protocol):
@@ -54,70 +53,6 @@ class Owner(Protocol):
 
     def _check_bound(self, bound: Bound) -> None:
         """Raises InvalidInput if it refuses more than its schema does."""
-
-
-class Bound(dict[str, Any]):
-    """Inputs that fit ``ports``. One that is changed afterwards names none, and is bound anew.
-
-    That is so for its own methods: what is done to it through ``dict``'s, or to a list in it, is not seen.
-    """
-
-    __slots__ = ("ports",)
-
-    ports: Ports | None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
-
-def _forgetting(name: str) -> Any:
-    method = getattr(dict, name)
-
-    def change(self: Bound, *arguments: Any, **keywords: Any) -> Any:
-        self.ports = None
-        return method(self, *arguments, **keywords)
-
-    change.__name__ = name
-    change.__doc__ = method.__doc__
-    return change
-
-
-for _name in ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update"):
-    setattr(Bound, _name, _forgetting(_name))
-
-
-class _Open(dict[str, Check]):
-    """The check of every declared input, and one for all others."""
-
-    def __init__(self, declared: Mapping[str, Check], others: Check) -> None:
-        super().__init__(declared)
-        self._others = others
-
-    def __missing__(self, name: object) -> Check:
-        if not isinstance(name, str):
-            raise KeyError(name)
-        return self._others
-
-
-def _acceptor(checks: Mapping[str, Check], required: tuple[str, ...], conditions: tuple[Condition, ...]) -> Condition:
-    """Whether inputs fit as they are, as far as plain checks can tell: every one, and all of them together."""
-
-    def fits(values: Mapping[str, Any]) -> bool:
-        try:
-            for name, value in values.items():
-                if not checks[name](value):
-                    return False
-        except KeyError:  # an undeclared name
-            return False
-        for name in required:  # noqa: SIM110 - a generator takes as long as a check
-            if name not in values:
-                return False
-        return True
-
-    def agrees(values: Mapping[str, Any]) -> bool:
-        return fits(values) and all(condition(values) for condition in conditions)
-
-    return agrees if conditions else fits
 
 
 class Ports(Declaration):
@@ -231,12 +166,12 @@ class Ports(Declaration):
             conditions.append(self._operation_check())
         if self.joint or not is_complete:
             conditions.append(lambda values: not self._parameters.problems(values, partial=False))
-        self._accepts = _acceptor(checks, self.required, tuple(filter(None, conditions)))
+        self._accepts = acceptor(checks, self.required, tuple(filter(None, conditions)))
         return self._accepts(values)
 
     @cached_property
     def _accepts_some(self) -> Condition:
-        return _acceptor(self._checks[0], (), ())
+        return acceptor(self._checks[0], (), ())
 
     @cached_property
     def _checks(self) -> tuple[Mapping[str, Check], bool]:
@@ -254,7 +189,7 @@ class Ports(Declaration):
             return declared, None not in checks.values()
         additional = self.schema.get("additionalProperties")
         others = plain_check(additional) if isinstance(additional, dict) else anything
-        return _Open(declared, others or anything), others is not None and None not in checks.values()
+        return ChecksWithDefault(declared, others or anything), others is not None and None not in checks.values()
 
     def _convert(self, bound: Bound, *, partial: bool, is_remote: bool) -> None:
         """Makes arrays of tensors and numbers of text, and raises InvalidInput if the inputs do not fit even then."""

@@ -1,0 +1,133 @@
+"""The base class of every artifact."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+from zerocost.core.execution_context import ExecutionContext
+from zerocost.core.ports import Bound, Ports
+from zerocost.errors import InvalidInput
+
+__all__ = ["Artifact", "TransientProperty", "coroutine_methods"]
+
+_Value = TypeVar("_Value")
+
+
+class TransientProperty(cached_property[_Value]):
+    """What follows from an instance, and is not copied with it."""
+
+
+class Artifact(ABC):
+    """A unit of computation. Subclass it, or one of the categories below, and register an instance.
+
+    Attributes:
+        interface: the category that a plug-in is registered under.
+        is_quick: whether a call with little input takes less than handing it to a thread, whatever it is asked, so that
+            a server makes it on its event loop. Not inherited.
+        waits: whether a call mostly waits for something outside of this process, so that a server makes it on a thread
+            that is kept for that, not on one of the few that compute.
+        uses: names of artifacts in the same registry that this one calls; the registry refuses cycles.
+    """
+
+    interface: ClassVar[str] = "custom"
+    is_quick: bool = False
+    waits: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # What a subclass adds may take any time: it says so itself, or it is not.
+        cls.is_quick = cls.__dict__.get("is_quick", False)
+        cls._asks_more = (
+            cls.input_errors is not Artifact.input_errors or cls.validate_input is not Artifact.validate_input
+        )
+
+    uses: tuple[str, ...] = ()
+    _asks_more: bool = False
+    _synchronous: ClassVar[tuple[str, ...]] = (
+        "execute",
+        "get_schema",
+        "validate_input",
+        "input_errors",
+        "output_elements",
+        "operations",
+    )
+    """The methods that callers call without awaiting them."""
+
+    @abstractmethod
+    def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
+        """Runs the artifact.
+
+        Args:
+            input_data: every input by name. Neither the dict nor its arrays are changed.
+            context: who calls, and how.
+
+        Returns:
+            Every output by name.
+        """
+
+    @abstractmethod
+    def get_schema(self) -> dict[str, Any]:
+        """The JSON Schema 2020-12 of the inputs, with ``x-tensor``, ``x-outputs`` and ``x-main``."""
+
+    def get_description(self) -> str:
+        """What the artifact does, for people: the class's docstring."""
+        return inspect.cleandoc(type(self).__doc__ or "No description provided")
+
+    def validate_input(self, input_data: dict[str, Any]) -> bool:
+        """Whether ``input_data`` is taken. An override is asked at every door, with inputs that fit the schema."""
+        return not self.input_errors(input_data)
+
+    def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
+        """Every way in which ``input_data`` breaks the schema, as (JSON pointer, message).
+
+        An override is asked at every door, with inputs that fit the schema.
+        """
+        return self._ports.errors(input_data)
+
+    def output_elements(self, input_data: dict[str, Any]) -> int | None:
+        """An upper bound for the elements of all outputs together, each array counting at least one; None: not known.
+
+        Servers refuse by it, before anything is computed, what would not fit. Override it where the outputs can be
+        larger than the inputs. It must be cheap; it is called with inputs that fit the schema.
+        """
+        return None
+
+    def operations(self, input_data: dict[str, Any]) -> int | None:
+        """An upper bound for the multiplications and additions, None where it follows from the sizes of the arrays.
+
+        Servers refuse by it what would keep a core busy for too long. Override it where the work grows faster than
+        inputs and outputs do, as attention's does. It must be cheap; it is called with inputs that fit the schema.
+        """
+        return None
+
+    @TransientProperty
+    def _ports(self) -> Ports:
+        return Ports(self.get_schema(), self)
+
+    def _check_bound(self, bound: Bound) -> None:
+        """Raises InvalidInput if an override of :meth:`input_errors` or :meth:`validate_input` refuses the inputs."""
+        errors = self.input_errors(bound)
+        if errors:
+            raise InvalidInput("; ".join(message for _, message in errors), errors=errors)
+        if not self.validate_input(bound):
+            raise InvalidInput(f"{type(self).__name__} does not take this input")
+
+    def __getstate__(self) -> object:
+        """What is copied and pickled: not what was derived from this instance, and is bound to it."""
+        state = super().__getstate__()
+        if isinstance(state, dict):
+            kind = type(self)
+            state = {k: v for k, v in state.items() if not isinstance(getattr(kind, k, None), TransientProperty)}
+        return state
+
+
+def coroutine_methods(artifact: Any) -> list[str]:
+    """The methods of an artifact that must be plain functions and are coroutine functions."""
+    return [
+        name
+        for name in getattr(artifact, "_synchronous", Artifact._synchronous)
+        if inspect.iscoroutinefunction(getattr(artifact, name)) or inspect.isasyncgenfunction(getattr(artifact, name))
+    ]
