@@ -1,4 +1,4 @@
-"""The one place that puts the server together."""
+"""The one place that puts the app together."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.calls import Calls
 from zerocost.api.edge.access_log import AccessLogMiddleware
 from zerocost.api.edge.middleware import EdgeMiddleware
+from zerocost.api.routes.chains import ChainRoutes
 from zerocost.api.routes.native import NativeRoutes
 from zerocost.api.routes.services import ServiceRoutes
 from zerocost.api.routing import RouteCache
@@ -31,12 +32,12 @@ logger = logging.getLogger("zerocost.api")
 
 
 class _App(Starlette):
-    """Starlette with one middleware in place of its own two: every exception becomes an answer at the front."""
+    """Starlette with one middleware in place of its own two."""
 
     edge: ASGIApp
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The front, with the routes behind it."""
+        """The middleware, with the routes behind it."""
         return self.edge
 
 
@@ -50,7 +51,7 @@ def create_app(
     Args:
         registry: by default a fresh one with the built-in artifacts.
         settings: by default those of the environment (``ZEROCOST_*``).
-        model: the model service; by default one of the settings' folder, or of the built-in untrained model.
+        model: the model service; by default one for the model folder of the settings, or the built-in untrained model.
 
     Raises:
         InvalidModel: the settings name a folder that cannot be used.
@@ -58,24 +59,25 @@ def create_app(
     registry = default_registry() if registry is None else registry
     settings = Settings.from_environment() if settings is None else settings
     api, calls = ArtifactRESTAPI(registry, settings), Calls(settings)
-    monitor = ServerMetrics(calls, registry)
+    metrics = ServerMetrics(calls, registry)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         calls.is_ready = True
-        async with monitor.sharing():
+        async with metrics.sharing():
             yield
         calls.is_ready = False
         calls.close()
 
     routes = [
-        *NativeRoutes(api, calls, monitor).table(),
-        *OpenInferenceRoutes(api, calls, monitor).table(),
+        *ChainRoutes(api, calls).table(),
+        *NativeRoutes(api, calls, metrics).table(),
+        *OpenInferenceRoutes(api, calls, metrics).table(),
         *ServiceRoutes(api, calls, model or SimplifiedModelService(registry, settings.model)).table(),
     ]
     app = _App(routes=routes, lifespan=lifespan)
-    shortcuts = RouteCache(app.routes, ("/artifacts/{name}/execute", "/v2/models/{name}/infer"))
-    app.edge = EdgeMiddleware(app.router, shortcuts, settings, calls.observations)
+    route_cache = RouteCache(app.routes, ("/artifacts/{name}/execute", "/v2/models/{name}/infer"))
+    app.edge = EdgeMiddleware(app.router, route_cache, settings, calls.observations)
     if settings.allowed_origins:
         app.edge = CORSMiddleware(
             app.edge,
@@ -87,13 +89,13 @@ def create_app(
     tracing = create_tracing(settings)
     if tracing is not None or settings.access_log:
         app.edge = AccessLogMiddleware(app.edge, tracing, log=settings.access_log)
-    # A redirect would make clients that do not follow it fail, and others send their body twice.
+    # After a redirect some clients would fail, and the others send their body twice.
     app.router.redirect_slashes = False
     app.state.registry = registry
     app.state.settings = settings
     app.state.stop_accepting = calls.stop_accepting
     app.state.close = calls.close
-    app.state.running = lambda: calls.pending + monitor.running
+    app.state.running = lambda: calls.pending + metrics.running
     return app
 
 

@@ -1,4 +1,4 @@
-"""Artifacts over HTTP: what a route and the coroutines call, which is what a caller in the process calls."""
+"""Artifacts over HTTP: what the routes call, and the coroutines that the specification asks for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from zerocost.api.settings import Settings
 from zerocost.api.thread_pool import ThreadPool
-from zerocost.api.wire.problems import as_input_error
+from zerocost.api.wire.problems import artifact_errors
 from zerocost.api.wire.stages import Stages
 from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
@@ -19,7 +19,7 @@ from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.entry import Entry
 from zerocost.core.limits import count_elements
 from zerocost.core.results import checked_outputs
-from zerocost.errors import LimitExceeded, UnknownArtifact, ZerocostError
+from zerocost.errors import LimitExceeded, UnknownArtifact
 
 __all__ = ["ArtifactRESTAPI"]
 
@@ -45,7 +45,7 @@ class ArtifactRESTAPI:
             result = await self._threads.run(lambda: self.run(artifact_name, request_data))
         except UnknownArtifact:
             return {"error": "Artifact not found"}
-        except Exception as error:  # the specification: whatever happens is told
+        except Exception as error:  # the specification reports every error to the caller
             return {"error": str(error)}
         return {"status": "success", "data": result}
 
@@ -59,7 +59,7 @@ class ArtifactRESTAPI:
     def run(
         self, artifact_name: str, request_data: dict[str, Any], metadata: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Binds the input within this server's limits and executes the artifact.
+        """Binds the inputs within this server's limits and executes the artifact.
 
         Args:
             artifact_name: the artifact's name.
@@ -67,8 +67,8 @@ class ArtifactRESTAPI:
             metadata: for the execution context: ``request_id``, ``deadline``, …
 
         Raises:
-            UnknownArtifact: there is none of that name.
-            InvalidInput: the input breaks the schema; a ValueError or TypeError of the artifact.
+            UnknownArtifact: no artifact has that name.
+            InvalidInput: the inputs break the schema, or the artifact raised a ValueError or TypeError.
             LimitExceeded: the outputs are, or would be, beyond the limit.
             Exception: whatever else the artifact raises.
         """
@@ -78,7 +78,7 @@ class ArtifactRESTAPI:
     def compute(
         self, spec: ArtifactSpec, inputs: dict[str, Any], metadata: dict[str, Any], stages: Stages
     ) -> dict[str, Any]:
-        """As :meth:`run`; notes what was copied on the way into the kernel, and opens the span of the call."""
+        """As :meth:`run`, with a span of its own; counts the bytes that were copied on the way into the kernel."""
         with counting_copies() as copied:
             if "span" in metadata:
                 with metadata["span"](f"execute {spec.name}", {"zerocost.artifact": spec.name}) as traceparent:
@@ -90,22 +90,18 @@ class ArtifactRESTAPI:
 
     def _execute(self, spec: ArtifactSpec, inputs: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
         context = ExecutionContext(spec.name, spec.interface, "restful", metadata)
-        try:
+        with artifact_errors:
             outputs = spec.implementation.execute(spec.ports.bind(inputs, metadata["limits"]), context)
-        except ZerocostError:
-            raise
-        except (ValueError, TypeError) as error:
-            raise as_input_error(error) from error
         if type(outputs) is not dict:
             checked_outputs(outputs, spec.name)
         return self.check_outputs(outputs, spec)
 
     def check_outputs(self, outputs: dict[str, Any], spec: ArtifactSpec | None = None) -> dict[str, Any]:
-        """The outputs, with what the bytes of raw entries stand for where a memory artifact gives any.
+        """The outputs, with raw entries of a memory artifact replaced by the values that they hold.
 
         Raises:
             LimitExceeded: the outputs are beyond the limit.
-            NotAcceptable: raw bytes that stand for nothing else.
+            NotAcceptable: a raw entry that holds nothing but bytes.
         """
         elements = 0
         for name, value in outputs.items():

@@ -1,9 +1,10 @@
-"""The one way in: whatever computes or touches a service on behalf of a request is admitted, bounded and measured here.
+"""The one way in: every request that computes or uses a service is admitted, bounded and measured here.
 
-A request that is not answered at once is *pending*: it waits for its turn or works, and there is one bound for all of
-them, beyond which the answer is 429. Only computing holds a slot, one of as many threads as there are cores: requests
-that wait to be computed together wait without one, and their batch takes one. What waits for something outside of this
-process, a Redis server for one, has a few threads of its own. Nothing runs on asyncio's default executor.
+A request that is not answered at once is *pending*: it waits for its turn, or works. There is one limit for all pending
+requests; beyond it the response is 429. Only computing takes a thread of the compute pool, which has as many as there
+are cores. Requests that wait to be computed in one batch wait without a thread, and their batch takes one. What waits
+for something outside of this process, such as a Redis server, has a few threads of its own. Nothing runs on asyncio's
+default executor.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any, Generic, TypeVar
 from zerocost.api.settings import Settings
 from zerocost.api.telemetry.observations import Observations
 from zerocost.api.thread_pool import ThreadPool, run_contained
-from zerocost.api.wire.body import BodyDeadline, ClientGone
+from zerocost.api.wire.body import ClientGone, read_body
+from zerocost.api.wire.body_deadline import BodyDeadline
 from zerocost.api.wire.byte_budget import SMALL_BODY
-from zerocost.api.wire.chunks import read_body
 from zerocost.api.wire.problems import HTTPError
-from zerocost.api.wire.protocol import read_at_once
+from zerocost.api.wire.protocol import read_whole_body
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.stages import QUEUE, Stages
 from zerocost.core.artifact_base import Artifact
@@ -34,23 +35,23 @@ __all__ = ["OFFLOAD_BYTES", "Calls", "IOBound"]
 Result = TypeVar("Result")
 
 _INLINE_BYTES = 4096
-"""Bodies of quick artifacts up to this size are computed on the event loop: a thread hop costs more than they do."""
+"""Up to this size the bodies of quick artifacts are computed on the event loop: moving to a thread costs more."""
 
 _INLINE_OPERATIONS = 1 << 18
-"""As many operations as a thread hop takes at most, where they do not follow from the size of the body."""
+"""The most operations on the event loop, where the size of the body does not bound them: less than a thread hop."""
 
 OFFLOAD_BYTES = 64 << 10
-"""Bytes from which on a text is read in a slot, so that the event loop goes on."""
+"""Bytes from which on a text is parsed on a thread, so that the event loop goes on."""
 
-_PASSED = "the deadline passed before the request was answered"
-
-_OUTSIDE = 8
+_IO_THREADS = 8
 """Threads that wait for what is outside of this process."""
+
+_DEADLINE_PASSED = "the deadline passed before the request was answered"
 
 
 @dataclass(frozen=True)
 class IOBound(Generic[Result]):
-    """A job that waits for something outside of this process, as has turned out on the way to it."""
+    """What a job returns when it finds out that it must wait for something outside of this process: the rest of it."""
 
     job: Callable[[], Result]
 
@@ -59,17 +60,17 @@ class Calls:
     """What all routes share.
 
     Attributes:
-        slots: the threads that compute.
-        outside: those that wait for something outside of this process.
+        compute_pool: the threads that compute.
+        io_pool: the threads that wait for something outside of this process.
         limits: what one call may ask for.
-        observations: where every answer is counted.
+        observations: where every response is counted.
         is_ready: whether new requests should be sent here.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.compute_pool = ThreadPool(settings.slots or os.cpu_count() or 1, "zerocost-request")
-        self.io_pool = ThreadPool(_OUTSIDE, "zerocost-outside")
+        self.io_pool = ThreadPool(_IO_THREADS, "zerocost-io")
         self.observations = Observations()
         self.is_ready = True
         self.limits = settings.limits
@@ -85,19 +86,19 @@ class Calls:
 
     @property
     def pending(self) -> int:
-        """Requests that compute or wait, and what still runs of those that nobody waits for any more."""
-        # A batch runs for requests that are pending themselves, unless all of them have gone.
+        """Requests that compute or wait, and jobs that still run though nobody waits for them any more."""
+        # A batch runs for requests that are pending themselves, unless all their clients have gone.
         return max(
             self._admitted + self.compute_pool.abandoned + self.io_pool.abandoned,
             self.compute_pool.jobs + self.io_pool.jobs,
         )
 
     def stop_accepting(self) -> None:
-        """Says from now on that new requests should go elsewhere."""
+        """Tells load balancers, from now on, to send new requests elsewhere."""
         self.is_ready = False
 
     def check_ready(self) -> None:
-        """Raises HTTPError (503) if new requests should go elsewhere."""
+        """Raises HTTPError (503) once new requests should go elsewhere."""
         if not self.is_ready:
             raise HTTPError(503, "not_ready", "the server is shutting down", {"retry-after": "1"})
 
@@ -107,13 +108,13 @@ class Calls:
         self.io_pool.close()
 
     def begin(self, request: Request, name: str) -> tuple[Stages, dict[str, Any]]:
-        """Begins a call of what errors and metrics call ``name``.
+        """Begins a call; errors and metrics know it by ``name``.
 
         Returns:
-            Where its time goes, and what the execution context carries: its id, limits, deadline and trace.
+            Its stages, and the metadata of its execution context: id, limits, deadline and trace.
 
         Raises:
-            HTTPError: a ``Request-Timeout`` that is no number of seconds (400).
+            HTTPError: ``Request-Timeout`` is not a number of seconds (400).
         """
         metadata: dict[str, Any] = {"request_id": request.id, "limits": self.limits}
         headers = request.headers
@@ -140,18 +141,18 @@ class Calls:
         Raises:
             HTTPError, DeadlineExceeded: as :meth:`within_deadline`.
         """
-        whole = None if b"content-encoding" in request.headers else read_at_once(request.receive, self._small)
+        whole = None if b"content-encoding" in request.headers else read_whole_body(request.receive, self._small)
         if whole is not None:
             request.has_more = False
             return whole
         return await self.within_deadline(request, read_body(request, self.settings))
 
     async def within_deadline(self, request: Request, reading: Coroutine[Any, Any, Result]) -> Result:
-        """Waits for what reads a body as it arrives.
+        """Awaits a coroutine that reads a body as it arrives.
 
         Raises:
             HTTPError: it takes longer than this server lets any request take (408).
-            DeadlineExceeded: the client's own ``Request-Timeout`` passed before (504): it gave up, nobody was slow.
+            DeadlineExceeded: the client's own ``Request-Timeout`` passed before (504): the client gave up.
         """
         with self._body_deadline:
             if request.deadline is None:
@@ -166,11 +167,11 @@ class Calls:
                 raise
 
     async def offload(self, size: int, job: Callable[[], Result]) -> Result:
-        """Reads a text of so many bytes, a long one in a slot: a part of what an admitted call does."""
+        """Parses a text of ``size`` bytes for a request that is admitted; a long one on a thread."""
         return job() if size <= OFFLOAD_BYTES else await self.compute_pool.run(job)
 
     async def offload_if_room(self, size: int, job: Callable[[], Result]) -> Result:
-        """As :meth:`offload`, while more of the body may come; raises HTTPError (429) where too many wait already."""
+        """As :meth:`offload` before a request is admitted; raises HTTPError (429) if too many wait already."""
         if size > OFFLOAD_BYTES:
             self._check_room()
         return await self.offload(size, job)
@@ -183,15 +184,16 @@ class Calls:
         size: int,
         metadata: dict[str, Any],
     ) -> Result:
-        """Runs a job where it belongs: small work of a quick artifact here, everything else on a thread.
+        """Runs a job where it belongs: small work of a quick artifact on the event loop, everything else on a thread.
 
         Args:
-            request: the one that it is done for; its body has been read.
+            request: what the job is for; its body has been read.
             artifact: the one that is called, None for a chain.
-            job: what to do. It may be begun twice: what turns out to be too large for here starts again in a slot. What
-                turns out to wait for something outside returns that as :class:`IOBound`, and gives its slot back.
+            job: what to do. It may start twice: one that turns out to be too large for the event loop starts again on a
+                thread. One that turns out to wait for something outside returns the rest of it as :class:`IOBound`,
+                and gives its thread back.
             size: bytes of the body.
-            metadata: the execution context's; ``job`` uses it.
+            metadata: of the execution context; ``job`` uses it.
 
         Raises:
             HTTPError, DeadlineExceeded, ClientGone: as :meth:`admit`.
@@ -199,7 +201,7 @@ class Calls:
         deadline = metadata.get("deadline")
         if artifact is not None and size <= _INLINE_BYTES and artifact.is_quick:
             if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineExceeded(_PASSED)
+                raise DeadlineExceeded(_DEADLINE_PASSED)
             metadata["limits"] = self._inline_limits
             try:
                 done = run_contained(job)
@@ -216,29 +218,29 @@ class Calls:
         return await self.admit(request, work(), deadline)
 
     def run_in(self, request: Request, pool: ThreadPool, job: Callable[[], Result]) -> Coroutine[Any, Any, Result]:
-        """Runs a job in a pool; the time until it begins is that of the queue."""
+        """Runs a job in a pool; the time until it starts is that of the queue."""
         stages = request.stages
 
-        def begun() -> Result:
+        def start() -> Result:
             if stages is not None:
                 stages.end(QUEUE)
             return job()
 
-        return pool.run(begun)
+        return pool.run(start)
 
     async def admit(self, request: Request, work: Coroutine[Any, Any, Result], deadline: float | None) -> Result:
-        """Waits for ``work`` while there is somebody to wait for it; then cancels it.
+        """Admits a request and waits for its ``work``, which is cancelled once nobody waits for it any more.
 
         Args:
-            request: the one that it is done for; its body has been read.
-            work: it begins at once, and waits for its turn itself.
+            request: what the work is for; its body has been read.
+            work: starts at once, and waits for its turn itself.
             deadline: seconds on :func:`time.monotonic`.
 
         Raises:
-            HTTPError: too many wait already (429 with Retry-After).
-            DeadlineExceeded: the deadline passed. What runs on a thread ends on its own, and counts until it has: who
-                comes meanwhile waits, or is told to come back.
-            ClientGone: the client went away.
+            HTTPError: too many requests wait already (429 with Retry-After).
+            DeadlineExceeded: the deadline passed. A job that runs on a thread ends on its own and counts until then:
+                requests that arrive meanwhile wait, or are told to come back.
+            ClientGone: the client disconnected.
         """
         try:
             self._check_room()
@@ -256,7 +258,7 @@ class Calls:
                 return task.result()
             if gone.done():
                 raise ClientGone
-            raise DeadlineExceeded(_PASSED)
+            raise DeadlineExceeded(_DEADLINE_PASSED)
         finally:
             gone.cancel()
             task.cancel()
@@ -271,7 +273,7 @@ class Calls:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._admitted -= 1
         if not task.cancelled():
-            task.exception()  # nobody may be there any more to see it
+            task.exception()  # retrieved, since nobody else may be left to do it
 
 
 async def _disconnected(request: Request) -> None:

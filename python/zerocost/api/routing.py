@@ -10,19 +10,18 @@ from starlette.types import Receive, Scope, Send
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.responses import Response
 
-__all__ = ["REQUEST", "Endpoint", "RouteCache", "route", "route_template"]
+__all__ = ["REQUEST", "Endpoint", "EndpointFunction", "RouteCache", "route", "route_template"]
 
 REQUEST = "zerocost.request"
-"""Where the scope has the :class:`Request` while the router looks for its endpoint."""
+"""The key of the scope under which :class:`Endpoint` finds the :class:`Request`."""
 
-_KNOWN = 1024
-"""Paths that are remembered with the endpoint that they lead to."""
+_CACHED_PATHS = 1024
 
 EndpointFunction = Callable[[Request], Awaitable[Response]]
 
 
 class Endpoint:
-    """An ASGI app from a coroutine function. It leaves the answer with the request; the front sends it."""
+    """An ASGI app from a coroutine function. It leaves the response with the request; the edge sends it."""
 
     def __init__(self, path: str, function: EndpointFunction) -> None:
         self.route = path
@@ -36,7 +35,7 @@ class Endpoint:
 
 
 def route(path: str, functions: dict[str, EndpointFunction]) -> Route:
-    """The route of a path, with the function of each method; what answers GET answers HEAD."""
+    """The route of a path, with the function of each method; that of GET also answers HEAD."""
     if len(functions) == 1:
         ((method, function),) = functions.items()
         return Route(path, Endpoint(path, function), methods=[method])
@@ -49,42 +48,42 @@ def route(path: str, functions: dict[str, EndpointFunction]) -> Route:
 
 
 def route_template(scope: Scope) -> str | None:
-    """The template of the path (``/artifacts/{name}/execute``): unlike the path it holds nothing of a client's."""
-    route: str | None = getattr(scope.get("endpoint"), "route", None)
-    return route
+    """The template of the path (``/artifacts/{name}/execute``); unlike the path it repeats nothing of the client's."""
+    template: str | None = getattr(scope.get("endpoint"), "route", None)
+    return template
 
 
 class RouteCache:
-    """POST routes with a name in their middle, found at once: trying patterns costs more than a small kernel does."""
+    """Finds the busiest POST routes without a search: matching patterns costs more than a small kernel."""
 
     def __init__(self, routes: Sequence[BaseRoute], paths: Sequence[str]) -> None:
-        """Takes all routes, and the paths of those that are called most, with ``{name}``."""
+        """Takes all routes, and the paths of the busiest, each with ``{name}`` in its middle."""
         endpoints: list[object] = [route.endpoint for route in routes if isinstance(route, Route)]
-        known = {endpoint.route: endpoint for endpoint in endpoints if isinstance(endpoint, Endpoint)}
-        self._found: list[tuple[str, str, Endpoint]] = []
+        by_path = {endpoint.route: endpoint for endpoint in endpoints if isinstance(endpoint, Endpoint)}
+        self._patterns: list[tuple[str, str, Endpoint]] = []
         for path in paths:
             start, _, end = path.partition("{name}")
-            self._found.append((start, end, known[path]))
-        self._known: dict[str, tuple[Endpoint, str]] = {}
+            self._patterns.append((start, end, by_path[path]))
+        self._cached: dict[str, tuple[Endpoint, str]] = {}
 
     def find(self, scope: Scope) -> Endpoint | None:
-        """The endpoint of a request, which the scope then names; None: the router must look for it."""
+        """The endpoint of a request, which it also puts into the scope; None: the router must look for it."""
         if scope["method"] != "POST" or scope.get("root_path"):
             return None
-        found = self._known.get(scope["path"]) or self._look(scope["path"])
+        found = self._cached.get(scope["path"]) or self._match(scope["path"])
         if found is None:
             return None
         scope["endpoint"], name = found
         scope["path_params"] = {"name": name}
         return found[0]
 
-    def _look(self, path: str) -> tuple[Endpoint, str] | None:
-        for start, end, endpoint in self._found:
+    def _match(self, path: str) -> tuple[Endpoint, str] | None:
+        for start, end, endpoint in self._patterns:
             if path.startswith(start) and path.endswith(end):
                 name = path[len(start) : -len(end)]
                 if name and "/" not in name:
-                    if len(self._known) >= _KNOWN:
-                        self._known.clear()
-                    self._known[path] = endpoint, name
+                    if len(self._cached) >= _CACHED_PATHS:
+                        self._cached.clear()
+                    self._cached[path] = endpoint, name
                     return endpoint, name
         return None

@@ -1,9 +1,9 @@
-"""What a server allows: addresses, tokens, limits."""
+"""The settings of a server: tokens, limits, time-outs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -19,14 +19,14 @@ class Settings:
     """How a server behaves. Every field can be set by an environment variable, ``ZEROCOST_`` and its name in capitals.
 
     Attributes:
-        token: who has it may use the API. Without one, only this machine may.
-        admin_token: who has it may also change the server.
-        auth: False answers everyone without a token.
-        allowed_origins: web pages of other origins that may call, separated by commas.
+        token: the bearer token of callers. Without one, only this machine may call.
+        admin_token: the bearer token of administrators, who may also change the server.
+        auth: False serves everyone without a token.
+        allowed_origins: origins whose web pages may call, separated by commas.
         model_control: whether an administrator may unload artifacts and load them again under ``/v2/repository``.
         max_body: bytes of a body, as it is sent and after decompression.
-        max_memory: bytes of all bodies and answers that are held at one time; beyond it 503.
-        max_drain: bytes of a refused upload that are read, so that the client sees the answer and not a broken pipe.
+        max_memory: bytes that all bodies and responses together may hold at one time; beyond it 503.
+        max_drain: bytes of a refused upload that are read, so that the client sees the response and not a broken pipe.
         max_depth: arrays and objects of JSON inside each other.
         max_values: JSON values outside of arrays of numbers.
         max_elements: elements of one tensor, of all outputs together, and the size of each axis.
@@ -37,16 +37,16 @@ class Settings:
         max_steps: steps of a chain.
         max_fan_out: elements that one ``each`` of a chain runs through.
         slots: requests that compute at the same time; 0 for the number of cores.
-        max_waiting: requests that wait for their turn before others are sent away with 429.
+        max_waiting: requests that may wait for their turn; beyond it 429.
         request_timeout: seconds that a request may take; 0 for no limit.
-        drain_delay: seconds between SIGTERM, from which on the server is not ready, and the end of its listening.
+        drain_delay: seconds after SIGTERM during which the server still listens, but is not ready.
         drain_timeout: seconds that running requests then have; 0 for no limit.
         access_log: whether every request is logged (logger ``zerocost.access``).
-        tracing: whether requests become OpenTelemetry spans (extra ``otel``); None: where the environment says where
-            spans go (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_EXPORTER``) or a tracer provider is set.
-        processes: how many worker processes there are; with several, nothing that one of them alone would know changes.
-        worker_folder: where worker processes leave their counters for each other.
-        model: the folder of the model that is served; without one the built-in untrained model is.
+        tracing: whether requests become OpenTelemetry spans (extra ``otel``). None: they do if the environment says
+            where spans go (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_EXPORTER``) or a tracer provider is set.
+        processes: how many worker processes there are. With several, no request may change what only one would know.
+        worker_folder: where worker processes share their counters.
+        model: the folder of the model that is served; without one, the built-in untrained model.
     """
 
     token: str | None = None
@@ -108,10 +108,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """The settings that ``ZEROCOST_TOKEN``, ``ZEROCOST_MAX_BODY``, … give; defaults for the others.
+        """The settings in ``ZEROCOST_TOKEN``, ``ZEROCOST_MAX_BODY``, …; defaults for the others.
 
         Raises:
-            RangeError: a value that cannot be read.
+            RangeError: a value cannot be read.
         """
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}
@@ -121,34 +121,21 @@ class Settings:
             if not text:
                 continue
             try:
-                values[field.name] = _read(field.name, text)
-            except ValueError:
+                values[field.name] = _PARSERS[field.type](text)
+            except (KeyError, ValueError):
                 raise RangeError(f"{variable}: {text!r} cannot be read", variable) from None
         return cls(**values)
 
 
-_SECONDS = ("request_timeout", "drain_delay", "drain_timeout")
-_NUMBERS = ("slots", "processes", *_SECONDS, *(field.name for field in fields(Settings) if field.name[:4] == "max_"))
+_SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "str | None": str,
+    "tuple[str, ...]": lambda text: tuple(origin.strip() for origin in text.split(",") if origin.strip()),
+    "bool": lambda text: _SWITCHES[text.lower()],
+    "bool | None": lambda text: _SWITCHES[text.lower()],
+}
+"""How the text of a variable is read, for the type of each field."""
 
-
-def _read(name: str, text: str) -> Any:
-    if name in ("auth", "model_control", "access_log", "tracing"):
-        words = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        try:
-            return words[text.lower()]
-        except KeyError:
-            raise ValueError(text) from None
-    if name == "allowed_origins":
-        return tuple(origin.strip() for origin in text.split(",") if origin.strip())
-    if name in _SECONDS:
-        return float(text)
-    return int(text) if name in _NUMBERS else text
+_NUMBERS = [field.name for field in fields(Settings) if field.type in ("int", "float")]

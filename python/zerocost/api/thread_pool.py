@@ -1,6 +1,6 @@
-"""Threads for what requests do: a bounded number of them, and a line in front.
+"""A bounded number of threads that run jobs for coroutines, with a queue in front.
 
-The line is unbounded: who may stand in it is decided where requests are admitted, in :mod:`zerocost.api.calls`.
+The queue has no limit of its own: :mod:`zerocost.api.calls` decides which requests are admitted to it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _WEIGHT = 0.2
 
 
 class ThreadPool:
-    """Runs jobs that coroutines wait for. The threads are its own: nobody else's work is in front of them.
+    """Runs jobs that coroutines wait for, on threads that serve nothing else.
 
     Attributes:
-        size: how many threads there are at most.
-        jobs: those that run or stand in line.
-        abandoned: those that run though nobody waits for them any more.
+        size: the most threads.
+        jobs: how many jobs run or are queued.
+        abandoned: how many run though nobody waits for them any more.
     """
 
     def __init__(self, size: int, name: str) -> None:
@@ -39,14 +39,14 @@ class ThreadPool:
 
     @property
     def wait(self) -> float:
-        """Seconds after which what is in line now should be done."""
+        """Seconds after which the jobs of now should be done."""
         return self.jobs * self._average / self.size
 
     async def run(self, job: Callable[[], Result]) -> Result:
         """Runs ``job`` when a thread is free, in a copy of this context.
 
-        When the waiting is cancelled, a job that stands in line is dropped; one that runs ends on its own and keeps its
-        thread until it has.
+        When the waiting is cancelled, a queued job is dropped. A job that runs ends on its own, and keeps its thread
+        until then.
         """
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.size, thread_name_prefix=self._name)
@@ -58,7 +58,7 @@ class ThreadPool:
 
         def done(future: Future[Result]) -> None:
             if future.cancelled():
-                work.clear()  # the threads' queue keeps its entry, and would keep the body, until one is free
+                work.clear()  # its queue entry, which would keep the body, stays until a thread is free
             try:
                 loop.call_soon_threadsafe(self._done, future, answer)
             except RuntimeError:  # the loop has ended meanwhile
@@ -98,11 +98,12 @@ class ThreadPool:
 
 
 def run_contained(job: Callable[[], Result]) -> Result:
-    """Runs a job for somebody who awaits it; raises RuntimeError for what no future carries and no server obeys."""
+    """Runs a job for a coroutine; an exception that must not pass through a future becomes a RuntimeError."""
     try:
         return job()
     except BaseException as error:
-        # A future cannot carry StopIteration, and turns one class of CancelledError into the other.
+        # A future cannot carry StopIteration, and confuses the two classes of CancelledError.
+        # SystemExit must not end the server.
         if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration | CancelledError):
             raise
         raise RuntimeError(f"the artifact raised {type(error).__name__}") from error

@@ -9,7 +9,7 @@ import pytest
 from support.samples import echo_registry
 from support.servers import serving
 from zerocost.api.settings import Settings
-from zerocost.api.wire.chunks import BodyStream, read_body
+from zerocost.api.wire.body import BodyStream, read_body
 from zerocost.api.wire.request import Request
 
 LONG = [0, 1 << 24, 1 << 24, 1 << 24]

@@ -20,8 +20,8 @@ from support.samples import echo_registry
 from zerocost import ExecutionContext, RemoteArtifact, ServiceUnavailable, ShapeError, ZerocostError
 from zerocost.api.settings import Settings
 from zerocost.api.v2.body import InferenceRequest
-from zerocost.api.v2.values import inputs_of, render
-from zerocost.api.wire.chunks import BodyStream
+from zerocost.api.v2.values import inputs_of, write_outputs
+from zerocost.api.wire.body import BodyStream
 from zerocost.api.wire.problems import status_of
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.safetensors import read_safetensors
@@ -138,14 +138,14 @@ def or_refused(call):
         return None
 
 
-def chunks_of(body, step):
-    """The body as it comes over a connection."""
+def request_of(body, step):
+    """A request whose body arrives in pieces."""
     pieces = [body[at : at + step] for at in range(0, len(body), step)] or [b""]
 
     async def receive():
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    return BodyStream(Request({"headers": [], "type": "http"}, receive), LIMITS)
+    return Request({"headers": [], "type": "http"}, receive)
 
 
 async def at_once(size, job):
@@ -159,7 +159,7 @@ def test_a_safetensors_body_is_what_was_sent(values, step):
     assume(not any("." in name for name in values))
     tensors, others = split_values({**values, "list": [np.arange(2), np.zeros((0, 3))]})
     body = b"".join(to_pieces(tensors, json.dumps({**others, "n": 1})))
-    read, _ = asyncio.run(read_safetensors(chunks_of(body, step), LIMITS, at_once))
+    read, _ = asyncio.run(read_safetensors(request_of(body, step), LIMITS, at_once))
     assert same_values(read, {**values, "list": [np.arange(2), np.zeros((0, 3))], "n": 1})
 
 
@@ -169,7 +169,7 @@ def test_a_safetensors_body_is_what_was_sent(values, step):
 def test_safetensors_bodies_that_are_none(body, step):
     tracemalloc.start()
     try:
-        inputs = or_refused(lambda: asyncio.run(read_safetensors(chunks_of(body, step), LIMITS, at_once))[0])
+        inputs = or_refused(lambda: asyncio.run(read_safetensors(request_of(body, step), LIMITS, at_once))[0])
         if inputs is None:
             return
         assert all(isinstance(name, str) for name in inputs)
@@ -190,7 +190,7 @@ def test_a_tensor_and_a_list_of_one_name():
         text = json.dumps(head).encode()
         body = len(text).to_bytes(8, "little") + text + b"xy"
         with pytest.raises(ShapeError, match=r"a: given as a tensor and as a list|a\.0: the elements of a list"):
-            asyncio.run(read_safetensors(chunks_of(body, 100), LIMITS, at_once))
+            asyncio.run(read_safetensors(request_of(body, 100), LIMITS, at_once))
 
 
 # The same heads in answers, as RemoteArtifact reads them.
@@ -315,9 +315,9 @@ async def inferred(text, data, step):
     request = InferenceRequest.from_json(text, PORTS, LIMITS)
     # What the route checks before it reads on.
     assume(request.binary_size <= MIB)
-    await request.read_binary(chunks_of(data, step))
-    request.take_bytes()
-    return request, render(inputs_of(request, PORTS), request, "echo", "1")
+    await request.read_binary(BodyStream(request_of(data, step), LIMITS))
+    request.decode_bytes()
+    return request, write_outputs(inputs_of(request, PORTS), request, "echo", "1")
 
 
 @some

@@ -355,4 +355,4 @@ def test_metrics_do_not_scan_the_server_at_each_look(artifact):
     assert again["shared"] == first["shared"]
     assert again["own"]["entries"] == 1, "what is in the process is always asked"
     assert scans() == before
-    assert set(stats.known(of_this_process=True)) == {"own"}
+    assert set(stats.cached(of_this_process=True)) == {"own"}

@@ -1,1 +1,1 @@
-"""What stands around the app: errors, who may call, the access log."""
+"""What surrounds the routes: the middleware, authentication, the access log."""

@@ -1,10 +1,11 @@
-"""What is seen of every request: a line in the log, a span. It stands around the app only where one is wanted."""
+"""The access log and the span of every request. It surrounds the app only where one of them is wanted."""
 
 from __future__ import annotations
 
 import logging
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,19 +18,19 @@ __all__ = ["ACCESS_ENTRY", "AccessEntry", "AccessLogMiddleware"]
 
 logger = logging.getLogger("zerocost.access")
 
-ACCESS_ENTRY = "zerocost.watched"
-"""Where the scope has a :class:`AccessEntry`, if anybody wants one."""
+ACCESS_ENTRY = "zerocost.access"
+"""The key of the scope under which the edge finds an :class:`AccessEntry`, if there is an access log."""
 
 
 @dataclass(slots=True)
 class AccessEntry:
-    """What the front of the app leaves behind; None where it has not seen the request."""
+    """What the edge tells the access log; None for a request that never got there."""
 
     request: Request | None = None
 
 
 class AccessLogMiddleware:
-    """ASGI middleware outside of everything else."""
+    """ASGI middleware around everything else."""
 
     def __init__(self, app: ASGIApp, tracing: Tracing | None, *, log: bool) -> None:
         self.app = app
@@ -43,41 +44,42 @@ class AccessLogMiddleware:
             return
         start = time.perf_counter()
         status: int | None = None
-        watched = scope[ACCESS_ENTRY] = AccessEntry()
+        entry = scope[ACCESS_ENTRY] = AccessEntry()
         span = None if self.tracing is None else self.tracing.start(scope)
 
-        async def send_and_see(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, send_and_see)
+            await self.app(scope, receive, send_and_note)
         finally:
             del scope[ACCESS_ENTRY]
-            request = watched.request
             if self.tracing is not None and span is not None:
-                self.tracing.finish(span, scope, status, request)
+                self.tracing.finish(span, scope, status, entry.request)
             if self.log and logger.isEnabledFor(logging.INFO):
-                self._line(scope, request, CLIENT_GONE if status is None else status, time.perf_counter() - start)
+                status = CLIENT_GONE if status is None else status
+                _log(scope, entry.request, status, round((time.perf_counter() - start) * 1000, 3))
 
-    def _line(self, scope: Scope, request: Request | None, status: int, duration: float) -> None:
-        stages = None if request is None else request.stages
-        seen = {
-            "request_id": None if request is None else request.id,
-            "method": scope["method"],
-            "route": route_template(scope),
-            "artifact": None if stages is None else stages.artifact,
-            "status": status,
-            "duration_ms": round(duration * 1000, 3),
-        }
-        logger.info(
-            "%s %s %d %.3f ms, request %s",
-            seen["method"],
-            seen["route"] or "(no route)",
-            status,
-            seen["duration_ms"],
-            seen["request_id"],
-            extra={"seen": seen},
-        )
+
+def _log(scope: Scope, request: Request | None, status: int, milliseconds: float) -> None:
+    stages = None if request is None else request.stages
+    fields: dict[str, Any] = {
+        "request_id": None if request is None else request.id,
+        "method": scope["method"],
+        "route": route_template(scope),
+        "artifact": None if stages is None else stages.artifact,
+        "status": status,
+        "duration_ms": milliseconds,
+    }
+    logger.info(
+        "%s %s %d %.3f ms, request %s",
+        fields["method"],
+        fields["route"] or "(no route)",
+        status,
+        milliseconds,
+        fields["request_id"],
+        extra={"fields": fields},
+    )

@@ -1,7 +1,7 @@
-"""Who may call: tokens, and without one this machine only.
+"""Who may call: whoever has a token or, without tokens, this machine only.
 
-Without a token the server address, the Host and the Origin must be this machine's own: a page that a browser has open
-must not reach the server through a name that somebody points at 127.0.0.1 (DNS rebinding).
+Without a token the server's address, the Host and the Origin must be this machine's own. Otherwise a page in somebody's
+browser could reach the server through a host name that points at 127.0.0.1 (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from zerocost.api.wire.request import Request
 __all__ = ["check_caller", "is_administrator", "is_loopback", "refuse_several_workers"]
 
 _OPEN = frozenset({"/livez", "/readyz"})
-"""Probes, which nobody needs a token for."""
+"""Probes, which need no token."""
 
 _PAGES = frozenset({"/", "/docs"})
-"""A browser cannot send a token with a page that it opens: the page asks for it, and holds nothing before."""
+"""A browser cannot send a token for a page that it opens: the page asks for it, and holds nothing that is secret."""
 
 
 def check_caller(request: Request, settings: Settings) -> None:
@@ -35,7 +35,7 @@ def check_caller(request: Request, settings: Settings) -> None:
         return
     scope = request.scope
     host = request.header(b"host")
-    refusal = _refusal(tuple(scope.get("server") or ()) or None, host)  # any iterable, says ASGI
+    refusal = _refusal(tuple(scope.get("server") or ()) or None, host)  # ASGI allows any iterable
     if refusal is not None:
         raise HTTPError(403, "forbidden", refusal)
     origin = request.header(b"origin")
@@ -55,9 +55,9 @@ def is_administrator(request: Request, settings: Settings) -> bool:
 
 
 def refuse_several_workers(settings: Settings, instead: str) -> None:
-    """Raises HTTPError (409) if this process is one of several: what it changes, the others would not know."""
-    told = os.environ.get("WEB_CONCURRENCY", "1")
-    if settings.processes > 1 or (told.isdecimal() and int(told) > 1):
+    """Raises HTTPError (409) if this process is one of several, since the others would not know of a change."""
+    workers = os.environ.get("WEB_CONCURRENCY", "1")
+    if settings.processes > 1 or (workers.isdecimal() and int(workers) > 1):
         raise HTTPError(409, "several_workers", f"one worker of several would change; {instead}")
 
 
@@ -77,8 +77,8 @@ def is_loopback(name: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _refusal(server: tuple[str, int | None] | None, host: str | None) -> str | None:
-    """Why nobody is answered who calls this address by that name without a token; None: it is this machine's own."""
-    # A socket file has no port, and only this machine.
+    """Why a call to this address by this name needs a token; None if both are this machine's own."""
+    # A Unix socket has no port; only this machine can open it.
     if server is None or not (server[1] is None or is_loopback(server[0])):
         return "without a token this server answers on loopback addresses only"
     name = "" if host is None else host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
@@ -89,9 +89,9 @@ def _check_token(request: Request, allowed: Iterable[str | None]) -> None:
     given = _bearer(request)
     if given is None:
         raise HTTPError(401, "unauthorized", "a bearer token is needed", {"www-authenticate": "Bearer"})
-    # Every comparison is made, so the time does not tell which one fitted.
-    fits = [_equal(given, token) for token in allowed if token is not None]
-    if not any(fits):
+    # Every comparison is made, so that the time does not tell which one matched.
+    matches = [_equal(given, token) for token in allowed if token is not None]
+    if not any(matches):
         raise HTTPError(403, "forbidden", "the token is not valid")
 
 

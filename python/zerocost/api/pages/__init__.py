@@ -1,4 +1,4 @@
-"""Pages for people. They load nothing from elsewhere, and hold nothing that a token protects: that they ask for."""
+"""Pages for people. They load nothing from other origins. What a token protects they fetch with the token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["page"]
 
 @cache
 def page(name: str) -> Response:
-    """``"dashboard"`` (the server's state) or ``"docs"`` (the API's description, with a form for every operation)."""
+    """The page ``"dashboard"`` (the server's state) or ``"docs"`` (the API's operations, with a form for each)."""
     content = files(__name__).joinpath(f"{name}.html").read_bytes()
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
@@ -26,7 +26,7 @@ def page(name: str) -> Response:
 
 
 def _policy(content: bytes) -> bytes:
-    """Only the scripts and styles that stand in the page run, and nothing but this server is asked."""
+    """The CSP: only the page's own scripts and styles run, and they may connect only to this server."""
     sources = [
         "default-src 'none'",
         "connect-src 'self'",

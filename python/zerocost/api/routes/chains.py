@@ -8,31 +8,92 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from starlette.routing import Route
+
 from zerocost.api.artifact_api import ArtifactRESTAPI
-from zerocost.api.wire.json import LazyJSON, TensorTable
-from zerocost.api.wire.problems import as_input_error
+from zerocost.api.calls import Calls, IOBound
+from zerocost.api.routing import route
+from zerocost.api.wire.json import LazyJSON, TensorTable, check_json_type
+from zerocost.api.wire.problems import artifact_errors
+from zerocost.api.wire.request import Request
+from zerocost.api.wire.responses import Response, json_response, outputs_response
+from zerocost.api.wire.safetensors import add_tensors, is_safetensors, read_tensors
+from zerocost.api.wire.stages import COMPUTE, READ, WRITE
+from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.chain_run import params_of, run_plan
 from zerocost.core.ports import closest, pointer
-from zerocost.errors import (
-    DatatypeError,
-    InvalidInput,
-    LimitExceeded,
-    MissingInput,
-    UndeclaredInput,
-    ZerocostError,
-)
+from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, UndeclaredInput
 
-__all__ = ["ChainRequest"]
+__all__ = ["ChainRequest", "ChainRoutes"]
+
+_CHAINS = "(chains)"
+"""The name of all chains in errors and metrics; no artifact can have it."""
 
 _MEMBERS = ("pipeline", "initial_input", "initial_input_names", "trace")
+
+
+class ChainRoutes:
+    """The endpoints under ``/chains``."""
+
+    def __init__(self, api: ArtifactRESTAPI, calls: Calls) -> None:
+        self.api = api
+        self.calls = calls
+
+    def table(self) -> list[Route]:
+        """The list of routes."""
+        return [
+            route("/chains/plan", {"POST": self.plan_chain}),
+            route("/chains/execute", {"POST": self.execute_chain}),
+        ]
+
+    async def plan_chain(self, request: Request) -> Response:
+        """The wiring of a chain, without running it."""
+        check_json_type(request.media_type)
+        _, metadata = self.calls.begin(request, _CHAINS)
+        body = await self.calls.body(request)
+
+        def plan() -> Response:
+            return json_response(ChainRequest(body, self.api).wiring())
+
+        return await self.calls.run(request, None, plan, len(body), metadata)
+
+    async def execute_chain(self, request: Request) -> Response:
+        """Runs a chain."""
+        is_binary = is_safetensors(request)
+        accept = request.header(b"accept")
+        calls = self.calls
+        stages, metadata = calls.begin(request, _CHAINS)
+        tensors: dict[str, Any] = {}
+        body: bytes | bytearray
+        if is_binary:
+            reading = read_tensors(request, self.api.settings, calls.offload_if_room)
+            tensors, body, stages.copied = await calls.within_deadline(request, reading)
+        else:
+            body = await calls.body(request)
+
+        def start() -> Response | IOBound[Response]:
+            chain = ChainRequest(body, self.api, tensors)
+            stages.end(READ)
+            return IOBound(lambda: execute(chain)) if chain.waits else execute(chain)
+
+        def execute(chain: ChainRequest) -> Response:
+            with counting_copies() as copied:
+                result, trace = chain.run(metadata)
+            stages.copied += copied.bytes
+            stages.end(COMPUTE)
+            response = outputs_response(result, accept, {} if trace is None else {"trace": trace})
+            stages.end(WRITE)
+            return response
+
+        return await calls.run(request, None, start, len(body), metadata)
 
 
 class ChainRequest:
     """A chain as a request describes it."""
 
     def __init__(self, body: bytes | bytearray, api: ArtifactRESTAPI, tensors: dict[str, Any] | None = None) -> None:
-        """Takes the JSON, and tensors of the initial input that came beside it."""
+        """Takes the JSON, and the tensors of the initial input that came beside it."""
         self._tensors = tensors or {}
         self._api = api
         self._settings = api.settings
@@ -46,7 +107,7 @@ class ChainRequest:
         self._traced = self._flag("trace")
         self._names = self._initial_names()
         self._pipeline = self._steps()
-        # Which names are tensors follows from the steps alone, so the initial input is read once.
+        # The steps alone decide which names are tensors, so the initial input is read only once.
         self._plan = api.plans.plan(self._pipeline, None)
 
     @property
@@ -55,9 +116,9 @@ class ChainRequest:
         return any(step.spec.implementation.waits for step in self._plan.steps)
 
     def wiring(self) -> dict[str, Any]:
-        """The plan as JSON, without the inputs that mean nothing over a network.
+        """The plan as JSON, without the inputs that only callers in the same process can give.
 
-        The initial input's names are those given; without any, every unbound input becomes one.
+        The initial input has the given names; without any, every unbound input is one.
         """
         given = "initial_input" in self._members.spans or self._tensors
         names = self._initial_input() if given else self._names
@@ -81,21 +142,17 @@ class ChainRequest:
         """Runs the chain as :meth:`zerocost.ArtifactCommunicationService.chain_artifacts` does.
 
         Returns:
-            The result, and where the request asks for it the trace.
+            The result, and the trace if the request asks for it.
         """
         initial = self._initial_input()
         plan = self._api.plans.plan(self._pipeline, initial)
         context = ExecutionContext("chain", "chain", "restful", {"limits": self._api.limits, **metadata})
-        try:
+        with artifact_errors:
             run = run_plan(plan, self._pipeline, initial, context, traced=self._traced)
-        except ZerocostError:
-            raise
-        except (ValueError, TypeError) as error:
-            raise as_input_error(error) from error
         return self._api.check_outputs(run.result), [asdict(step) for step in run.trace] if self._traced else None
 
     def _initial_input(self) -> dict[str, Any]:
-        """The initial input, with arrays for what all steps that take it make the same array of."""
+        """The initial input. A value becomes an array if every step that takes it would make the same array of it."""
         wanted: dict[str, list[tuple[str, bool, bool] | None]] = {}
         for step in self._plan.steps:
             for port, source in step.bindings.items():
@@ -111,11 +168,7 @@ class ChainRequest:
         initial: dict[str, Any] = {}
         if "initial_input" in self._members.spans:
             initial = self._read("initial_input", table, "/initial_input")
-        for name, tensor in self._tensors.items():
-            if name in initial:
-                raise InvalidInput(f"{name}: given as a tensor and in the JSON", name)
-            initial[name] = tensor
-        return initial
+        return add_tensors(initial, self._tensors)
 
     def _read(self, name: str, table: TensorTable, place: str, members: LazyJSON | None = None) -> dict[str, Any]:
         try:
@@ -125,7 +178,7 @@ class ChainRequest:
             raise
 
     def _flag(self, name: str) -> bool:
-        value = self._members.value(name) if name in self._members.spans else False
+        value = self._members.value(name, False)
         if not isinstance(value, bool):
             raise DatatypeError(f"{name}: true or false is needed", name)
         return value

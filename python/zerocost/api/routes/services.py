@@ -13,14 +13,14 @@ from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.calls import Calls
 from zerocost.api.edge.authentication import is_administrator, refuse_several_workers
 from zerocost.api.routing import EndpointFunction, route
-from zerocost.api.wire.json import check_json_type, read_document, wants_typed_tensors
+from zerocost.api.wire.json import check_json_type, read_document
 from zerocost.api.wire.preconditions import Preconditions
-from zerocost.api.wire.problems import HTTPError, as_input_error
+from zerocost.api.wire.problems import HTTPError, artifact_errors
 from zerocost.api.wire.request import Request
-from zerocost.api.wire.responses import JSON, Response
+from zerocost.api.wire.responses import JSON, Response, wants_typed_tensors
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
 from zerocost.core.entry import Entry
-from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, PreconditionFailed, RangeError, ZerocostError
+from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, PreconditionFailed, RangeError
 from zerocost.services.deadline import deadline_at
 from zerocost.services.endpoints import Endpoint, use_threads
 from zerocost.services.memory_service import ABSENT, MemoryService
@@ -93,12 +93,8 @@ class ServiceRoutes:
                 if not isinstance(data, dict):
                     raise DatatypeError("the body: an object is needed")
                 stages.end(READ)
-                try:
+                with artifact_errors:
                     result = await endpoint(service(), data, self._api.model_limits)
-                except ZerocostError:
-                    raise
-                except (ValueError, TypeError) as error:  # of a third-party artifact
-                    raise as_input_error(error) from error
                 stages.end(COMPUTE)
                 content = await pool.run(lambda: write_json(result, typed=typed))
                 stages.end(WRITE)
@@ -187,7 +183,7 @@ def _etag(tag: str) -> tuple[bytes, bytes]:
 
 
 def _key(request: Request) -> str:
-    key = request.parameter("key")
+    key = request.path_params["key"]
     if "\ufffd" in key and b"%ef%bf%bd" not in request.scope.get("raw_path", b"").lower():
         # The server decodes every invalid byte to this character, so different keys would become one.
         raise RangeError("key: the path is not UTF-8", "key")

@@ -1,1 +1,1 @@
-"""uvicorn: in the foreground, in the background, in several workers."""
+"""uvicorn in the foreground, in the background, and in several worker processes."""

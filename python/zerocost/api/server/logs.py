@@ -1,4 +1,4 @@
-"""The log of a server: lines of text, or of JSON for machines."""
+"""The log of a server, as lines of text or of JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMATS = ("text", "json")
 
 
 def configure_logs(form: str = "text", level: str = "info") -> None:
-    """Sends the log to stderr; for programs, not for libraries.
+    """Sends the log to stderr. For programs, not for libraries.
 
     Args:
         form: ``"text"``, or ``"json"``: one object a line, with ``time``, ``level``, ``logger``, ``message``, for
@@ -27,7 +27,7 @@ def configure_logs(form: str = "text", level: str = "info") -> None:
         level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
 
     Raises:
-        RangeError: another form or level.
+        RangeError: any other form or level.
     """
     check_logs(form, level)
     handler = logging.StreamHandler(sys.stderr)
@@ -41,7 +41,7 @@ def configure_logs(form: str = "text", level: str = "info") -> None:
 
 
 def check_logs(form: str, level: str) -> None:
-    """Raises RangeError for another form or level than :func:`configure_logs` takes."""
+    """Raises RangeError for a form or level that :func:`configure_logs` does not take."""
     if form not in FORMATS:
         raise RangeError(f"log format: {form!r} was given, 'text' or 'json' is allowed")
     if level not in ("debug", "info", "warning", "error"):
@@ -59,12 +59,11 @@ class _Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        seen = getattr(record, "seen", None)
-        if seen is not None:
-            line |= {key: value for key, value in seen.items() if value is not None}
+        fields = getattr(record, "fields", {})
+        line |= {key: value for key, value in fields.items() if value is not None}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:
             return orjson.dumps(line, default=str).decode()
-        except TypeError:  # half a character, which orjson does not write
+        except TypeError:  # half a surrogate pair, which orjson refuses
             return json.dumps(line, default=str)

@@ -1,4 +1,4 @@
-"""Serving an app with uvicorn: in the foreground until a signal, or in the background for as long as a block runs."""
+"""Serving an app with uvicorn: in the foreground until a signal, or in the background while a block runs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["background_server", "listen", "run", "serve"]
 logger = logging.getLogger("zerocost.server")
 
 _START_SECONDS = 30.0
-_IDLE_SECONDS = 15
-_GONE_SECONDS = 60
-_LAST_SECONDS = 0.05
+_KEEP_ALIVE_SECONDS = 15
+_UNACKNOWLEDGED_SECONDS = 60
+_ACCEPT_SECONDS = 0.05
 
 
 class _Server(uvicorn.Server):
-    """Ends with exit code 0 after SIGTERM: what was accepted was answered, so the end was as asked for."""
+    """Exits with code 0 after SIGTERM: every accepted request was answered, as asked."""
 
     drain_delay = 0.0
     _draining = False
@@ -40,17 +40,17 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             yield
-            # uvicorn would raise them again once its handlers are gone, and die of SIGTERM with another exit code.
+            # uvicorn would raise them again without its handlers, and SIGTERM would end it with another exit code.
             self._captured_signals.clear()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stops: not ready from now on, after a while no longer listening, running requests finish."""
+        """Stops: at once not ready, after the drain delay no longer listening, while running requests finish."""
         stop = getattr(getattr(self.config.app, "state", None), "stop_accepting", None)
         if stop is not None:
             stop()
         if self.drain_delay and not (self._draining and sig == signal.SIGINT):
-            # Who sends requests here learns meanwhile from /readyz to send them elsewhere. A Ctrl-C ends the delay; a
-            # SIGTERM may come twice, from the supervisor and from whoever stops all processes.
+            # Meanwhile load balancers learn from /readyz to send requests elsewhere. Ctrl-C ends the delay. SIGTERM
+            # does not: it may come twice, from the supervisor and from whatever stops all processes.
             if not self._draining:
                 self._draining = True
                 self._loop.call_soon_threadsafe(self._loop.call_later, self.drain_delay, self._stop_listening)
@@ -61,28 +61,28 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Takes the connections that the kernel has accepted already, which closing would reset, and ends."""
-        # A turn of the loop takes one connection, and some more turns read what it asks.
-        await asyncio.sleep(_LAST_SECONDS)
+        """Accepts the connections in the kernel's backlog, which closing the socket would reset, and ends."""
+        # One turn of the loop accepts one connection, and a few more read its request.
+        await asyncio.sleep(_ACCEPT_SECONDS)
         await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts, and says where: uvicorn does not for a socket that it was given."""
+        """Starts, and logs the address: uvicorn does not for a socket that it is given."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if not self.started:
             return
         for listener in sockets or ():
             logger.info("Serving at %s (Ctrl-C stops)", _url(listener, self.config.is_ssl))
-        told = getattr(getattr(self.config.app, "state", None), "on_serving", None)
-        if told is not None:
-            told()
+        on_serving = getattr(getattr(self.config.app, "state", None), "on_serving", None)
+        if on_serving is not None:
+            on_serving()
 
 
 def _config(app: Any, **options: Any) -> uvicorn.Config:
     defaults: dict[str, Any] = {
         "http": Protocol,
-        "timeout_keep_alive": _IDLE_SECONDS,
+        "timeout_keep_alive": _KEEP_ALIVE_SECONDS,
         "server_header": False,
         "date_header": True,
         "access_log": False,
@@ -92,7 +92,7 @@ def _config(app: Any, **options: Any) -> uvicorn.Config:
 
 
 def _run_quietly(server: _Server, listener: socket.socket) -> None:
-    # uvicorn ends a process that cannot start; here it is a thread, and who started it sees that it has ended.
+    # uvicorn exits when it cannot start. On a thread that ends the thread, and whoever started it notices.
     with contextlib.suppress(SystemExit):
         server.run([listener])
 
@@ -101,14 +101,14 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens.
 
     Raises:
-        OSError: the address is taken, or is not this machine's.
+        OSError: the address is in use, or is not this machine's.
     """
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # uvicorn leaves the option to who makes the socket: without it small answers wait for the client's ACK.
+    # Without it small responses wait for the client's ACK. uvicorn does not set it on a socket that it is given.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # A client whose machine no longer answers is gone; without this the kernel waits a quarter of an hour.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_SECONDS * 1000)
+        # The time until a client whose machine no longer answers counts as gone; by default a quarter of an hour.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_SECONDS * 1000)
     return listener
 
 
@@ -133,7 +133,7 @@ def run(app: Any, listener: socket.socket, **options: Any) -> None:
     server.run([listener])
     left = state.running() if state is not None and hasattr(state, "running") else 0
     if left:
-        # Their threads cannot be stopped, and Python would wait for them.
+        # Python would wait for their threads, which cannot be stopped.
         logger.error("%d requests were still running after %g s and are given up", left, settings.drain_timeout)
         logging.shutdown()
         sys.stderr.flush()
@@ -150,7 +150,7 @@ def serve(app: Any, host: str = "127.0.0.1", port: int = 8000, **options: Any) -
         options: further options of ``uvicorn.Config``.
 
     Raises:
-        OSError: the address is taken, or is not this machine's.
+        OSError: the address is in use, or is not this machine's.
     """
     with listen(host, port) as listener:
         run(app, listener, **options)

@@ -1,7 +1,7 @@
-"""Several worker processes behind one socket, and a process that starts them, replaces them and stops them.
+"""Several worker processes behind one socket, and a supervisor that starts, replaces and stops them.
 
-The processes are spawned, not forked: the kernels' threads and whatever a stranger's artifact holds would not survive a
-fork. Each makes its own registry and its own app.
+The workers are spawned, not forked: the kernels' threads, and whatever a third-party artifact holds, would not survive
+a fork. Each worker makes its own registry and its own app.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = ["serve_workers"]
 logger = logging.getLogger("zerocost.server")
 
 _PAUSE = 1.0
-"""Seconds before a worker that died is replaced, so that one that always dies does not take the machine along."""
+"""Seconds before a dead worker is replaced, so that one that always dies does not keep the machine busy."""
 
 MakeApp = Callable[[Settings], Any]
 
 
 def serve_workers(make_app: MakeApp, settings: Settings, listener: socket.socket, **options: Any) -> None:
-    """Serves with ``settings.processes`` processes until SIGINT or SIGTERM; running requests of all finish first.
+    """Serves with ``settings.processes`` processes until SIGINT or SIGTERM; all running requests finish first.
 
     Args:
-        make_app: makes an app from settings; called in each process, so it must be one that can travel there.
+        make_app: makes an app from settings. It is called in each worker process, so it must be picklable.
         settings: the server's.
-        listener: a socket that listens; it is closed here at the end.
+        listener: a socket that listens; it is closed at the end.
         options: further options of ``uvicorn.Config``.
 
     Raises:
@@ -50,7 +50,7 @@ def serve_workers(make_app: MakeApp, settings: Settings, listener: socket.socket
     """
     cores = os.cpu_count() or 1
     share = max(1, cores // settings.processes)
-    # Together the workers have as many threads as one alone would.
+    # All workers together have as many threads as a single one would.
     os.environ.setdefault("ZEROCOST_NUM_THREADS", str(share))
     settings = replace(settings, slots=settings.slots or share)
     with tempfile.TemporaryDirectory(prefix="zerocost-") as folder:
@@ -80,7 +80,7 @@ class _Supervisor:
                 woken.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     woken.recv(4096)
-                self._replace_the_dead()
+                self._replace_dead_workers()
         finally:
             signal.set_wakeup_fd(before)
             for sig, handler in handlers.items():
@@ -106,7 +106,7 @@ class _Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
 
-    def _replace_the_dead(self) -> None:
+    def _replace_dead_workers(self) -> None:
         for pid, worker in [(pid, worker) for pid, worker in self._workers.items() if not worker.is_alive()]:
             worker.join()
             del self._workers[pid]
@@ -123,7 +123,7 @@ class _Supervisor:
 
 
 def _follow_supervisor() -> None:
-    """Ends this worker with its supervisor, should that be killed: nobody else would."""
+    """Ends this worker if its supervisor is killed, since nobody else would."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -134,7 +134,7 @@ def _work(
     make_app: MakeApp, settings: Settings, listener: socket.socket, options: dict[str, Any], started: Any
 ) -> None:
     """What a worker process does."""
-    # Until the server has its own handlers, a signal to all is the supervisor's to answer.
+    # Until the server has its own handlers, only the supervisor reacts to a signal that all processes get.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         app = make_app(settings)

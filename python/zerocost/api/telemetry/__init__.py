@@ -1,1 +1,1 @@
-"""What the server saw, and who is told."""
+"""Observations of requests, and where they go: Prometheus, traces, the other workers."""

@@ -1,4 +1,4 @@
-"""``/metrics``: what the server saw, in Prometheus' text format."""
+"""``/metrics`` in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from prometheus_client.registry import Collector
 
 from zerocost._kernels import __version__
 from zerocost.api.telemetry.observations import BUCKETS, Observations
-from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry
 
@@ -33,14 +32,14 @@ _GAUGES = {"entries": "Entries that are stored.", "bytes": "Bytes that are charg
 
 @dataclass
 class MetricsSnapshot:
-    """What one process, or all of them together, have to say.
+    """The metrics of one worker process, or of all together.
 
     Attributes:
-        observations: requests and answers.
-        pending: requests that compute or wait for a slot.
-        ready: whether new requests are taken.
+        observations: requests and responses.
+        pending: requests that compute or wait.
+        ready: whether new requests are accepted.
         memory: the statistics of each memory artifact, by its name.
-        workers: how many processes answer.
+        workers: how many processes serve.
     """
 
     observations: Observations
@@ -49,79 +48,79 @@ class MetricsSnapshot:
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
     workers: int = 1
 
-    def snapshot(self) -> dict[str, Any]:
-        """The figures for other processes."""
-        return {**self.observations.snapshot(), "pending": self.pending, "memory": self.memory}
+    def to_dict(self) -> dict[str, Any]:
+        """The metrics as other workers read them."""
+        return {**self.observations.to_dict(), "pending": self.pending, "memory": self.memory}
 
-    def absorb(self, others: Iterable[dict[str, Any]]) -> MetricsSnapshot:
-        """These figures and those of other processes (:meth:`WorkerFolder.others`) together."""
-        together = MetricsSnapshot(Observations(), self.pending, self.ready, dict(self.memory), self.workers)
-        together.observations.absorb(self.observations.snapshot())
+    def merge(self, others: Iterable[dict[str, Any]]) -> MetricsSnapshot:
+        """These metrics and those of other workers (:meth:`WorkerFolder.others`) together."""
+        merged = MetricsSnapshot(Observations(), self.pending, self.ready, dict(self.memory), self.workers)
+        merged.observations.merge(self.observations.to_dict())
         for other in others:
-            together.observations.absorb(other)
+            merged.observations.merge(other)
             if other["alive"]:
-                together.workers += 1
-                together.pending += other["pending"]
+                merged.workers += 1
+                merged.pending += other["pending"]
             for name, stats in other["memory"].items():
-                # What is gone with its process is stored no more, but its hits and misses happened.
+                # The entries of a process that has ended are gone, but its hits and misses happened.
                 kept = stats if other["alive"] else {key: value for key, value in stats.items() if key not in _GAUGES}
-                together.memory[name] = _sum(together.memory.get(name, {}), kept)
-        return together
+                merged.memory[name] = _sum(merged.memory.get(name, {}), kept)
+        return merged
 
 
 class MemoryStats:
     """The statistics of every memory artifact that has some.
 
-    One that is not in this process, as on Redis, may look at every key to answer, or not answer at all: it is asked
-    every 15 seconds at most, and :meth:`known` never waits for it.
+    A quick one answers at once. Another, as on Redis, may have to look at every key, or be out of reach: it is asked
+    every 15 seconds at most, and :meth:`cached` never waits for it.
     """
 
-    _EVERY = 15.0
+    _MAX_AGE = 15.0
 
     def __init__(self, registry: ArtifactRegistry) -> None:
         self._registry = registry
-        self._remembered: dict[str, tuple[Artifact, float, dict[str, Any] | None]] = {}
+        self._cache: dict[str, tuple[Artifact, float, dict[str, Any] | None]] = {}
 
     def __call__(self) -> dict[str, dict[str, Any]]:
-        """The statistics by name, after asking for what is too old."""
+        """The statistics by name, after a refresh of those that are too old."""
         for name, artifact in self.stale():
-            self.ask(name, artifact)
-        return self.known()
+            self.refresh(name, artifact)
+        return self.cached()
 
-    def known(self, *, of_this_process: bool = False) -> dict[str, dict[str, Any]]:
+    def cached(self, *, of_this_process: bool = False) -> dict[str, dict[str, Any]]:
         """The statistics by name, as far as they are known.
 
         Args:
-            of_this_process: only those whose contents live in this process, which can be added up over processes.
+            of_this_process: only those whose entries are in this process, which may be added up over all workers.
         """
         found = {}
         for name, artifact in self._artifacts():
-            if isinstance(artifact, LRUCacheArtifact):
+            if artifact.is_quick:
                 stats = _stats_of(name, artifact)
             elif of_this_process:
                 continue
             else:
-                of, _, stats = self._remembered.get(name, (None, 0.0, None))
-                stats = stats if of is artifact else None
+                cached, _, stats = self._cache.get(name, (None, 0.0, None))
+                stats = stats if cached is artifact else None
             if stats is not None:
                 found[name] = stats
         return found
 
     def stale(self) -> list[tuple[str, Artifact]]:
-        """The artifacts outside of this process that should be asked again."""
+        """The artifacts that should be asked again."""
         now = time.monotonic()
         return [
             (name, artifact)
             for name, artifact in self._artifacts()
-            if not isinstance(artifact, LRUCacheArtifact)
-            and not ((known := self._remembered.get(name)) and known[0] is artifact and now < known[1])
+            if not artifact.is_quick
+            and not ((cached := self._cache.get(name)) and cached[0] is artifact and now < cached[1])
         ]
 
-    def ask(self, name: str, artifact: Artifact) -> None:
+    def refresh(self, name: str, artifact: Artifact) -> None:
         """Asks one of them, which may take a moment."""
         stats = _stats_of(name, artifact)
-        # Also that there are none: a server that does not answer costs its time-out.
-        self._remembered[name] = artifact, time.monotonic() + self._EVERY, stats
+        # None is cached as well: a server that does not answer costs its time-out.
+        self._cache[name] = artifact, time.monotonic() + self._MAX_AGE, stats
 
     def _artifacts(self) -> list[tuple[str, Artifact]]:
         specs = self._registry.list_artifacts()
@@ -131,51 +130,49 @@ class MemoryStats:
 def _stats_of(name: str, artifact: Artifact) -> dict[str, Any] | None:
     try:
         stats = artifact.execute({"operation": "stats"}, ExecutionContext(name, "memory", "zero_cost"))
-    except Exception:  # a stranger's, without statistics or out of reach; the others are shown
+    except Exception:  # a third-party one, without statistics or out of reach; the others are shown
         return None
     result = stats.get("result") if isinstance(stats, dict) else None
     return result if isinstance(result, dict) else None
 
 
-def render_metrics(figures: MetricsSnapshot) -> bytes:
-    """The page."""
+def render_metrics(snapshot: MetricsSnapshot) -> bytes:
+    """The page ``/metrics``."""
     registry = CollectorRegistry()
-    registry.register(_Collected(figures))
-    if figures.workers == 1:
+    registry.register(_SnapshotCollector(snapshot))
+    if snapshot.workers == 1:
         ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
-class _Collected(Collector):
-    """Reads the server's own counters when they are asked for; counting costs a request next to nothing."""
+class _SnapshotCollector(Collector):
+    """Reads the server's own counters on demand; counting costs a request next to nothing."""
 
-    def __init__(self, figures: MetricsSnapshot) -> None:
-        self._figures = figures
+    def __init__(self, snapshot: MetricsSnapshot) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterable[Metric]:
         """Every metric."""
-        figures = self._figures
+        snapshot = self._snapshot
         info = GaugeMetricFamily("zerocost_info", "The server.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
-        yield GaugeMetricFamily("zerocost_ready", "Whether new requests are taken.", value=figures.ready)
+        yield GaugeMetricFamily("zerocost_ready", "Whether new requests are accepted.", value=snapshot.ready)
         yield GaugeMetricFamily(
-            "zerocost_workers", "Processes that answer; every figure is of all of them.", value=figures.workers
+            "zerocost_workers", "Processes that serve; every metric is of all of them.", value=snapshot.workers
         )
-        yield GaugeMetricFamily(
-            "zerocost_pending_requests", "Requests that compute or wait for a slot.", value=figures.pending
-        )
-        yield from _of_requests(figures.observations)
-        yield from _of_memory(figures.memory)
+        yield GaugeMetricFamily("zerocost_pending_requests", "Requests that compute or wait.", value=snapshot.pending)
+        yield from _request_metrics(snapshot.observations)
+        yield from _memory_metrics(snapshot.memory)
 
 
-def _of_requests(observations: Observations) -> Iterable[Metric]:
-    answers = CounterMetricFamily("zerocost_answers", "Answers by status.", labels=["status"])
-    for status, count in sorted(observations.answers().items()):
-        answers.add_metric([str(status)], count)
-    yield answers
+def _request_metrics(observations: Observations) -> Iterable[Metric]:
+    responses = CounterMetricFamily("zerocost_answers", "Responses by status.", labels=["status"])
+    for status, count in sorted(observations.responses().items()):
+        responses.add_metric([str(status)], count)
+    yield responses
     failures = CounterMetricFamily(
-        "zerocost_failures", "Requests to an artifact that were not answered with success.", labels=["artifact"]
+        "zerocost_failures", "Requests to an artifact that did not succeed.", labels=["artifact"]
     )
     for artifact, count in observations.failures().items():
         failures.add_metric([artifact], count)
@@ -195,7 +192,7 @@ def _of_requests(observations: Observations) -> Iterable[Metric]:
     yield stages
 
 
-def _of_memory(memory: dict[str, dict[str, Any]]) -> Iterable[Metric]:
+def _memory_metrics(memory: dict[str, dict[str, Any]]) -> Iterable[Metric]:
     families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {
         **{
             name: CounterMetricFamily(f"zerocost_memory_{name}", text, labels=["artifact"])
@@ -207,7 +204,7 @@ def _of_memory(memory: dict[str, dict[str, Any]]) -> Iterable[Metric]:
         },
     }
     evictions = CounterMetricFamily(
-        "zerocost_memory_evictions", "Entries that went, by cause.", labels=["artifact", "cause"]
+        "zerocost_memory_evictions", "Entries that were removed, by cause.", labels=["artifact", "cause"]
     )
     for artifact, stats in memory.items():
         for name, family in families.items():

@@ -1,6 +1,6 @@
-"""OpenTelemetry (extra ``otel``): a span for each request, and one for each artifact and each step of a chain below it.
+"""OpenTelemetry (extra ``otel``): a span for each request, with child spans for its artifacts and steps of a chain.
 
-Names and attributes are those of the semantic conventions for HTTP servers; what has no convention is ``zerocost.…``.
+Names and attributes follow the semantic conventions for HTTP servers; those without a convention are ``zerocost.…``.
 Nothing of OpenTelemetry is imported before it is wanted.
 """
 
@@ -29,15 +29,15 @@ __all__ = ["Tracing", "configure_export", "create_tracing", "is_enabled"]
 
 logger = logging.getLogger("zerocost.api")
 
-_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
-_DESTINATIONS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
+_KNOWN_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+_EXPORT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
 
 
 def create_tracing(settings: Settings) -> Tracing | None:
-    """What makes the spans; None if nobody wants any.
+    """What makes the spans, None if none are wanted.
 
     Raises:
-        PluginError: they are asked for, and OpenTelemetry is not installed.
+        PluginError: the settings ask for spans, and OpenTelemetry is not installed.
     """
     if not is_enabled(settings):
         return None
@@ -54,7 +54,7 @@ def is_enabled(settings: Settings) -> bool:
     """Whether the settings, the environment or the program ask for spans."""
     if settings.tracing is False or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
-    if settings.tracing or any(os.environ.get(name, "none") not in ("", "none") for name in _DESTINATIONS):
+    if settings.tracing or any(os.environ.get(name, "none") not in ("", "none") for name in _EXPORT_VARIABLES):
         return True
     return _provider_is_set()
 
@@ -69,7 +69,7 @@ def _provider_is_set() -> bool:
 
 
 def configure_export() -> None:
-    """Sends spans where the environment says (``OTEL_EXPORTER_OTLP_ENDPOINT``, …); for programs, not for libraries."""
+    """Sends spans where the environment says (``OTEL_EXPORTER_OTLP_ENDPOINT``, …). For programs, not for libraries."""
     if _provider_is_set():
         return
     try:
@@ -78,7 +78,7 @@ def configure_export() -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
     except ImportError:
-        return  # :func:`create_tracing` says so
+        return  # create_tracing reports it
 
     kind = os.environ.get("OTEL_TRACES_EXPORTER", "otlp")
     exporter: SpanExporter
@@ -110,13 +110,13 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def start(self, scope: Scope) -> Span:
-        """Begins the span of a request, below that of the caller's ``traceparent``; the scope carries it."""
+        """Starts the span of a request, a child of the caller's ``traceparent``; the scope gets :class:`ChildSpans`."""
         carrier = {
             name.decode(): value.decode("latin-1")
             for name, value in scope["headers"]
             if name in (b"traceparent", b"tracestate")
         }
-        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        method = scope["method"] if scope["method"] in _KNOWN_METHODS else "_OTHER"
         attributes: dict[str, Any] = {
             "http.request.method": method,
             "url.path": scope["path"],
@@ -142,13 +142,13 @@ class Tracing:
         return span
 
     def finish(self, span: Span, scope: Scope, status: int | None, request: Request | None) -> None:
-        """Ends the span of a request with its route and its answer; None for a client that went away before."""
+        """Ends the span of a request, with its route and its status; None if the client disconnected before."""
         from opentelemetry.trace import Status, StatusCode
 
         route = route_template(scope)
         if route is not None:
             span.set_attribute("http.route", route)
-            method = scope["method"] if scope["method"] in _METHODS else "HTTP"
+            method = scope["method"] if scope["method"] in _KNOWN_METHODS else "HTTP"
             span.update_name(f"{method} {route}")
         span.set_attribute("zerocost.request_id", "" if request is None else request.id)
         error = None if request is None else request.error
@@ -162,12 +162,12 @@ class Tracing:
         span.end()
 
     @contextmanager
-    def below(self, parent: Span, name: str, attributes: Mapping[str, Any]) -> Iterator[str]:
-        """A span below ``parent``, or below the current one if that is a part of it; yields its ``traceparent``."""
+    def child_span(self, parent: Span, name: str, attributes: Mapping[str, Any]) -> Iterator[str]:
+        """A child of ``parent``, or of the current span if that belongs to its trace; yields its ``traceparent``."""
         trace = self._trace
-        current, wanted = trace.get_current_span().get_span_context(), parent.get_span_context()
-        # A chain in a chain: the outer step's span is the current one.
-        context = None if current.trace_id == wanted.trace_id else trace.set_span_in_context(parent)
+        current, request = trace.get_current_span().get_span_context(), parent.get_span_context()
+        # In a chain in a chain the current span is that of the outer step.
+        context = None if current.trace_id == request.trace_id else trace.set_span_in_context(parent)
         with self._tracer.start_as_current_span(name, context=context, attributes=dict(attributes)) as span:
             try:
                 carrier: dict[str, str] = {}
@@ -179,25 +179,25 @@ class Tracing:
 
 
 class ChildSpans:
-    """Opens spans below that of a request: what ``metadata["span"]`` of an execution context is."""
+    """Opens child spans of a request: ``metadata["span"]`` of an execution context."""
 
     def __init__(self, tracing: Tracing, span: Span) -> None:
         self._tracing = tracing
         self._span = span
 
     def __call__(self, name: str, attributes: Mapping[str, Any]) -> AbstractContextManager[str]:
-        """A span for the work of an artifact; it yields the ``traceparent`` for whatever that calls elsewhere."""
-        return self._tracing.below(self._span, name, attributes)
+        """A span for the work of an artifact; yields the ``traceparent`` for its calls to other servers."""
+        return self._tracing.child_span(self._span, name, attributes)
 
     def __reduce__(self) -> tuple[type[_RemoteParent], tuple[str]]:
-        # Contexts travel to other processes (Ray), where nothing of this request's spans is known but their ids.
+        # A context that is sent to another process (Ray) takes the ids of this request's spans there, nothing else.
         with self("send", {}) as traceparent:
             return _RemoteParent, (traceparent,)
 
 
 @dataclass(frozen=True)
 class _RemoteParent:
-    """What :class:`ChildSpans` is in another process: it opens no spans, and passes the ids on."""
+    """What :class:`ChildSpans` becomes in another process: it opens no spans, and passes the ids on."""
 
     traceparent: str
 

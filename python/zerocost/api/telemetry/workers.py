@@ -1,7 +1,7 @@
-"""Several worker processes: what each has counted, so that any of them can answer for all.
+"""The counters of several worker processes, so that any of them can report for all.
 
-Every worker writes its counters into a folder of its own server, at most once a second and when it ends; who is asked
-adds the others' to its own. A request pays nothing for it, and what a worker counted outlives it.
+Every worker writes its counters to a file in a folder of the server, at most once a second and when it ends. The worker
+that is asked adds the others' to its own. A request pays nothing for it, and the counters of a worker outlive it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class WorkerFolder:
         self._written = b""
 
     def write(self) -> None:
-        """Puts this process's counters in place, as a whole."""
+        """Replaces this process's file, as a whole."""
         content = orjson.dumps({**self._snapshot(), "pid": os.getpid()}, option=orjson.OPT_NON_STR_KEYS)
         if content == self._written:
             return
@@ -45,7 +45,7 @@ class WorkerFolder:
         self._written = content
 
     def others(self) -> list[dict[str, Any]]:
-        """What the other workers wrote last, those that have ended included; ``alive`` says which."""
+        """What the other workers wrote last, also those that have ended; ``alive`` tells them apart."""
         found = []
         for path in sorted(self._folder.glob("*.json")):
             if path != self._own:
@@ -54,7 +54,7 @@ class WorkerFolder:
         return found
 
     async def keep_writing(self) -> None:
-        """Writes until it is cancelled, and once more then."""
+        """Writes until it is cancelled, and then once more."""
         try:
             while True:
                 self.write()

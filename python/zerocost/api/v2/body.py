@@ -1,7 +1,7 @@
-"""The body of an Open Inference request: JSON, JSON with binary tensors behind it, or one raw tensor.
+"""The body of an Open Inference request: JSON, JSON followed by binary tensors, or one raw tensor.
 
-Binary tensors are read as they arrive into the arrays that the artifact gets; a request whose JSON is wrong is refused
-before its bulk arrives.
+Binary tensors are read as they arrive, into the arrays that the artifact gets. A request whose JSON is wrong is refused
+before its binary data arrives.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ import numpy.typing as npt
 
 from zerocost._kernels import read_tensor
 from zerocost.api.settings import Settings
-from zerocost.api.wire.chunks import BodyStream
+from zerocost.api.wire.body import BodyStream
 from zerocost.api.wire.json import LazyJSON
-from zerocost.api.wire.problems import HTTPError
 from zerocost.core.arrays import DATATYPES, check_size, datatype_refusal, dtype_of
 from zerocost.core.ports import Ports, closest
 from zerocost.core.safetensors import aligned_empty
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, RangeError, ShapeError
 
-__all__ = ["InferenceRequest", "RequestedOutput", "Tensor", "read_bytes_elements"]
+__all__ = ["InferenceRequest", "InputTensor", "RequestedOutput", "bytes_array", "read_bytes_elements"]
 
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "binary_data_output", "headers")
 
 
 @dataclass
-class Tensor:
-    """An input as the JSON announces it. ``array`` is None until its binary data has been read."""
+class InputTensor:
+    """An input as the JSON declares it. ``array`` is None until its binary data has been read."""
 
     name: str
     datatype: str
@@ -38,12 +37,12 @@ class Tensor:
     array: npt.NDArray[Any] | None
     binary_size: int | None = None
     data: bytes | None = None
-    """Binary BYTES as they were sent."""
+    """The elements of a binary BYTES tensor, as they were sent."""
 
 
 @dataclass
 class RequestedOutput:
-    """An output that the client asks for, and whether as binary data (None: as the request says)."""
+    """An output that the client asks for, and whether as binary data (None: as the request says for all)."""
 
     name: str
     binary: bool | None
@@ -51,15 +50,15 @@ class RequestedOutput:
 
 @dataclass
 class InferenceRequest:
-    """A request, checked as far as it can be without the artifact's schema."""
+    """A request, checked against the protocol and the declared tensors, not against the rest of the schema."""
 
     id: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
-    tensors: list[Tensor] = field(default_factory=list)
+    tensors: list[InputTensor] = field(default_factory=list)
     outputs: list[RequestedOutput] = field(default_factory=list)
     binary_output: bool = False
     is_raw: bool = False
-    """Whether the body is nothing but the data of one tensor."""
+    """Whether the body is only the data of one tensor."""
     timeout: float | None = None
     """Seconds."""
 
@@ -68,8 +67,8 @@ class InferenceRequest:
         """Reads the JSON part.
 
         Raises:
-            MalformedJSON: it is no JSON.
-            InvalidInput: it breaks a rule of the protocol or the artifact's declared datatypes.
+            MalformedJSON: it is not JSON.
+            InvalidInput: it breaks a rule of the protocol, or the artifact declares other datatypes.
             LimitExceeded: it is beyond a limit.
         """
         members = LazyJSON(text, settings, "the request", dict)
@@ -78,8 +77,7 @@ class InferenceRequest:
             request.id = members.value("id")
             if not isinstance(request.id, str):
                 raise DatatypeError("id: text is needed", "id")
-        parameters = _object(members, "parameters")
-        request._take_parameters(parameters)
+        request._read_parameters(_object(members, "parameters"))
         if "inputs" not in members.spans:
             raise MissingInput("inputs required", "inputs")
         inputs = LazyJSON(members.text("inputs"), settings, "inputs", list)
@@ -95,15 +93,15 @@ class InferenceRequest:
             names.add(tensor.name)
             request.tensors.append(tensor)
         if "outputs" in members.spans:
-            request._take_outputs(members.value("outputs"), ports, settings.max_parts)
+            request._read_outputs(members.value("outputs"), ports, settings.max_parts)
         return request
 
     @classmethod
     def raw(cls, ports: Ports, size: int) -> InferenceRequest:
-        """The request of a body that is nothing but the data of the artifact's one tensor.
+        """The request of a body of ``size`` bytes that is only the data of the artifact's one tensor.
 
         Raises:
-            InvalidInput: the artifact takes more, or its shape does not follow from the size.
+            InvalidInput: the artifact needs more than one input, or the size does not determine the shape.
         """
         needed = [name for name in ports.required if name in ports.inputs]
         if len(needed) != 1 or not ports.is_tensor(needed[0]):
@@ -115,21 +113,21 @@ class InferenceRequest:
             raise InvalidInput("raw binary requests need a model whose tensor has at most one variable axis")
         datatype = (ports.datatypes(name) or ("FP32",))[0]
         if datatype == "BYTES":
-            return cls(tensors=[Tensor(name, datatype, (1,), None, size)], binary_output=True, is_raw=True)
+            return cls(tensors=[InputTensor(name, datatype, (1,), None, size)], binary_output=True, is_raw=True)
         fixed = math.prod(axis for axis in declared if isinstance(axis, int) and axis >= 0)
         width = dtype_of(datatype).itemsize * fixed
         if width == 0 or size % width or (not variable and size != width):
             raise ShapeError(f"{name}: {size} bytes do not fill {declared} of {datatype}", name)
         shape = tuple(size // width if index in variable else int(axis) for index, axis in enumerate(declared))
-        return cls(tensors=[Tensor(name, datatype, shape, None, size)], binary_output=True, is_raw=True)
+        return cls(tensors=[InputTensor(name, datatype, shape, None, size)], binary_output=True, is_raw=True)
 
     @property
     def binary_size(self) -> int:
-        """Bytes that must follow the JSON."""
+        """How many bytes must follow the JSON."""
         return sum(tensor.binary_size or 0 for tensor in self.tensors)
 
-    async def read_binary(self, chunks: BodyStream) -> None:
-        """Reads every binary tensor into an array of its own; BYTES stay as they are until :meth:`take_bytes`.
+    async def read_binary(self, stream: BodyStream) -> None:
+        """Reads every binary tensor into an array of its own; BYTES are kept as they are until :meth:`decode_bytes`.
 
         Raises:
             InvalidInput: the body is shorter or longer than announced.
@@ -138,7 +136,7 @@ class InferenceRequest:
             if tensor.binary_size is None:
                 continue
             if tensor.datatype == "BYTES":
-                data = await chunks.read(tensor.binary_size)
+                data = await stream.read(tensor.binary_size)
                 if data is None:
                     raise ShapeError(f"{tensor.name}: unexpected size, the body ends early", tensor.name)
                 tensor.data = data
@@ -146,19 +144,20 @@ class InferenceRequest:
             tensor.array = aligned_empty(tensor.shape, dtype_of(tensor.datatype))
             if tensor.binary_size:
                 target = tensor.array.reshape(-1).view(np.uint8).data
-                if not await chunks.read_into(target):
+                if not await stream.read_into(target):
                     raise ShapeError(f"{tensor.name}: unexpected size, the body ends early", tensor.name)
-        if not await chunks.is_at_end():
+        if not await stream.is_at_end():
             raise ShapeError("unexpected additional input data after the last tensor")
 
-    def take_bytes(self) -> None:
-        """Takes the BYTES that were read apart, which takes a while where they are many."""
+    def decode_bytes(self) -> None:
+        """Splits binary BYTES into their elements, which takes a while if there are many."""
         for tensor in self.tensors:
             if tensor.data is not None:
-                tensor.array = _bytes_array(tensor.data, tensor, is_raw=self.is_raw)
+                elements = [tensor.data] if self.is_raw else read_bytes_elements(tensor.data, tensor.name)
+                tensor.array = bytes_array(elements, tensor.shape, tensor.name)
                 tensor.data = None
 
-    def _take_parameters(self, parameters: dict[str, Any]) -> None:
+    def _read_parameters(self, parameters: dict[str, Any]) -> None:
         for name, value in parameters.items():
             if name.startswith("triton_"):
                 raise InvalidInput(f"parameters: {name!r}: names that start with 'triton_' are reserved", name)
@@ -175,7 +174,7 @@ class InferenceRequest:
         self.timeout = parameters["timeout"] / 1e6 if parameters.get("timeout") else None
         self.parameters = {name: value for name, value in parameters.items() if name not in _RESERVED}
 
-    def _take_outputs(self, outputs: Any, ports: Ports, max_parts: int) -> None:
+    def _read_outputs(self, outputs: Any, ports: Ports, max_parts: int) -> None:
         if not isinstance(outputs, list):
             raise DatatypeError("outputs: a list is needed", "outputs")
         if len(outputs) > max_parts:
@@ -205,19 +204,19 @@ class InferenceRequest:
 
 
 def _object(members: LazyJSON, name: str) -> dict[str, Any]:
-    value = members.value(name) if name in members.spans else {}
+    value = members.value(name, {})
     if not isinstance(value, dict):
         raise DatatypeError(f"{name}: an object is needed", name)
     return value
 
 
-def _tensor(members: LazyJSON, ports: Ports, settings: Settings) -> Tensor:
-    name = members.value("name") if "name" in members.spans else None
+def _tensor(members: LazyJSON, ports: Ports, settings: Settings) -> InputTensor:
+    name = members.value("name")
     if not isinstance(name, str):
         raise DatatypeError("inputs: every input needs a 'name'", "inputs")
     for _, message in ports.undeclared([name]):
         raise InvalidInput(f"unexpected inference input: {message}", name)
-    datatype = members.value("datatype") if "datatype" in members.spans else None
+    datatype = members.value("datatype")
     if datatype not in DATATYPES:
         raise DatatypeError(f"{name}: datatype {datatype!r} is not one of {', '.join(DATATYPES)}", name)
     allowed = ports.datatypes(name) if ports.is_tensor(name) else None
@@ -233,11 +232,11 @@ def _tensor(members: LazyJSON, ports: Ports, settings: Settings) -> Tensor:
     if (size is None) == ("data" not in members.spans):
         raise InvalidInput(f"{name}: Input must set only one of the following fields: 'data', 'binary_data_size'", name)
     if size is None:
-        # An element takes a byte at least: a shape that says more than the data can hold is wrong, not too large.
+        # An element takes at least one byte, so a shape with more elements is wrong, not too large.
         if count > len(members.text("data")):
             raise ShapeError(f"{name}: the shape asks for {count} elements, which are not there", name)
         check_size(name, shape, itemsize, settings.max_elements)
-        return Tensor(name, datatype, shape, _json_array(members, name, datatype, shape, settings))
+        return InputTensor(name, datatype, shape, _json_array(members, name, datatype, shape, settings))
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise DatatypeError(f"{name}: binary_data_size must be a whole number from 0 up", name)
     if datatype != "BYTES" and size != count * itemsize:
@@ -245,11 +244,11 @@ def _tensor(members: LazyJSON, ports: Ports, settings: Settings) -> Tensor:
     if datatype == "BYTES" and size < 4 * count:
         raise ShapeError(f"{name}: unexpected size {size} for {count} elements of BYTES", name)
     check_size(name, shape, itemsize, settings.max_elements)
-    return Tensor(name, datatype, shape, None, size)
+    return InputTensor(name, datatype, shape, None, size)
 
 
 def _shape(members: LazyJSON, name: str) -> tuple[int, ...]:
-    shape = members.value("shape") if "shape" in members.spans else None
+    shape = members.value("shape")
     if not isinstance(shape, list) or len(shape) > 32:
         raise ShapeError(f"{name}: 'shape' must be a list of at most 32 whole numbers", name)
     for axis in shape:
@@ -270,14 +269,11 @@ def _json_array(
             )
         except InvalidInput as error:
             raise type(error)(f"{name}: {error.message}", name) from None
-    texts = _texts(members.value("data"), shape, name)
-    array = np.empty(len(texts), dtype=object)
-    array[:] = texts
-    return array.reshape(shape)
+    return bytes_array(_texts(members.value("data"), shape, name), shape, name)
 
 
 def _texts(data: list[Any], shape: tuple[int, ...], name: str) -> list[bytes]:
-    """The elements of BYTES in JSON: a flat list, or lists in each other as the shape says."""
+    """The elements of BYTES in JSON: a flat list, or nested lists as the shape says."""
     if any(isinstance(item, list) for item in data):
         items: list[Any] = [data]
         for length in shape:
@@ -285,10 +281,9 @@ def _texts(data: list[Any], shape: tuple[int, ...], name: str) -> list[bytes]:
                 raise ShapeError(f"{name}: 'data' must be a flat list, or nested as the shape says", name)
             items = [element for item in items for element in item]
         data = items
-    if len(data) != math.prod(shape):
-        raise ShapeError(f"{name}: {len(data)} elements were given, the shape asks for {math.prod(shape)}", name)
+    _check_count(len(data), shape, name)
     if not all(isinstance(item, str) for item in data):
-        raise DatatypeError(f"{name}: BYTES are given as text", name)
+        raise DatatypeError(f"{name}: BYTES must be given as text", name)
     return [item.encode() for item in data]
 
 
@@ -306,26 +301,14 @@ def read_bytes_elements(data: bytes, name: str) -> list[bytes]:
     return elements
 
 
-def _bytes_array(data: bytes, tensor: Tensor, *, is_raw: bool) -> npt.NDArray[Any]:
-    elements = [data] if is_raw else read_bytes_elements(data, tensor.name)
-    if len(elements) != math.prod(tensor.shape):
-        needed = math.prod(tensor.shape)
-        raise ShapeError(
-            f"{tensor.name}: {len(elements)} elements were given, the shape asks for {needed}", tensor.name
-        )
+def bytes_array(elements: list[bytes], shape: tuple[int, ...], name: str) -> npt.NDArray[Any]:
+    """Elements of BYTES as an array of objects; raises ShapeError if there are more or fewer than the shape says."""
+    _check_count(len(elements), shape, name)
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
-    return array.reshape(tensor.shape)
+    return array.reshape(shape)
 
 
-def refuse_length(header: str | None) -> int | None:
-    """The value of ``Inference-Header-Content-Length``; None without one.
-
-    Raises:
-        HTTPError: it is no number (400).
-    """
-    if header is None:
-        return None
-    if not (header.isascii() and header.isdigit()) or len(header) > 18:
-        raise HTTPError(400, "bad_request", "Inference-Header-Content-Length must be a number")
-    return int(header)
+def _check_count(count: int, shape: tuple[int, ...], name: str) -> None:
+    if count != math.prod(shape):
+        raise ShapeError(f"{name}: {count} elements were given, the shape asks for {math.prod(shape)}", name)

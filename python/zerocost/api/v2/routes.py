@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 from starlette.routing import Route
@@ -13,9 +12,9 @@ from zerocost.api.calls import OFFLOAD_BYTES, Calls
 from zerocost.api.edge.authentication import is_administrator, refuse_several_workers
 from zerocost.api.routing import route
 from zerocost.api.server_metrics import ServerMetrics
-from zerocost.api.v2.body import InferenceRequest, refuse_length
-from zerocost.api.v2.values import inputs_of, metadata_tensors, render
-from zerocost.api.wire.chunks import BodyStream
+from zerocost.api.v2.body import InferenceRequest
+from zerocost.api.v2.values import inputs_of, metadata_tensors, write_outputs
+from zerocost.api.wire.body import BodyStream
 from zerocost.api.wire.json import read_document
 from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.request import Request
@@ -36,22 +35,22 @@ _EXTENSIONS = [
 ]
 
 _COMPRESS_BYTES = 1024
-"""Answers below this size are never compressed."""
+"""Responses below this size are never compressed."""
 
 
 class OpenInferenceRoutes:
-    """The routes under ``/v2``. Every artifact, chains too, is a model."""
+    """The endpoints under ``/v2``. Every artifact is a model, chains too."""
 
-    def __init__(self, api: ArtifactRESTAPI, calls: Calls, monitor: ServerMetrics) -> None:
+    def __init__(self, api: ArtifactRESTAPI, calls: Calls, metrics: ServerMetrics) -> None:
         self.api = api
         self.calls = calls
-        self.monitor = monitor
+        self.metrics = metrics
         self.registry = api.registry
         self.settings = api.settings
         self._unloaded: dict[str, ArtifactSpec] = {}
 
     def table(self) -> list[Route]:
-        """The list of routes; what is more specific comes first."""
+        """The list of routes; the more specific ones come first."""
         routes: list[tuple[str, str, Any]] = [
             ("GET", "/v2", self.server),
             ("GET", "/v2/", self.server),
@@ -70,10 +69,10 @@ class OpenInferenceRoutes:
         ]
         for kind in ("systemsharedmemory", "cudasharedmemory"):
             routes += [
-                ("GET", f"/v2/{kind}/status", self.no_regions),
-                ("GET", f"/v2/{kind}/region/{{name}}/status", self.no_regions),
-                ("POST", f"/v2/{kind}/unregister", self.nothing),
-                ("POST", f"/v2/{kind}/region/{{name}}/unregister", self.nothing),
+                ("GET", f"/v2/{kind}/status", self.list_regions),
+                ("GET", f"/v2/{kind}/region/{{name}}/status", self.list_regions),
+                ("POST", f"/v2/{kind}/unregister", self.unregister),
+                ("POST", f"/v2/{kind}/region/{{name}}/unregister", self.unregister),
                 ("POST", f"/v2/{kind}/region/{{name}}/register", self.unsupported),
             ]
         for prefix in ("/v2/models/{name}/versions/{version}", "/v2/models/{name}"):
@@ -94,11 +93,11 @@ class OpenInferenceRoutes:
         return json_response({"name": "zerocost", "version": __version__, "extensions": _EXTENSIONS})
 
     async def live(self, request: Request) -> Response:
-        """Whether the server answers."""
+        """Whether the server is alive."""
         return json_response({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """Whether the server takes requests."""
+        """Whether the server accepts requests."""
         self.calls.check_ready()
         return json_response({"ready": True})
 
@@ -117,13 +116,13 @@ class OpenInferenceRoutes:
         )
 
     async def model_ready(self, request: Request) -> Response:
-        """Whether the model takes requests."""
+        """Whether the model accepts requests."""
         spec = self._spec(request)
         self.calls.check_ready()
         return json_response({"name": spec.name, "ready": True})
 
     async def config(self, request: Request) -> Response:
-        """The model's configuration, as far as Triton's has a meaning here; the schema is at the native route."""
+        """The model's configuration, as far as Triton's applies here; the schema is at the native route."""
         spec = self._spec(request)
         inputs, outputs = metadata_tensors(spec.ports)
         required = set(spec.ports.required)
@@ -141,9 +140,10 @@ class OpenInferenceRoutes:
 
     async def statistics(self, request: Request) -> Response:
         """How often each model, or one, was used, and how long it took."""
-        specs = [self._spec(request)] if "name" in request.scope["path_params"] else self.registry.list_artifacts()
-        seen = (await self.monitor.figures()).observations
-        return json_response({"model_stats": [seen.of_model(spec.name, version_of(spec)) for spec in specs]})
+        specs = [self._spec(request)] if "name" in request.path_params else self.registry.list_artifacts()
+        observations = (await self.metrics.snapshot()).observations
+        statistics = [observations.model_statistics(spec.name, version_of(spec)) for spec in specs]
+        return json_response({"model_stats": statistics})
 
     async def index(self, request: Request) -> Response:
         """Every model with its state."""
@@ -162,8 +162,8 @@ class OpenInferenceRoutes:
         return json_response(loaded if only_ready else loaded + unloaded)
 
     async def load(self, request: Request) -> Response:
-        """Brings an unloaded model back. No code and no path is ever taken from a request."""
-        name = request.parameter("name")
+        """Brings back an unloaded model. A request can give neither code nor a path."""
+        name = request.path_params["name"]
         self._check_administrator(request, f"failed to load {name[:200]!r}")
         parameters = await self._parameters(request)
         if parameters:
@@ -176,8 +176,8 @@ class OpenInferenceRoutes:
         return json_response({})
 
     async def unload(self, request: Request) -> Response:
-        """Takes a model away, with ``unload_dependents`` also the chains that use it."""
-        name = request.parameter("name")
+        """Removes a model, and with ``unload_dependents`` also the chains that use it."""
+        name = request.path_params["name"]
         self._check_administrator(request, f"failed to unload {name[:200]!r}")
         parameters = await self._parameters(request)
         self._spec(request)
@@ -193,19 +193,19 @@ class OpenInferenceRoutes:
         return json_response({"trace_level": ["OFF"]})
 
     async def logging(self, request: Request) -> Response:
-        """Log settings: what cannot be changed over the network."""
+        """Log settings, which cannot be changed over the network."""
         return json_response({"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0})
 
-    async def no_regions(self, request: Request) -> Response:
+    async def list_regions(self, request: Request) -> Response:
         """Shared memory is not offered, so there are no regions."""
         return json_response([])
 
-    async def nothing(self, request: Request) -> Response:
-        """Unregistering what is not there."""
+    async def unregister(self, request: Request) -> Response:
+        """Unregisters a region; there are none."""
         return json_response({})
 
     async def unsupported(self, request: Request) -> Response:
-        """What this server does not offer."""
+        """Refuses what this server does not offer."""
         raise HTTPError(501, "unsupported", "this is not offered")
 
     async def infer(self, request: Request) -> Response:
@@ -213,14 +213,14 @@ class OpenInferenceRoutes:
         spec = self._spec(request)
         calls = self.calls
         accepted = request.header(b"accept-encoding")
-        length = refuse_length(request.header(b"inference-header-content-length"))
+        length = request.whole_number("Inference-Header-Content-Length")
         stages, metadata = calls.begin(request, spec.name)
         body: bytes | bytearray = b""
         inference: InferenceRequest | None = None
         if length is None:
             body = await calls.body(request)
             if b'"timeout"' in body:
-                # It says how long the client waits, also for its turn: it must be known before.
+                # The time-out includes the wait for a turn, so it must be known before.
                 inference = await self._read_text(request, body, spec, metadata)
         else:
             inference = await calls.within_deadline(request, self._read_binary(request, spec, length))
@@ -233,15 +233,15 @@ class OpenInferenceRoutes:
             parsed = inference or InferenceRequest.from_json(body, spec.ports, self.settings)
             if parsed.binary_size and length is None:
                 raise ShapeError("there are binary tensors, but no Inference-Header-Content-Length")
-            parsed.take_bytes()
+            parsed.decode_bytes()
             inputs = inputs_of(parsed, spec.ports)
             stages.end(READ)
             stages.copied = 0 if length is None else parsed.binary_size
             outputs = self.api.compute(spec, inputs, metadata, stages)
             stages.end(COMPUTE)
-            answer = _answer(*render(outputs, parsed, spec.name, version_of(spec)), accepted)
+            response = _response(*write_outputs(outputs, parsed, spec.name, version_of(spec)), accepted)
             stages.end(WRITE)
-            return answer
+            return response
 
         return await calls.run(request, spec.implementation, compute, size, metadata)
 
@@ -256,42 +256,40 @@ class OpenInferenceRoutes:
         return await self.calls.admit(request, self.calls.compute_pool.run(read), metadata.get("deadline"))
 
     async def _read_binary(self, request: Request, spec: ArtifactSpec, length: int) -> InferenceRequest:
-        chunks = BodyStream(request, self.settings)
-        chunks.open()
-        if chunks.length is not None and length > chunks.length:
+        stream = BodyStream(request, self.settings)
+        if stream.length is not None and length > stream.length:
             raise ShapeError("Inference-Header-Content-Length is larger than the body")
         if length > self.settings.max_body:
             raise ShapeError("Inference-Header-Content-Length is larger than a body may be")
         if length == 0:
-            return await self._read_raw(chunks, spec)
-        text = await chunks.read(length)
+            return await self._read_raw(stream, spec)
+        text = await stream.read(length)
         if text is None:
             raise ShapeError("Inference-Header-Content-Length is larger than the body")
         inference = await self.calls.offload_if_room(
             length, lambda: InferenceRequest.from_json(text, spec.ports, self.settings)
         )
         size = length + inference.binary_size
-        if chunks.length is not None and chunks.length != size:
-            raise ShapeError(f"unexpected size: the body has {chunks.length} bytes, its JSON announces {size}")
+        if stream.length is not None and stream.length != size:
+            raise ShapeError(f"unexpected size: the body has {stream.length} bytes, its JSON announces {size}")
         if size > self.settings.max_body:
             raise ShapeError(f"unexpected size: the JSON announces {size} bytes")
-        await inference.read_binary(chunks)
+        await inference.read_binary(stream)
         return inference
 
-    async def _read_raw(self, chunks: BodyStream, spec: ArtifactSpec) -> InferenceRequest:
-        if chunks.length is not None:
-            request = InferenceRequest.raw(spec.ports, chunks.length)
-            await request.read_binary(chunks)
+    async def _read_raw(self, stream: BodyStream, spec: ArtifactSpec) -> InferenceRequest:
+        if stream.length is not None:
+            request = InferenceRequest.raw(spec.ports, stream.length)
+            await request.read_binary(stream)
             return request
-        # Chunked or compressed: the shape follows from a size that is only known at the end.
-        data = await chunks.rest()
+        # Chunked or compressed: the size, which determines the shape, is only known at the end.
+        data = await stream.rest()
         request = InferenceRequest.raw(spec.ports, len(data))
         await request.read_binary(BodyStream.of(data, self.settings))
         return request
 
     def _spec(self, request: Request) -> ArtifactSpec:
-        name = request.parameter("name")
-        version = request.scope["path_params"].get("version")
+        name, version = request.path_params["name"], request.path_params.get("version")
         spec = self.registry.get_artifact(name)
         if spec is None or version not in (None, version_of(spec)):
             shown = repr(name[:200]) + ("" if version is None else f" version {version[:50]!r}")
@@ -318,7 +316,7 @@ class OpenInferenceRoutes:
 
 
 def version_of(spec: ArtifactSpec) -> str:
-    """The version that an artifact's metadata states, ``"1"`` by default."""
+    """The version in an artifact's metadata, ``"1"`` by default."""
     return str(spec.metadata.get("version", "1"))
 
 
@@ -327,22 +325,20 @@ def _config_tensor(tensor: dict[str, Any]) -> dict[str, Any]:
     return {"name": tensor["name"], "data_type": f"TYPE_{datatype}", "dims": tensor["shape"]}
 
 
-def _answer(text: bytes, blocks: list[memoryview], accepted: str | None) -> Response:
+def _response(text: bytes, blocks: list[memoryview], accepted: str | None) -> Response:
     has_binary = any(len(block) for block in blocks)
     headers = [(b"content-type", b"application/octet-stream" if has_binary else b"application/json")]
     if has_binary:
         headers.append((b"inference-header-content-length", b"%d" % len(text)))
-    body: list[bytes | memoryview] = [text, *(block for block in blocks if len(block))]
+    response = Response(200, [text, *(block for block in blocks if len(block))], headers)
     encoding = _encoding(accepted, has_binary=has_binary)
-    if encoding is not None and sum(len(piece) for piece in body) >= _COMPRESS_BYTES:
-        deflate = zlib.compressobj(1, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
-        body = [b"".join([*(deflate.compress(piece) for piece in body), deflate.flush()])]
-        headers += [(b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")]
-    return Response(200, body, headers)
+    if encoding is not None and sum(map(len, response.body)) >= _COMPRESS_BYTES:
+        response.compress(encoding)
+    return response
 
 
 def _encoding(accepted: str | None, *, has_binary: bool) -> str | None:
-    """The coding to use. Binary data is compressed only for a client that names one coding and nothing else."""
+    """The coding to use, None for none. Binary data is compressed only for a client that accepts exactly one coding."""
     codings = [part.strip() for part in (accepted or "").split(",")]
     named = [coding.partition(";")[0].strip() for coding in codings if not coding.replace(" ", "").endswith(";q=0")]
     if has_binary and len(codings) != 1:

@@ -1,8 +1,7 @@
-"""Between the tensors of the Open Inference Protocol and what an artifact takes and returns.
+"""Converts between the tensors of the Open Inference Protocol and the inputs and outputs of an artifact.
 
-A tensor input or output is a tensor. A number, a boolean or a text is a tensor of one element (numbers and booleans may
-also come as request parameters), any other JSON value is BYTES [1] with UTF-8 JSON. A list of arrays goes out as
-``name.0``, ``name.1``, ….
+A tensor is a tensor. A number, a boolean or a text is a tensor of one element; numbers and booleans may also be request
+parameters. Any other JSON value is BYTES [1] with UTF-8 JSON. A list of arrays is sent as ``name.0``, ``name.1``, ….
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ import numpy.typing as npt
 import orjson
 
 from zerocost._kernels import read_json, write_json
-from zerocost.api.v2.body import InferenceRequest, RequestedOutput
+from zerocost.api.v2.body import InferenceRequest, RequestedOutput, bytes_array
 from zerocost.core.arrays import datatype_of
 from zerocost.core.ports import Ports, closest
 from zerocost.errors import DatatypeError, InvalidInput
 
-__all__ = ["inputs_of", "metadata_tensors", "render"]
+__all__ = ["inputs_of", "metadata_tensors", "write_outputs"]
 
 _SCALARS = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "string": "BYTES"}
 
 
 def metadata_tensors(ports: Ports) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The inputs and the outputs as model metadata lists them."""
+    """The inputs and the outputs, as model metadata lists them."""
     inputs = [
         _metadata_tensor(name, subschema) for name, subschema in ports.inputs.items() if name not in ports.in_process
     ]
@@ -52,10 +51,10 @@ def _kind(subschema: Any) -> str:
 
 
 def inputs_of(request: InferenceRequest, ports: Ports) -> dict[str, Any]:
-    """What the artifact gets.
+    """The inputs of the artifact.
 
     Raises:
-        InvalidInput: a tensor that stands for a single value and is not one, or an input that is there twice.
+        InvalidInput: BYTES that are not the text or JSON of a single value, or an input that is given twice.
     """
     inputs: dict[str, Any] = {}
     for tensor in request.tensors:
@@ -81,7 +80,7 @@ def _plain(name: str, array: npt.NDArray[Any], subschema: dict[str, Any]) -> Any
         text = _text(name, array.ravel()[0])
         return text if _kind(subschema) == "string" else _json(name, text)
     if not subschema.keys() - {"description", "title"}:
-        return array  # anything is allowed, so it stays an array
+        return array  # the schema allows anything
     return array.item() if array.size == 1 and _kind(subschema) != "array" else array.tolist()
 
 
@@ -96,16 +95,16 @@ def _json(name: str, text: str) -> Any:
     try:
         return read_json(text.encode())
     except ValueError as error:
-        raise InvalidInput(f"{name}: BYTES that are no JSON ({error})", name) from None
+        raise InvalidInput(f"{name}: BYTES that are not JSON ({error})", name) from None
 
 
-def render(
+def write_outputs(
     outputs: dict[str, Any], request: InferenceRequest, model: str, version: str
 ) -> tuple[bytes, list[memoryview]]:
-    """The response: its JSON, and the binary data that follows it.
+    """The JSON of the response, and the binary data that follows it.
 
     Raises:
-        InvalidInput: an output was asked for that there is not.
+        InvalidInput: the client asked for an output that does not exist.
     """
     tensors: dict[str, npt.NDArray[Any]] = {}
     groups: dict[str, list[str]] = {}
@@ -154,10 +153,7 @@ def _tensor(value: Any) -> npt.NDArray[Any]:
         return np.array([value], dtype=np.int64)
     if isinstance(value, float):
         return np.array([value], dtype=np.float64)
-    text = value.encode() if isinstance(value, str) else write_json(value)
-    array = np.empty(1, dtype=object)
-    array[0] = text
-    return array
+    return bytes_array([value.encode() if isinstance(value, str) else write_json(value)], (1,), "")
 
 
 def _binary(array: npt.NDArray[Any]) -> memoryview:

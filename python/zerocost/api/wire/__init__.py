@@ -1,1 +1,1 @@
-"""What goes over the wire: heads, bodies and answers."""
+"""HTTP itself: requests, bodies, responses, errors, and the protocol under them."""

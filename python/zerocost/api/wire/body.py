@@ -1,141 +1,238 @@
-"""Reading a request's body within its limits."""
+"""Reading a request's body within the limits: whole, piece by piece into arrays, or only to drop it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import time
 import zlib
-from typing import Any
+
+from starlette.types import Message
 
 from zerocost.api.settings import Settings
+from zerocost.api.wire.byte_budget import SMALL_BODY
 from zerocost.api.wire.problems import HTTPError
+from zerocost.api.wire.protocol import receive_into
 from zerocost.api.wire.request import Request
+from zerocost.api.wire.responses import WINDOW_BITS
 
-__all__ = [
-    "BodyDeadline",
-    "ClientGone",
-    "content_encoding",
-    "declared_length",
-    "drain",
-    "inflater",
-    "is_all_read",
-    "too_large",
-]
+__all__ = ["BodyStream", "ClientGone", "drain", "is_all_read", "read_body"]
 
-_WINDOWS = {"gzip": 31, "deflate": 15}
-"""The window bits by which zlib knows gzip (RFC 1952) and deflate as HTTP means it (RFC 1950)."""
+_INFLATE_BYTES = 256 << 10
+"""Bytes that are decompressed before other tasks have their turn."""
+
+_STEP = 1 << 20
+"""Bytes that are read before they are counted."""
+
+_LARGE_CHUNK = 4096
+"""Bytes from which on a chunk is kept as it came."""
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
-class BodyDeadline:
-    """Ends bodies that do not arrive in time: a context in which a task reads one.
+class BodyStream:
+    """The body of one request as it arrives, decompressed, within the limits; one copy for each byte.
 
-    One timer for all tasks: one for each costs more than a small request.
-
-    Raises:
-        HTTPError: inside, when it takes too long (408).
+    Attributes:
+        length: how many bytes it has, if the client says so and the body is not compressed.
     """
 
-    def __init__(self, seconds: float) -> None:
-        """Takes the seconds that a body may take; 0 for no limit."""
-        self._seconds = seconds or math.inf
-        self._reading: dict[asyncio.Task[Any] | None, float] = {}
-        self._sweeping = False
+    def __init__(self, request: Request, settings: Settings) -> None:
+        """Looks at the headers.
 
-    def __enter__(self) -> None:
-        """Begins to wait for a body."""
-        self._reading[asyncio.current_task()] = time.monotonic() + self._seconds
-        if not self._sweeping:
-            self._sweep()
+        Raises:
+            HTTPError: the declared length is beyond the limit (413), or the encoding is unknown (415).
+        """
+        self._request = request
+        self._settings = settings
+        self._inflate = _decompressor(request)
+        declared = _check_length(request, settings)
+        self.length = declared if self._inflate is None else None
+        self._packed = b""
+        self._is_inflating = False
+        self._pending = memoryview(b"")
+        self._more = True
+        self._total = 0
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """It has come, or has been given up."""
-        task = asyncio.current_task()
-        until = self._reading.pop(task)
-        if until == _LATE and kind is asyncio.CancelledError and task is not None:
-            task.uncancel()
-            raise HTTPError(408, "timeout", "the body did not arrive in time") from None
+    @classmethod
+    def of(cls, data: bytes | bytearray, settings: Settings) -> BodyStream:
+        """A body that is in memory already."""
+        stream = cls(Request({"headers": []}, _disconnect), settings)
+        stream._pending = memoryview(data)
+        stream._more = False
+        return stream
 
-    def _sweep(self) -> None:
-        now = time.monotonic()
-        for task, until in self._reading.items():
-            if now >= until > _LATE and task is not None:
-                self._reading[task] = _LATE
-                task.cancel()
-        self._sweeping = bool(self._reading)
-        if self._sweeping:
-            asyncio.get_running_loop().call_later(min(self._seconds, 1.0), self._sweep)
+    async def read(self, size: int) -> bytes | None:
+        """Exactly ``size`` bytes, None if the body ends before."""
+        data = bytearray()
+        while len(data) < size:
+            piece = await self._next()
+            if piece is None:
+                return None
+            taken = piece[: size - len(data)]
+            data += taken
+            self._pending = piece[len(taken) :]
+        return bytes(data)
+
+    async def read_into(self, target: memoryview) -> bool:
+        """Fills ``target``; whether the body had that much."""
+        filled = 0
+        while filled < len(target):
+            if not self._pending and self._more and self._inflate is None:
+                # In steps, so that what has arrived is counted before more arrives.
+                received = await receive_into(self._request.receive, target[filled : filled + _STEP])
+                if received:
+                    self._count(received)
+                    filled += received
+                    continue
+            piece = await self._next()
+            if piece is None:
+                return False
+            taken = piece[: len(target) - filled]
+            target[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            self._pending = piece[len(taken) :]
+        return True
+
+    async def rest(self) -> bytearray:
+        """Everything that is left."""
+        data = bytearray()  # not a list: a million small chunks must not become a million objects
+        while (piece := await self._next()) is not None:
+            data += piece
+            self._pending = memoryview(b"")
+        return data
+
+    async def is_at_end(self) -> bool:
+        """Whether nothing is left."""
+        return await self._next() is None
+
+    async def _next(self) -> memoryview | None:
+        while not self._pending:
+            if self._inflate is not None and self._is_inflating:
+                chunk = await self._inflated(self._inflate)
+            elif self._more:
+                chunk = await _receive(self._request)
+                self._more = bool(self._request.has_more)
+                if self._inflate is not None and chunk:
+                    self._packed, self._is_inflating = chunk, True
+                    continue
+            else:
+                if self._inflate is not None and not self._inflate.eof:
+                    raise HTTPError(400, "bad_request", "the compressed body is not complete")
+                return None
+            self._count(len(chunk))
+            self._pending = memoryview(chunk)
+        return self._pending
+
+    def _count(self, size: int) -> None:
+        self._total += size
+        if self._total > self._settings.max_body:
+            raise _too_large(self._settings)
+        self._request.take(self._total, self._total - size)
+
+    async def _inflated(self, inflate: zlib._Decompress) -> bytes:
+        """The next slice of a compressed chunk, which may become a thousand times as large."""
+        try:
+            data = inflate.decompress(self._packed, _INFLATE_BYTES)
+        except zlib.error:
+            raise HTTPError(400, "bad_request", "the compressed body is damaged") from None
+        if inflate.unused_data:
+            raise HTTPError(400, "bad_request", "there is more after the compressed body")
+        self._packed = inflate.unconsumed_tail
+        self._is_inflating = bool(self._packed) or len(data) == _INFLATE_BYTES
+        await asyncio.sleep(0)
+        return data
 
 
-_LATE = -1.0
-
-
-def declared_length(request: Request) -> int | None:
-    """The Content-Length, None if there is none.
+async def read_body(request: Request, settings: Settings) -> bytes | bytearray:
+    """The whole body, decompressed.
 
     Raises:
-        HTTPError: it is no number (400).
+        HTTPError: it is too large, as declared, as sent or after decompression (413), or of an unknown encoding (415).
+        ClientGone: the client disconnected before its end.
     """
-    text = request.header(b"content-length")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise HTTPError(400, "bad_request", "Content-Length must be a number")
-    return int(text)
-
-
-def content_encoding(request: Request) -> str:
-    """The Content-Encoding; raises HTTPError (415) if it is not known."""
-    encoding = (request.header(b"content-encoding") or "identity").strip().lower()
-    if encoding != "identity" and encoding not in _WINDOWS:
-        allowed = {"accept-encoding": "gzip, deflate"}
-        raise HTTPError(415, "unsupported_encoding", "Content-Encoding must be gzip or deflate", allowed)
-    return encoding
-
-
-def inflater(encoding: str) -> zlib._Decompress | None:
-    """What decompresses a body of that encoding."""
-    return None if encoding == "identity" else zlib.decompressobj(_WINDOWS[encoding])
-
-
-def too_large(settings: Settings) -> HTTPError:
-    """The error for a body beyond the limit."""
-    return HTTPError(413, "limit", f"the body is larger than {settings.max_body} bytes")
+    if b"content-encoding" in request.headers and request.content_encoding != "identity":
+        return await BodyStream(request, settings).rest()
+    _check_length(request, settings)
+    pieces: list[bytes | bytearray] = []
+    length = 0
+    while True:
+        chunk = await _receive(request)
+        length += len(chunk)
+        if length > settings.max_body:
+            raise _too_large(settings)
+        if length > SMALL_BODY:
+            request.take(length, length - len(chunk))
+        if not request.has_more:
+            # One chunk, as the server handed it over, or all of them copied once.
+            return b"".join([*pieces, chunk]) if pieces else chunk
+        if len(chunk) >= _LARGE_CHUNK or not pieces or not isinstance(pieces[-1], bytearray):
+            # A million small chunks must not become a million objects.
+            pieces.append(chunk if len(chunk) >= _LARGE_CHUNK else bytearray(chunk))
+        else:
+            pieces[-1] += chunk
 
 
 async def drain(request: Request, settings: Settings, seconds: float) -> bool:
-    """Reads and drops what is still sent of a refused body, for so many seconds and bytes at most.
+    """Reads and drops the rest of a refused body, for so many seconds and ``max_drain`` bytes at most.
 
     Returns:
-        Whether the body came to its end within the bounds in bytes and seconds.
+        Whether the body came to its end within these bounds.
     """
     if is_all_read(request):
         return True
     if b"expect" in request.headers and request.has_more is None:
-        return False  # the client is still waiting to be asked for it
+        return False  # the client still waits to be asked for it
     left = settings.max_drain
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while left > 0:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                request.has_more = message.get("more_body", False)
+                left -= len(await _receive(request))
                 if not request.has_more:
                     return True
-                left -= len(message.get("body", b""))
     return False
 
 
 def is_all_read(request: Request) -> bool:
     """Whether nothing of the body is still to come."""
-    return not (_has_body(request) if request.has_more is None else request.has_more)
+    return not (request.has_body if request.has_more is None else request.has_more)
 
 
-def _has_body(request: Request) -> bool:
-    return b"transfer-encoding" in request.headers or request.headers.get(b"content-length", b"0").strip() != b"0"
+async def _receive(request: Request) -> bytes:
+    """The next chunk; the request knows afterwards whether there are more."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    request.has_more = message.get("more_body", False)
+    chunk: bytes = message.get("body", b"")
+    return chunk
+
+
+def _decompressor(request: Request) -> zlib._Decompress | None:
+    """What decompresses the body, None where nothing must; raises HTTPError (415) for an unknown encoding."""
+    encoding = request.content_encoding
+    if encoding == "identity":
+        return None
+    if encoding not in WINDOW_BITS:
+        allowed = {"accept-encoding": "gzip, deflate"}
+        raise HTTPError(415, "unsupported_encoding", "Content-Encoding must be gzip or deflate", allowed)
+    return zlib.decompressobj(WINDOW_BITS[encoding])
+
+
+def _check_length(request: Request, settings: Settings) -> int | None:
+    """The declared length; raises HTTPError where so much is never taken (413), or not at the moment (503)."""
+    declared = request.whole_number("Content-Length")
+    if declared is not None:
+        if declared > settings.max_body:
+            raise _too_large(settings)
+        request.check_room(declared)
+    return declared
+
+
+def _too_large(settings: Settings) -> HTTPError:
+    return HTTPError(413, "limit", f"the body is larger than {settings.max_body} bytes")
+
+
+async def _disconnect() -> Message:
+    return {"type": "http.disconnect"}

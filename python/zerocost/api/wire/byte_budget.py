@@ -1,4 +1,4 @@
-"""The bytes of bodies and answers that a server holds at one time, over all requests."""
+"""The byte budget: how much all bodies and responses together may hold in memory."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from zerocost.api.wire.problems import HTTPError
 __all__ = ["SMALL_BODY", "ByteBudget"]
 
 SMALL_BODY = 64 << 10
-"""Bodies and answers up to this size do not count: they are served even where there is no room for large ones."""
+"""Bodies and responses up to this size do not count: they are served even when the budget is spent."""
 
 
 class ByteBudget:
-    """Counts what requests hold. Only the event loop counts."""
+    """Counts the bytes that requests hold. Only the event loop may call it."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.used = 0
 
     def take(self, held: int, more: int) -> int:
-        """Gives ``more`` bytes to a request that holds ``held``; what it holds then.
+        """Gives ``more`` bytes to a request that holds ``held``, and returns what it holds then.
 
         Raises:
             HTTPError: all requests together would hold too much (503 with Retry-After), or this one alone (413).

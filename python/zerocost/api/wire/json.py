@@ -1,8 +1,7 @@
-"""JSON bodies: declared tensors become arrays on the way in, everything else stays what it is."""
+"""JSON bodies: declared tensors are parsed into arrays, everything else stays what it is."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from zerocost._kernels import json_spans, read_json
@@ -10,21 +9,21 @@ from zerocost.api.settings import Settings
 from zerocost.api.wire.problems import HTTPError
 from zerocost.errors import DatatypeError
 
-__all__ = ["LazyJSON", "TensorTable", "check_json_type", "read_document", "read_inputs", "wants_typed_tensors"]
+__all__ = ["LazyJSON", "TensorTable", "check_json_type", "read_document", "read_inputs"]
 
 TensorTable = dict[str, tuple[str, bool, bool]]
 """What lists become, for each name that is read as a tensor: :attr:`zerocost.core.ports.Ports.lists`."""
 
 
-def check_json_type(kind: str) -> None:
+def check_json_type(media_type: str) -> None:
     """Raises HTTPError (415) for a media type that is not JSON's."""
-    if kind != "application/json" and not kind.endswith("+json"):
-        given = repr(kind[:100]) if kind else "none"
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        given = repr(media_type[:100]) if media_type else "none"
         raise HTTPError(415, "unsupported_media_type", f"Content-Type: {given} was given, application/json is needed")
 
 
-def read_document(body: bytes | bytearray, settings: Settings) -> Any:
-    """A body without tensors."""
+def read_document(body: bytes | bytearray | memoryview, settings: Settings) -> Any:
+    """A document without tensors."""
     return read_json(body, None, max_depth=settings.max_depth, max_values=settings.max_values)
 
 
@@ -34,8 +33,8 @@ def read_inputs(
     """The object in ``body``, which errors call ``what``, with arrays for the tensors in ``table``.
 
     Raises:
-        MalformedJSON: the body is no JSON.
-        DatatypeError: it is no object.
+        MalformedJSON: the body is not JSON.
+        DatatypeError: it is not an object.
         ShapeError, DatatypeError, RangeError: a tensor that cannot be read.
         LimitExceeded: it is beyond a limit.
     """
@@ -47,21 +46,21 @@ def read_inputs(
         max_elements=settings.max_elements,
     )
     if not isinstance(value, dict):
-        raise DatatypeError(f"{what} is {_kind(value)}, an object is needed")
+        raise DatatypeError(f"{what} is {_name_of(value)}, an object is needed")
     return value
 
 
 class LazyJSON:
-    """The members of an object, or the elements of an array, each read when it is asked for."""
+    """An object or an array, checked as a whole; each of its values is read when it is asked for."""
 
     def __init__(self, text: bytes | bytearray | memoryview, settings: Settings, what: str, kind: type) -> None:
-        """Finds where the values are; checks all of the text.
+        """Finds where the values are.
 
         Raises:
-            MalformedJSON: the text is no JSON.
-            DatatypeError: it is no ``kind`` (dict or list); ``what`` names it.
+            MalformedJSON: the text is not JSON.
+            DatatypeError: it is not of ``kind`` (dict or list); ``what`` names it.
         """
-        # Parts of bytes are read where they are; of anything else each would be copied.
+        # Parts of bytes are read in place; parts of anything else would be copied.
         self._view = memoryview(bytes(text) if isinstance(text, bytearray) else text)
         self._settings = settings
         spans = json_spans(self._view, max_depth=settings.max_depth, max_values=settings.max_values)
@@ -76,29 +75,16 @@ class LazyJSON:
         start, end = self.spans[key]
         return self._view[start:end]
 
-    def value(self, key: str | int) -> Any:
-        """A value without tensors."""
-        settings = self._settings
-        return read_json(self.text(key), None, max_depth=settings.max_depth, max_values=settings.max_values)
+    def value(self, key: str | int, default: Any = None) -> Any:
+        """A value without tensors; ``default`` for a name that is not there."""
+        return read_document(self.text(key), self._settings) if isinstance(key, int) or key in self.spans else default
 
     def inputs(self, key: str | int, table: TensorTable) -> dict[str, Any]:
         """A value that is an object, with arrays for the tensors in ``table``."""
         return read_inputs(self.text(key), table, self._settings, what=str(key))
 
 
-@lru_cache(64)
-def wants_typed_tensors(accept: str | None) -> bool:
-    """Whether ``Accept`` asks for typed tensors: ``application/json;tensors=typed``."""
-    if accept is None:
-        return False
-    for choice in accept.split(","):
-        media, *parameters = (part.strip().lower() for part in choice.split(";"))
-        if media == "application/json" and "tensors=typed" in (parameter.replace('"', "") for parameter in parameters):
-            return True
-    return False
-
-
-def _kind(value: Any) -> str:
+def _name_of(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     return {type(None): "null", str: "text", bool: "a boolean"}.get(type(value), "a number")

@@ -1,4 +1,4 @@
-"""``If-Match`` and ``If-None-Match``: what must be stored for a request to have its way."""
+"""``If-Match`` and ``If-None-Match`` (RFC 9110, section 13.1)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["Preconditions"]
 
 
 class Preconditions:
-    """Those of one request (RFC 9110, 13.1)."""
+    """The preconditions of one request."""
 
     def __init__(self, request: Request) -> None:
-        """Reads them; raises HTTPError (400) for a header that is there twice."""
+        """Reads them; raises HTTPError (400) for a header that was sent twice."""
         self._match = _tags(request.header(b"if-match"))
         self._none_match = _tags(request.header(b"if-none-match"))
 
@@ -20,18 +20,18 @@ class Preconditions:
         return self._match is not None or self._none_match is not None
 
     def holds(self, tag: str | None) -> bool:
-        """Whether they hold for what has the entity tag ``tag``; None: there is nothing."""
+        """Whether all of them hold for the entity tag ``tag``; None: nothing is stored."""
         return self.matches(tag) and self.is_new(tag)
 
     def matches(self, tag: str | None) -> bool:
-        """Whether ``If-Match`` holds: a client that means another version must not be given this one for it."""
+        """Whether ``If-Match`` holds: a client that means another version must not get this one in its place."""
         return self._match is None or _is_in(tag, self._match)
 
     def is_new(self, tag: str | None) -> bool:
-        """Whether ``If-None-Match`` holds: a client that has that tag need not be sent it again."""
+        """Whether ``If-None-Match`` holds: a client that has this tag already need not be sent the content again."""
         if self._none_match is None:
             return True
-        # Weak tags of clients and proxies mean the same bytes here: ours are never weak.
+        # Our tags are never weak, so a weak one of a client or a proxy means the same bytes.
         return not _is_in(tag, [known.removeprefix("W/") for known in self._none_match])
 
 

@@ -1,4 +1,4 @@
-"""From an exception to an answer: one table of statuses, RFC 9457 problem documents, and what must not leak."""
+"""From an exception to a response: the table of statuses, problem documents (RFC 9457), and what must not leak."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from http import HTTPStatus
 from typing import Any
 
+import orjson
 from starlette.exceptions import HTTPException
 
+from zerocost.api.wire.responses import JSON, Response
 from zerocost.errors import (
     DeadlineExceeded,
     DuplicateArtifact,
@@ -26,7 +28,7 @@ from zerocost.errors import (
     ZerocostError,
 )
 
-__all__ = ["HTTPError", "as_input_error", "problem_of", "status_of"]
+__all__ = ["HTTPError", "artifact_errors", "error_response", "status_of"]
 
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownArtifact, 404),
@@ -61,17 +63,17 @@ _TOLD = (
 _DETAIL = 4000
 _MESSAGE = 1000
 _POINTER = 500
-"""Characters of a text that may repeat what the client sent."""
+"""The most characters of a text that may repeat what the client sent."""
 
 _ERRORS = 20
-"""Errors that are told one by one."""
+"""The most errors that are listed one by one."""
 
 _GENERIC = "The server failed while it answered this request; its log says why, under the request id."
 _NO_MEMORY = "there is not enough memory for this request at the moment; try again later"
 
 
 class HTTPError(ZerocostError):
-    """A request that is turned away before any artifact sees it. ``code`` is the word for the reason."""
+    """A request that is refused before any artifact sees it; ``code`` is the word for the reason."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -89,28 +91,18 @@ def status_of(error: BaseException) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
-def problem_of(error: BaseException, request_id: str) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """The status, the problem document (RFC 9457) and further headers for an exception."""
+def error_response(error: BaseException, request_id: str, path: str) -> Response:
+    """The response to a request that failed: a problem document, or under ``/v2`` an error of that protocol."""
     status = status_of(error)
-    headers: dict[str, str] = {}
-    if isinstance(error, HTTPException):
-        headers = dict(error.headers or {})
-        code, detail = HTTPStatus(status).phrase.lower().replace(" ", "_"), error.detail
-    elif isinstance(error, ZerocostError) and status != 500:
-        code, detail = error.code, _cut(str(error))
-        notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_TOLD)]
-        detail = " ".join([detail, *(f"({note})" for note in notes)])
-    elif isinstance(error, MemoryError):
-        code, detail = OutOfMemory.code, _NO_MEMORY
-    else:
-        code, detail = error.code if isinstance(error, KernelPanic) else "internal", _GENERIC
-    if isinstance(error, HTTPError):
-        headers = error.headers
-    elif status == 503:
-        headers = {"retry-after": "1"}
+    code, detail, headers = _told(error, status)
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    if path == "/v2" or path.startswith("/v2/"):
+        # Its clients know 400 for every input that is refused.
+        return Response(400 if status == 422 else status, [orjson.dumps({"error": detail})], [JSON, *encoded])
+    title = HTTPStatus(status).phrase
     document: dict[str, Any] = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": title,
         "status": status,
         "detail": detail,
         "error": detail,
@@ -130,7 +122,22 @@ def problem_of(error: BaseException, request_id: str) -> tuple[int, dict[str, An
             for key in ("step", "artifact", "port")
             if (value := getattr(error, key, None)) is not None
         }
-    return status, document, headers
+    return Response(status, [orjson.dumps(document)], [(b"content-type", b"application/problem+json"), *encoded])
+
+
+def _told(error: BaseException, status: int) -> tuple[str, str, dict[str, str]]:
+    """The code word, the text and further headers that a client gets for an exception."""
+    headers = {"retry-after": "1"} if status == 503 else {}
+    if isinstance(error, HTTPError | HTTPException):
+        headers |= error.headers or {}
+    if isinstance(error, HTTPException):
+        return HTTPStatus(status).phrase.lower().replace(" ", "_"), error.detail, headers
+    if isinstance(error, ZerocostError) and status != 500:
+        notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_TOLD)]
+        return error.code, " ".join([_cut(str(error)), *(f"({note})" for note in notes)]), headers
+    if isinstance(error, MemoryError):
+        return OutOfMemory.code, _NO_MEMORY, headers
+    return error.code if isinstance(error, KernelPanic) else "internal", _GENERIC, headers
 
 
 def _cut(text: str, length: int = _DETAIL) -> str:
@@ -140,10 +147,23 @@ def _cut(text: str, length: int = _DETAIL) -> str:
 _LEAKS = re.compile(r"\b0x[0-9a-fA-F]{4,}\b|(?<![\w/])(?:[A-Za-z]:\\|/)(?:[\w.@+-]+[/\\])+[\w.@+-]*")
 
 
-def as_input_error(error: ValueError | TypeError) -> InvalidInput:
+def _as_input_error(error: ValueError | TypeError) -> InvalidInput:
     """A third-party artifact's complaint about its input, without addresses and paths of this machine."""
     text = _LEAKS.sub("…", str(error)) or type(error).__name__
     refused = InvalidInput(text[:2000], errors=[("", text[:2000])])
     for note in getattr(error, "__notes__", ()):
         refused.add_note(note)
     return refused
+
+
+class _ArtifactErrors:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and isinstance(error, ValueError | TypeError) and not isinstance(error, ZerocostError):
+            raise _as_input_error(error) from error
+
+
+artifact_errors = _ArtifactErrors()
+"""A context in which a ValueError or a TypeError is an artifact's complaint about its input."""

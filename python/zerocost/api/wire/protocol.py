@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with what it lacks: limits on the head of a request and on who does not fetch an answer.
+"""uvicorn's HTTP protocol with the limits that it lacks: on the head of a request, and on a client that does not read.
 
-It also costs less: a timer for each connection, not for each request. And what is there whole, a body or an answer, is
-read and written in one step, which takes a tenth of what ASGI's messages take.
+It also costs less. There is one timer for each connection, not for each request. A body that has arrived whole is read
+in one step and a whole response is written in one, which takes a tenth of the time of ASGI's messages.
 """
 
 from __future__ import annotations
@@ -16,46 +16,46 @@ from starlette.types import Receive, Send
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-__all__ = ["Protocol", "fill", "read_at_once", "write_at_once"]
+__all__ = ["Protocol", "read_whole_body", "receive_into", "write_whole_response"]
 
 MAX_HEAD = 64 << 10
-"""Bytes of a request line and its headers. One read more may be taken before they are counted."""
+"""The most bytes of a request line and its headers. They are counted after each read from the socket."""
 
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
-_AHEAD = 1 << 20
-"""Bytes of an answer that may stand behind those that the client fetches, so that it never has to wait for them."""
+_WRITE_BUFFER = 1 << 20
+"""Bytes of a response that are buffered behind those that the client reads, so that it never waits for them."""
 
 HEAD_SECONDS = 30.0
-"""Seconds from a connection's first moment, or a request's first byte, to the end of its headers."""
+"""Seconds from the start of a connection, or the first byte of a later request, to the end of its headers."""
 
 UNREAD_SECONDS = 30.0
-"""Seconds in which a client must take so much of an answer that there is room for more (a piece is 1 MiB)."""
+"""Seconds in which a client must read enough of a response to make room for more (a piece is 1 MiB)."""
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. It ends when a head is too long (431) or too slow, and when an answer is not fetched."""
+    """One connection. It ends when a head is too long (431) or too slow, and when the client does not read."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head: int | None = 0
-        """Bytes of the head that is being read; None: none is."""
-        self._until: float | None = None
-        """When the connection ends unless there is a head, or the next request, before."""
+        """Bytes of the head that is being read; None while none is."""
+        self._closes_at: float | None = None
+        """When the connection ends, unless a whole head or the next request arrives before."""
         self._data = b""
-        self._again: bytes | None = None
-        """What is to be read next instead of what the parser left out."""
+        self._reparse: bytes | None = None
+        """What is parsed next, in place of what the parser left out."""
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._target: memoryview | None = None
-        """Where the body goes that is being read, and how much of it is there."""
+        """Where the body is read into, and how much of it has arrived."""
         self._filled = 0
 
-    async def fill(self, target: memoryview) -> int:
-        """Fills ``target`` with what comes of the body, without waking who waits for it in between.
+    async def receive_into(self, target: memoryview) -> int:
+        """Fills ``target`` with the body as it arrives; the task that waits for it wakes up once.
 
         Returns:
-            How many bytes it has now: fewer where the body has ended, or the client has gone.
+            How many bytes it has now: fewer if the body has ended or the client has disconnected.
         """
         cycle = self.cycle
         self._target, self._filled = target, 0
@@ -71,39 +71,39 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Waits for the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
-        self.transport.set_write_buffer_limits(_AHEAD, _AHEAD // 4)
-        self._wait(HEAD_SECONDS)
+        self.transport.set_write_buffer_limits(_WRITE_BUFFER, _WRITE_BUFFER // 4)
+        self._close_in(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends."""
+        """Stops the timers."""
         if self._timer is not None:
             self._timer.cancel()
-        self._is_read()
+        self._stop_unread_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Takes what the client sent."""
-        before, is_waiting = self.scope, self._head is not None or self._until is not None
+        """Parses what the client sent, and counts it while no head is complete."""
+        before, is_waiting = self.scope, self._head is not None or self._closes_at is not None
         rest: bytes | None = data
-        while rest is not None:  # no call in a call: one piece may hold many requests with an offer
-            self._data, self._again = rest, None
+        while rest is not None:  # a loop, not a recursion: one piece may hold many requests that offer an upgrade
+            self._data, self._reparse = rest, None
             super().data_received(rest)
-            rest = self._again
-        self._data, self._again = b"", None
+            rest = self._reparse
+        self._data, self._reparse = b"", None
         scope = self.scope
         if scope is None or "path" not in scope:
             self._read_head(len(data) if scope is before or is_waiting else 0)
         elif is_waiting:
             self._head = None
             if self.cycle is not None and not self.cycle.response_complete:
-                self._until = None
+                self._closes_at = None
 
     def _should_upgrade(self) -> bool:
         """Whether to call :meth:`handle_websocket_upgrade`; uvicorn asks where a client offers another protocol."""
         return True
 
     def handle_websocket_upgrade(self) -> None:
-        """Declines the offer: the request is read again without it, for the parser leaves out what comes after."""
+        """Declines the upgrade: the request is parsed again without it, since the parser drops what follows."""
         offer, method = sys.exception(), self.parser.get_method()
         if method == b"CONNECT" or offer is None:
             self.send_400_response("Invalid HTTP request received.")
@@ -117,21 +117,21 @@ class Protocol(HttpToolsProtocol):
                 lines.append(b"%b: %b" % (name, value))
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._again = b"\r\n".join([*lines, b"", self._data[offer.args[0] :]])
+        self._reparse = b"\r\n".join([*lines, b"", self._data[offer.args[0] :]])
 
     def _read_head(self, size: int) -> None:
-        """Counts what has come of a head that has not come whole."""
+        """Counts the bytes of a head that is not complete."""
         if self.transport.is_closing():
             return
         if self._head is None:
             self._head = 0
-            self._wait(HEAD_SECONDS)
+            self._close_in(HEAD_SECONDS)
         self._head += size
         if self._head > MAX_HEAD:
             self._refuse_head()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body: what nothing waits in front of is handed on as it is, which saves copies of it."""
+        """Takes a piece of a body. With nothing buffered before it, it is passed on as it is, which saves copies."""
         cycle = self.cycle
         if cycle.response_complete:
             return
@@ -155,7 +155,7 @@ class Protocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        """Goes on with what the client has sent already, or waits for its next request."""
+        """Starts the next pipelined request, or waits for one."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -163,90 +163,96 @@ class Protocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._head is None:
-            self._wait(self.timeout_keep_alive)
+            self._close_in(self.timeout_keep_alive)
 
     def pause_writing(self) -> None:
-        """The client does not fetch what was written."""
+        """The client does not read what was written: gives it a while to."""
         super().pause_writing()
         if self._unread is None:
-            self._unread = self.loop.call_later(UNREAD_SECONDS, self._end)
+            self._unread = self.loop.call_later(UNREAD_SECONDS, self._abort)
 
     def resume_writing(self) -> None:
-        """The client fetched it."""
-        self._is_read()
+        """The client has read enough to go on."""
+        self._stop_unread_timer()
         super().resume_writing()
 
-    def _is_read(self) -> None:
+    def _stop_unread_timer(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
 
-    def _wait(self, seconds: float) -> None:
-        """Ends the connection in so many seconds, unless :attr:`_until` changes before."""
-        self._until = until = self.loop.time() + seconds
+    def _close_in(self, seconds: float) -> None:
+        """Closes the connection in so many seconds, unless :attr:`_closes_at` changes before."""
+        self._closes_at = until = self.loop.time() + seconds
         if self._timer is not None and self._timer.when() > until:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = self.loop.call_at(until, self._look)
+            self._timer = self.loop.call_at(until, self._check_timer)
 
-    def _look(self) -> None:
+    def _check_timer(self) -> None:
         self._timer = None
-        until = self._until
+        until = self._closes_at
         if until is not None and self.loop.time() < until:
-            self._timer = self.loop.call_at(until, self._look)
+            self._timer = self.loop.call_at(until, self._check_timer)
         elif until is not None and self._head is None:
-            self.transport.close()  # it is idle: what it may still have to fetch is sent
+            self.transport.close()  # it is idle: what is still in the buffer is sent
         elif until is not None:
-            self._end()
+            self._abort()
 
     def _refuse_head(self) -> None:
-        """Answers 431 where nothing else is being answered; who goes on sending may see only the end."""
-        self._until = None
+        """Sends a 431, unless another response is on its way. A client that keeps sending may only see the close."""
+        self._closes_at = None
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(_TOO_LONG)
             self.transport.close()
         else:
             self.transport.abort()
 
-    def _end(self) -> None:
+    def _abort(self) -> None:
         if not self.transport.is_closing():
             self.transport.abort()
 
 
-def read_at_once(receive: Receive, most: int) -> bytes | None:
-    """A whole body of ``most`` bytes at most where ``receive`` is uvicorn's own and all of it is there already."""
-    cycle = getattr(receive, "__self__", None)
-    if type(cycle) is not RequestResponseCycle or cycle.more_body or cycle.disconnected or len(cycle.body) > most:
+def read_whole_body(receive: Receive, max_bytes: int) -> bytes | None:
+    """The whole body, if ``receive`` is uvicorn's own and all of it has arrived; None otherwise, or if it is larger."""
+    cycle = _cycle_of(receive)
+    if cycle is None or cycle.more_body or cycle.disconnected or len(cycle.body) > max_bytes:
         return None
     body, cycle.body = bytes(cycle.body), bytearray()
     cycle.message_event.clear()
     return body
 
 
-async def fill(receive: Receive, target: memoryview) -> int | None:
-    """Fills ``target`` with what is still to come of a body, where ``receive`` is our protocol's own; else None.
+async def receive_into(receive: Receive, target: memoryview) -> int | None:
+    """Fills ``target`` with the rest of a body as it arrives, if ``receive`` is that of :class:`Protocol`.
 
     Returns:
-        How many bytes it has now; None where the next message must be received as usual.
+        How many bytes it has now; None where the next message must be received in ASGI's way.
     """
-    cycle = getattr(receive, "__self__", None)
-    if type(cycle) is not RequestResponseCycle or cycle.body or not cycle.more_body or cycle.disconnected:
+    cycle = _cycle_of(receive)
+    if cycle is None or cycle.body or not cycle.more_body or cycle.disconnected:
         return None
     protocol = getattr(cycle.on_response, "__self__", None)
     if type(protocol) is not Protocol or protocol.cycle is not cycle or cycle.waiting_for_100_continue:
         return None
-    return await protocol.fill(target)
+    return await protocol.receive_into(target)
 
 
-def write_at_once(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | memoryview) -> bool:
-    """Writes a whole answer where ``send`` is uvicorn's own, which would look at every header; whether it could.
+def write_whole_response(
+    send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | memoryview
+) -> bool:
+    """Writes a whole response, if ``send`` is uvicorn's own, which would check every header; whether it could.
 
-    The headers are those of an answer of ours: small names, a Content-Length, and no line break in them.
+    Args:
+        send: where the response goes.
+        status: its status.
+        headers: trusted ones: names in lower case, a Content-Length, and no line breaks.
+        body: its body.
     """
-    cycle = getattr(send, "__self__", None)
-    if type(cycle) is not RequestResponseCycle:
-        return False  # another server, or somebody in between who wants to see the answer
+    cycle = _cycle_of(send)
+    if cycle is None:
+        return False
     if cycle.disconnected:
         return True
     if cycle.access_log or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
@@ -269,3 +275,9 @@ def write_at_once(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]
         cycle.transport.close()
     cycle.on_response()
     return True
+
+
+def _cycle_of(function: Receive | Send) -> RequestResponseCycle | None:
+    """Uvicorn's cycle behind a ``receive`` or ``send``; None for another server, or a middleware that wraps them."""
+    cycle = getattr(function, "__self__", None)
+    return cycle if type(cycle) is RequestResponseCycle else None

@@ -1,4 +1,4 @@
-"""One HTTP request: what its head says, and what the server keeps of it while it is answered."""
+"""One HTTP request: its headers, and what the server keeps of it until it is answered. Every header is read here."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Request:
     """One request on its way through the app.
 
     Attributes:
-        scope: the ASGI scope. It must not lead back here: what is a circle stays until the garbage collector comes.
-        receive: gives the body, and says when the client has gone.
+        scope: the ASGI scope. It must not lead back here: a reference cycle lives until the garbage collector runs.
+        receive: gives the body, and says when the client has disconnected.
         path: the path without the prefix under which another app may have mounted this one.
-        headers: by name; of one that was sent twice, the last.
-        id: what the client calls it (``X-Request-Id``), or a name of our own.
+        headers: values by name; of a header that was sent twice, the last.
+        id: the client's name for the request (``X-Request-Id``), or a random one.
         began: seconds on :func:`time.monotonic`.
-        deadline: seconds on the same clock by which the client asked for its answer; None where it did not.
-        has_more: whether there is more of a body that has been begun; None before.
-        budget: what bytes are taken from; None where nobody counts.
+        deadline: seconds on the same clock by which the client asked for its response; None where it did not.
+        has_more: whether more of the body is to come; None before any of it was read.
+        budget: what bytes are taken from; None where nobody counts them.
         held: the bytes that it has taken.
-        stages: where the time of a call goes; None for what computes nothing.
-        answer: what an endpoint leaves for the front to send.
-        error: what the client was told nothing about (500).
-        has_started: whether its answer is on its way.
+        stages: where the time of a call goes; None for a request that computes nothing.
+        response: what an endpoint leaves for the edge to send.
+        error: an exception that the client was told nothing about (500).
+        has_started: whether its response is on its way.
     """
 
     __slots__ = (
@@ -75,11 +75,23 @@ class Request:
         self.response: Response | None = None
         self.error: Exception | None = None
 
+    @property
+    def method(self) -> str:
+        """GET, POST, …."""
+        method: str = self.scope["method"]
+        return method
+
+    @property
+    def path_params(self) -> dict[str, str]:
+        """The parts of the path that its route names."""
+        params: dict[str, str] = self.scope["path_params"]
+        return params
+
     def header(self, name: bytes) -> str | None:
-        """The only value of a header, None if there is none.
+        """The only value of a header, None without one.
 
         Raises:
-            HTTPError: the header is there more than once (400).
+            HTTPError: the header was sent more than once (400).
         """
         value = self.headers.get(name)
         if value is None:
@@ -90,46 +102,58 @@ class Request:
         return value.decode("latin-1")
 
     def seconds(self, name: str) -> float | None:
-        """The number of seconds in a header, None if there is none.
-
-        Raises:
-            HTTPError: it is no number (400).
-        """
+        """The number of seconds in a header, None without one; raises HTTPError (400) for anything else."""
         text = self.header(name.lower().encode())
         if text is None:
             return None
         try:
-            if "_" in text:  # digits may be grouped in Python, and nowhere in HTTP
+            if "_" in text:  # Python lets digits be grouped, HTTP does not
                 raise ValueError
             return float(text)
         except ValueError:
             raise HTTPError(400, "bad_request", f"{name} must be a number of seconds") from None
 
+    def whole_number(self, name: str) -> int | None:
+        """The number in a header, None without one; raises HTTPError (400) for anything but digits."""
+        text = self.header(name.lower().encode())
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit()) or len(text) > 18:
+            raise HTTPError(400, "bad_request", f"{name} must be a number")
+        return int(text)
+
     @property
     def media_type(self) -> str:
-        """The Content-Type without its parameters, in small letters; empty if there is none."""
+        """The Content-Type without its parameters, in lower case; empty without one."""
         value = self.header(b"content-type")
         return "" if value is None else value.partition(";")[0].strip().lower()
 
     @property
-    def method(self) -> str:
-        """GET, POST, …."""
-        method: str = self.scope["method"]
-        return method
+    def content_encoding(self) -> str:
+        """The Content-Encoding in lower case, ``"identity"`` without one."""
+        return (self.header(b"content-encoding") or "identity").strip().lower()
 
-    def parameter(self, name: str) -> str:
-        """A part of the path that the route names."""
-        value: str = self.scope["path_params"][name]
-        return value
+    @property
+    def has_body(self) -> bool:
+        """Whether the headers announce a body."""
+        return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0").strip() != b"0"
+
+    @property
+    def asks_for_upgrade(self) -> bool:
+        """Whether the connection shall change its protocol."""
+        if b"upgrade" not in self.headers:
+            return False
+        tokens = self.headers.get(b"connection", b"").lower().split(b",")
+        return b"upgrade" in [token.strip() for token in tokens]
 
     def take(self, size: int, before: int = 0) -> None:
-        """Counts a body or an answer until the request is over.
+        """Counts a body or a response against the byte budget until the request is over.
 
-        A body counts as it arrives: what a client only announces takes nothing from the others.
+        A body counts as it arrives: an announced length alone takes nothing from the others.
 
         Args:
-            size: how many bytes it has by now.
-            before: how many of them it had at the last call.
+            size: how many bytes there are by now.
+            before: how many there were at the last call.
 
         Raises:
             HTTPError: all requests together would hold too much (503 with Retry-After), or this one alone (413).

@@ -1,79 +1,83 @@
-"""safetensors bodies on the native routes: read as they arrive, answered out of the arrays' own memory."""
+"""safetensors bodies, read as they arrive into the arrays that kernels will use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from zerocost._kernels import read_json, write_json
+from zerocost._kernels import read_json
 from zerocost.api.settings import Settings
-from zerocost.api.wire.chunks import BodyStream
-from zerocost.core.safetensors import (
-    MEDIA_TYPE,
-    Slot,
-    aligned_empty,
-    grouped,
-    parse_header,
-    split_values,
-    to_pieces,
-)
+from zerocost.api.wire.body import BodyStream
+from zerocost.api.wire.json import check_json_type, read_document
+from zerocost.api.wire.request import Request
+from zerocost.core.safetensors import MEDIA_TYPE, Slot, aligned_empty, grouped, parse_header
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MalformedJSON, ShapeError
 
-__all__ = ["MEDIA_TYPE", "answer_pieces", "read_safetensors", "read_tensors", "wants_safetensors"]
+__all__ = ["add_tensors", "is_safetensors", "read_safetensors", "read_tensors"]
 
 Result = TypeVar("Result")
 
 _HEADER = 1 << 20
 _ENTRY = 200
-"""Bytes that a header may have, and more of them for each tensor that a body may have."""
+"""Bytes that a header may have, and how many more for each tensor that a body may have."""
 
 _ENTRY_VALUES = 38
 """JSON values of a tensor's entry: itself, its dtype, two lists, 32 axes and two offsets."""
 
 
 class Offload(Protocol):
-    """Reads a text of so many bytes, a long one where it does not hold up the event loop."""
+    """Runs a job that parses a text of so many bytes: on a thread, if it would hold up the event loop."""
 
     def __call__(self, size: int, job: Callable[[], Result]) -> Coroutine[Any, Any, Result]: ...
 
 
-async def read_tensors(chunks: BodyStream, settings: Settings, aside: Offload) -> tuple[dict[str, Any], bytes, int]:
+def is_safetensors(request: Request) -> bool:
+    """Whether the body is safetensors, False for JSON; raises HTTPError (415) for any other media type."""
+    if request.header(b"content-type") == "application/json":
+        return False
+    media_type = request.media_type
+    if media_type == MEDIA_TYPE:
+        return True
+    check_json_type(media_type)
+    return False
+
+
+async def read_tensors(request: Request, settings: Settings, offload: Offload) -> tuple[dict[str, Any], bytes, int]:
     """The tensors in a body by name, the text of the JSON in its metadata, and the bytes of the tensors.
 
     Raises:
-        MalformedJSON: the header is no JSON.
+        MalformedJSON: the header is not JSON.
         InvalidInput: the header does not describe the body.
         LimitExceeded: a tensor is beyond a limit.
         HTTPError: the body is too large, or damaged.
     """
-    chunks.open()
-    start = await chunks.read(8)
+    stream = BodyStream(request, settings)
+    start = await stream.read(8)
     if start is None:
         raise ShapeError("the safetensors header is longer than the body")
     size = int.from_bytes(start, "little")
-    if size > (settings.max_body if chunks.length is None else chunks.length - 8):
+    if size > (settings.max_body if stream.length is None else stream.length - 8):
         raise ShapeError("the safetensors header is longer than the body")
     largest = _HEADER + _ENTRY * settings.max_parts
     if size > largest:
         raise LimitExceeded(f"the safetensors header has {size} bytes, {largest} are allowed")
-    text = await chunks.read(size)
+    text = await stream.read(size)
     if text is None:
         raise ShapeError("the safetensors header is longer than the body")
-    slots, json = await aside(size, lambda: _slots(text, settings))
+    slots, json = await offload(size, lambda: _slots(text, settings))
     total = sum(slot.nbytes for slot in slots)
-    if chunks.length is not None and chunks.length != 8 + size + total:
-        raise ShapeError(f"the body has {chunks.length} bytes, its header announces {8 + size + total}")
+    if stream.length is not None and stream.length != 8 + size + total:
+        raise ShapeError(f"the body has {stream.length} bytes, its header announces {8 + size + total}")
     if total > settings.max_body:
         raise ShapeError(f"the header announces {total} bytes of tensors")
     tensors = {}
     for slot in slots:
         array = tensors[slot.name] = aligned_empty(slot.shape, slot.dtype)
-        if slot.nbytes and not await chunks.read_into(array.reshape(-1).view(np.uint8).data):
+        if slot.nbytes and not await stream.read_into(array.reshape(-1).view(np.uint8).data):
             raise ShapeError(f"{slot.name}: the body ends early", slot.name)
-    if not await chunks.is_at_end():
+    if not await stream.is_at_end():
         raise ShapeError("there is more after the last tensor")
     return grouped(tensors), json.encode(), total
 
@@ -86,35 +90,24 @@ def _slots(text: bytes, settings: Settings) -> tuple[list[Slot], str]:
     return parse_header(header, settings.max_elements, settings.max_parts)
 
 
-async def read_safetensors(chunks: BodyStream, settings: Settings, aside: Offload) -> tuple[dict[str, Any], int]:
+async def read_safetensors(request: Request, settings: Settings, offload: Offload) -> tuple[dict[str, Any], int]:
     """The inputs in a body, and the bytes of its tensors.
 
     Raises:
-        MalformedJSON: the header or the JSON in the metadata is no JSON.
+        MalformedJSON: the header or the JSON in the metadata is not JSON.
         InvalidInput: the header does not describe the body, or an input is there twice.
         LimitExceeded, HTTPError: as :func:`read_tensors`.
     """
-    inputs, text, total = await read_tensors(chunks, settings, aside)
-    limits = {"max_depth": settings.max_depth, "max_values": settings.max_values}
-    others = await aside(len(text), lambda: read_json(text, None, **limits))
+    tensors, text, total = await read_tensors(request, settings, offload)
+    others = await offload(len(text), lambda: read_document(text, settings))
     if not isinstance(others, dict):
         raise DatatypeError("the JSON in the metadata must be an object")
-    for name, value in others.items():
-        if name in inputs:
+    return add_tensors(others, tensors), total
+
+
+def add_tensors(values: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+    """The tensors of a body and the values in its JSON together; raises InvalidInput for a name in both."""
+    for name in tensors:
+        if name in values:
             raise InvalidInput(f"{name}: given as a tensor and in the JSON", name)
-        inputs[name] = value
-    return inputs, total
-
-
-@lru_cache(64)
-def wants_safetensors(accept: str | None) -> bool:
-    """Whether ``Accept`` asks for safetensors."""
-    return accept is not None and any(
-        choice.partition(";")[0].strip().lower() == MEDIA_TYPE for choice in accept.split(",")
-    )
-
-
-def answer_pieces(outputs: dict[str, Any]) -> list[bytes | memoryview]:
-    """The body of an answer."""
-    tensors, others = split_values(outputs)
-    return to_pieces(tensors, write_json(others).decode())
+    return {**tensors, **values}

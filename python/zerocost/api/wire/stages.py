@@ -1,4 +1,4 @@
-"""Where the time of a request goes: waiting for a slot, reading the body, computing, writing the answer."""
+"""The stages of a call, and how long each takes: the queue, reading the body, computing, writing the response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ QUEUE, READ, COMPUTE, WRITE = range(len(STAGES))
 
 
 class Stages:
-    """Where the time of one request goes. One part of it works at a time, on whatever thread.
+    """The durations of one call. Only one stage runs at a time, on whatever thread.
 
     Attributes:
         artifact: what is called.
@@ -28,19 +28,14 @@ class Stages:
         self._last = perf_counter()
 
     def end(self, stage: int) -> None:
-        """Ends a stage, or a part of it: it took the time since the one before ended."""
+        """Ends a stage, or a part of it; it took the time since the previous end."""
         now = perf_counter()
         self.seconds[stage] += now - self._last
         self._last = now
 
     def header(self) -> bytes:
-        """The value of ``Server-Timing``: milliseconds."""
+        """The value of ``Server-Timing``, in milliseconds."""
         queue, read, compute, write = self.seconds
         waited = b"queue;dur=%.3f, " % (queue * 1e3) if queue else b""
-        return b'read;dur=%.3f, %bcompute;dur=%.3f, write;dur=%.3f, copied;desc="%d bytes"' % (
-            read * 1e3,
-            waited,
-            compute * 1e3,
-            write * 1e3,
-            self.copied,
-        )
+        timing = b'read;dur=%.3f, %bcompute;dur=%.3f, write;dur=%.3f, copied;desc="%d bytes"'
+        return timing % (read * 1e3, waited, compute * 1e3, write * 1e3, self.copied)
