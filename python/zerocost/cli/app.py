@@ -1,7 +1,7 @@
-"""The command ``zerocost``: its parts, its exit codes, and its errors in one line each.
+"""The command ``zerocost``: its subcommands, its exit codes, and its errors in one line each.
 
-Exit codes: 0 done; 1 the answer is no (an artifact that breaks the contract, a demo whose claim is false) or a bug;
-2 something that was given is wrong; 130 interrupted.
+Exit codes: 0 success; 1 the answer is no (an artifact breaks the contract, a claim of the demo is false) or a bug;
+2 wrong input; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -65,13 +65,10 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+    """Runs the command line and returns the exit code.
 
     Args:
-        arguments: without the program's name; None takes those of the process.
-
-    Returns:
-        The exit code.
+        arguments: the arguments without the program's name; None: those of the process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -87,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(error: Exception) -> int:
-    """One line on stderr, and the exit code."""
+    """Prints an error as one line on stderr and returns the exit code."""
     code, message = _explain(error)
     typer.secho("error: ", err=True, nl=False, fg="red", bold=True)
     typer.echo(" ".join(message.split()), err=True)
@@ -105,6 +102,6 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError):
         about = f"{error.filename}: " if error.filename else ""
         return 2, f"{about}{error.strerror or error}{notes}"
-    # What a third-party artifact raises for its input is the input's fault, anything else is a bug.
+    # A third-party artifact raises these for wrong input; anything else is a bug.
     code = 2 if isinstance(error, ValueError | TypeError) else 1
     return code, f"{type(error).__name__}: {error}{notes}; 'zerocost --debug …' shows where it comes from"

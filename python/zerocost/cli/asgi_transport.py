@@ -1,4 +1,4 @@
-"""An app that is called without a network: what a request is, and what an answer is, but for the bytes on a wire."""
+"""Calls an ASGI app without a network: the same requests and responses, but no bytes on a wire."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def serve_in_process(name: str, artifact: Artifact) -> Callable[[dict[str, Any]]
 
 
 class ASGITransport(httpx2.BaseTransport):
-    """Hands requests of a client to an ASGI app. Each is answered in an event loop of its own thread."""
+    """Hands a client's requests to an ASGI app. Each one runs in an event loop of its own thread."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
 
     def close(self) -> None:
-        """Ends the threads of the app; if it is called again, it has others."""
+        """Ends the threads of the app. A later call starts new ones."""
         self._app.state.close()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Calls the app with the request, and waits for its answer."""
+        """Calls the app with the request and waits for the response."""
         answer: Future[httpx2.Response] = Future()
 
         def call() -> None:
@@ -58,7 +58,7 @@ class ASGITransport(httpx2.BaseTransport):
             except BaseException as error:
                 answer.set_exception(error)
 
-        # A caller may be in an event loop itself.
+        # The caller may run in an event loop itself.
         threading.Thread(target=call, name="zerocost-in-memory").start()
         return answer.result()
 
@@ -86,7 +86,7 @@ class ASGITransport(httpx2.BaseTransport):
         async def receive() -> Message:
             if sent:
                 return sent.pop()
-            await asyncio.Event().wait()  # the client stays until it has its answer
+            await asyncio.Event().wait()  # the client stays connected
             raise AssertionError
 
         async def send(message: Message) -> None:

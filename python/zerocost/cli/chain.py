@@ -28,17 +28,17 @@ def chain(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The chain as JSON; - is the standard input.")],
     sources: Inputs = None,
     out: Destination = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show which input comes from where, and run nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show where each input comes from, and run nothing.")] = False,
     trace: Annotated[
-        bool, typer.Option("--trace", help="Show what each step took, and how many bytes were copied.")
+        bool, typer.Option("--trace", help="Show how long each step took and how many bytes were copied.")
     ] = False,
     as_json: AsJson = False,
     artifact: Additions = None,
 ) -> None:
-    """Run a chain of artifacts, the outputs of one being the inputs of the next."""
+    """Run a chain of artifacts: the outputs of one step are the inputs of the next."""
     from zerocost.cli.chain_file import read_chain
     from zerocost.cli.files import check_destination
-    from zerocost.cli.inputs import explained, read_inputs
+    from zerocost.cli.inputs import name_errors, read_inputs
     from zerocost.cli.options import registry_with_warnings
     from zerocost.cli.output import deliver
     from zerocost.cli.values import with_arrays
@@ -51,14 +51,14 @@ def chain(
     given = read_chain(file, registry)
     pipeline = given.pipeline
     ports = ChainArtifact(pipeline, registry)._ports
-    with explained("chain"):
+    with name_errors("chain"):
         inputs = {**with_arrays(given.initial_input, ports), **read_inputs(sources or [], [], ports)}
     service = ArtifactCommunicationService(registry)
     if plan and not inputs:
-        # Without any input the plan shows which ones the chain needs; with some, what is missing is an error.
+        # Without any input the plan shows which inputs the chain needs; with some, a missing one is an error.
         _print_plan(service.artifact_cache.plan(pipeline, None), as_json)
         return
-    with explained("chain"):
+    with name_errors("chain"):
         wiring = service.plan(pipeline, inputs)
     if plan:
         _print_plan(wiring, as_json)

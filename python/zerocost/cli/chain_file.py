@@ -1,4 +1,4 @@
-"""A chain in a JSON file: the body that ``POST /chains/execute`` takes, or the list of steps alone."""
+"""A chain in a JSON file: the body of ``POST /chains/execute``, or the list of steps alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEYS = ("pipeline", "input", "initial_input", "trace")
 
 @dataclass(frozen=True)
 class ChainFile:
-    """A chain as a file describes it. The initial input's values are not read yet."""
+    """The chain of a file. The values of the initial input are still text."""
 
     pipeline: list[dict[str, Any]]
     initial_input: dict[str, JsonText]
@@ -28,11 +28,11 @@ class ChainFile:
 
 
 def read_chain(file: Path, registry: ArtifactRegistry) -> ChainFile:
-    """Reads a chain; tensors in the parameters of a step become arrays. Whether it can work, its plan says.
+    """Reads a chain. Tensors in the parameters of a step become arrays; the wiring is checked by the plan.
 
     Raises:
-        FileError: the file cannot be read or is no JSON.
-        InvalidInput: it holds something else than a chain.
+        FileError: the file cannot be read or is not JSON.
+        InvalidInput: the file holds something other than a chain.
     """
     body = read_json(file)
     if isinstance(body, list):
@@ -43,7 +43,7 @@ def read_chain(file: Path, registry: ArtifactRegistry) -> ChainFile:
         if name not in _KEYS:
             raise InvalidInput(f"{file}: unknown key {name!r}; {closest(name, _KEYS)}", name)
     if "input" in body and "initial_input" in body:
-        raise InvalidInput(f"{file}: 'input' and 'initial_input' are two names of one thing; give one", "input")
+        raise InvalidInput(f"{file}: 'input' and 'initial_input' are the same; give one of them", "input")
     key = "initial_input" if "initial_input" in body else "input"
     initial = members(body[key].text, key) if key in body else {}
     if not isinstance(initial, dict):

@@ -18,7 +18,7 @@ def describe(
     artifact: Additions = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an artifact does, what goes in and what comes out."""
+    """Show what an artifact does, its inputs and its outputs."""
     from zerocost.cli.options import registry_with_warnings
     from zerocost.cli.output import console, print_json, print_table
 
@@ -46,7 +46,7 @@ def describe(
         ],
     )
     if ports.is_open:
-        screen.print("Further inputs are handed over as they are.")
+        screen.print("Further inputs are passed on unchanged.")
     if ports.outputs:
         screen.print()
         print_table(
@@ -68,7 +68,7 @@ def _default(name: str, subschema: dict[str, Any], required: tuple[str, ...]) ->
 
 
 def _example(inputs: dict[str, dict[str, Any]], main_input: str | None) -> str:
-    """A ``--param`` with a default value, where there is one to show."""
+    """A ``--param`` with the first default value, if there is one."""
     for name, subschema in inputs.items():
         if name != main_input and subschema.get("default") is not None:
             value = subschema["default"]

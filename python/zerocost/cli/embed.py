@@ -1,4 +1,4 @@
-"""``zerocost embed``: the vectors of the lines of a text file."""
+"""``zerocost embed``: one vector for each line of a text file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _STEP = 256
-"""Lines that are computed and kept at a time: what an interrupt costs."""
+"""Lines that are computed and saved at a time. An interrupt loses at most as many."""
 
 
 @app.command(epilog="Example:\n\n[bold]zerocost embed sentences.txt --model all-MiniLM-L6-v2 --out vectors.npy[/]")
 def embed(
-    file: Annotated[Path, typer.Argument(help="UTF-8 text; every line is embedded, empty ones too.")],
+    file: Annotated[Path, typer.Argument(help="UTF-8 text. Every line is embedded, empty lines too.")],
     model: Annotated[
         Path | None,
         typer.Option("--model", "-m", metavar="DIR", help="A Hugging Face folder of the BERT family."),
@@ -36,7 +36,7 @@ def embed(
         typer.Option("--out", "-o", metavar="FILE", help="A .npy or .safetensors file; by default FILE with .npy."),
     ] = None,
 ) -> None:
-    """Write one vector of length 1 for each line of a file. After an interrupt the same command goes on."""
+    """Write one vector of length 1 for each line of a file. After an interrupt the same command resumes."""
     from zerocost.artifacts.builtin import default_registry
     from zerocost.cli.options import warn
     from zerocost.services.model_service import SimplifiedModelService
@@ -49,15 +49,15 @@ def embed(
     service = SimplifiedModelService(default_registry(), model)
     if not service.model.trained:
         warn("no --model was given: the built-in model is untrained, and its vectors mean nothing")
-    work = _Work(target, service, texts, hashlib.sha256(content).hexdigest())
-    kept = work.kept()
+    run = _Run(target, service, texts, hashlib.sha256(content).hexdigest())
+    kept = run.kept()
     if kept:
-        typer.echo(f"going on after line {kept} of {len(texts)}", err=True)
-    elif work.state.is_file():
+        typer.echo(f"resuming after line {kept} of {len(texts)}", err=True)
+    elif run.state.is_file():
         typer.echo(
-            "starting over: what an earlier run has left is of another text, model, tokenizer or length", err=True
+            "starting over: an earlier run has left vectors of another text, model, tokenizer or length", err=True
         )
-    truncated = work.run(kept)
+    truncated = run.run(kept)
     if truncated:
         warn(f"{truncated} lines were truncated to {service.model.max_tokens} tokens")
     width = service.model.encoder.architecture.width
@@ -69,7 +69,7 @@ def _lines(file: Path, content: bytes) -> list[str]:
     if not lines[-1]:
         lines.pop()
     if not lines:
-        raise InvalidInput(f"{file}: there is no line in it")
+        raise InvalidInput(f"{file}: the file has no lines")
     texts = []
     for number, line in enumerate(lines, 1):
         try:
@@ -80,11 +80,11 @@ def _lines(file: Path, content: bytes) -> list[str]:
 
 
 @dataclass
-class _Work:
-    """The vectors so far stand in a file beside the target, and in another one what they are and how many.
+class _Run:
+    """A run that can resume. A file beside the target holds the vectors so far; another one describes and counts them.
 
-    The count is written after the vectors that it counts, and each of its versions replaces the one before at once, so
-    whenever the process ends, what is counted is there.
+    The count is written after the vectors, and each version replaces the last one atomically. So whenever the process
+    ends, all counted vectors are there.
     """
 
     target: Path
@@ -100,7 +100,7 @@ class _Work:
     def state(self) -> Path:
         return self.target.with_name(f"{self.target.name}.partial.json")
 
-    def _described(self, kept: int, truncated: int) -> dict[str, Any]:
+    def _description(self, kept: int, truncated: int) -> dict[str, Any]:
         return {
             "text": self.digest,
             "model": self.service.model.identity,
@@ -112,17 +112,17 @@ class _Work:
         }
 
     def kept(self) -> int:
-        """How many vectors of this text and this model an earlier run has left."""
+        """The number of vectors of this text and model that an earlier run has left."""
         try:
             state = orjson.loads(self.state.read_bytes())
             kept, truncated = int(state["kept"]), int(state["truncated"])
         except (OSError, ValueError, KeyError, TypeError):
             return 0
-        is_ours = state == self._described(kept, truncated) and 0 < kept <= len(self.texts)
+        is_ours = state == self._description(kept, truncated) and 0 < kept <= len(self.texts)
         return kept if is_ours and self.vectors.is_file() else 0
 
     def run(self, kept: int) -> int:
-        """Computes the vectors from line ``kept`` on and writes the target; the number of truncated lines."""
+        """Computes the vectors from line ``kept`` on, writes the target, and returns the number of truncated lines."""
         import numpy as np
 
         from zerocost.services.progress import progress_bar
@@ -133,13 +133,13 @@ class _Work:
         open_memmap: Any = np.lib.format.open_memmap
         if kept:
             try:
-                # Opened for reading first: for writing, what is missing at the end would become zeros.
+                # Opened for reading first: opened for writing, a file that is too short would be filled with zeros.
                 rows = np.load(self.vectors, mmap_mode="r")
                 fits = rows.shape == shape and rows.dtype == np.float32
             except ValueError:
                 fits = False
             if not fits:
-                raise InvalidInput(f"{self.vectors}: is not what {self.state} describes; remove both to start over")
+                raise InvalidInput(f"{self.vectors}: does not match {self.state}; remove both to start over")
             rows = open_memmap(self.vectors, mode="r+")
         else:
             with suppress(FileNotFoundError):
@@ -149,11 +149,11 @@ class _Work:
             advance(kept)
             for start in range(kept, len(self.texts), _STEP):
                 part = self.texts[start : start + _STEP]
-                vectors, cut = self.service.embed_and_count(part, advance)
+                vectors, shortened = self.service.embed_and_count(part, advance)
                 rows[start : start + len(part)] = vectors
                 rows.flush()
-                truncated += cut
-                self._note(start + len(part), truncated)
+                truncated += shortened
+                self._save_state(start + len(part), truncated)
         if self.target.suffix == ".npy":
             self.vectors.replace(self.target)
         else:
@@ -162,6 +162,6 @@ class _Work:
         self.state.unlink()
         return int(truncated)
 
-    def _note(self, kept: int, truncated: int) -> None:
+    def _save_state(self, kept: int, truncated: int) -> None:
         with atomic_file(self.state, sync=True) as file:
-            file.write(orjson.dumps(self._described(kept, truncated)))
+            file.write(orjson.dumps(self._description(kept, truncated)))

@@ -1,6 +1,6 @@
-"""Arrays and results in files: ``.npy``, ``.npz``, ``.safetensors``, ``.json``. The suffix says the form.
+"""Arrays and results in files: ``.npy``, ``.npz``, ``.safetensors``, ``.json``. The suffix decides the format.
 
-A JSON file holds the inputs by name; tensors in it are nested lists (float64) or ``{"dtype", "shape", "data"}``. A
+A JSON file holds inputs by name; its tensors are nested lists (float64) or ``{"dtype", "shape", "data"}``. A
 safetensors file holds arrays by name, a list of arrays as ``result.0``, ``result.1``, …, and everything else as one
 JSON text in its metadata. Nothing is ever unpickled.
 """
@@ -13,7 +13,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -29,19 +29,19 @@ __all__ = ["MAIN", "SUFFIXES", "check_destination", "flatten", "read", "read_jso
 SUFFIXES = (".npy", ".npz", ".safetensors", ".json")
 
 MAIN = ""
-"""The name under which :func:`read` gives an array that has none."""
+"""The name that :func:`read` gives to an array without a name."""
 
 Array = npt.NDArray[Any]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a file holds, by name; an array without a name stands under :data:`MAIN`. JSON values are not read yet.
+    """The content of a file by name; an array without a name is :data:`MAIN`. JSON values are still text.
 
     Args:
         path: a file with one of :data:`SUFFIXES`, or ``-`` for JSON on the standard input.
 
     Raises:
-        FileError: there is no such file, its suffix is another one, or it is not what its suffix says.
+        FileError: there is no such file, or it does not have the format of its suffix.
     """
     if str(path) == "-":
         return _by_name(path)
@@ -60,19 +60,15 @@ def read(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or error}", "input") from error
-    except Exception as error:  # what the readers raise for a broken file is not one class
-        if "bject" in str(error) and suffix != ".safetensors":
-            raise FileError(
-                f"{path}: holds Python objects, which would have to be unpickled: numbers are needed"
-            ) from error
+    except Exception as error:  # the readers raise several classes for a broken file
         raise FileError(f"{path}: not a readable {suffix} file: {error}", "input") from error
 
 
 def read_json(path: Path) -> dict[str, JsonText] | list[JsonText] | JsonText:
-    """What a JSON file holds; ``-`` is the standard input. See :func:`zerocost.cli.values.members`.
+    """The content of a JSON file; ``-`` is the standard input. See :func:`zerocost.cli.values.members`.
 
     Raises:
-        FileError: it cannot be read, or it is no JSON.
+        FileError: the file cannot be read, or is not JSON.
     """
     if str(path) == "-":
         return members(sys.stdin.buffer.read(), "standard input")
@@ -83,7 +79,7 @@ def read_json(path: Path) -> dict[str, JsonText] | list[JsonText] | JsonText:
 
 
 def check_destination(path: Path) -> None:
-    """Raises FileError if :func:`write` could not write there: asked before any work is done."""
+    """Raises FileError if :func:`write` cannot write there. It is called before any work is done."""
     if path.suffix.lower() not in SUFFIXES:
         raise FileError(f"--out: suffix {path.suffix!r} was given, {', '.join(SUFFIXES)} are allowed", "out")
     if path.is_dir():
@@ -95,30 +91,32 @@ def check_destination(path: Path) -> None:
 
 
 def write(path: Path, outputs: Mapping[str, Any], main_output: str | None) -> None:
-    """Writes a result in the form that the suffix says. The file appears whole or not at all.
+    """Writes a result in the format of the suffix. The file appears whole or not at all.
 
     Args:
-        path: ``.npy`` holds the main output, which must be one array; ``.npz`` the arrays by name; ``.safetensors`` and
-            ``.json`` everything.
+        path: ``.npy`` takes the main output, which must be one array; ``.npz`` takes the arrays by name;
+            ``.safetensors`` and ``.json`` take everything.
         outputs: an artifact's outputs.
-        main_output: the output that ``.npy`` holds; None if it is not declared.
+        main_output: the output for ``.npy``; None if none is declared.
 
     Raises:
-        FileError: the result does not fit into that form, or the file cannot be written.
+        FileError: the format cannot hold the result, or the file cannot be written.
     """
     suffix = path.suffix.lower()
     arrays, others = flatten(outputs)
     if suffix == ".npy":
         name = main_output if main_output is not None else next(iter(outputs), "")
         if name not in arrays:
-            raise FileError(f"--out: .npy holds one array and {name!r} is none; use .npz or .safetensors", "out")
+            raise FileError(
+                f"--out: .npy holds one array, and {name!r} is not an array; use .npz or .safetensors", "out"
+            )
         arrays = {name: arrays[name]}
     if suffix == ".npz" and not arrays:
-        raise FileError("--out: .npz holds arrays and the result has none; use .json", "out")
+        raise FileError("--out: .npz holds arrays, and the result has none; use .json", "out")
     if suffix in (".npy", ".npz"):
         for name, array in arrays.items():
             if array.dtype.kind in "OV":
-                # NumPy would write bfloat16 as two bytes without a meaning, objects as pickles.
+                # NumPy would write bfloat16 as two bytes of no type, and objects as pickles.
                 raise FileError(f"--out: {suffix} cannot hold {name!r} of dtype {array.dtype}; use .safetensors", "out")
     try:
         if suffix == ".safetensors":
@@ -139,7 +137,7 @@ def write(path: Path, outputs: Mapping[str, Any], main_output: str | None) -> No
 
 
 def flatten(outputs: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays of a result by dotted name (``result.0``, ``result.1``, …), and everything else as it is."""
+    """The arrays of a result by dotted name (``result.0``, ``result.1``, …), and everything else unchanged."""
     arrays: dict[str, Array] = {}
     others: dict[str, Any] = {}
 
@@ -170,7 +168,7 @@ def _holds_arrays(values: Any) -> bool:
 
 
 def _by_name(path: Path) -> dict[str, Any]:
-    """JSON as inputs by name: an object is that already, unless it is a single tensor."""
+    """A JSON file as inputs by name. Anything but an object is the main input, and so is a typed tensor."""
     content = read_json(path)
     if isinstance(content, dict):
         return dict(content)
@@ -181,20 +179,31 @@ def _by_name(path: Path) -> dict[str, Any]:
 
 def _read_numpy(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".npy":
-        # Mapped, not read: kernels take it from the page cache.
-        return {MAIN: _known(path, np.lib.format.open_memmap(path, "r").view(np.ndarray))}
+        with path.open("rb") as file:
+            _check_dtype(path, file)
+        # The file is mapped: kernels read it from the page cache.
+        return {MAIN: np.lib.format.open_memmap(path, "r").view(np.ndarray)}
     if not zipfile.is_zipfile(path):
-        raise FileError(f"{path}: not a readable .npz file: no zip archive", "input")
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: _known(path, archive[name]) for name in archive.files}
+        raise FileError(f"{path}: not a readable .npz file: not a zip archive", "input")
+    arrays: dict[str, Any] = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                _check_dtype(path, file)
+                file.seek(0)
+                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+    return arrays
 
 
-def _known(path: Path, array: Array) -> Array:
-    if array.dtype.kind == "V" and array.dtype.names is None:
-        raise FileError(
-            f"{path}: dtype {array.dtype} says nothing; NumPy's files cannot hold bfloat16, .safetensors can"
-        )
-    return array
+def _check_dtype(path: Path, file: IO[bytes]) -> None:
+    """Raises FileError if an array in NumPy's format has objects or bytes of no type."""
+    header = np.lib.format
+    version = header.read_magic(file)
+    *_, dtype = (header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0)(file)
+    if dtype.hasobject:
+        raise FileError(f"{path}: holds Python objects, which would have to be unpickled: numbers are needed")
+    if dtype.kind == "V" and dtype.names is None:
+        raise FileError(f"{path}: dtype {dtype} has no meaning; NumPy's files cannot hold bfloat16, .safetensors can")
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -205,7 +214,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _write_npz(target: BinaryIO, arrays: Mapping[str, Array]) -> None:
-    # numpy.savez takes the names as keywords, so an array could not be called "file".
+    # numpy.savez takes the names as keywords, so it refuses an array named "file".
     with zipfile.ZipFile(target, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

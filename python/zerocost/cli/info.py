@@ -1,4 +1,4 @@
-"""``zerocost info``: what runs here."""
+"""``zerocost info``: the version, the CPU and the plug-ins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command(epilog="Example:\n\n[bold]zerocost info --json[/]")
 def info(as_json: AsJson = False) -> None:
-    """Show the version, the CPU level in use, the threads, and the plug-ins that failed."""
+    """Show the version, the CPU level in use, the threads, and the plug-ins that could not be loaded."""
     import numpy as np
 
     from zerocost import __version__, _kernels

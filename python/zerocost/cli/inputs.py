@@ -1,4 +1,4 @@
-"""``--input`` and ``--param`` as the inputs of an artifact."""
+"""The inputs of an artifact from ``--input`` and ``--param``."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from zerocost.core.arrays import is_tensor_like
 from zerocost.core.ports import Ports, closest
 from zerocost.errors import FileError, InvalidInput, MissingInput, ZerocostError
 
-__all__ = ["explained", "parse_parameters", "read_inputs"]
+__all__ = ["name_errors", "parse_parameters", "read_inputs"]
 
 _SUFFIX = "|".join(re.escape(suffix) for suffix in SUFFIXES)
 _SOURCE = re.compile(rf"(?:(?P<name>[\w.-]+)=)?(?P<file>-|.*?(?:{_SUFFIX}))(?::(?P<array>.+))?", re.IGNORECASE)
 
-
 _NAMED = 5
-"""As many arrays of a file are named in an error."""
+"""The largest number of arrays that an error names."""
 
 
 def read_inputs(sources: Sequence[str], parameters: Sequence[str], ports: Ports) -> dict[str, Any]:
-    """Everything that ``--input`` and ``--param`` give, by name, tensors as arrays.
+    """The inputs of ``--input`` and ``--param`` by name, with tensors as arrays.
 
     Args:
         sources: ``[NAME=]FILE[:ARRAY]`` each.
         parameters: ``NAME=JSON`` each.
-        ports: of the artifact.
+        ports: the ports of the artifact.
 
     Raises:
-        FileError: a file that cannot be read, or an array that is not in it.
-        InvalidInput: an input that is given twice, or lists that are no tensor.
+        FileError: a file cannot be read, or does not hold the array.
+        InvalidInput: an input is given twice, or lists are not a tensor.
     """
     values: dict[str, Any] = {}
     for source in sources:
@@ -44,7 +43,7 @@ def read_inputs(sources: Sequence[str], parameters: Sequence[str], ports: Ports)
 
 
 def parse_parameters(parameters: Sequence[str]) -> dict[str, Any]:
-    """``NAME=JSON`` by name, not read yet. What is no JSON is text, so ``operation=stats`` needs no quotes."""
+    """``NAME=JSON`` by name, still as text. Anything but JSON is a string, so ``operation=stats`` needs no quotes."""
     values: dict[str, Any] = {}
     for text in parameters:
         name, separator, value = text.partition("=")
@@ -60,8 +59,8 @@ def parse_parameters(parameters: Sequence[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def explained(name: str) -> Iterator[None]:
-    """What is refused inside says by whom, and where inputs come from where one is missing."""
+def name_errors(name: str) -> Iterator[None]:
+    """Errors that are raised inside name the artifact, and tell where inputs come from if one is missing."""
     try:
         yield
     except InvalidInput as error:
@@ -73,17 +72,17 @@ def _read(source: str, ports: Ports) -> dict[str, Any]:
     name, path, array = _parts(source)
     held = read(path)
     if path.suffix.lower() == ".safetensors" and not ports.is_open:
-        # A result that was written holds more than its arrays; as in a chain, what is not declared stays behind.
+        # The file of a result holds more than arrays. As in a chain, undeclared values are left out.
         held = {key: value for key, value in held.items() if key in ports.inputs or is_tensor_like(value)}
     if array is not None:
         if array not in held:
-            raise FileError(f"{path}: there is no array {array!r} in it; {closest(array, held)}", "input")
+            raise FileError(f"{path}: it holds no array {array!r}; {closest(array, held)}", "input")
         held = {MAIN: held[array]}
     if name is not None:
         if len(held) != 1:
-            raise FileError(f"{path}: holds {len(held)} arrays; say which with {name}={path}:ARRAY", "input")
+            raise FileError(f"{path}: holds {len(held)} arrays; choose one with {name}={path}:ARRAY", "input")
         return {name: next(iter(held.values()))}
-    # NumPy calls an array without a name "arr_0"; a single array of any other unknown name is the main input too.
+    # A single array of an unknown name is the main input: NumPy calls an array without a name "arr_0".
     if len(held) == 1 and not ports.is_open and not held.keys() <= ports.inputs.keys():
         only = next(iter(held))
         if path.suffix.lower() != ".json" or only == MAIN:
@@ -103,14 +102,14 @@ def _refuse_other_arrays(path: Path, held: Mapping[str, Any], ports: Ports) -> N
         shown = ", ".join(repr(name) for name in others[:_NAMED]) + (", …" if len(others) > _NAMED else "")
         inputs = ", ".join(ports.inputs)
         raise FileError(
-            f"{path}: {shown} in it are no inputs (there are {inputs}); pick arrays with {path}:ARRAY for the main "
-            f"input or NAME={path}:ARRAY",
+            f"{path}: {shown} in it are not inputs (the inputs are {inputs}); choose arrays with {path}:ARRAY for the "
+            f"main input or NAME={path}:ARRAY",
             "input",
         )
 
 
 def _parts(source: str) -> tuple[str | None, Path, str | None]:
-    if Path(source).is_file():  # whatever signs its name has
+    if Path(source).is_file():  # its name may have = and : in it
         return None, Path(source), None
     match = _SOURCE.fullmatch(source)
     if match is None:

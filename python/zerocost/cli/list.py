@@ -1,4 +1,4 @@
-"""``zerocost list``: the artifacts that there are."""
+"""``zerocost list``: the known artifacts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ app = typer.Typer()
 @app.command("list", epilog="Example:\n\n[bold]zerocost list --interface attention[/]")
 def list_artifacts(
     interface: Annotated[
-        str | None, typer.Option(metavar="WORD", help="Only those of one interface: attention, parallel, memory, …")
+        str | None,
+        typer.Option(metavar="WORD", help="Only artifacts of this interface: attention, parallel, memory, …"),
     ] = None,
     artifact: Additions = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the artifacts: the built-in ones and those of installed plug-ins."""
+    """List the built-in artifacts and those of installed plug-ins."""
     from zerocost.cli.options import registry_with_warnings
     from zerocost.cli.output import print_json, print_table
 

@@ -1,4 +1,4 @@
-"""``zerocost memory``: what a cache holds, wherever it is."""
+"""``zerocost memory``: the content of a cache in a file, on a server or on Redis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zerocost.cli.options import AsJson
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.errors import InvalidInput
 
-app = typer.Typer(name="memory", help="Look into a cache: a snapshot file, a served instance, or a Redis server.")
+app = typer.Typer(name="memory", help="Inspect a cache: a snapshot file, a served instance, or a Redis server.")
 
 _TIMEOUT = 10.0
 _NAME = "lru_cache"
@@ -44,7 +44,7 @@ def stats(target: Target, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example:\n\n[bold]zerocost memory keys cache.safetensors[/]")
 def keys(target: Target, as_json: AsJson = False) -> None:
-    """List the keys of a cache; in a snapshot and a served instance the next to go first."""
+    """List the keys of a cache. Those of a snapshot or a served instance start with the next to be evicted."""
     from zerocost.cli.output import print_json
 
     found = _run(target, "keys")
@@ -57,7 +57,7 @@ def keys(target: Target, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example:\n\n[bold]zerocost memory clear http://localhost:8000[/]")
 def clear(target: Target) -> None:
-    """Remove every entry of a cache; of a Redis server only those of zerocost."""
+    """Remove every entry of a cache. On a Redis server only the entries of zerocost are removed."""
     _run(target, "clear")
     typer.echo(f"cleared {target}")
 
@@ -83,7 +83,9 @@ def _in_file(path: Path, operation: str) -> Any:
     from zerocost.artifacts.memory.lru_cache import LRUCacheArtifact
 
     if not path.is_file():
-        raise InvalidInput(f"TARGET: {path} is no file; a snapshot, an http:// or a redis:// URL is needed", "target")
+        raise InvalidInput(
+            f"TARGET: {path} is no file; a snapshot file, an http:// or a redis:// URL is needed", "target"
+        )
     cache: LRUCache[Any, Any] = LRUCache(max_bytes=2**63)
     cache.restore(path)
     result = _execute(LRUCacheArtifact(cache), operation)
@@ -93,7 +95,7 @@ def _in_file(path: Path, operation: str) -> Any:
 
 
 def _served(url: str, operation: str) -> Any:
-    """Asks the artifact of a server; a URL that ends in /artifacts/NAME names another than the built-in one."""
+    """Calls the cache of a server. A URL that ends in /artifacts/NAME chooses another artifact."""
     from zerocost.client import RemoteArtifact
 
     server, _, name = url.rstrip("/").rpartition("/artifacts/")

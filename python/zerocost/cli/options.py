@@ -1,4 +1,4 @@
-"""What several commands share: their options, and the registry that they work on."""
+"""Options that several commands share, and the registry that they use."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = [
     "AsJson",
     "Destination",
     "Inputs",
+    "import_from_working_folder",
     "open_registry",
     "registry_with_warnings",
-    "see_working_folder",
     "warn",
 ]
 
@@ -28,7 +28,7 @@ Additions = Annotated[
     typer.Option(
         "--artifact",
         metavar="NAME=MODULE:CLASS",
-        help="Add an artifact of your own; MODULE may lie in the working folder. May be repeated.",
+        help="Add an artifact of your own; MODULE may be in the working folder. May be repeated.",
     ),
 ]
 
@@ -39,7 +39,7 @@ Inputs = Annotated[
         "-i",
         metavar="[NAME=]FILE[:ARRAY]",
         help="A .npy, .npz, .safetensors or .json file, or - for JSON on the standard input. A single array is the "
-        "main input, several are bound by name; NAME= binds to another input, :ARRAY picks one array of the file. "
+        "main input, several arrays are bound by name; NAME= chooses the input, :ARRAY the array of the file. "
         "May be repeated.",
     ),
 ]
@@ -60,33 +60,32 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on the standard outpu
 def open_registry(
     additions: list[str] | None = None, executor: str = "threads"
 ) -> tuple[ArtifactRegistry, dict[str, PluginError]]:
-    """The built-in artifacts, those of installed plug-ins, and ``NAME=MODULE:CLASS`` ones.
+    """The built-in artifacts, those of installed plug-ins, and those of ``--artifact``.
 
     Args:
         additions: ``NAME=MODULE:CLASS`` each.
         executor: where parallel artifacts run shards and stages: ``"threads"`` or ``"ray"``.
 
     Returns:
-        The registry, and the plug-ins that could not be loaded, by name.
+        The registry, and the errors of plug-ins that could not be loaded, by name.
 
     Raises:
-        PluginError: an addition could not be loaded: it was asked for, so nothing goes on without it. Or Ray is not
-            installed.
-        RangeError: an unknown executor.
+        PluginError: an addition could not be loaded, or Ray is not installed.
+        RangeError: the executor is unknown.
     """
     from zerocost.engine import executor as executor_of
 
     registry = default_registry(executor_of(executor))
     failures = registry.load_plugins()
     if additions:
-        see_working_folder()
+        import_from_working_folder()
         for text in additions:
             registry.register_from(text)
     return registry, failures
 
 
 def registry_with_warnings(additions: list[str] | None, executor: str = "threads") -> ArtifactRegistry:
-    """As :func:`open_registry`; what could not be loaded is said on stderr, and the rest works."""
+    """:func:`open_registry`, with a warning on stderr for each plug-in that could not be loaded."""
     registry, failures = open_registry(additions, executor)
     for failure in failures.values():
         warn(str(failure))
@@ -94,13 +93,13 @@ def registry_with_warnings(additions: list[str] | None, executor: str = "threads
 
 
 def warn(message: str) -> None:
-    """One line on stderr."""
+    """Prints a warning as one line on stderr."""
     typer.secho("warning: ", err=True, nl=False, fg="yellow", bold=True)
     typer.echo(" ".join(message.split()), err=True)
 
 
-def see_working_folder() -> None:
-    """Lets modules in the working folder be imported, as ``python -m`` does."""
+def import_from_working_folder() -> None:
+    """Makes modules in the working folder importable, as ``python -m`` does."""
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -22,13 +22,13 @@ __all__ = ["console", "deliver", "in_bytes", "in_seconds", "print_json", "print_
 _WHOLE = 64
 """Arrays of up to this many elements are printed whole."""
 _ROWS = 12
-"""Lists of arrays of up to this many are shown each."""
+"""Up to this many arrays are listed."""
 _LONGEST_TEXT = 180
 _PIPE_WIDTH = 200
 
 
 def console() -> Console:
-    """Where tables go. A pipe or a file gets lines as long as they are."""
+    """The console on the standard output. In a pipe or a file, lines are not wrapped."""
     if sys.stdout.isatty():
         return Console(highlight=False, markup=False)
     return Console(highlight=False, markup=False, soft_wrap=True, width=_PIPE_WIDTH)
@@ -39,8 +39,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, ri
 
     Args:
         headings: one for each column.
-        rows: text, or anything that has a text.
-        right: the columns that are aligned to the right.
+        rows: text, or anything with a text.
+        right: the indexes of the columns that are aligned to the right.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, heading in enumerate(headings):
@@ -90,7 +90,7 @@ def deliver(
 
 
 def print_outputs(outputs: dict[str, Any]) -> None:
-    """A line for each output: an array's dtype, shape, bytes and range, anything else as text."""
+    """Prints a line for each output: an array's dtype, shape, bytes and range, or a text. Small arrays follow whole."""
     arrays, others = flatten(outputs)
     if arrays:
         shown = _folded(arrays)

@@ -27,7 +27,7 @@ def run(
             "--param",
             "-p",
             metavar="NAME=VALUE",
-            help="An input as JSON, or as text where it is no JSON. May be repeated.",
+            help="An input as JSON, or as text if it is not JSON. May be repeated.",
         ),
     ] = None,
     out: Destination = None,
@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Run an artifact on arrays from files."""
     from zerocost.cli.files import check_destination
-    from zerocost.cli.inputs import explained, read_inputs
+    from zerocost.cli.inputs import name_errors, read_inputs
     from zerocost.cli.options import registry_with_warnings
     from zerocost.cli.output import deliver
     from zerocost.core.artifact_base import ExecutionContext
@@ -45,7 +45,7 @@ def run(
     if out is not None:
         check_destination(out)
     spec = registry_with_warnings(artifact)[name]
-    with explained(name):
+    with name_errors(name):
         inputs = spec.ports.bind(read_inputs(sources or [], parameters or [], spec.ports))
     context = ExecutionContext(name, spec.interface, "zero_cost", {})
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""``zerocost schedule``: a pipeline's schedule, counted and drawn."""
+"""``zerocost schedule``: the schedule of a pipeline as numbers and as a chart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _COLUMNS = 100
-"""How wide the chart in the terminal is."""
+"""The width of the chart in the terminal."""
 
 
 class Kind(StrEnum):
@@ -28,30 +28,32 @@ class Kind(StrEnum):
     ONE_F_ONE_B = "1f1b"
 
 
-@app.command(epilog="Example:\n\n[bold]zerocost schedule --stages 4 --microbatches 8 --kind 1f1b --plot gantt.svg[/]")
+@app.command(
+    epilog="Example:\n\n[bold]zerocost schedule --num-stages 4 --num-microbatches 8 --kind 1f1b --plot gantt.svg[/]"
+)
 def schedule(
-    stages: Annotated[int, typer.Option("--stages", "-s", help="How many stages.")] = 4,
-    microbatches: Annotated[int, typer.Option("--microbatches", "-m", help="How many micro-batches.")] = 8,
-    kind: Annotated[Kind, typer.Option("--kind", "-k", help="All forward passes first, or one of each in turn.")] = (
-        Kind.GPIPE
-    ),
+    num_stages: Annotated[int, typer.Option("--num-stages", "-s", help="The number of stages.")] = 4,
+    num_microbatches: Annotated[int, typer.Option("--num-microbatches", "-m", help="The number of micro-batches.")] = 8,
+    kind: Annotated[
+        Kind, typer.Option("--kind", "-k", help="All forward passes first, or forward and backward passes in turn.")
+    ] = (Kind.GPIPE),
     forward: Annotated[
-        str, typer.Option(metavar="TIME[,TIME…]", help="How long a forward pass takes; one number, or one per stage.")
+        str, typer.Option(metavar="TIME[,TIME…]", help="The time of a forward pass: one number, or one per stage.")
     ] = "1",
     backward: Annotated[
-        str, typer.Option(metavar="TIME[,TIME…]", help="The same for the backward pass; 0 for forward only.")
+        str, typer.Option(metavar="TIME[,TIME…]", help="The time of a backward pass; 0 for forward only.")
     ] = "2",
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the Gantt chart.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show when each stage of a pipeline works on which micro-batch, how long it idles, and how many it must hold."""
+    """Show when each stage of a pipeline runs which micro-batch, how long it idles, and how many it holds."""
     from zerocost.artifacts.parallel.schedule import pipeline_schedule
 
     if plot is not None and plot.suffix != ".svg":
         raise InvalidInput(f"--plot: {plot.name} was given, a file name that ends in .svg is needed", "plot")
     found = pipeline_schedule(
-        stages,
-        microbatches,
+        num_stages,
+        num_microbatches,
         kind.value,
         forward=_times(forward, "forward"),
         backward=_times(backward, "backward"),
@@ -70,7 +72,7 @@ def _times(text: str, argument: str) -> float | list[float]:
         times = [float(part) for part in text.split(",")]
     except ValueError:
         raise DatatypeError(
-            f"--{argument}: {text!r} was given, numbers with commas between are needed", argument
+            f"--{argument}: {text!r} was given, numbers separated by commas are needed", argument
         ) from None
     return times[0] if len(times) == 1 else times
 
@@ -80,8 +82,8 @@ def _print_json(found: PipelineSchedule) -> None:
 
     facts = {
         "kind": found.kind,
-        "stages": found.num_stages,
-        "microbatches": found.num_microbatches,
+        "num_stages": found.num_stages,
+        "num_microbatches": found.num_microbatches,
         "makespan": found.makespan,
         "bubble_fraction": found.bubble_fraction,
         "bubble_to_ideal": found.bubble_to_ideal,
@@ -110,11 +112,11 @@ def _print(found: PipelineSchedule) -> None:
         screen.print(f"stage {stage:<4}idle {idle:g} of {found.makespan:g}, holds at most {peak} micro-batches")
     screen.print(f"makespan  {found.makespan:g}")
     fraction, ratio = found.bubble_fraction, found.bubble_to_ideal
-    screen.print(f"bubble    {fraction:.1%} of the stages' time; {ratio:.1%} of the time that is worked")
+    screen.print(f"bubble    {fraction:.1%} of the stages' time; {ratio:.1%} of the working time")
 
 
 def gantt(found: PipelineSchedule) -> str:
-    """The Gantt chart as SVG: one row for each stage, forward passes dark, backward passes light."""
+    """The Gantt chart as SVG: a row for each stage, forward passes dark, backward passes light."""
     left, row, wide, top = 70, 30, 900, 34
     scale = wide / found.makespan if found.makespan else 0.0
     height = top + row * found.num_stages + 12

@@ -29,12 +29,10 @@ _TLS = "TLS"
 )
 def serve(
     host: Annotated[
-        str, typer.Option(help="The address; without a token only this machine is answered.")
+        str, typer.Option(help="The address. Without a token only requests from this machine are answered.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
-    no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Answer everyone, from anywhere, without a token.")
-    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for a free one.")] = 8000,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Answer requests from anywhere without a token.")] = False,
     executor: Annotated[
         str,
         typer.Option(
@@ -47,14 +45,14 @@ def serve(
         str,
         typer.Option(
             metavar="uvicorn|ray",
-            help="What serves: uvicorn in this process, or Ray Serve (extra \\[ray]) on the cluster that RAY_ADDRESS "
-            "names, or on one that is started.",
+            help="The server: uvicorn in this process, or Ray Serve (extra \\[ray]) on the cluster that RAY_ADDRESS "
+            "names, or on a new one.",
         ),
     ] = "uvicorn",
-    replicas: Annotated[
+    num_replicas: Annotated[
         int | None,
         typer.Option(
-            min=1, help="With --engine ray: how many processes answer. Memory and metrics are each one's own."
+            min=1, help="With --engine ray: the number of processes. Each has a memory and metrics of its own."
         ),
     ] = None,
     workers: Annotated[
@@ -62,31 +60,33 @@ def serve(
         typer.Option(
             min=1,
             envvar="WEB_CONCURRENCY",
-            help="Processes that answer; they share the cores and the metrics, not the memory.",
+            help="The number of processes. They share the cores and the metrics, not the memory.",
         ),
     ] = 1,
     ssl_certfile: Annotated[Path | None, typer.Option(help="The certificate (PEM).", rich_help_panel=_TLS)] = None,
-    ssl_keyfile: Annotated[Path | None, typer.Option(help="Its key.", rich_help_panel=_TLS)] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="The key of the certificate.", rich_help_panel=_TLS)] = None,
     ssl_keyfile_password: Annotated[
         str | None,
-        typer.Option(envvar="ZEROCOST_SSL_KEYFILE_PASSWORD", help="The key's password.", rich_help_panel=_TLS),
+        typer.Option(envvar="ZEROCOST_SSL_KEYFILE_PASSWORD", help="The password of the key.", rich_help_panel=_TLS),
     ] = None,
     ssl_ca_certs: Annotated[
         Path | None,
-        typer.Option(help="Only clients with a certificate of these authorities are answered.", rich_help_panel=_TLS),
+        typer.Option(help="Answer only clients with a certificate of these authorities.", rich_help_panel=_TLS),
     ] = None,
     log_format: Annotated[
         str,
         typer.Option(
             metavar="text|json",
-            help="The log on stderr; with --engine ray on that of each replica, which Ray keeps in a file on its node.",
+            help="The format of the log on stderr. With --engine ray each replica has its own, in a file on its node.",
         ),
     ] = "text",
-    log_level: Annotated[str, typer.Option(metavar="debug|info|warning|error", help="What is logged.")] = "info",
-    access_log: Annotated[bool, typer.Option(help="Whether every request is a line of the log.")] = True,
+    log_level: Annotated[
+        str, typer.Option(metavar="debug|info|warning|error", help="The least severe messages that are logged.")
+    ] = "info",
+    access_log: Annotated[bool, typer.Option(help="Log a line for every request.")] = True,
     artifact: Additions = None,
 ) -> None:
-    """Serve the artifacts over HTTP until Ctrl-C or SIGTERM; running requests finish first."""
+    """Serve the artifacts over HTTP until Ctrl-C or SIGTERM. Running requests finish first."""
     import dataclasses
 
     from zerocost.api.edge.authentication import is_loopback
@@ -98,11 +98,11 @@ def serve(
 
     if engine not in ("uvicorn", "ray"):
         raise RangeError(f"--engine: {engine!r} was given, 'uvicorn' or 'ray' is allowed", "engine")
-    if replicas is not None and engine != "ray":
-        raise RangeError("--replicas: replicas are those of --engine ray", "replicas")
+    if num_replicas is not None and engine != "ray":
+        raise RangeError("--num-replicas: only --engine ray has replicas", "num_replicas")
     tls = _tls(ssl_certfile, ssl_keyfile, ssl_keyfile_password, ssl_ca_certs)
     if engine == "ray" and (workers > 1 or tls):
-        raise RangeError("--engine ray: processes are --replicas there, and TLS is a proxy's", "engine")
+        raise RangeError("--engine ray: use --num-replicas in place of --workers, and a proxy for TLS", "engine")
     settings = dataclasses.replace(Settings.from_environment(), processes=workers, access_log=access_log)
     if no_auth:
         settings = dataclasses.replace(settings, auth=False)
@@ -112,30 +112,30 @@ def serve(
             "ZEROCOST_TOKEN) or --no-auth",
             "host",
         )
-    # Whatever is wrong with the artifacts is said here, once, before a worker starts.
+    # Errors of the artifacts are reported here, once, before a worker starts.
     registry = registry_with_warnings(artifact, executor)
-    making = _MakeApp(artifact, executor, log_format, log_level, str(Path.cwd()))
+    factory = _AppFactory(artifact, executor, log_format, log_level, str(Path.cwd()))
     if engine == "ray":
-        _on_ray(making, settings, host, port, 1 if replicas is None else replicas)
+        _on_ray(factory, settings, host, port, 1 if num_replicas is None else num_replicas)
         return
     if executor == "ray" and workers > 1:
         from zerocost.engine.cluster import share
 
-        share()  # each worker would start a cluster of its own
+        share()  # otherwise each worker would start its own cluster
     with listen(host, port) as listener:
         configure_logs(log_format, log_level)
         if workers > 1:
-            serve_workers(making, settings, listener, log_config=None, **tls)
+            serve_workers(factory, settings, listener, log_config=None, **tls)
         else:
-            run(making.of(registry, settings), listener, log_config=None, **tls)
+            run(factory.create(registry, settings), listener, log_config=None, **tls)
 
 
 def _tls(certificate: Path | None, key: Path | None, password: str | None, authorities: Path | None) -> dict[str, Any]:
-    """The options of uvicorn for TLS; nothing without a certificate.
+    """The options of uvicorn for TLS; none without a certificate.
 
     Raises:
-        RangeError: a key or authorities without a certificate.
-        OSError: a file that cannot be read, or is no certificate or not its key.
+        RangeError: a key or authorities were given without a certificate.
+        OSError: a file cannot be read, or is not a certificate, or not its key.
     """
     from zerocost.errors import RangeError
 
@@ -146,7 +146,7 @@ def _tls(certificate: Path | None, key: Path | None, password: str | None, autho
     ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
         certificate,
         key,
-        password or "",  # no password is no reason to ask for one
+        password or "",  # without a password OpenSSL would ask for one on the terminal
     )
     options: dict[str, Any] = {"ssl_certfile": str(certificate), "ssl_keyfile": None if key is None else str(key)}
     options["ssl_keyfile_password"] = password
@@ -156,8 +156,8 @@ def _tls(certificate: Path | None, key: Path | None, password: str | None, autho
 
 
 @dataclass(frozen=True)
-class _MakeApp:
-    """Makes the app of a worker, in its process."""
+class _AppFactory:
+    """Creates the app of a worker in its process."""
 
     artifact: list[str] | None
     executor: str
@@ -171,9 +171,9 @@ class _MakeApp:
         configure_logs(self.log_format, self.log_level)
         if self.artifact and self.folder not in sys.path:
             sys.path.insert(0, self.folder)
-        return self.of(open_registry(self.artifact, self.executor)[0], settings)
+        return self.create(open_registry(self.artifact, self.executor)[0], settings)
 
-    def of(self, registry: ArtifactRegistry, settings: Settings) -> Any:
+    def create(self, registry: ArtifactRegistry, settings: Settings) -> Any:
         from zerocost.api.application import create_app
         from zerocost.api.telemetry.tracing import configure_export, is_enabled
 
@@ -182,14 +182,16 @@ class _MakeApp:
         return create_app(registry, settings)
 
 
-def _on_ray(making: _MakeApp, settings: Settings, host: str, port: int, replicas: int) -> None:
-    """Serves on Ray. Every replica makes a registry of its own, as the one here cannot travel."""
+def _on_ray(factory: _AppFactory, settings: Settings, host: str, port: int, num_replicas: int) -> None:
+    """Serves on Ray. Every replica opens a registry of its own: the one here cannot be pickled."""
     from zerocost.api.server.logs import check_logs
     from zerocost.engine.ray_serve import serve as serve_on_ray
 
-    check_logs(making.log_format, making.log_level)
+    check_logs(factory.log_format, factory.log_level)
 
-    def say(url: str) -> None:
-        typer.echo(f"Serving at {url} with {replicas} replica{'s' * (replicas > 1)} on Ray (Ctrl-C stops)", err=True)
+    def announce(url: str) -> None:
+        typer.echo(
+            f"Serving at {url} with {num_replicas} replica{'s' * (num_replicas > 1)} on Ray (Ctrl-C stops)", err=True
+        )
 
-    serve_on_ray(partial(making, settings), host, port, replicas, on_ready=say)
+    serve_on_ray(partial(factory, settings), host, port, num_replicas, on_ready=announce)

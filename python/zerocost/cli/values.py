@@ -1,7 +1,7 @@
 """JSON values as arrays and back, by the same code as over HTTP.
 
-Tensors are nested lists, or ``{"dtype", "shape", "data"}``, which loses nothing. Numbers that JSON does not have
-travel as the strings ``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
+Tensors are nested lists, or ``{"dtype", "shape", "data"}``, which keeps the dtype. Numbers that JSON does not have are
+the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from zerocost.errors import FileError, LimitExceeded, MalformedJSON, ZerocostErr
 __all__ = ["JsonText", "json_text", "members", "with_arrays"]
 
 _ANY = 1 << 40
-"""What a server would limit, a caller with the file at hand may have."""
+"""There is no limit: the caller has the file anyway."""
 
 
 @dataclass(frozen=True)
 class JsonText:
-    """A value as JSON text, not read yet: whether it is an array depends on the input that it is for."""
+    """A value that is still JSON text: the input that it is for decides whether it is an array."""
 
     text: bytes
 
     def read(self) -> Any:
-        """The value, tensors as they stand there."""
+        """The value, without conversion of tensors."""
         return read_json(self.text, None, max_values=_ANY, max_elements=_ANY)
 
     def read_for(self, name: str, ports: Ports) -> Any:
-        """The value as one input of an artifact: an array where a tensor is declared.
+        """The value of one input of an artifact: an array if a tensor is declared.
 
         Raises:
-            InvalidInput: a list that is ragged or holds no numbers, a typed tensor that is wrong.
+            InvalidInput: a list is ragged or holds something other than numbers, or a typed tensor is malformed.
         """
         body = b"{%s:%s}" % (orjson.dumps(name), self.text)
         try:
@@ -49,20 +49,20 @@ class JsonText:
 
 
 def members(text: bytes, source: str) -> dict[str, JsonText] | list[JsonText] | JsonText:
-    """The values of an object by name, of a list in order; anything else, a typed tensor too, as it is.
+    """The values of an object by name, or of a list in order. Anything else, typed tensors included, is one value.
 
     Args:
-        text: what should be JSON; all of it is checked.
+        text: the JSON; all of it is checked.
         source: where it comes from, for the error.
 
     Raises:
-        FileError: it is no JSON, with the byte where it ends to be.
+        FileError: the text is not JSON; the error tells the byte.
     """
     text = text.removeprefix(b"\xef\xbb\xbf")
     try:
         spans = json_spans(text, max_values=_ANY)
     except (MalformedJSON, LimitExceeded) as error:
-        raise FileError(f"{source}: no JSON: {str(error).removeprefix('the body is no JSON: ')}", "input") from error
+        raise FileError(f"{source}: not JSON: {str(error).removeprefix('the body is no JSON: ')}", "input") from error
     if isinstance(spans, dict) and not {"shape", "data"} <= spans.keys():
         return {name: JsonText(text[start:end]) for name, (start, end) in spans.items()}
     if isinstance(spans, list):
@@ -71,7 +71,7 @@ def members(text: bytes, source: str) -> dict[str, JsonText] | list[JsonText] | 
 
 
 def with_arrays(values: Mapping[str, Any], ports: Ports) -> dict[str, Any]:
-    """The inputs with what is still text read, tensors as arrays."""
+    """The inputs with JSON texts read, and tensors as arrays."""
     return {
         name: from_text(
             value.read_for(name, ports) if isinstance(value, JsonText) else value, ports.inputs.get(name, {})
@@ -81,9 +81,9 @@ def with_arrays(values: Mapping[str, Any], ports: Ports) -> dict[str, Any]:
 
 
 def json_text(value: Any, *, typed: bool = False) -> bytes:
-    """JSON with arrays as nested lists, or as ``{"dtype", "shape", "data"}`` where ``typed``.
+    """JSON with arrays as nested lists, or as ``{"dtype", "shape", "data"}`` if ``typed``.
 
     Raises:
-        TypeError: an object that has no JSON form.
+        TypeError: an object has no JSON form.
     """
     return write_json(value, typed=typed)
