@@ -40,7 +40,7 @@ def test_describe_as_json_holds_the_schema(succeeds):
 
 
 def test_describe_of_an_open_artifact(succeeds):
-    assert "handed over as they are" in succeeds("describe", "free", *FREE)
+    assert "passed on unchanged" in succeeds("describe", "free", *FREE)
 
 
 def test_unknown_artifact_names_the_close_one(refused):

@@ -80,8 +80,8 @@ def test_chain_file_is_the_body_that_the_server_takes(succeeds, tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[", "chain.json: no JSON"),
-        ('{"pipeline": [], "input": {}, "initial_input": {}}', "two names of one thing"),
+        ("[", "chain.json: not JSON"),
+        ('{"pipeline": [], "input": {}, "initial_input": {}}', "are the same; give one of them"),
         ('{"pipeline": [], "trace": 1}', "trace: true or false is needed"),
         ("[3]", "step 0: int was given, an object is needed"),
         ('[{"artifact": "scale", "params": 3}]', "params: int was given, an object is needed"),

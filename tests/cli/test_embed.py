@@ -64,7 +64,7 @@ def test_an_interrupted_run_goes_on(lines, tmp_path, capsys, monkeypatch):
     assert main(["embed", str(lines)]) == 130
     assert len(leftovers(tmp_path)) == 2
     assert main(["embed", str(lines)]) == 0
-    assert "going on after line 2" in capsys.readouterr().err
+    assert "resuming after line 2" in capsys.readouterr().err
     assert computed == [TEXTS[:2], None, TEXTS[2:4], TEXTS[4:]]
     np.testing.assert_allclose(np.load(lines.with_suffix(".npy")), expected(), atol=2e-6)
     assert leftovers(tmp_path) == []
@@ -141,7 +141,7 @@ def test_safetensors_after_an_interrupt(lines, tmp_path, capsys, monkeypatch):
     interrupted(lines, monkeypatch, "--out", str(target))
     assert not target.exists()
     assert main(["embed", str(lines), "--out", str(target)]) == 0
-    assert "going on after line 4" in capsys.readouterr().err
+    assert "resuming after line 4" in capsys.readouterr().err
     np.testing.assert_allclose(load_file(target)["embeddings"], expected(), atol=2e-6)
     assert leftovers(tmp_path) == []
 
@@ -171,7 +171,7 @@ def test_a_process_that_was_killed_is_gone_on_with(tmp_path):
     kept = orjson.loads(state.read_bytes())["kept"]
     assert 0 < kept < 3000
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"going on after line {kept} of 3000" in again.stderr
+    assert f"resuming after line {kept} of 3000" in again.stderr
     subprocess.run([*command, "--out", str(once)], capture_output=True, check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "many.npy"), np.load(once))
     assert leftovers(tmp_path) == []

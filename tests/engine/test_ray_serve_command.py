@@ -47,7 +47,7 @@ def test_a_signal_loses_nothing_and_leaves_nothing(ray_folder, tmp_path, monkeyp
     (tmp_path / "mine.py").write_text(SAMPLES.read_text())
     before = descendants()
     server = command(
-        *("--engine", "ray", "--port", str(free_port()), "--replicas", "2", "--artifact", "picky=mine:Picky"),
+        *("--engine", "ray", "--port", str(free_port()), "--num-replicas", "2", "--artifact", "picky=mine:Picky"),
         *("--log-format", "json"),
         RAY_TMPDIR=str(ray_folder),
         OTEL_TRACES_EXPORTER="console",
@@ -147,7 +147,7 @@ def test_replicas_that_cannot_be_are_refused(replicas, error):
     ("options", "message"),
     [
         (["--engine", "mpi"], "--engine: 'mpi' was given, 'uvicorn' or 'ray' is allowed"),
-        (["--replicas", "2"], "--replicas: replicas are those of --engine ray"),
+        (["--num-replicas", "2"], "--num-replicas: only --engine ray has replicas"),
         (["--engine", "ray", "--host", "0.0.0.0"], "--host: 0.0.0.0 can be reached from elsewhere"),
         (["--engine", "ray", "--artifact", "x=nothing:Nothing"], "nothing"),
         (["--engine", "ray", "--log-format", "xml"], "log format: 'xml' was given"),

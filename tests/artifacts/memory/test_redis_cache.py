@@ -306,7 +306,7 @@ def test_services_of_two_processes_share_what_they_computed(artifact, shared_ser
         "registry = zerocost.default_registry();"
         "registry.register_artifact('shared', RedisCacheArtifact(sys.argv[1]), 'memory');"
         "service = zerocost.SimplifiedModelService(registry); service.use_artifact('shared');"
-        f"output = service.forward({ids}); print(output.usage['remembered'], output.pooled.tobytes().hex())"
+        f"output = service.forward({ids}); print(output.usage['cached'], output.pooled.tobytes().hex())"
     )
     assert run_code(code, shared_server.url).stdout.split() == ["1", first.pooled.tobytes().hex()]
     other = service()

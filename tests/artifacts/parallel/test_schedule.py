@@ -143,13 +143,13 @@ def test_what_cannot_be_scheduled_is_refused(arguments, options, error, message)
 
 
 def test_the_command_prints_it(capsys):
-    assert main(["schedule", "--stages", "4", "--microbatches", "8", "--kind", "1f1b"]) == 0
+    assert main(["schedule", "--num-stages", "4", "--num-microbatches", "8", "--kind", "1f1b"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:4]] == [["stage", str(stage)] for stage in range(4)]
     assert "F0" in lines[0]
     assert "B7" in lines[0]
     assert "makespan  33" in lines
-    assert any("27.3% of the stages' time; 37.5% of the time that is worked" in line for line in lines)
+    assert any("27.3% of the stages' time; 37.5% of the working time" in line for line in lines)
     assert "stage 3   idle 9 of 33, holds at most 1 micro-batches" in lines
 
 
@@ -157,7 +157,7 @@ def test_the_command_draws_it(tmp_path, capsys):
     file = tmp_path / "gantt.svg"
     assert main(["schedule", "-s", "2", "-m", "3", "--forward", "1,2", "--plot", str(file), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["stages"] == 2
+    assert facts["num_stages"] == 2
     assert len(facts["items"]) == 12
     bars = ET.parse(file).getroot().findall(".//{http://www.w3.org/2000/svg}title")
     assert len(bars) == 12
@@ -167,8 +167,8 @@ def test_the_command_draws_it(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--stages", "0"], "num_stages: 0 was given"),
-        (["--microbatches", "1000000000000"], "num_microbatches: 4 stages × 1000000000000 micro-batches was given"),
+        (["--num-stages", "0"], "num_stages: 0 was given"),
+        (["--num-microbatches", "1000000000000"], "num_microbatches: 4 stages × 1000000000000 micro-batches was given"),
         (["--forward", "1e308"], "forward: 1e308 was given"),
         (["--kind", "zigzag"], "zigzag"),
         (["--forward", "1,x"], "--forward: '1,x' was given"),
