@@ -1,7 +1,19 @@
 """What holds for the whole suite."""
 
 import signal
+from contextlib import ExitStack
+
+import pytest
+
+from support.servers import serving
 
 # A shell starts what runs in the background with SIGINT ignored, and child processes inherit that: those that tests
 # interrupt would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def serve():
+    """``serve(registry, **settings)`` starts a server that lives as long as the test and returns a client for it."""
+    with ExitStack() as stack:
+        yield lambda registry=None, **settings: stack.enter_context(serving(registry, **settings))

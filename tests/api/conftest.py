@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from support.samples import sample_registry
 from support.servers import MIB, serve_samples, serving
 from zerocost import ArtifactRegistry
 from zerocost.api.server.logs import configure_logs
-
-
-@pytest.fixture
-def serve():
-    """``serve(registry, **settings)`` starts a server that lives as long as the test and returns a client for it."""
-    with ExitStack() as stack:
-        yield lambda registry=None, **settings: stack.enter_context(serving(registry, **settings))
 
 
 @pytest.fixture(scope="module")

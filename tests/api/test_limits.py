@@ -150,7 +150,7 @@ FAN_OUT = {
             name: {"dtype": "FP32", "shape": shape, "data": []}
             for name, shape in (("query", [1 << 20, 0]), ("key", [8, 0]), ("value", [8, 0]))
         },
-        None,
+        200,
     ),
     "outputs": ("/artifacts/huge/execute", {"shape": [10**6, 10**6]}, 413),
     "outputs that are not told": ("/artifacts/huge/execute", {"shape": [1 << 25], "tells": False}, 413),
@@ -162,7 +162,7 @@ FAN_OUT = {
     ),
     "depth": (SCALE, b"[" * 500_000 + b"]" * 500_000, 413),
     "objects": (SCALE, b'{"a":' * 150_000, 413),
-    "empty lists": (SCALE, b'{"attention_matrix": [' + b",".join([b"[]"] * 300_000) + b"]}", None),
+    "empty lists": (SCALE, b'{"attention_matrix": [' + b",".join([b"[]"] * 300_000) + b"]}", 200),
     "digits": (SCALE, b'{"factor": ' + b"1" * 900_000 + b', "attention_matrix": [[1]]}', 422),
     "exponents": (SCALE, b'{"factor": 1e999999999, "attention_matrix": [[1]]}', 422),
     "strides": (SCALE, {"attention_matrix": {"dtype": "FP64", "shape": [0, *[1 << 24] * 3], "data": []}}, 413),
@@ -182,6 +182,6 @@ FAN_OUT = {
 def test_little_that_would_become_much(bounded, case):
     path, body, expected = FAN_OUT[case]
     answer = raw_post(bounded, path, body)
-    # Where nothing is too much for this server, it must only not cost much.
-    assert status(answer) == expected if expected else status(answer) in (200, 413, 422), answer[:500]
+    # 200 where it is not too much for this server, and must only not cost much.
+    assert status(answer) == expected, answer[:500]
     assert len(answer) < 1 << 22

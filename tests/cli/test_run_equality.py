@@ -11,7 +11,7 @@ from support.typed_json import encoded
 from zerocost import ArtifactCommunicationService, ExecutionContext
 from zerocost._kernels import write_json
 
-ADDED = ["blend=strangers:Blend", "mix=strangers:Mix", "shelf=strangers:Shelf"]
+ADDED = ["blend=support.third_party:Blend", "mix=support.third_party:Mix", "shelf=support.third_party:Shelf"]
 ARTIFACTS = ["sparse_attention", "tensor_parallel", "lru_cache", "blend", "mix"]
 
 
@@ -38,3 +38,4 @@ def test_a_run_on_a_file(cli, tmp_path, name):
             continue
         assert (code, err) == (0, ""), case
         assert same_values(json.loads(out), json.loads(write_json(wanted))), case
+    assert len(seen) > 2, "right inputs and wrong ones"

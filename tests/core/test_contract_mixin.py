@@ -82,6 +82,9 @@ class TestShelf(ArtifactContract):
     def make(self):
         return Shelf()
 
+    def required(self, artifact):
+        return ["key"]  # the schema's conditions need it for the example's operation
+
 
 def test_the_schema_of_a_signature():
     schema = Blend().get_schema()

@@ -35,3 +35,5 @@ def test_the_same_on_ray(cluster, name):
         assert agree(outcome(lambda case=case: there.execute(case.inputs, context(name))), wanted), case
         assert agree(outcome(lambda case=case: service.call_artifact(name, case.inputs, context(name))), wanted), case
     there.close()
+    assert "right" in seen
+    assert len(seen) > 2

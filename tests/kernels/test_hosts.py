@@ -67,6 +67,7 @@ if __name__ == "__main__":
 def test_processes_of_joblib_share_the_cores(tmp_path, limit):
     found = answer(tmp_path, JOBLIB.format(config=f"'loky'{limit}"))
     fair = 1 if limit else max(1, found["cores"] // 2)
+    assert len(found["results"]) == 12
     for digest, threads, helpers, _ in found["results"]:
         assert digest == found["expected"]
         assert threads == fair
@@ -76,6 +77,7 @@ def test_processes_of_joblib_share_the_cores(tmp_path, limit):
 def test_threads_of_joblib_share_the_pool(tmp_path):
     found = answer(tmp_path, JOBLIB.format(config="'threading'"), ZEROCOST_NUM_THREADS="3")
     assert found["here"] == 3
+    assert len(found["results"]) == 12
     for digest, threads, helpers, _ in found["results"]:
         assert digest == found["expected"]
         assert threads == 3

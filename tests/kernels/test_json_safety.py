@@ -57,7 +57,7 @@ def test_an_array_that_changes_is_text_or_is_none():
         versions = [b"[" + b",".join([element] * 50_000) + b"]" for element in elements]
         versions = [np.frombuffer(version, np.uint8) for version in versions]
         text = versions[0].copy()
-        going = True
+        going, outcomes = True, set()
         def change():
             while going:
                 for version in versions:
@@ -69,11 +69,14 @@ def test_an_array_that_changes_is_text_or_is_none():
                 for read in (lambda: read_tensor(text, "FP64", [50_000]), lambda: json_spans(text)):
                     try:
                         read()
-                    except ValueError:
-                        pass
+                    except ValueError:  # what it found was no JSON, or not numbers
+                        outcomes.add("refused")
+                    else:
+                        outcomes.add("read")
         finally:
             going = False
             thread.join()
+        assert outcomes == {"read", "refused"}
     """)
 
 
@@ -267,7 +270,7 @@ def test_what_changes_while_it_is_written():
                 value = {0: 1, first: np.array(["a"]).view(Lists), 2: "text", 3: [1.5]}
                 try:
                     json.loads(write_json(value))
-                except RuntimeError:
+                except RuntimeError:  # it changed while it was written
                     pass
         for change in (lambda: value.clear(), lambda: len(value) < 50 and value.extend(range(10))):
             value = [np.array(["a"]).view(Lists), {Key(change): 1}, "text", [1.5]]

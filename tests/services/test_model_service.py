@@ -86,7 +86,9 @@ def reference(service, ids):
 
 
 def test_the_forward_pass_is_its_definition_in_float64(service):
-    for ids in ids_of(service):
+    sequences = ids_of(service)
+    assert sequences
+    for ids in sequences:
         output = service.forward(ids)
         wanted = reference(service, ids)
         np.testing.assert_allclose(output.last_hidden_state, wanted, atol=2e-5)

@@ -31,6 +31,10 @@ class ArtifactContract:
     def example(self, artifact):
         return ArtifactValidator(seed=7).generate_test_input(artifact.get_schema())
 
+    def required(self, artifact):
+        """The inputs that the example needs."""
+        return artifact.get_schema()["required"]
+
     def test_the_validator_finds_nothing(self):
         assert ArtifactValidator().validate_artifact(self.make()) == (True, "Valid artifact")
 
@@ -39,6 +43,7 @@ class ArtifactContract:
         assert artifact.get_description() not in ("", "No description provided")
         schema = artifact.get_schema()
         assert json.loads(json.dumps(schema)) == schema, "a schema must be plain JSON"
+        assert schema["properties"]
         for name, subschema in schema["properties"].items():
             assert subschema.get("description") or subschema.get("x-in-process"), f"{name} has no description"
 
@@ -59,7 +64,9 @@ class ArtifactContract:
 
     def test_a_missing_input_is_named(self):
         artifact = self.make()
-        for name in artifact.get_schema().get("required", []):
+        required = self.required(artifact)
+        assert required
+        for name in required:
             data = {key: value for key, value in self.example(artifact).items() if key != name}
             with pytest.raises(ValueError, match=f"{name} required"):
                 artifact.execute(data, context())

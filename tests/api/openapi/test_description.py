@@ -46,7 +46,9 @@ def test_schemathesis_finds_nothing(settings, tmp_path):
 def test_every_route_is_described():
     app = create_app(default_registry())
     described = default_description()["paths"]
-    for route in app.routes:
+    routes = app.routes
+    assert len(routes) > 20
+    for route in routes:
         path = re.sub(r":path}", "}", route.path)
         if COMPATIBILITY.search(path):
             continue
@@ -72,7 +74,7 @@ def test_every_example_works(make):
             for operation in item.values()
             if isinstance(operation, dict)
         ]
-        assert len(identifiers) == len(set(identifiers))
+        assert len(identifiers) == len(set(identifiers)) > 20
         for path, item in description["paths"].items():
             if "post" not in item:
                 continue

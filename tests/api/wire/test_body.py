@@ -52,30 +52,30 @@ def test_a_million_chunks_of_one_byte(path):
 
 
 LENGTHS = {
-    "too short": (head(content_length=10), BODY, {400}),
-    "too long": (head(content_length=len(BODY) + 10), BODY, {408}),
-    "negative": (head(content_length=-5), BODY, {400}),
-    "no number": (head(content_length="ten"), BODY, {400}),
-    "a plus": (head(content_length=f"+{len(BODY)}"), BODY, {400}),
-    "hexadecimal": (head(content_length="0x10"), BODY, {400}),
-    "beyond 64 bits": (head(content_length="9" * 30), BODY, {400, 413}),
-    "beyond the limit": (head(content_length=2 * MIB), b"", {413}),
-    "twice, the same": (head(content_length=[len(BODY)] * 2), BODY, {400}),
-    "twice, another": (head(content_length=[len(BODY), 3]), BODY, {400}),
-    "a list": (head(content_length=f"{len(BODY)}, {len(BODY)}"), BODY, {400}),
-    "with chunks": (head(content_length=len(BODY), transfer_encoding="chunked"), b"0\r\n\r\n", {400}),
-    "chunks twice": (head(transfer_encoding=["chunked", "chunked"]), b"0\r\n\r\n", {400}),
-    "a chunk too long": (head(transfer_encoding="chunked"), b"ffffffffffffffffff\r\n" + BODY, {400}),
-    "a negative chunk": (head(transfer_encoding="chunked"), b"-5\r\n" + BODY, {400}),
-    "a chunk that ends early": (head(transfer_encoding="chunked"), b"3\r\n" + BODY + b"\r\n0\r\n\r\n", {400}),
-    "unknown coding": (head(transfer_encoding="rot13"), BODY, {400, 501}),
+    "too short": (head(content_length=10), BODY, 400),
+    "too long": (head(content_length=len(BODY) + 10), BODY, 408),
+    "negative": (head(content_length=-5), BODY, 400),
+    "no number": (head(content_length="ten"), BODY, 400),
+    "a plus": (head(content_length=f"+{len(BODY)}"), BODY, 400),
+    "hexadecimal": (head(content_length="0x10"), BODY, 400),
+    "beyond 64 bits": (head(content_length="9" * 30), BODY, 400),
+    "beyond the limit": (head(content_length=2 * MIB), b"", 413),
+    "twice, the same": (head(content_length=[len(BODY)] * 2), BODY, 400),
+    "twice, another": (head(content_length=[len(BODY), 3]), BODY, 400),
+    "a list": (head(content_length=f"{len(BODY)}, {len(BODY)}"), BODY, 400),
+    "with chunks": (head(content_length=len(BODY), transfer_encoding="chunked"), b"0\r\n\r\n", 400),
+    "chunks twice": (head(transfer_encoding=["chunked", "chunked"]), b"0\r\n\r\n", 400),
+    "a chunk too long": (head(transfer_encoding="chunked"), b"ffffffffffffffffff\r\n" + BODY, 400),
+    "a negative chunk": (head(transfer_encoding="chunked"), b"-5\r\n" + BODY, 400),
+    "a chunk that ends early": (head(transfer_encoding="chunked"), b"3\r\n" + BODY + b"\r\n0\r\n\r\n", 400),
+    "unknown coding": (head(transfer_encoding="rot13"), BODY, 400),
 }
 
 
 @pytest.mark.parametrize("case", LENGTHS)
 def test_lengths_that_lie(bounded, case):
-    request, body, statuses = LENGTHS[case]
-    assert status(bounded.send(request, body, timeout=10)) in statuses
+    request, body, expected = LENGTHS[case]
+    assert status(bounded.send(request, body, timeout=10)) == expected
 
 
 @pytest.mark.parametrize(

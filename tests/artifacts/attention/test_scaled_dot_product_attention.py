@@ -287,9 +287,9 @@ def test_any_strides():
 @pytest.mark.parametrize(("option", "beyond"), [("scale", 1e39), ("scale", -1e39), ("scale", 1e308), ("softcap", 1e39)])
 def test_what_float32_cannot_hold_is_refused_where_it_computes(dtype, option, beyond):
     query = normals(2, 5, 4).astype(dtype)
-    with pytest.raises(zerocost.RangeError, match=rf"^{option}: .* was given, .* float32 .* is allowed$") as raised:
+    given = str(beyond).replace("e+", "e")
+    with pytest.raises(zerocost.RangeError, match=rf"^{option}: {given} was given, .* float32 .* is allowed$"):
         attention(query, query, query, **{option: beyond})
-    assert "39 was given" in str(raised.value) or "308 was given" in str(raised.value)
     wide = query.astype(np.float64) / 1000
     assert np.isfinite(attention(wide, wide, wide, **{option: beyond})).all()
     largest = np.copysign(3e38, beyond)

@@ -58,6 +58,7 @@ def test_a_signal_handler_may_ask_wherever_it_interrupts(alarms):
     for n in range(400):
         thread = led_by_another_thread(cache, n, 0.0005)
         alarm(2e-6 + n % 40 * 1e-6)
+        # The other thread may have ended its computation already, or still wait for its turn.
         assert cache.get_or_compute(n, lambda: "ours") in ("ours", "theirs")
         thread.join(10)
         assert not thread.is_alive()

@@ -14,6 +14,9 @@ class TestLRUCacheArtifact(ArtifactContract):
     def make(self):
         return LRUCacheArtifact()
 
+    def required(self, artifact):
+        return ["key"]  # the schema's conditions need it for the example's operation
+
 
 @pytest.fixture
 def artifact():

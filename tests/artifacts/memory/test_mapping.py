@@ -214,7 +214,7 @@ def test_what_values_weigh():
     assert weight(memoryview(np.zeros(4))[1:]) == 32
     assert weight(Tensor(np.zeros((5, 2), np.float32)[1:])) == 32
     assert weight(Tensor(np.array(0.5))) == 8
-    assert weight(2**70) in (22, 23)
+    assert weight(2**70) == 22
     assert weight(1.5) == 3
     assert weight(np.float64(1.5)) == 3
     assert weight(object(), sizeof=lambda key, value: 7) == 7

@@ -67,6 +67,9 @@ class TestRedisCacheArtifact(ArtifactContract):
         self.made.append(RedisCacheArtifact(self.url, prefix=f"contract-{len(self.made)}:"))
         return self.made[-1]
 
+    def required(self, artifact):
+        return ["key"]  # the schema's conditions need it for the example's operation
+
 
 def run(artifact, operation, **inputs):
     return artifact.execute({"operation": operation, **inputs}, context("lru_cache"))
