@@ -14,6 +14,8 @@ import pytest
 
 from support.requests import MEMORY_REQUESTS, execute, memory_request, problem
 from support.samples import Picky, SlowMemory, sample_registry, slow_registry
+from support.servers import pending_requests
+from support.waiting import wait_until, wait_until_async
 from zerocost import (
     AttentionArtifact,
     ChainArtifact,
@@ -54,9 +56,8 @@ def test_what_runs_keeps_its_slot_after_a_504(serve):
     assert turned_away.status_code == 429
     assert int(turned_away.headers["retry-after"]) >= 1
     assert "zerocost_pending_requests 1.0" in client.get("/metrics").text
-    time.sleep(1.2)
+    wait_until(lambda: pending_requests(client) == 0)
     assert client.post("/artifacts/picky/execute", json={"how": "fine"}).status_code == 200
-    assert "zerocost_pending_requests 0.0" in client.get("/metrics").text
 
 
 class Counting(Picky):
@@ -82,7 +83,7 @@ def test_a_client_that_goes_away_cancels_what_waits(serve, registry, monkeypatch
     client = serve(registry, slots=1)
     began = threading.Thread(target=lambda: client.post(path, json=asking(path, "sleep")))
     began.start()
-    time.sleep(0.3)
+    wait_until(lambda: Counting.calls == 1)
     for _ in range(3):
         with pytest.raises(httpx2.TimeoutException):
             client.post(path, json=asking(path, "sleep"), timeout=0.1)
@@ -97,16 +98,17 @@ def test_a_client_that_goes_away_cancels_what_waits(serve, registry, monkeypatch
 
 def test_services_do_not_wait_for_clients_that_went_away():
     async def run():
-        ended = asyncio.Event()
+        begun, ended = asyncio.Event(), asyncio.Event()
 
         async def work():
+            begun.set()
             try:
                 await asyncio.sleep(60)
             finally:
                 ended.set()
 
         async def receive():
-            await asyncio.sleep(0.05)
+            await begun.wait()
             return {"type": "http.disconnect"}
 
         with pytest.raises(ClientGone):
@@ -134,18 +136,20 @@ def test_a_cancelled_request_leaves_nothing_in_the_queue():
 
     async def all_of_them():
         running = asyncio.ensure_future(answer(lambda: busy.wait(30), None))
-        await asyncio.sleep(0.05)
+        await wait_until_async(lambda: calls.pending == 1)
         for _ in range(3):
             await late()
-        await asyncio.sleep(0.05)  # cancelling takes a turn of the loop
-        gc.collect()
-        kept = sum(body() is not None for body in bodies)
+        assert len(bodies) == 3
+        await wait_until_async(lambda: not kept())  # cancelling takes a turn of the loop
         busy.set()
         await running
-        return kept
+
+    def kept():
+        gc.collect()
+        return [body for body in bodies if body() is not None]
 
     try:
-        assert asyncio.run(all_of_them()) == 0
+        asyncio.run(all_of_them())
     finally:
         busy.set()
         calls.close()
@@ -178,7 +182,7 @@ def test_chains_that_wait_outside_hold_no_slot(serve, pipeline):
     matrix = np.zeros((64, 64)).tolist()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(client.post, path, json=body) for path, body in held * 2]
-        time.sleep(0.5)
+        wait_until(lambda: pending_requests(client) == 4)
         began = time.monotonic()
         answer = client.post("/artifacts/sparse_attention/execute", json={"attention_matrix": matrix})
         assert (answer.status_code, time.monotonic() - began < 1) == (200, True)
@@ -191,7 +195,7 @@ def test_one_bound_holds_for_all_that_wait(serve, kind):
     client = serve(slow_registry(3.0), slots=1, max_waiting=2)
     with concurrent.futures.ThreadPoolExecutor(14) as pool:
         answers = [pool.submit(memory_request, client, kind) for _ in range(14)]
-        time.sleep(1.0)
+        wait_until(lambda: sum(answer.done() for answer in answers) == 11)
         # What nobody waits behind is answered meanwhile.
         began = time.monotonic()
         assert client.get("/livez").status_code == 200
@@ -218,7 +222,7 @@ def test_what_waits_is_one_number_whatever_it_waits_for(serve):
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(client.post, path, json=body) for path, body in requests]
         assert held.begun.acquire(timeout=20)
-        time.sleep(0.5)
+        wait_until(lambda: pending_requests(client) == 3)
         for path, body in [
             *requests,
             ("/chains/execute", {"pipeline": [{"artifact": "held"}], "initial_input": {"attention_matrix": [[1.0]]}}),
@@ -238,7 +242,7 @@ def test_requests_that_are_computed_together_hold_one_slot(serve):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(client.post, "/services/model/forward", json=body) for _ in range(8)]
         assert held.begun.acquire(timeout=20)
-        time.sleep(0.5)
+        wait_until(lambda: pending_requests(client) == 8)
         # Seven wait for the next batch; the second slot is free for whoever computes.
         matrix = np.zeros((64, 64)).tolist()
         answer = client.post("/artifacts/sparse_attention/execute", json={"attention_matrix": matrix}, timeout=10)

@@ -8,6 +8,7 @@ import weakref
 import pytest
 
 from support.samples import sample_registry
+from support.waiting import wait_until_async
 from zerocost import create_app
 from zerocost.api.calls import Calls
 from zerocost.api.settings import Settings
@@ -47,16 +48,15 @@ def test_what_runs_on_is_pending_until_it_has_ended(go):
         calls = Calls(Settings(slots=1, max_waiting=1))
         with pytest.raises(DeadlineExceeded):
             await calls.admit(request(), calls.compute_pool.run(go.wait), soon())
-        await asyncio.sleep(0.05)
-        assert (calls.pending, calls.compute_pool.abandoned) == (1, 1)
+        await wait_until_async(lambda: (calls.pending, calls.compute_pool.abandoned) == (1, 1))
         with pytest.raises(ClientGone):
             await calls.admit(request(goes), calls.compute_pool.run(go.wait), None)
-        await asyncio.sleep(0.05)
-        assert (calls.pending, calls.compute_pool.jobs) == (1, 1), "what stood in line is gone"
+        await wait_until_async(lambda: (calls.pending, calls.compute_pool.jobs) == (1, 1))  # what stood in line is gone
         go.set()
         assert await calls.admit(request(), calls.compute_pool.run(lambda: 3), None) == 3
-        await asyncio.sleep(0.05)
-        assert (calls.pending, calls.compute_pool.jobs, calls.compute_pool.abandoned) == (0, 0, 0)
+        await wait_until_async(
+            lambda: (calls.pending, calls.compute_pool.jobs, calls.compute_pool.abandoned) == (0, 0, 0)
+        )
         calls.close()
 
     asyncio.run(run())
@@ -83,7 +83,7 @@ def test_one_bound_for_both_pools(go):
         calls = Calls(Settings(slots=1, max_waiting=1))
         pools = (calls.compute_pool, calls.io_pool)
         running = [asyncio.ensure_future(calls.admit(request(), pool.run(go.wait), None)) for pool in pools]
-        await asyncio.sleep(0.05)
+        await wait_until_async(lambda: calls.pending == 2)
         for pool in (*pools, None):
             with pytest.raises(HTTPError) as refused:
                 await calls.admit(request(), stays() if pool is None else pool.run(go.wait), None)

@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 
 import numpy as np
 import orjson
@@ -14,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from support.model_folder import make_folder
+from support.waiting import wait_until
 from zerocost import SimplifiedModelService, default_registry
 from zerocost.cli import embed, main
 
@@ -160,11 +160,8 @@ def test_a_process_that_was_killed_is_gone_on_with(tmp_path):
     command = [sys.executable, "-m", "zerocost", "embed", str(file)]
     state = tmp_path / "many.npy.partial.json"
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not state.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_until(lambda: state.exists() or process.poll() is not None, 60, every=0.002)
+    assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL

@@ -14,6 +14,7 @@ from support.contract import ArtifactContract, context
 from support.equality import same
 from support.ray import MARKS, STORE
 from support.ray_samples import Scale
+from support.waiting import wait_until
 from zerocost.core.limits import Limits
 from zerocost.engine import journey, ray_artifact
 
@@ -250,10 +251,7 @@ def test_a_replica_that_is_stuck_is_started_again_and_runs_what_waited(cluster, 
             lost += 1
     assert lost <= 1, "what waits is lost only with the replica that has used up its restarts"
     assert len(list(tmp_path.iterdir())) <= 5, "what was stuck is not run again"
-    end = time.monotonic() + 30
-    while there._calls != [0] and time.monotonic() < end:
-        time.sleep(0.05)
-    assert there._calls == [0]
+    wait_until(lambda: there._calls == [0])
     there.close()
 
 

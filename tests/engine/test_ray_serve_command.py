@@ -2,14 +2,11 @@
 
 import contextlib
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -19,18 +16,14 @@ import zerocost
 from support.paths import TESTS
 from support.ports import free_port
 from support.ray import MARKS, descendants, wait_for_the_end
+from support.requests import post
+from support.servers import serve_command
+from support.waiting import wait_until
 from zerocost.engine.ray_serve import deployed
 
 pytestmark = MARKS
 
 SAMPLES = TESTS / "support" / "samples.py"
-
-
-def command(*options, **more):
-    """``zerocost serve`` in a process of its own, on a cluster of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    arguments = [sys.executable, "-m", "zerocost", "serve", *options]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env={**environment, **more})
 
 
 @pytest.fixture
@@ -42,41 +35,25 @@ def ray_folder():
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_loses_nothing_and_leaves_nothing(ray_folder, tmp_path, monkeypatch, number):
-    monkeypatch.chdir(tmp_path)
+def test_a_signal_loses_nothing_and_leaves_nothing(ray_folder, tmp_path, number):
     (tmp_path / "mine.py").write_text(SAMPLES.read_text())
     before = descendants()
-    server = command(
-        *("--engine", "ray", "--port", str(free_port()), "--num-replicas", "2", "--artifact", "picky=mine:Picky"),
+    command = serve_command(
+        *("--engine", "ray", "--port", free_port(), "--num-replicas", "2", "--artifact", "picky=mine:Picky"),
         *("--log-format", "json"),
+        cwd=tmp_path,
+        without="RAY_",
         RAY_TMPDIR=str(ray_folder),
         OTEL_TRACES_EXPORTER="console",
         OTEL_BSP_SCHEDULE_DELAY="50",
     )
-    try:
-        line = next(line for line in server.stderr if "Serving at" in line)
-        assert "with 2 replicas on Ray" in line
-        url = line.split()[2]
-        answers = []
-
-        def call():
-            answer = httpx2.post(f"{url}/artifacts/picky/execute", json={"how": "sleep"}, trust_env=False, timeout=30)
-            answers.append(answer.status_code)
-
-        threads = [threading.Thread(target=call) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.5)
-        server.send_signal(number)
-        for thread in threads:
-            thread.join()
-        assert answers == [200] * 4
-        server.stderr.read()
-        assert server.wait(60) == 0
-    finally:
-        server.kill()
-        server.wait()
-        server.stderr.close()
+    with command as (process, url, log), ThreadPoolExecutor(4) as pool:
+        assert "with 2 replicas on Ray" in log[-1]
+        answers = [pool.submit(post, url, "/artifacts/picky/execute", {"how": "sleep"}) for _ in range(4)]
+        time.sleep(0.5)  # on their way: each replica counts what it computes by itself
+        process.send_signal(number)
+        assert [answer.result().status_code for answer in answers] == [200] * 4
+        assert process.wait(60) == 0
     wait_for_the_end(before)
     lines = [line for file in ray_folder.rglob("worker-*.err") for line in file.read_text().splitlines()]
     requests = [json.loads(line) for line in lines if line.startswith('{"') and '"duration_ms"' in line]
@@ -101,30 +78,23 @@ class Where(Artifact):
 
 
 @pytest.mark.timeout(240)
-def test_workers_share_one_cluster(ray_folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_workers_share_one_cluster(ray_folder, tmp_path):
     (tmp_path / "mine.py").write_text(WHERE)
     before = descendants()
-    port = free_port()
-    options = ("--executor", "ray", "--workers", "2", "--port", str(port), "--artifact", "where=mine:Where")
-    server = command(*options, RAY_TMPDIR=str(ray_folder))
-    try:
-        clusters, end = {}, time.monotonic() + 120
-        while len(clusters) < 2 and time.monotonic() < end:
+    options = ("--executor", "ray", "--workers", "2", "--artifact", "where=mine:Where")
+    with serve_command(*options, cwd=tmp_path, without="RAY_", RAY_TMPDIR=str(ray_folder)) as (process, url, _):
+        clusters = {}
+
+        def both_have_answered():
             with contextlib.suppress(httpx2.TransportError):
-                answer = httpx2.post(f"http://127.0.0.1:{port}/artifacts/where/execute", json={}, trust_env=False)
-                facts = answer.json()["data"]
+                facts = post(url, "/artifacts/where/execute", {}).json()["data"]
                 clusters[facts["process"]] = facts["cluster"]
-            time.sleep(0.1)
-        assert len(clusters) == 2, "both workers answer"
+            return len(clusters) == 2
+
+        wait_until(both_have_answered, 120, every=0.1)
         assert len(set(clusters.values())) == 1
-        server.send_signal(signal.SIGTERM)
-        server.stderr.read()
-        assert server.wait(60) == 0
-    finally:
-        server.kill()
-        server.wait()
-        server.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
     wait_for_the_end(before)
 
 

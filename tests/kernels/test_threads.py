@@ -16,7 +16,10 @@ LARGE = "numpy.random.default_rng(0).standard_normal((512, 1024), dtype=numpy.fl
 
 def run(code, **variables):
     """Runs a program in a process of its own; what it prints, or its error."""
-    program = "import numpy, zerocost\nfrom zerocost import _kernels\n" + textwrap.dedent(code)
+    program = (
+        "import numpy, zerocost\nfrom support.waiting import wait_until\nfrom zerocost import _kernels\n"
+        + textwrap.dedent(code)
+    )
     return run_python("-W", "ignore", "-c", program, check=False, without="NUM_THREADS", variables=variables)
 
 
@@ -168,10 +171,7 @@ def test_helpers_are_bounded_and_surplus_ones_end():
 
         def between(fewest, most):
             # Some may have to start or to end.
-            end = time.monotonic() + 20
-            while not fewest <= helpers() <= most and time.monotonic() < end:
-                time.sleep(0.002)
-            return fewest <= helpers() <= most
+            return wait_until(lambda: fewest <= helpers() <= most, 20, every=0.002)
 
         call = zerocost.default_registry()["sparse_attention"].implementation.process_attention
         matrix = {LARGE}
@@ -231,9 +231,7 @@ def test_small_calls_never_come_to_the_pool():
         _kernels.layer_norm(small, small, small[0], small[0], 1e-5)
         print(helpers())
         sparse({{"attention_matrix": {LARGE}}}, context)
-        end = time.monotonic() + 20
-        while helpers() < 3 and time.monotonic() < end:  # the call did not wait for them to start
-            time.sleep(0.01)
+        wait_until(lambda: helpers() >= 3, 20)  # the call did not wait for them to start
         print(helpers())
     """
     assert answer(code, ZEROCOST_NUM_THREADS="4").split() == ["0", "3"]

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from support.waiting import wait_until_async
 from zerocost import (
     AttentionArtifact,
     DeadlineExceeded,
@@ -68,12 +69,11 @@ def test_what_arrives_while_a_batch_is_computed_is_the_next_batch():
     async def ask():
         batcher = Batcher(compute, max_delay=0, max_size=100)
         first = asyncio.create_task(batcher.submit(0, "key", 1))
-        while not batches:
-            await asyncio.sleep(0.001)
+        await wait_until_async(lambda: batches)
         others = []
         for index in range(1, 5):
             others.append(asyncio.create_task(batcher.submit(index, "key", 1)))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
         go.set()
         return await asyncio.gather(first, *others)
 

@@ -9,7 +9,10 @@ import numpy as np
 import orjson
 import pytest
 
+from support.requests import get
+from support.servers import metric
 from support.service_registry import Dict, ask
+from support.waiting import wait_until
 from zerocost import (
     AttentionArtifact,
     LimitExceeded,
@@ -79,17 +82,20 @@ def test_concurrent_requests_are_computed_together(registry):
 
     with background_server(create_app(registry, Settings())) as url, concurrent.futures.ThreadPoolExecutor(8) as pool:
         first = pool.submit(answer, url, [1, 2], {"attention": {"artifact": "waits"}})
-        while not waits.lengths:
-            time.sleep(0.005)
+        wait_until(lambda: waits.lengths)
         # These come while that one is computed: one batch with artifacts, and one without.
         chosen = {"attention": {"artifact": "first"}}
         others = [pool.submit(answer, url, [1] * length, chosen) for length in (3, 4)]
         plain = [pool.submit(answer, url, [1] * length, None) for length in (5, 6, 7)]
-        time.sleep(0.5)
+        wait_until(lambda: pending(url) == 6)
         waits.go.set()
         assert first.result()["tokens"] == 2
         assert [usage.result()["tokens"] for usage in others] == [7, 7]
         assert [usage.result()["tokens"] for usage in plain] == [18, 18, 18]
+
+
+def pending(url):
+    return metric(get(url, "/metrics").text, "zerocost_pending_requests")
 
 
 class Waits(AttentionArtifact):
@@ -119,13 +125,12 @@ def test_whoever_goes_away_is_not_computed(registry):
         port = urlsplit(url).port
         first, gone, stays = (http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(3))
         post(first, 2)
-        while not waits.lengths:
-            time.sleep(0.005)
+        wait_until(lambda: waits.lengths)
         post(gone, 3)
         post(stays, 4)
-        time.sleep(0.3)
+        wait_until(lambda: pending(url) == 3)
         gone.close()
-        time.sleep(0.3)
+        wait_until(lambda: pending(url) == 2)
         waits.go.set()
         for connection in (first, stays):
             assert connection.getresponse().status == 200

@@ -15,7 +15,7 @@ import zerocost
 from support.raw_http import FINE, status
 from support.requests import JSON, get, post
 from support.samples import sample_registry
-from support.servers import pending_requests, serve_command, serve_program, serve_samples
+from support.servers import metric, pending_requests, serve_command, serve_program, serve_samples
 from support.waiting import wait_until
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
@@ -156,7 +156,7 @@ def test_what_does_not_end_in_time_is_given_up():
     ):
         caller = threading.Thread(target=_try, args=(url,))
         caller.start()
-        time.sleep(0.5)
+        wait_until(lambda: metric(get(url, "/metrics").text, "zerocost_pending_requests") == 1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         caller.join()
@@ -204,7 +204,7 @@ def test_sigterm_under_load_loses_nothing():
         threads = [threading.Thread(target=load) for _ in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(1)
+        wait_until(lambda: len(complete) > 50 or broken)
         stopped.set()
         server.process.send_signal(signal.SIGTERM)
         for thread in threads:

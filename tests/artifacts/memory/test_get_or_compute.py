@@ -2,11 +2,11 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 
 from support.clock import Clock
+from support.waiting import wait_until, wait_until_async
 from zerocost import LRUCache
 
 pytestmark = pytest.mark.timeout(20)
@@ -34,20 +34,13 @@ def together(count, work):
 def test_threads_share_one_computation():
     cache = LRUCache(9)
     calls = []
-    gate = threading.Event()
 
     def load():
         calls.append(1)
-        gate.wait()
+        wait_until(lambda: cache.stats()["misses"] == 8)  # all of them have asked
         return object()
 
-    def ask(n):
-        if n == 7:
-            time.sleep(0.05)
-            gate.set()
-        return cache.get_or_compute("key", load)
-
-    results = together(8, ask)
+    results = together(8, lambda n: cache.get_or_compute("key", load))
     assert len(calls) == 1
     assert all(result is results[0] for result in results)
     assert cache["key"] is results[0]
@@ -58,19 +51,13 @@ def test_threads_share_one_computation():
 
 def test_the_exception_goes_to_everyone_and_is_not_cached():
     cache = LRUCache(9)
-    gate = threading.Event()
 
     def load():
-        gate.wait()
+        wait_until(lambda: cache.stats()["misses"] == 4)  # all of them have asked
         raise LookupError("nothing there")
 
-    def ask(n):
-        if n == 3:
-            time.sleep(0.05)
-            gate.set()
-        return cache.get_or_compute("key", load)
-
-    assert {type(result) for result in together(4, ask)} == {LookupError}
+    results = together(4, lambda n: cache.get_or_compute("key", load))
+    assert {type(result) for result in results} == {LookupError}
     assert "key" not in cache
     assert cache.get_or_compute("key", lambda: 1) == 1
     assert cache.stats()["loads"] >= 2
@@ -143,7 +130,7 @@ def test_an_interrupted_leader_is_replaced():
         calls.append(1)
         if len(calls) == 1:
             inside.set()
-            time.sleep(0.05)
+            wait_until(lambda: cache.stats()["misses"] == 2)  # the other one waits
             raise KeyboardInterrupt
         return "second"
 
@@ -178,7 +165,7 @@ def test_tasks_share_one_computation():
 
         async def load():
             calls.append(1)
-            await asyncio.sleep(0.01)
+            await wait_until_async(lambda: cache.stats()["misses"] == 10)  # all of them have asked
             return object()
 
         results = await asyncio.gather(*(cache.aget_or_compute("key", load) for _ in range(10)))
@@ -196,7 +183,7 @@ def test_tasks_and_threads_share_one_computation():
 
     def slow():
         started.set()
-        time.sleep(0.05)
+        wait_until(lambda: cache.stats()["misses"] == 3)  # the tasks have asked
         return "thread"
 
     def ask(n):
@@ -333,7 +320,7 @@ def test_a_loop_inside_of_a_computation_is_part_of_who_waits_for_whom():
         def load():
             second.set()
             waits.wait()
-            time.sleep(0.3)  # until the task waits
+            wait_until(lambda: cache.stats()["misses"] == 3)  # the task has asked for k2
             return cache.get_or_compute("k1", lambda: "theirs")
 
         return cache.get_or_compute("k2", load)

@@ -8,11 +8,11 @@ import os
 import random
 import sys
 import threading
-import time
 
 import pytest
 
 from support.processes import run_code
+from support.waiting import wait_until
 from zerocost import LRUCache
 
 pytestmark = pytest.mark.timeout(30)
@@ -158,7 +158,7 @@ def test_an_exception_at_the_landing_goes_to_everyone_and_leaves_nothing(fails):
     )
 
     def load():
-        time.sleep(0.05)
+        wait_until(lambda: cache.stats()["misses"] == 4)  # all of them have asked
         landing.append(1)
         return 1
 
