@@ -76,6 +76,7 @@ def asking(path, how):
     return {"how": how} if "artifacts" in path else {"pipeline": [{"artifact": "counting", "params": {"how": how}}]}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("path", ["/artifacts/counting/execute", "/v2/models/counting/infer", "/chains/execute"])
 def test_a_client_that_goes_away_cancels_what_waits(serve, registry, monkeypatch, path):
     monkeypatch.setattr(Counting, "calls", 0)
@@ -167,6 +168,7 @@ class Held(AttentionArtifact):
         return attention_matrix
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pipeline", [["lru_cache"], ["sparse_attention", "remembered"], ["lru_cache", "lru_cache"]])
 def test_chains_that_wait_outside_hold_no_slot(serve, pipeline):
     registry = default_registry()
@@ -190,6 +192,7 @@ def test_chains_that_wait_outside_hold_no_slot(serve, pipeline):
         assert {answer.result().status_code for answer in answers} == {200}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", MEMORY_REQUESTS)
 def test_one_bound_holds_for_all_that_wait(serve, kind):
     client = serve(slow_registry(3.0), slots=1, max_waiting=2)

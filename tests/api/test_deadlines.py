@@ -30,6 +30,7 @@ def test_services_have_deadlines(serve):
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", MEMORY_REQUESTS)
 def test_deadlines_hold_whatever_is_asked_for(serve, kind):
     client = serve(slow_registry(4.0))
@@ -67,6 +68,7 @@ def _incomplete(port, method, path, headers):
     return connection
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize(
     ("method", "path", "headers"),

@@ -113,8 +113,10 @@ def test_steps_know_where_they_are(service, registry):
 
 
 def test_a_deadline_holds_for_the_whole_chain(service, registry):
-    registry.register_artifact("wait", Function(lambda x, context: time.sleep(0.05) or x), "custom")
-    context = ExecutionContext("c", "chain", "zero_cost", {"deadline": time.monotonic() + 0.02})
+    deadline = time.monotonic() + 0.5
+    past = Function(lambda x, context: time.sleep(max(0.0, deadline - time.monotonic()) + 0.01) or x)
+    registry.register_artifact("wait", past, "custom")
+    context = ExecutionContext("c", "chain", "zero_cost", {"deadline": deadline})
     with pytest.raises(TimeoutError, match="the deadline passed") as caught:
         service.chain_artifacts([{"artifact": "wait"}, {"artifact": "wait"}], {"x": 1}, context)
     assert caught.value.__notes__ == ["in step 1 (wait) of the chain"]

@@ -32,6 +32,7 @@ def test_tensors_are_views_of_the_file(folder):
     np.testing.assert_array_equal(words, weights()["embeddings.word_embeddings.weight"])
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says what is in memory")
 def test_what_was_laid_out_does_not_stay_in_memory_twice(folder):
     file = folder / "model.safetensors"

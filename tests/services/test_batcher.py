@@ -278,6 +278,7 @@ def test_a_batch_has_the_latest_deadline_of_its_requests(timed, clock, seconds, 
     assert set(clock.deadlines) == {None if latest is None else now + latest}
 
 
+@pytest.mark.alone
 def test_a_deadline_is_looked_at_between_packed_batches(timed, clock):
     clock.wait = 0.3
     with pytest.raises(DeadlineExceeded):

@@ -64,6 +64,7 @@ def mixed(random):
 LOAD_SECONDS = float(os.environ.get("ZEROCOST_LOAD_SECONDS", "20"))
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(LOAD_SECONDS + 120)
 def test_mixed_load():
     """``make soak`` makes it longer: ten minutes for a release."""

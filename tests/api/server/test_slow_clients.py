@@ -31,6 +31,7 @@ def test_a_client_that_stops_sending_is_answered_408():
 pytestmark = needs_proc
 
 
+@pytest.mark.alone
 def test_a_thousand_idle_connections():
     with serve_samples() as server, ExitStack() as stack:
         before = server.memory

@@ -141,6 +141,7 @@ def test_a_memory_that_cannot_says_so(serve):
     assert client.delete(ENTRY).status_code == 204
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("headers", [{}, {"if_none_match": "*"}])
 def test_entries_live_as_long_as_they_are_told(client, headers):
     assert put(client, zerocost_ttl="0.7", **headers).status_code == 204
@@ -153,6 +154,7 @@ def test_entries_live_as_long_as_they_are_told(client, headers):
         assert put(client, zerocost_ttl=wrong).status_code == 422
 
 
+@pytest.mark.alone
 def test_values_live_as_long_as_they_are_told(client):
     def ask(method, **body):
         return client.post(f"/services/memory/{method}", json=body)

@@ -151,6 +151,7 @@ def test_connect_is_refused():
         assert status(read_all(connection)) == 400
 
 
+@pytest.mark.alone
 def test_idle_connections_end_and_busy_ones_do_not():
     with connected(timeout_keep_alive=1) as connection:
         began = time.monotonic()

@@ -158,6 +158,7 @@ def resident():
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.alone
 def test_a_fresh_output_of_a_band_costs_the_band():
     """4 GiB by its shape: only the pages of the band are ever touched, of the input as of the output."""
     n = 1 << 15
