@@ -15,7 +15,7 @@ from zerocost import (
     default_registry,
 )
 from zerocost.services.batcher import Batcher
-from zerocost.services.deadline import deadline_at
+from zerocost.services.request_context import request_context
 
 
 def run(coroutine):
@@ -262,7 +262,7 @@ def timed(clock):
 
 
 async def ask_until(service, deadline, ids):
-    with deadline_at(deadline):
+    with request_context(deadline):
         return await service.post_forward({"input_ids": ids})
 
 

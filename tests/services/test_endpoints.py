@@ -8,9 +8,10 @@ import pytest
 
 from zerocost import DatatypeError, MissingInput, RangeError, UndeclaredInput, default_registry
 from zerocost.core.limits import Limits
-from zerocost.services.endpoints import Endpoint, use_threads
+from zerocost.services.endpoints import Endpoint
 from zerocost.services.memory_service import MemoryService
 from zerocost.services.model_service import SimplifiedModelService
+from zerocost.services.request_context import request_context
 from zerocost.services.service import Service
 from zerocost.services.tokenizer_service import TokenizerService
 
@@ -111,7 +112,7 @@ def test_it_is_done_where_the_server_says():
         return job()
 
     async def both():
-        with use_threads(run):
+        with request_context(None, run):
             return await Greeter(default_registry()).post_greet({"name": "a"})
 
     assert asyncio.run(both())["output"].startswith("MAINTHREAD")

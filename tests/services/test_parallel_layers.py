@@ -64,7 +64,7 @@ def test_the_kernels_threads_sleep_while_a_stranger_s_artifact_computes(service,
     registry.register_artifact("mine", Probabilities(), "attention")
     registry.register_artifact("halves", Halves(), "parallel")
     registry.register_artifact("dict", Dict(), "memory")
-    active = service._select({interface: {"artifact": name} for interface, name in artifacts.items()})
+    active = service._active.select({interface: {"artifact": name} for interface, name in artifacts.items()})
     assert isinstance(awake_threads(active), Awake) is awake
 
 

@@ -2,10 +2,9 @@
 
 - ``model_service``, ``tokenizer_service``, ``memory_service``: the three services; ``service`` is their base class.
 - ``endpoints``: a method's ``post_*`` coroutine and the description of its fields, both from the method's signature.
-- ``active_artifacts``: the artifacts that a service uses; ``artifact_selection``: those of one call to the model.
-  ``artifact_output`` checks what they
-  return, ``result_cache`` keeps results in a memory artifact, ``fingerprint`` identifies an artifact in a cache key.
+- ``active_artifacts``: the artifacts that a service uses. ``artifact_output`` checks what they return, ``result_cache``
+  keeps results in a memory artifact, ``fingerprint`` identifies an artifact in a cache key.
 - ``model_runner``: forward passes in packed batches. ``attention`` and ``parallel_layers`` put artifacts into the
   layers, ``batcher`` joins concurrent requests, ``limits`` bounds what a request may ask for.
-- ``deadline``: the deadline of the current request. ``progress``: a progress bar.
+- ``request_context``: the deadline and the threads of the current request. ``progress``: a progress bar.
 """

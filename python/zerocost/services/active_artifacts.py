@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +16,17 @@ from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.limits import Limits
+from zerocost.core.ports import pointer
 from zerocost.errors import InvalidInput, RangeError
-from zerocost.services.deadline import current_deadline
+from zerocost.services.request_context import current_deadline
 
-__all__ = ["ActiveArtifact", "ActiveArtifacts"]
+__all__ = ["ARTIFACT_NAME", "ActiveArtifact", "ActiveArtifacts", "Artifacts", "pointers_below"]
+
+ARTIFACT_NAME = {"type": "string", "x-artifact-name": True}
+"""The schema of an artifact's name: a description may list the names that there are."""
+
+Artifacts = Mapping[str, Mapping[str, Any] | None] | None
+"""``{interface: {"artifact": name, "params": {…}}}``; None for a value means no artifact."""
 
 _BUILT_IN = {
     PipelineParallelArtifact,
@@ -75,9 +83,16 @@ class ActiveArtifacts:
     Args:
         registry: where names are looked up.
         interfaces: the interfaces that the service uses.
+        check: raises InvalidInput if the service cannot use an artifact.
     """
 
-    def __init__(self, registry: ArtifactRegistry, interfaces: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        registry: ArtifactRegistry,
+        interfaces: tuple[str, ...],
+        check: Callable[[ActiveArtifact], object] = lambda active: None,
+    ) -> None:
+        self._check = check
         self._registry = registry
         self._interfaces = interfaces
         self._active: Mapping[str, ActiveArtifact] = {}
@@ -89,7 +104,7 @@ class ActiveArtifacts:
         Raises:
             UnknownArtifact: there is no artifact of that name.
             RangeError: the service does not use artifacts of its interface.
-            InvalidInput: :meth:`zerocost.core.ports.Ports.bind_partial` refuses the parameters.
+            InvalidInput: the parameters do not fit, or the service cannot use the artifact.
         """
         spec = self._registry[name]
         if spec.interface not in self._interfaces:
@@ -98,9 +113,45 @@ class ActiveArtifacts:
                 f"artifact {name!r} has the interface {spec.interface!r}, {allowed} is needed", "artifact_name"
             )
         try:
-            return ActiveArtifact(spec, spec.ports.bind_partial(params, limits))
+            active = ActiveArtifact(spec, spec.ports.bind_partial(params, limits))
         except InvalidInput as error:
             raise type(error)(f"artifact {name!r}: {error}", error.argument, error.errors) from error
+        self._check(active)
+        return active
+
+    def select(self, artifacts: Artifacts, limits: Limits | None = None) -> Mapping[str, ActiveArtifact]:
+        """The artifacts for one call: those in use, with ``artifacts`` in their place.
+
+        Raises:
+            InvalidInput, RangeError: ``artifacts`` is malformed, or names an artifact of another interface.
+        """
+        selected = dict(self._active)
+        if artifacts is None:
+            return selected
+        if not isinstance(artifacts, Mapping):
+            raise InvalidInput("artifacts: {interface: {artifact, params}} is needed", "artifacts")
+        for interface, choice in artifacts.items():
+            if interface not in self._interfaces:
+                allowed = ", ".join(self._interfaces)
+                raise RangeError(
+                    f"artifacts: the interface {interface!r} was given, {allowed} are allowed", "artifacts"
+                )
+            if choice is None:
+                selected.pop(interface, None)
+                continue
+            if not isinstance(choice, Mapping) or not isinstance(choice.get("artifact"), str):
+                raise InvalidInput(f"artifacts: {interface} needs the name of an artifact", "artifacts")
+            name, params = choice["artifact"], choice.get("params") or {}
+            if choice.keys() - {"artifact", "params"} or not isinstance(params, Mapping):
+                raise InvalidInput(f"artifacts: {interface} takes 'artifact' and the object 'params'", "artifacts")
+            with pointers_below("artifacts", interface, "params"):
+                active = self.find(name, dict(params), limits)
+            if active.spec.interface != interface:
+                raise RangeError(
+                    f"artifacts: {name!r} has the interface {active.spec.interface!r}, not {interface!r}", "artifacts"
+                )
+            selected[interface] = active
+        return selected
 
     def put(self, artifact: ActiveArtifact) -> None:
         """Uses the artifact for its interface from now on."""
@@ -127,3 +178,13 @@ class ActiveArtifacts:
     def snapshot(self) -> Mapping[str, ActiveArtifact]:
         """The artifacts in use at this moment, by interface."""
         return self._active
+
+
+@contextmanager
+def pointers_below(*path: str) -> Iterator[None]:
+    """The JSON pointers of an error that is raised inside begin with ``path``."""
+    try:
+        yield
+    except InvalidInput as error:
+        error.errors = [(pointer(*path) + where, message) for where, message in error.errors]
+        raise

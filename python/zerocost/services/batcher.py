@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from zerocost.services.endpoints import to_thread
+from zerocost.services.request_context import to_thread
 
 __all__ = ["Batcher"]
 
@@ -26,8 +26,8 @@ class _Batch(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Collects items with equal keys while an earlier batch is computed, and for a short delay after that.
 
-    One batch is computed at a time, in a thread (:func:`zerocost.services.endpoints.to_thread`), because the kernels
-    use every core anyway. A batcher belongs to one event loop.
+    One batch is computed at a time, in a thread of the server, because the kernels use every core anyway. A batcher
+    belongs to one event loop.
 
     Args:
         compute: returns a result for each item; it gets items with equal keys. If it raises for several items, it is

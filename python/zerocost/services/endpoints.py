@@ -1,47 +1,24 @@
 """Service methods as a server calls them: each has a ``post_*`` coroutine, described by the method's signature.
 
-The signature is the only description of a method's fields: requests are checked against it, and OpenAPI prints it. The
-work of an endpoint runs in a thread of asyncio by default; a server chooses its own threads with :func:`use_threads`.
+The signature is the only description of a method's fields: requests are checked against it, and OpenAPI prints it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine
 from functools import cached_property, partial
 from typing import Any, overload
 
 from zerocost.core.limits import Limits
 from zerocost.core.ports import Ports
 from zerocost.core.signature import schema_of
+from zerocost.services.request_context import to_thread
 
-__all__ = ["Endpoint", "Post", "RunJob", "to_thread", "use_threads"]
-
-RunJob = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a function in another thread; the result of the function."""
+__all__ = ["Endpoint"]
 
 Post = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 """``async def post_method(self, data, limits=None) -> dict``."""
-
-_run_job: ContextVar[RunJob] = ContextVar("zerocost_run_job", default=asyncio.to_thread)
-
-
-@contextmanager
-def use_threads(run_job: RunJob) -> Iterator[None]:
-    """Endpoints that are called inside the block do their work through ``run_job``."""
-    token = _run_job.set(run_job)
-    try:
-        yield
-    finally:
-        _run_job.reset(token)
-
-
-async def to_thread(job: Callable[[], Any]) -> Any:
-    """The result of ``job``, which runs in a thread chosen by :func:`use_threads`."""
-    return await _run_job.get()(job)
 
 
 class Endpoint:

@@ -34,7 +34,7 @@ class MemoryService(Service):
 
     def __init__(self, artifact_registry: ArtifactRegistry, memory: str = "lru_cache") -> None:
         super().__init__(artifact_registry)
-        self._first = self._find(memory, {})
+        self._first = self._active.find(memory, {})
         self._active.put(self._first)
 
     def stop_artifact(self, interface: str) -> None:

@@ -22,16 +22,15 @@ from zerocost.models.pooling import pool
 from zerocost.services import result_cache
 from zerocost.services.active_artifacts import ActiveArtifact
 from zerocost.services.attention import attention_function
-from zerocost.services.deadline import current_deadline
 from zerocost.services.fingerprint import Fingerprints
 from zerocost.services.parallel_layers import run_in_stages, sharded_projection
+from zerocost.services.request_context import current_deadline
 
 logger = logging.getLogger("zerocost.services")
 
 __all__ = [
     "PASS_TOKENS",
     "ModelRunner",
-    "PassStatistics",
     "SequenceResult",
     "Sequences",
     "awake_threads",
@@ -56,23 +55,6 @@ class SequenceResult:
     weights: list[Floats] | None = None
 
 
-@dataclass
-class PassStatistics:
-    """What a forward pass took.
-
-    Attributes:
-        seconds: the time of the whole pass.
-        attention_seconds: the part of it that was spent in attention.
-        tokens: the number of tokens.
-        cached: the number of sequences whose result came from the memory artifact.
-    """
-
-    seconds: float = 0.0
-    attention_seconds: float = 0.0
-    tokens: int = 0
-    cached: int = 0
-
-
 class ModelRunner:
     """Runs a model on the active artifacts.
 
@@ -87,15 +69,16 @@ class ModelRunner:
 
     def run(
         self, sequences: Sequences, active: Mapping[str, ActiveArtifact], *, output_attentions: bool = False
-    ) -> tuple[list[SequenceResult], PassStatistics]:
-        """The result of each sequence, and the statistics of the pass.
+    ) -> tuple[list[SequenceResult], dict[str, float], dict[str, int]]:
+        """The result of each sequence, and timings and usage as in :class:`zerocost.ModelOutput`.
 
         Raises:
             DeadlineExceeded: the current deadline has passed; it is checked before every packed batch.
         """
         _check_deadline()
         start = time.perf_counter()
-        statistics = PassStatistics(tokens=sum(len(ids) for ids, _ in sequences))
+        lengths = [len(ids) for ids, _ in sequences]
+        timings, usage = {"seconds": 0.0, "attention_seconds": 0.0}, {"tokens": sum(lengths), "cached": 0}
         memory = None if output_attentions else active.get("memory")
         keys: list[Hashable] = []
         results: list[SequenceResult | None] = [None] * len(sequences)
@@ -105,14 +88,14 @@ class ModelRunner:
             for index, key in enumerate(keys):
                 stored = result_cache.load(memory, key)
                 if stored is not None:
-                    results[index] = self._cached(memory, stored, len(sequences[index][0]))
-                    statistics.cached += 1
+                    results[index] = self._cached(memory, stored, lengths[index])
+                    usage["cached"] += 1
         missing = [index for index, result in enumerate(results) if result is None]
-        for group in group_by_tokens(missing, [len(ids) for ids, _ in sequences], PASS_TOKENS):
+        for group in group_by_tokens(missing, lengths, PASS_TOKENS):
             _check_deadline()
             packed = Packed.of([sequences[index] for index in group])
             with awake_threads(active):
-                forwarded = self._forward(packed, active, statistics, output_attentions=output_attentions)
+                forwarded = self._forward(packed, active, timings, output_attentions=output_attentions)
             # A result that was computed while an artifact's attributes changed has no key.
             has_key = memory is not None and prefix is not None and self._prefix(active) == prefix
             for place, result in forwarded:
@@ -123,14 +106,14 @@ class ModelRunner:
                     row.flags.writeable = False
                     if is_finite(row):
                         result_cache.store(memory, keys[index], row)
-        statistics.seconds = time.perf_counter() - start
-        return [result for result in results if result is not None], statistics
+        timings["seconds"] = time.perf_counter() - start
+        return [result for result in results if result is not None], timings, usage
 
     def _forward(
         self,
         packed: Packed,
         active: Mapping[str, ActiveArtifact],
-        statistics: PassStatistics,
+        timings: dict[str, float],
         *,
         output_attentions: bool,
     ) -> list[tuple[int, SequenceResult]]:
@@ -145,7 +128,7 @@ class ModelRunner:
             encoder.run(packed, hidden, attention, sharded_projection(parallel))
         else:
             run_in_stages(parallel, encoder, packed, hidden, attention)
-        statistics.attention_seconds += sum(hidden.attention_seconds)
+        timings["attention_seconds"] += sum(hidden.attention_seconds)
         states, offsets = hidden.states, packed.offsets
         pooled = pool(self._model.pooling, packed, states)
         return [

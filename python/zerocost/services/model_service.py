@@ -28,28 +28,26 @@ import numpy.typing as npt
 
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.limits import Limits
-from zerocost.errors import DatatypeError
+from zerocost.errors import DatatypeError, InvalidInput
 from zerocost.models.architecture import Architecture
 from zerocost.models.model import Model, load_model, untrained_model
 from zerocost.models.packing import is_batch, positions_of, read_sequences
 from zerocost.models.pooling import normalize
 from zerocost.models.tokenizer import Encoding
-from zerocost.services.active_artifacts import ActiveArtifact
-from zerocost.services.artifact_selection import INTERFACES, Artifacts, check_usable, select
+from zerocost.services.active_artifacts import ARTIFACT_NAME, ActiveArtifact, Artifacts
 from zerocost.services.batcher import Batcher
-from zerocost.services.deadline import current_deadline, deadline_at
-from zerocost.services.endpoints import Endpoint, to_thread
+from zerocost.services.endpoints import Endpoint
 from zerocost.services.fingerprint import batching_key
 from zerocost.services.limits import check_output_elements, check_work
 from zerocost.services.model_runner import (
     PASS_TOKENS,
     ModelRunner,
-    PassStatistics,
     SequenceResult,
     Sequences,
     group_by_tokens,
 )
 from zerocost.services.progress import progress_bar
+from zerocost.services.request_context import current_deadline, request_context, to_thread
 from zerocost.services.service import Service
 from zerocost.services.tokenizer_service import Texts, TokenizerService, check_texts
 
@@ -64,9 +62,26 @@ BATCH_TOKENS = 8192
 _SHORT = 1024
 """Up to this many ids are read faster than they are handed to a thread."""
 
+INTERFACES = ("attention", "parallel", "memory")
+RESERVED = frozenset(
+    {"attention_matrix", "query", "key", "value", "normalization", "out", "tensor", "weight", "bias", "stages"}
+)
+"""Inputs that the service itself gives to artifacts."""
+
+_CHOICE = {
+    "type": ["object", "null"],
+    "properties": {"artifact": ARTIFACT_NAME, "params": {"type": "object"}},
+    "required": ["artifact"],
+    "additionalProperties": False,
+}
+
 _IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 _MASK = {"type": "array", "items": {"enum": [0, 1]}}
 
+ArtifactsField = Annotated[
+    Artifacts,
+    {"type": ["object", "null"], "properties": dict.fromkeys(INTERFACES, _CHOICE), "additionalProperties": False},
+]
 InputIds = Annotated[Any, {"anyOf": [_IDS, {"type": "array", "minItems": 1, "items": _IDS}]}]
 AttentionMask = Annotated[Any, {"anyOf": [{"type": "null"}, _MASK, {"type": "array", "items": _MASK}]}]
 
@@ -97,9 +112,7 @@ class ModelOutput:
 
     def to_dict(self) -> dict[str, Any]:
         """The output by name; ``attentions`` only if they were requested."""
-        return {
-            name: value for name, value in vars(self).items() if name != "attentions" or self.attentions is not None
-        }
+        return {name: value for name, value in vars(self).items() if name != "attentions" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -161,7 +174,7 @@ class SimplifiedModelService(Service):
         attention_mask: AttentionMask = None,
         *,
         output_attentions: bool = False,
-        artifacts: Artifacts = None,
+        artifacts: ArtifactsField = None,
     ) -> ModelOutput:
         """Hidden states and the pooled vector of token ids, for one sequence or several.
 
@@ -178,8 +191,8 @@ class SimplifiedModelService(Service):
             InvalidInput: an artifact returned NaN, or something that it must not return. The note names the layer.
         """
         request = self._request(input_ids, attention_mask, output_attentions, artifacts)
-        results, statistics = self._runner.run(request.sequences, request.active, output_attentions=output_attentions)
-        return self._output(results, statistics, several=request.several)
+        passed = self._runner.run(request.sequences, request.active, output_attentions=output_attentions)
+        return self._output(*passed, several=request.several)
 
     @Endpoint.of(forward, unchecked=("input_ids", "attention_mask", "artifacts"))
     async def post_forward(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
@@ -202,7 +215,7 @@ class SimplifiedModelService(Service):
         self,
         texts: Texts,
         *,
-        artifacts: Artifacts = None,
+        artifacts: ArtifactsField = None,
         progress: Annotated[bool | None, {"x-in-process": True}] = None,
     ) -> Floats:
         """One vector of length 1 for each text: tokens, forward pass, pooling, L2 norm.
@@ -217,25 +230,29 @@ class SimplifiedModelService(Service):
         Returns:
             ``[width]`` for one text, ``[texts, width]`` for several; rows have length 1.
         """
-        active = self._select(artifacts)
         several = check_texts(texts)
-        encodings = self.tokenizer.encode(several)
-        truncated = sum(encoding.truncated for encoding in encodings)
+        with progress_bar(len(several), progress, "embedding") as advance:
+            vectors, truncated = self.embed_and_count(several, advance, artifacts)
         if truncated:
             message = f"{truncated} of {len(several)} texts were truncated to {self.model.max_tokens} tokens"
             warnings.warn(message, stacklevel=2)
-        with progress_bar(len(several), progress, "embedding") as advance:
-            vectors = self._vectors(encodings, active, advance)
         return vectors[0] if isinstance(texts, str) else vectors
 
-    def embed_and_count(self, texts: list[str], advance: Callable[[int], object]) -> tuple[Floats, int]:
+    def embed_and_count(
+        self, texts: list[str], advance: Callable[[int], object], artifacts: Artifacts = None
+    ) -> tuple[Floats, int]:
         """:meth:`embed` without progress bar and warning: the vectors, and how many texts were truncated.
 
         ``advance`` is called after every batch with the number of its texts.
         """
+        active = self._active.select(artifacts)
         encodings = self.tokenizer.encode(texts)
-        vectors = self._vectors(encodings, self._active.snapshot(), advance)
-        return vectors, sum(encoding.truncated for encoding in encodings)
+        vectors = np.empty((len(encodings), self.model.encoder.architecture.width), np.float32)
+        for group, sequences in self._groups(encodings, PASS_TOKENS):
+            results, *_ = self._runner.run(sequences, active)
+            vectors[group] = [result.pooled for result in results]
+            advance(len(group))
+        return normalize(vectors), sum(encoding.truncated for encoding in encodings)
 
     @Endpoint.of(embed, unchecked=("artifacts",))
     async def post_embed(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
@@ -248,7 +265,7 @@ class SimplifiedModelService(Service):
             LimitExceeded: the request has more elements or operations than ``limits`` allows; nothing is computed.
         """
         texts, model = check_texts(data["texts"]), self.model.encoder.architecture
-        active = self._select(data.get("artifacts"), limits)
+        active = self._active.select(data.get("artifacts"), limits)
         if limits is not None:
             check_output_elements(len(texts) * model.width, limits)
         encodings = await to_thread(lambda: self.tokenizer.encode(texts))
@@ -275,11 +292,13 @@ class SimplifiedModelService(Service):
         deadlines = [request.deadline for request in requests if request.deadline is not None]
         latest = max(deadlines) if len(deadlines) == len(requests) else None
         sequences = [sequence for request in requests for sequence in request.sequences]
-        with deadline_at(latest):
-            results, statistics = self._runner.run(sequences, first.active, output_attentions=first.output_attentions)
+        with request_context(latest):
+            results, timings, usage = self._runner.run(
+                sequences, first.active, output_attentions=first.output_attentions
+            )
         rest = iter(results)
         return [
-            self._output(list(itertools.islice(rest, len(request.sequences))), statistics, several=request.several)
+            self._output(list(itertools.islice(rest, len(request.sequences))), timings, usage, several=request.several)
             for request in requests
         ]
 
@@ -293,28 +312,22 @@ class SimplifiedModelService(Service):
     ) -> _Request:
         if not isinstance(output_attentions, bool):
             raise DatatypeError("output_attentions: true or false is needed", "output_attentions")
-        active = self._select(artifacts, limits)
+        active = self._active.select(artifacts, limits)
         sequences = read_sequences(input_ids, attention_mask, self.model.encoder.architecture)
         return _Request(sequences, is_batch(input_ids), output_attentions, active)
 
-    def _find(self, name: str, params: dict[str, Any], limits: Limits | None = None) -> ActiveArtifact:
-        active = super()._find(name, params, limits)
-        check_usable(active, params)
-        return active
-
-    def _select(self, artifacts: Artifacts, limits: Limits | None = None) -> Mapping[str, ActiveArtifact]:
-        return select(self._active.snapshot(), artifacts, lambda name, params: self._find(name, params, limits))
-
-    def _vectors(
-        self, encodings: list[Encoding], active: Mapping[str, ActiveArtifact], advance: Callable[[int], object]
-    ) -> Floats:
-        """One row of length 1 for each encoding."""
-        vectors = np.empty((len(encodings), self.model.encoder.architecture.width), np.float32)
-        for group, sequences in self._groups(encodings, PASS_TOKENS):
-            results, _ = self._runner.run(sequences, active)
-            vectors[group] = [result.pooled for result in results]
-            advance(len(group))
-        return normalize(vectors)
+    def _check_artifact(self, active: ActiveArtifact) -> None:
+        name, inputs = active.spec.name, active.spec.ports.inputs
+        taken = sorted(RESERVED & active.params.keys())
+        if taken:
+            raise InvalidInput(
+                f"artifact {name!r}: {', '.join(taken)} comes from the model and cannot be set", taken[0]
+            )
+        if active.spec.interface == "parallel" and not {"weight", "stages"} & inputs.keys():
+            raise InvalidInput(
+                f"artifact {name!r} declares neither 'weight' (linear layers in shards) nor 'stages' (layers in "
+                "stages), so it cannot run a model"
+            )
 
     def _groups(self, encodings: list[Encoding], max_tokens: int) -> Iterator[tuple[list[int], Sequences]]:
         """Texts by index and as sequences, the longest first: the estimate of the time that is left only shrinks."""
@@ -324,22 +337,15 @@ class SimplifiedModelService(Service):
             arrays = [np.asarray(encodings[index].input_ids, np.int64) for index in group]
             yield group, [(ids, positions_of(ids, padding)) for ids in arrays]
 
-    def _output(self, results: list[SequenceResult], statistics: PassStatistics, *, several: bool) -> ModelOutput:
-        if several:
-            states: Any = [result.states for result in results]
-            pooled = np.stack([result.pooled for result in results])
-            weights: Any = [result.weights for result in results]
-        else:
-            states, pooled, weights = results[0].states, results[0].pooled, results[0].weights
-        return ModelOutput(
-            states,
-            pooled,
-            None if results[0].weights is None else weights,
-            {"seconds": statistics.seconds, "attention_seconds": statistics.attention_seconds},
-            self.model.name,
-            self.model.trained,
-            {"tokens": statistics.tokens, "cached": statistics.cached},
-        )
+    def _output(
+        self, results: list[SequenceResult], timings: dict[str, float], usage: dict[str, int], *, several: bool
+    ) -> ModelOutput:
+        states: Any = [result.states for result in results]
+        pooled = np.stack([result.pooled for result in results])
+        weights: Any = None if results[0].weights is None else [result.weights for result in results]
+        if not several:
+            states, pooled, weights = states[0], pooled[0], None if weights is None else weights[0]
+        return ModelOutput(states, pooled, weights, timings, self.model.name, self.model.trained, usage)
 
 
 def _is_short(input_ids: Any) -> bool:

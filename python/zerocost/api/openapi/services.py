@@ -6,10 +6,11 @@ from typing import Any
 
 from zerocost.api.openapi.parts import TEXT, Schema, data_of, get, post, reference, responses
 from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.services.active_artifacts import ARTIFACT_NAME
 from zerocost.services.endpoints import Endpoint
 from zerocost.services.memory_service import MemoryService
 from zerocost.services.model_service import SimplifiedModelService
-from zerocost.services.service import ARTIFACT_NAME, Service
+from zerocost.services.service import Service
 from zerocost.services.tokenizer_service import TokenizerService
 
 __all__ = ["paths"]

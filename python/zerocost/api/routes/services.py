@@ -21,10 +21,10 @@ from zerocost.api.wire.responses import JSON, Response, wants_typed_tensors
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
 from zerocost.core.entry import Entry
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, PreconditionFailed, RangeError
-from zerocost.services.deadline import deadline_at
-from zerocost.services.endpoints import Endpoint, use_threads
+from zerocost.services.endpoints import Endpoint
 from zerocost.services.memory_service import ABSENT, MemoryService
 from zerocost.services.model_service import SimplifiedModelService
+from zerocost.services.request_context import request_context
 from zerocost.services.service import Service
 
 __all__ = ["ServiceRoutes"]
@@ -101,7 +101,7 @@ class ServiceRoutes:
                 return Response(200, [content], [JSON])
 
             deadline = metadata.get("deadline")
-            with deadline_at(deadline), use_threads(pool.run):
+            with request_context(deadline, pool.run):
                 return await calls.admit(request, work(), deadline)
 
         return handle
@@ -167,7 +167,7 @@ class ServiceRoutes:
                 stages.end(COMPUTE)
             return result
 
-        with deadline_at(deadline):
+        with request_context(deadline):
             return await calls.admit(request, calls.run_in(request, calls.io_pool, work), deadline)
 
 
