@@ -53,7 +53,7 @@ def test_an_interrupted_run_goes_on(lines, tmp_path, capsys, monkeypatch):
     computed = []
     whole = SimplifiedModelService.embed_and_count
 
-    def embed_and_count(self, texts, advance):
+    def embed_and_count(self, texts, advance, artifacts=None):
         if len(computed) == 1 and "Über vier" in texts:
             computed.append(None)
             raise KeyboardInterrupt
@@ -74,7 +74,7 @@ def test_what_another_text_left_is_not_gone_on_with(lines, tmp_path, capsys, mon
     monkeypatch.setattr(embed, "_STEP", 2)
     whole = SimplifiedModelService.embed_and_count
 
-    def embed_and_count(self, texts, advance):
+    def embed_and_count(self, texts, advance, artifacts=None):
         if "five" in texts:
             raise KeyboardInterrupt
         return whole(self, texts, advance)
@@ -96,7 +96,7 @@ def interrupted(lines, monkeypatch, *arguments):
     monkeypatch.setattr(embed, "_STEP", 2)
     whole = SimplifiedModelService.embed_and_count
 
-    def embed_and_count(self, texts, advance):
+    def embed_and_count(self, texts, advance, artifacts=None):
         if "five" in texts:
             raise KeyboardInterrupt
         return whole(self, texts, advance)

@@ -28,14 +28,7 @@ from zerocost.services.request_context import current_deadline
 
 logger = logging.getLogger("zerocost.services")
 
-__all__ = [
-    "PASS_TOKENS",
-    "ModelRunner",
-    "SequenceResult",
-    "Sequences",
-    "awake_threads",
-    "group_by_tokens",
-]
+__all__ = ["PASS_TOKENS", "ModelRunner", "SequenceResult", "Sequences", "awake_threads", "group_by_tokens"]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -39,13 +39,7 @@ from zerocost.services.batcher import Batcher
 from zerocost.services.endpoints import Endpoint
 from zerocost.services.fingerprint import batching_key
 from zerocost.services.limits import check_output_elements, check_work
-from zerocost.services.model_runner import (
-    PASS_TOKENS,
-    ModelRunner,
-    SequenceResult,
-    Sequences,
-    group_by_tokens,
-)
+from zerocost.services.model_runner import PASS_TOKENS, ModelRunner, SequenceResult, Sequences, group_by_tokens
 from zerocost.services.progress import progress_bar
 from zerocost.services.request_context import current_deadline, request_context, to_thread
 from zerocost.services.service import Service
@@ -190,9 +184,7 @@ class SimplifiedModelService(Service):
             DatatypeError, ShapeError, RangeError: the model cannot take the ids or the mask.
             InvalidInput: an artifact returned NaN, or something that it must not return. The note names the layer.
         """
-        request = self._request(input_ids, attention_mask, output_attentions, artifacts)
-        passed = self._runner.run(request.sequences, request.active, output_attentions=output_attentions)
-        return self._output(*passed, several=request.several)
+        return self._run_batch([self._request(input_ids, attention_mask, output_attentions, artifacts)])[0]
 
     @Endpoint.of(forward, unchecked=("input_ids", "attention_mask", "artifacts"))
     async def post_forward(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
@@ -293,9 +285,8 @@ class SimplifiedModelService(Service):
         latest = max(deadlines) if len(deadlines) == len(requests) else None
         sequences = [sequence for request in requests for sequence in request.sequences]
         with request_context(latest):
-            results, timings, usage = self._runner.run(
-                sequences, first.active, output_attentions=first.output_attentions
-            )
+            passed = self._runner.run(sequences, first.active, output_attentions=first.output_attentions)
+        results, timings, usage = passed
         rest = iter(results)
         return [
             self._output(list(itertools.islice(rest, len(request.sequences))), timings, usage, several=request.several)
