@@ -1,10 +1,9 @@
-"""RemoteArtifact: an artifact that lives behind a URL, with the interface of one in the process."""
+"""RemoteArtifact: an artifact on a server, with the interface of one in the process."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -47,10 +46,10 @@ _LARGEST_ERROR = 1 << 20
 
 
 class RemoteArtifact(Artifact):
-    """Calls an artifact of a zerocost server. It can be registered, so a chain may mix artifacts here and elsewhere.
+    """Calls an artifact of a zerocost server. It can be registered, so a chain may mix local and remote artifacts.
 
-    Results and exception classes are those of a call in the process; arrays travel as binary data, connections are
-    reused. It may be called from several threads.
+    Results and exception classes are those of a call in the process. Arrays are sent as binary data, connections are
+    reused. Thread-safe.
     """
 
     waits = True
@@ -64,24 +63,24 @@ class RemoteArtifact(Artifact):
         timeout: float = 60.0,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        """Connects to nothing yet.
+        """Opens no connection yet.
 
         Args:
             url: the server's, ``http://127.0.0.1:8000``.
             artifact_name: the artifact's name there.
             token: the bearer token, if the server asks for one.
-            timeout: seconds that a call may take; a deadline in the context that comes earlier counts.
-            transport: how requests travel; None: over TCP.
+            timeout: seconds that a call may take; an earlier deadline in the context overrides it.
+            transport: an httpx2 transport; None: TCP.
 
         Raises:
-            RangeError: no http or https URL.
+            RangeError: not an http or https URL.
         """
         if urlsplit(url).scheme not in ("http", "https"):
             raise RangeError(f"url: {url!r} was given, one that begins with http:// or https:// is needed", "url")
         self.url = url.rstrip("/")
         self.artifact_name = artifact_name
         self._path = f"{self.url}/artifacts/{quote(artifact_name, safe='')}"
-        # Errors name the server, over a network too: without a password that the URL may hold.
+        # Errors name the server, and may be sent on: without a password that the URL may hold.
         self._shown = urlsplit(self.url)._replace(netloc=urlsplit(self.url).netloc.rpartition("@")[2]).geturl()
         self._timeout = timeout
         headers = {"accept-encoding": "identity"}
@@ -95,7 +94,7 @@ class RemoteArtifact(Artifact):
         Raises:
             ServiceUnavailable: the server does not answer.
             DeadlineExceeded: the deadline passed.
-            ZerocostError: whatever the artifact or its server raised, as the class that it has there.
+            ZerocostError: whatever the artifact or its server raised, in the same class.
         """
         pieces = self._written(input_data)
         headers = {
@@ -109,29 +108,29 @@ class RemoteArtifact(Artifact):
         until = time.monotonic() + self._timeout
         deadline = context.metadata.get("deadline")
         result = self._call("POST", f"{self._path}/execute", headers, pieces, min(until, deadline or until))
-        # Who called it, by the name that it has here.
+        # Callers here know the artifact by another name.
         if result.get("artifact_used") == self.artifact_name:
             result["artifact_used"] = context.artifact_name
         return result
 
     def _written(self, input_data: dict[str, Any]) -> list[bytes | memoryview]:
         """The body of a request; raises InvalidInput as a call in the process does."""
-        # What becomes an array there is made one here: a masked array, for one, must not lose its mask on the way.
+        # Array-likes become arrays here: a masked array, for one, must not lose its mask on the way.
         given = {name: as_tensor(value, name) if is_tensor_like(value) else value for name, value in input_data.items()}
         tensors, others = split_values(given)
         if not (all(isinstance(name, str) for name in given) and all(map(_travels, others.values()))):
-            # As it is written it would be something else there, or nothing at all: a list of float32 numbers, an array
-            # of objects. What the artifact makes of it, or what it is refused with, is found out here.
+            # JSON would change or cannot hold some value: a list of float32 numbers, an array of objects. So the
+            # inputs are bound here, which converts or refuses it as the artifact would.
             tensors, others = split_values(self._ports.bind(given))
         return to_pieces(tensors, _text(others))
 
     def get_schema(self) -> dict[str, Any]:
-        """The artifact's schema, asked for once."""
+        """The artifact's schema, requested once."""
         schema: dict[str, Any] = self._description["schema"]
         return schema
 
     def get_description(self) -> str:
-        """The artifact's description, asked for once."""
+        """The artifact's description, requested once."""
         return str(self._description["description"])
 
     def close(self) -> None:
@@ -152,7 +151,7 @@ class RemoteArtifact(Artifact):
             left = until - time.monotonic()
             if left <= 0:
                 raise DeadlineExceeded(f"{self._shown}: the deadline passed before an answer came")
-            sent = _Sent(pieces)
+            sent = _RequestBody(pieces)
             try:
                 with self._client.stream(
                     method,
@@ -161,22 +160,21 @@ class RemoteArtifact(Artifact):
                     content=iter(sent) if pieces else None,
                     timeout=left,
                 ) as response:
-                    stream = _Stream(response, until)
+                    stream = _ResponseStream(response, until)
                     if response.status_code == 200:
                         return _read(response, stream)
-                    content = stream.everything(_LARGEST_ERROR)
+                    content = stream.read_all(_LARGEST_ERROR)
                     wait = _retry_after(response)
                     if wait is None or attempt == _ATTEMPTS - 1 or wait > min(until - time.monotonic(), _LARGEST_WAIT):
                         raise self._error(response.status_code, content)
-            except _WrongAnswer as error:
+            except _InvalidResponse as error:
                 raise ServiceUnavailable(f"{self._shown}: the answer is not a zerocost server's ({error})") from error
-            except (httpx2.TimeoutException, _TooLate) as error:
+            except (httpx2.TimeoutException, _DeadlinePassed) as error:
                 raise DeadlineExceeded(f"{self._shown}: the deadline passed before an answer came") from error
             except (httpx2.ConnectError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
-                # A call may only be repeated if the server cannot have seen it.
+                # Only a call that the server cannot have seen is retried.
                 if sent.begun or isinstance(error, httpx2.ReadError) or attempt == _ATTEMPTS - 1:
-                    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
-                    raise ServiceUnavailable(f"{self._shown}: the server does not answer ({reason})") from error
+                    raise ServiceUnavailable(f"{self._shown}: the server does not answer ({_reason(error)})") from error
                 wait = 0.05
             time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
@@ -206,8 +204,8 @@ class RemoteArtifact(Artifact):
         return error
 
 
-class _Sent:
-    """The pieces of a body, and whether any of them was asked for."""
+class _RequestBody:
+    """The pieces of a body, and whether sending has begun."""
 
     def __init__(self, pieces: list[bytes | memoryview]) -> None:
         self._pieces = pieces
@@ -220,24 +218,24 @@ class _Sent:
                 yield bytes(piece[start : start + _PIECE])
 
 
-class _TooLate(Exception):
-    """The deadline passed while an answer was arriving."""
+class _DeadlinePassed(Exception):
+    """The deadline passed while a response arrived."""
 
 
-class _WrongAnswer(Exception):
-    """An answer that no zerocost server gives."""
+class _InvalidResponse(Exception):
+    """A response that no zerocost server gives."""
 
 
-def _read(response: httpx2.Response, stream: _Stream) -> dict[str, Any]:
+def _read(response: httpx2.Response, stream: _ResponseStream) -> dict[str, Any]:
     try:
         if not response.headers.get("content-type", "").startswith(MEDIA_TYPE):
-            content = orjson.loads(stream.everything())
+            content = orjson.loads(stream.read_all())
             if not isinstance(content, dict):
-                raise _WrongAnswer("no object")
+                raise _InvalidResponse("no object")
             return content
         size = int.from_bytes(stream.take(8), "little")
         if size > LONGEST_HEADER:
-            raise _WrongAnswer(f"a header of {size} bytes")
+            raise _InvalidResponse(f"a header of {size} bytes")
         slots, text = parse_header(orjson.loads(stream.take(size)), max_elements=2**62, max_parts=2**31)
         arrays = {}
         for slot in slots:
@@ -246,13 +244,13 @@ def _read(response: httpx2.Response, stream: _Stream) -> dict[str, Any]:
             if slot.nbytes:
                 stream.fill(array.reshape(-1).view(np.uint8).data)
         stream.finish()
-        return {**grouped(arrays), **json.loads(text)}  # whole numbers of any length, which orjson makes float64
+        return {**grouped(arrays), **json.loads(text)}  # orjson would make float64 of long integers
     except (ValueError, TypeError, RecursionError, MemoryError, ZerocostError) as error:
-        raise _WrongAnswer(str(error)) from error
+        raise _InvalidResponse(str(error)) from error
 
 
-class _Stream:
-    """An answer as it arrives, until its deadline, and no more of it than its Content-Length says."""
+class _ResponseStream:
+    """A response as it arrives, until the deadline, and no more of it than its Content-Length says."""
 
     def __init__(self, response: httpx2.Response, until: float) -> None:
         self._chunks = response.iter_raw()
@@ -262,30 +260,30 @@ class _Stream:
         self._left: int | None = int(length) if _is_number(length) else None
 
     def expect(self, size: int) -> None:
-        """Raises unless ``size`` more bytes may come. Nothing is allocated for what a wrong answer announces."""
+        """Raises unless ``size`` more bytes may come, so that nothing is allocated for a false announcement."""
         if self._left is None:
-            # Nobody says how long it is (a proxy may do so): then all of it is here before any of it is believed.
-            data = self.everything()
+            # Without a Content-Length (a proxy may drop it) all of it is read before its header is believed.
+            data = self.read_all()
             self._pending = memoryview(data)
             self._left = len(data)
         if size > self._left:
-            raise _WrongAnswer("it ends early")
+            raise _InvalidResponse("it ends early")
 
     def take(self, size: int) -> bytes:
-        """So many bytes."""
+        """The next ``size`` bytes."""
         self.expect(size)
         data = bytearray(size)
         self.fill(memoryview(data))
         return bytes(data)
 
     def fill(self, target: memoryview) -> None:
-        """Fills what :meth:`expect` allowed."""
+        """Fills ``target``; :meth:`expect` has allowed its size."""
         filled = 0
         while filled < len(target):
             if not self._pending:
                 self._pending = memoryview(self._next())
                 if not self._pending:
-                    raise _WrongAnswer("it ends early")
+                    raise _InvalidResponse("it ends early")
             taken = self._pending[: len(target) - filled]
             target[filled : filled + len(taken)] = taken
             filled += len(taken)
@@ -293,29 +291,39 @@ class _Stream:
         if self._left is not None:
             self._left -= filled
 
-    def everything(self, most: int | None = None) -> bytes:
-        """All that is left; raises for more than ``most`` bytes."""
+    def read_all(self, most: int | None = None) -> bytes:
+        """The rest; raises for more than ``most`` bytes."""
         data = bytearray(self._pending)
         while chunk := self._next():
             data += chunk
             if most is not None and len(data) > most:
-                raise _WrongAnswer(f"more than {most} bytes")
+                raise _InvalidResponse(f"more than {most} bytes")
         return bytes(data)
 
     def finish(self) -> None:
-        """Sees that there is nothing more; a connection whose answer was read to its end can be used again."""
+        """Raises if there is more. A connection can be reused when its response is read to the end."""
         if self._pending or self._next():
-            raise _WrongAnswer("there is more after its last tensor")
+            raise _InvalidResponse("there is more after its last tensor")
 
     def _next(self) -> bytes:
-        """The next chunk; empty at the end. Every one must come before the deadline, not just soon after the last."""
+        """The next chunk; empty at the end. The deadline holds for the whole response, not for each chunk."""
         if time.monotonic() > self._until:
-            raise _TooLate
+            raise _DeadlinePassed
         return next(filter(None, self._chunks), b"")
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def _reason(error: BaseException) -> str:
+    """Of the operating system where it has one, otherwise the error's own text."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
@@ -324,14 +332,14 @@ def _retry_after(response: httpx2.Response) -> float | None:
 
 
 def _travels(value: Any) -> bool:
-    """Whether a value means the same as JSON, whatever the input that it is for is declared as."""
+    """Whether JSON gives the value back unchanged, whatever its input is declared as."""
     if isinstance(value, list | tuple):
-        # Of an array, numbers keep their exact value, and those that are not finite are no text.
+        # The list may become an array, where numbers must keep their exact value and NaN is no text.
         return not any(isinstance(item, float | np.generic) and not _is_plain(item) for item in value) and all(
             map(_travels, value)
         )
     if isinstance(value, dict):
-        return True  # never an array; what is in it is written as it can be
+        return True  # never an array; its values are written as JSON allows
     return value is None or isinstance(value, bool | int | float | str) or unboxed(value) is not value
 
 
@@ -343,7 +351,7 @@ def _text(values: dict[str, Any]) -> str:
     """The values as JSON.
 
     Raises:
-        DatatypeError: one has no form there; it is named.
+        DatatypeError: a value has no JSON form; it is named.
     """
     members = []
     for name, value in values.items():
@@ -359,11 +367,11 @@ def _text(values: dict[str, Any]) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """The value without what is no JSON: NumPy's types, infinity and NaN."""
+    """The value with NumPy's types, infinity and NaN replaced by JSON."""
     if isinstance(value, np.generic) and unboxed(value) is not value:
         return _as_json(unboxed(value))
     if isinstance(value, np.ndarray):
-        if datatype_of(value.dtype) is None:  # as lists it would be an array of something else there
+        if datatype_of(value.dtype) is None:  # as lists it would become an array of another dtype
             raise TypeError(f"an array of {value.dtype} was given, which no message holds")
         return _as_json(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,8 +1,8 @@
 """The exceptions of zerocost: one tree, built-in parents, a stable code word each.
 
-Every class has a ``code`` that never changes (problem documents carry it, clients rebuild the class from it) and keeps
-the built-in parent that callers would expect, so ``except ValueError`` goes on working. An error about an argument says
-what was given, what is allowed and, in ``argument``, which one it was.
+Every class has a ``code`` that never changes: problem documents carry it, and clients find the class by it. Every class
+also has the built-in parent that callers expect, so ``except ValueError`` works. An error about an argument says what
+was given and what is allowed; ``argument`` is its name.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ZerocostError(Exception):
         self.argument = argument
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument.
+        # KeyError would print the repr of its argument.
         return self.message
 
 
@@ -70,13 +70,13 @@ class InvalidInput(ZerocostError, ValueError):
     ) -> None:
         super().__init__(message, argument)
         pointer = "" if argument is None else "/" + argument.replace("~", "~0").replace("/", "~1")
-        # An artifact of one's own may give names for pointers.
+        # A user's artifact may give names instead of pointers.
         rooted = [(where if where[:1] in ("", "/") else f"/{where}", text) for where, text in errors or ()]
         self.errors = [(pointer, message)] if errors is None else rooted
 
 
 def merged(problems: Sequence[InvalidInput]) -> InvalidInput:
-    """One exception for several: the same class where they agree, every message, every pointer."""
+    """One exception for several: of their class if they share one, with every message and pointer."""
     if len(problems) == 1:
         return problems[0]
     kinds = {type(problem) for problem in problems}
@@ -92,7 +92,7 @@ class MissingInput(InvalidInput):
 
 
 class UndeclaredInput(InvalidInput, TypeError):
-    """A key that the artifact's schema does not declare; the message names the nearest declared one."""
+    """A key that the artifact's schema does not declare; the message suggests the nearest one."""
 
     code = "undeclared_input"
 
@@ -104,19 +104,19 @@ class ShapeError(InvalidInput):
 
 
 class DatatypeError(InvalidInput, TypeError):
-    """A value of a type that is not taken."""
+    """A value of a type or dtype that is not allowed."""
 
     code = "datatype"
 
 
 class RangeError(InvalidInput):
-    """A number outside what is allowed."""
+    """A number or a word outside the allowed range."""
 
     code = "range"
 
 
 class OverlapError(InvalidInput):
-    """An ``out`` that shares memory with an input, or with itself, in a way that cannot be honoured."""
+    """An ``out`` that shares memory with an input, or with itself, in a way that is not supported."""
 
     code = "overlap"
 
@@ -128,7 +128,7 @@ class UnknownOperation(InvalidInput):
 
 
 class NotAcceptable(InvalidInput):
-    """What is stored cannot be sent in the form that is asked for."""
+    """A stored value cannot be sent in the requested form."""
 
     code = "not_acceptable"
 
@@ -146,13 +146,13 @@ class UnknownKey(ZerocostError, KeyError):
 
 
 class PreconditionFailed(ZerocostError, ValueError):
-    """What is stored is not what a change was meant for; nothing was changed."""
+    """The stored value is not the one that a conditional change expects; nothing was changed."""
 
     code = "precondition_failed"
 
 
 class Unsupported(ZerocostError, NotImplementedError):
-    """Something that the artifact in use cannot do."""
+    """Something that the active artifact cannot do."""
 
     code = "unsupported"
 
@@ -164,19 +164,19 @@ class DuplicateArtifact(ZerocostError, ValueError):
 
 
 class InvalidSchema(ZerocostError, ValueError):
-    """An artifact's ``get_schema()`` is not a valid JSON Schema 2020-12, or its ``x-`` keywords are not."""
+    """An artifact's ``get_schema()`` is no valid JSON Schema 2020-12, or has invalid ``x-`` keywords."""
 
     code = "invalid_schema"
 
 
 class InvalidOutput(ZerocostError, TypeError):
-    """An artifact that returned something else than a dict of its outputs, a coroutine for example."""
+    """An artifact returned something other than a dict of its outputs, a coroutine for example."""
 
     code = "invalid_output"
 
 
 class InvalidModel(ZerocostError, ValueError):
-    """A model's folder that cannot be used: a missing or truncated file, an unknown architecture, a wrong tensor."""
+    """A model folder that cannot be used: a missing or truncated file, an unknown architecture, a wrong tensor."""
 
     code = "invalid_model"
 
@@ -188,7 +188,7 @@ class PluginError(ZerocostError, ImportError):
 
 
 class PlanError(ZerocostError, ValueError):
-    """A chain that cannot work. ``step`` is its index, ``artifact`` and ``port`` what is wrong there."""
+    """A chain that cannot be wired. ``step`` is an index; ``artifact`` and ``port`` say where in it the problem is."""
 
     code = "plan"
 
@@ -214,7 +214,7 @@ class FileError(ZerocostError, ValueError):
 
 
 class MalformedJSON(ZerocostError, ValueError):
-    """A text that is no JSON."""
+    """Text that is not JSON."""
 
     code = "malformed_json"
 
@@ -232,28 +232,28 @@ class DeadlineExceeded(ZerocostError, TimeoutError):
 
 
 class ServiceUnavailable(ZerocostError, ConnectionError):
-    """Something that is reached over a network does not answer."""
+    """Something on a network does not answer."""
 
     code = "unavailable"
 
 
 class OutOfMemory(ZerocostError, MemoryError):
-    """Memory that a call needs besides its inputs and its result, and that the system does not give.
+    """The system does not give the memory that a call needs besides its inputs and its result.
 
-    Nothing has been computed by then, and an ``out`` that is also the input is as it was.
+    Nothing has been computed, and an ``out`` that is also the input is unchanged.
     """
 
     code = "out_of_memory"
 
 
 class KernelPanic(ZerocostError, RuntimeError):
-    """A kernel failed in a way that it should never fail. The process goes on; please report it."""
+    """A bug in a kernel. The process goes on; please report it."""
 
     code = "kernel_panic"
 
 
 def error_class(code: str) -> type[ZerocostError]:
-    """The class whose ``code`` it is; :class:`ZerocostError` for an unknown one."""
+    """The class with this ``code``; :class:`ZerocostError` if there is none."""
     return next((kind for kind in _descendants(ZerocostError) if kind.code == code), ZerocostError)
 
 

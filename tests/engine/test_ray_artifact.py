@@ -16,7 +16,7 @@ from support.ray import MARKS, STORE
 from support.ray_samples import Scale
 from support.waiting import wait_until
 from zerocost.core.limits import Limits
-from zerocost.engine import journey, ray_artifact
+from zerocost.engine import ray_artifact, remote_calls
 
 pytestmark = MARKS
 
@@ -192,7 +192,7 @@ def test_a_context_arrives_without_what_stays_at_home(cluster):
     facts = there.execute({"tensor": np.ones(1)}, zerocost.ExecutionContext("l", "x", "restful", metadata))["result"]
     assert (facts["names"], facts["mode"]) == (["deadline", "request_id"], "restful")
     assert 0 < facts["left"] <= 500
-    packed, seconds = journey.packed(zerocost.ExecutionContext("l", "x", "restful", metadata))
+    packed, seconds = remote_calls.sendable(zerocost.ExecutionContext("l", "x", "restful", metadata))
     assert packed.metadata == {"request_id": "r"}, "a moment on the clock of one machine says nothing on another one"
     assert 0 < seconds <= 500
     assert there.execute({"tensor": np.ones(1)}, context())["result"]["left"] is None
@@ -238,7 +238,7 @@ def test_a_replica_that_is_stuck_is_started_again_and_runs_what_waited(cluster, 
     def until(seconds):
         return zerocost.ExecutionContext("s", "x", "zero_cost", {"deadline": time.monotonic() + seconds})
 
-    monkeypatch.setattr(ray_artifact, "_PATIENCE", 1.0)
+    monkeypatch.setattr(ray_artifact, "_GRACE_SECONDS", 1.0)
     there = zerocost.RayArtifact(Sticks(), 1)
     one, lost = {"tensor": np.ones(1)}, 0
     for _ in range(5):  # more often than Ray itself restarts it
@@ -264,7 +264,7 @@ def test_a_late_error_of_a_lost_replica_does_not_replace_the_new_one(cluster):
     assert there.execute({"tensor": np.ones(1)}, context())["result"].tolist() == [2.0]
     fresh = there._replicas[0]
     there._calls[0] += 1
-    there._is_lost(0, lost)  # another call that was under way
+    there._release_lost(0, lost)  # another call that was under way
     there.execute({"tensor": np.ones(1)}, context())
     assert there._replicas[0] is fresh
     assert there._calls == [0]

@@ -9,10 +9,10 @@ __all__ = ["default_registry"]
 
 
 def default_registry(executor: Executor | None = None) -> ArtifactRegistry:
-    """A fresh registry of the built-in artifacts. Nothing is shared between two of them but the code.
+    """A new registry of the built-in artifacts. Registries share nothing.
 
     Args:
-        executor: where the parallel artifacts run shards and stages; None: on the threads of this process. See
+        executor: where the parallel artifacts run shards and stages; None: on threads of this process. See
             :func:`zerocost.engine.executor`.
     """
     from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact

@@ -1,4 +1,4 @@
-"""Options that are one of a few words."""
+"""Options with a fixed set of choices."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from zerocost.errors import DatatypeError, RangeError
 
-__all__ = ["one_of"]
+__all__ = ["check_choice"]
 
 
-def one_of(value: Any, allowed: tuple[str, ...], argument: str) -> None:
-    """Refuses what is none of the allowed words.
+def check_choice(value: Any, allowed: tuple[str, ...], argument: str) -> None:
+    """Raises unless ``value`` is one of ``allowed``.
 
     Raises:
         DatatypeError: it is no text.

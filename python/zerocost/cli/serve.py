@@ -119,9 +119,9 @@ def serve(
         _on_ray(factory, settings, host, port, 1 if num_replicas is None else num_replicas)
         return
     if executor == "ray" and workers > 1:
-        from zerocost.engine.cluster import share
+        from zerocost.engine.cluster import export_address
 
-        share()  # otherwise each worker would start its own cluster
+        export_address()  # otherwise each worker would start its own cluster
     with listen(host, port) as listener:
         configure_logs(log_format, log_level)
         if workers > 1:

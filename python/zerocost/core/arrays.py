@@ -1,7 +1,7 @@
-"""Arrays at the door: what comes in becomes one NumPy array, without a copy wherever NumPy can.
+"""From any array-like object to one NumPy array, without a copy wherever NumPy needs none.
 
-Copies that cannot be avoided (a list, a layout that no kernel can read) are made here and counted here; a chain's trace
-shows them. Datatypes carry their Open Inference Protocol names (``"FP32"``, ``"INT64"``, …).
+Copies that cannot be avoided (of a list, or of a layout that no kernel can read) are counted; a chain's trace shows
+them.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ read_json = _kernels.read_json
 
 
 def is_tensor_like(value: Any) -> bool:
-    """Whether :func:`as_tensor` would look at ``value`` as an array of its own kind (not a list or a number)."""
+    """Whether ``value`` is an array of any library (not a list or a number)."""
     if isinstance(value, np.generic):
         return False
-    # On the type: an object that has an answer to every name is no array.
+    # Looked up on the type: an object that has every attribute (a mock) is no array.
     return isinstance(value, memoryview) or hasattr(type(value), "__array__") or hasattr(type(value), "__dlpack__")
 
 
@@ -63,14 +63,13 @@ def as_floating(value: Any, argument: str) -> npt.NDArray[Any]:
     """An aligned array of float64, float32, float16 or bfloat16 in native byte order that kernels can read.
 
     Args:
-        value: an ndarray, an object with DLPack, ``__array__`` or the buffer protocol (without a copy where NumPy can;
-            a fresh array is counted), or nested lists of numbers (they become float64, a counted copy).
-        argument: the name that errors carry.
+        value: an ndarray, an object with DLPack, ``__array__`` or the buffer protocol (copied only if NumPy must, and
+            then counted), or nested lists of numbers (they become float64, a counted copy).
+        argument: the name in errors.
 
     Raises:
-        DatatypeError: any other dtype (integers, booleans, complex, big-endian, object), with what to do about it;
-            a masked array.
-        RangeError: lists of numbers that the datatype does not hold.
+        DatatypeError: any other dtype (integers, booleans, complex, big-endian, object), with advice; a masked array.
+        RangeError: numbers in lists that the datatype cannot hold.
         ShapeError: ragged lists.
     """
     return as_tensor(value, argument, FLOATING)
@@ -79,12 +78,12 @@ def as_floating(value: Any, argument: str) -> npt.NDArray[Any]:
 def as_tensor(value: Any, argument: str, datatypes: Sequence[str] | None = None) -> npt.NDArray[Any]:
     """One array of one of ``datatypes`` (None: any). See :func:`as_floating`.
 
-    Lists become what :func:`list_datatype` says. Subclasses of ndarray come back as they are.
+    Lists become what :func:`list_datatype` says. Subclasses of ndarray are returned as they are.
     """
     array = _of_list(value, argument, datatypes) if isinstance(value, list | tuple) else _borrow(value, argument)
     if datatypes is not None and datatype_of(array.dtype) not in datatypes:
         raise DatatypeError(datatype_refusal(array.dtype, argument, datatypes), argument)
-    # Pure views (no declared datatypes) take any layout; kernels need whole, aligned steps.
+    # Without declared datatypes any layout will do; kernels need aligned strides of whole elements.
     if datatypes is not None and not is_readable(array):
         count_copy(array.nbytes)
         array = array.copy()
@@ -92,7 +91,7 @@ def as_tensor(value: Any, argument: str, datatypes: Sequence[str] | None = None)
 
 
 def is_readable(array: npt.NDArray[Any]) -> bool:
-    """Whether kernels can read the array where it is: aligned, in steps of whole elements."""
+    """Whether kernels can read the array in place: aligned, with strides of whole elements."""
     flags = array.flags
     if flags.c_contiguous and flags.aligned:
         return True
@@ -106,7 +105,7 @@ def _borrow(value: Any, argument: str) -> npt.NDArray[Any]:
     if isinstance(value, np.ndarray):
         _refuse_masked(value, argument)
         return value
-    # Protocols belong to types: an object that has an answer to every name has none.
+    # Looked up on the type: an object that has every attribute (a mock) has no protocol.
     kind = type(value)
     if hasattr(kind, "__dlpack__"):
         try:
@@ -130,7 +129,7 @@ def _borrow(value: Any, argument: str) -> npt.NDArray[Any]:
 
 
 def _refuse_masked(array: npt.NDArray[Any], argument: str) -> None:
-    if type(array) is np.ndarray or "numpy.ma" not in sys.modules:  # who has a masked array has imported its module
+    if type(array) is np.ndarray or "numpy.ma" not in sys.modules:  # without its module there is no masked array
         return
     if isinstance(array, np.ma.MaskedArray):
         raise DatatypeError(
@@ -141,11 +140,11 @@ def _refuse_masked(array: npt.NDArray[Any], argument: str) -> None:
 
 
 def _made(value: Any, argument: str) -> npt.NDArray[Any]:
-    """What the ``__array__`` of another library's object gives: of pandas, polars, xarray, …."""
+    """The result of ``__array__``, which pandas, polars, xarray and others have."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     try:
         array = np.asarray(value)
-    except Exception as error:  # whatever a stranger's __array__ raises
+    except Exception as error:  # a third-party __array__ may raise anything
         raise DatatypeError(f"{argument}: {kind} gives no array ({type(error).__name__}: {error})", argument) from error
     if array.dtype.kind == "O":
         raise DatatypeError(
@@ -157,13 +156,11 @@ def _made(value: Any, argument: str) -> npt.NDArray[Any]:
 
 
 def _dlpack_refusal(value: Any, error: Exception) -> str:
-    if str(getattr(value, "dtype", "")) == "torch.bfloat16":
-        return (
-            "NumPy cannot borrow a torch.bfloat16 tensor; "
-            "pass tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16), which copies nothing"
-        )
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    return f"{kind} cannot be borrowed through DLPack ({error}); pass a tensor that is in main memory and detached"
+    return (
+        f"{kind} cannot be borrowed through DLPack ({error}); pass a tensor that is in main memory and detached, and a "
+        "bfloat16 tensor of PyTorch as tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16), which copies nothing"
+    )
 
 
 def _of_list(value: Sequence[Any], argument: str, datatypes: Sequence[str] | None) -> npt.NDArray[Any]:
@@ -178,6 +175,6 @@ def _of_list(value: Sequence[Any], argument: str, datatypes: Sequence[str] | Non
 
 def is_finite(*arrays: npt.NDArray[Any]) -> bool:
     """Whether all numbers are finite."""
-    # A NaN or an infinity anywhere makes the sum one; it may also overflow, so the search decides.
+    # A NaN or an infinity makes the sum non-finite. So may an overflow: then every element is checked.
     with np.errstate(invalid="ignore", over="ignore"):
         return all(bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all()) for array in arrays)

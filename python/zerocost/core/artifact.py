@@ -17,7 +17,7 @@ _Value = TypeVar("_Value")
 
 
 class TransientProperty(cached_property[_Value]):
-    """What follows from an instance, and is not copied with it."""
+    """A cached property that is bound to its instance: copies and pickles of the instance do not have its value."""
 
 
 class Artifact(ABC):
@@ -25,10 +25,10 @@ class Artifact(ABC):
 
     Attributes:
         interface: the category that a plug-in is registered under.
-        is_quick: whether a call with little input takes less than handing it to a thread, whatever it is asked, so that
-            a server makes it on its event loop. Not inherited.
-        waits: whether a call mostly waits for something outside of this process, so that a server makes it on a thread
-            that is kept for that, not on one of the few that compute.
+        is_quick: whether any call with little input takes less time than handing it to a thread. A server makes such
+            calls on its event loop. Not inherited.
+        waits: whether a call mostly waits for something outside of this process. A server makes such calls on separate
+            threads, so that they do not hold the few that compute.
         uses: names of artifacts in the same registry that this one calls; the registry refuses cycles.
     """
 
@@ -38,7 +38,7 @@ class Artifact(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # What a subclass adds may take any time: it says so itself, or it is not.
+        # Code that a subclass adds may take any time, so a subclass must say again that it is quick.
         cls.is_quick = cls.__dict__.get("is_quick", False)
         cls._asks_more = (
             cls.input_errors is not Artifact.input_errors or cls.validate_input is not Artifact.validate_input
@@ -62,7 +62,7 @@ class Artifact(ABC):
 
         Args:
             input_data: every input by name. Neither the dict nor its arrays are changed.
-            context: who calls, and how.
+            context: the caller and the mode of the call.
 
         Returns:
             Every output by name.
@@ -73,33 +73,33 @@ class Artifact(ABC):
         """The JSON Schema 2020-12 of the inputs, with ``x-tensor``, ``x-outputs`` and ``x-main``."""
 
     def get_description(self) -> str:
-        """What the artifact does, for people: the class's docstring."""
+        """What the artifact does, in words: the class's docstring."""
         return inspect.cleandoc(type(self).__doc__ or "No description provided")
 
     def validate_input(self, input_data: dict[str, Any]) -> bool:
-        """Whether ``input_data`` is taken. An override is asked at every door, with inputs that fit the schema."""
+        """Whether ``input_data`` is valid. An override is asked at every call, with inputs that fit the schema."""
         return not self.input_errors(input_data)
 
     def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
         """Every way in which ``input_data`` breaks the schema, as (JSON pointer, message).
 
-        An override is asked at every door, with inputs that fit the schema.
+        An override is asked at every call, with inputs that fit the schema.
         """
         return self._ports.errors(input_data)
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:
-        """An upper bound for the elements of all outputs together, each array counting at least one; None: not known.
+        """An upper bound for the elements of all outputs together, each array counting at least one; None: unknown.
 
-        Servers refuse by it, before anything is computed, what would not fit. Override it where the outputs can be
-        larger than the inputs. It must be cheap; it is called with inputs that fit the schema.
+        Servers use it to refuse a call before anything is computed. Override it where the outputs can be larger than
+        the inputs. It must be cheap; it is called with inputs that fit the schema.
         """
         return None
 
     def operations(self, input_data: dict[str, Any]) -> int | None:
-        """An upper bound for the multiplications and additions, None where it follows from the sizes of the arrays.
+        """An upper bound for the multiplications and additions; None where the sizes of the arrays bound them.
 
-        Servers refuse by it what would keep a core busy for too long. Override it where the work grows faster than
-        inputs and outputs do, as attention's does. It must be cheap; it is called with inputs that fit the schema.
+        Servers use it to refuse calls that would keep a core busy for too long. Override it where the work grows faster
+        than inputs and outputs, as attention's does. It must be cheap; it is called with inputs that fit the schema.
         """
         return None
 
@@ -116,7 +116,7 @@ class Artifact(ABC):
             raise InvalidInput(f"{type(self).__name__} does not take this input")
 
     def __getstate__(self) -> object:
-        """What is copied and pickled: not what was derived from this instance, and is bound to it."""
+        """What is copied and pickled: everything but transient properties."""
         state = super().__getstate__()
         if isinstance(state, dict):
             kind = type(self)

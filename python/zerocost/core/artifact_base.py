@@ -2,13 +2,14 @@
 
 The contract:
 
-- ``execute(input_data, context) -> dict`` is the only way in, called directly and over HTTP alike.
-- ``get_schema()`` says what goes in and what comes out; it is read once, when the artifact is registered.
+- ``execute(input_data, context) -> dict`` is the only entry point, for direct calls and over HTTP alike.
+- ``get_schema()`` describes inputs and outputs. It is read once, when the artifact is registered.
 - Inputs are never changed: not the dict, not the arrays in it, except an ``out`` array that the caller passes.
-- What the caller puts in is what the artifact gets (``is``), but for declared tensors that are no arrays yet.
-- Every way in goes through one door, :meth:`zerocost.core.ports.Ports.bind`: whoever calls an artifact by name, in a
-  chain or over a network binds its inputs first, and so does ``execute`` of the category base classes. What is bound
-  already passes at once. A plain :class:`Artifact` whose ``execute`` is called directly gets what it is given.
+- The artifact gets the very objects that the caller passes (``is``), except that a declared tensor which is no array
+  yet becomes one.
+- Every call goes through :meth:`zerocost.core.ports.Ports.bind`: calls by name, chains and calls over a network bind
+  their inputs first, and so does ``execute`` of the category base classes. Inputs that are bound already pass at once.
+  A plain :class:`Artifact` whose ``execute`` is called directly gets its inputs as they are.
 
 :class:`AttentionArtifact` and :class:`ParallelArtifact` derive the schema from the signature of ``process_attention``
 and ``process_parallel``; :class:`MemoryArtifact` has a fixed one.
@@ -25,7 +26,7 @@ from typing import Any, ClassVar
 from zerocost.core.artifact import Artifact, TransientProperty
 from zerocost.core.execution_context import ExecutionContext
 from zerocost.core.memory_artifact import ABSENT, MemoryArtifact
-from zerocost.core.results import no_coroutine
+from zerocost.core.results import coroutine_error
 from zerocost.core.signature import schema_of
 
 __all__ = ["ABSENT", "Artifact", "AttentionArtifact", "ExecutionContext", "MemoryArtifact", "ParallelArtifact"]
@@ -49,11 +50,11 @@ class _TensorArtifact(Artifact):
         """
         processed = self._bound_method(**self._ports.bind(input_data))
         if type(processed) is CoroutineType:
-            raise no_coroutine(processed, f"{type(self).__name__}.{self._method}")
+            raise coroutine_error(processed, f"{type(self).__name__}.{self._method}")
         return {self.main_output: processed, "artifact_used": context.artifact_name}
 
     def get_schema(self) -> dict[str, Any]:
-        """The schema that the method's signature, annotations, defaults and docstring give."""
+        """The schema of the method's signature, annotations, defaults and docstring."""
         schema = schema_of(getattr(self, self._method), self.main_input)
         return {
             **schema,
@@ -65,17 +66,17 @@ class _TensorArtifact(Artifact):
         }
 
     def output_schema(self) -> dict[str, Any]:
-        """The subschema of the main output; a tensor for attention, unconstrained for parallel artifacts."""
+        """The subschema of the main output: a tensor for attention, unconstrained for parallel artifacts."""
         return {}
 
     @TransientProperty
     def _bound_method(self) -> Callable[..., Any]:
-        """The method, called with every input by its name in the dict."""
+        """The method, taking every input by its name in the dict."""
         method: Callable[..., Any] = getattr(self, self._method)
         first = next(iter(inspect.signature(method).parameters.values()), None)
         if first is not None and first.name == self.main_input and first.kind is first.POSITIONAL_OR_KEYWORD:
             return method
-        # Whatever the method calls its first parameter, it is the main input.
+        # The first parameter is the main input, under any name.
         main_input = self.main_input
         return lambda **inputs: method(inputs.pop(main_input), **inputs)
 
@@ -83,7 +84,7 @@ class _TensorArtifact(Artifact):
 class AttentionArtifact(_TensorArtifact):
     """Base for attention processing artifacts: ``attention_matrix`` in, ``processed_attention`` out.
 
-    A subclass has one method, ``process_attention``; its parameters after the matrix are the artifact's parameters.
+    A subclass has one method, ``process_attention``. Its parameters after the matrix are the artifact's parameters.
     """
 
     interface: ClassVar[str] = "attention"
@@ -104,7 +105,7 @@ class AttentionArtifact(_TensorArtifact):
 class ParallelArtifact(_TensorArtifact):
     """Base for parallelism artifacts: ``tensor`` in, ``result`` out.
 
-    A subclass has one method, ``process_parallel``; its parameters after the tensor are the artifact's parameters.
+    A subclass has one method, ``process_parallel``. Its parameters after the tensor are the artifact's parameters.
     """
 
     interface: ClassVar[str] = "parallel"

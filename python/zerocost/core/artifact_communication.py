@@ -1,4 +1,4 @@
-"""Calling artifacts, alone and in chains, in the same process at no cost."""
+"""Calling artifacts by name, alone and in chains, in the same process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ class ArtifactCommunicationService:
 
     Attributes:
         registry: where names are looked up.
-        artifact_cache: the plans of chains that were wired before, as long as the registry does not change; see
-            :class:`zerocost.core.chain_cache.PlanCache`.
+        artifact_cache: the plans of earlier chains; see :class:`zerocost.core.chain_cache.PlanCache`.
     """
 
     def __init__(self, registry: ArtifactRegistry) -> None:
@@ -32,10 +31,10 @@ class ArtifactCommunicationService:
     def call_artifact(
         self, artifact_name: str, input_data: dict[str, Any], context: ExecutionContext
     ) -> dict[str, Any]:
-        """Calls an artifact by name: a look-up, its door and a function call; nothing is serialised.
+        """Calls an artifact by name: a look-up, a bind and a function call; nothing is serialised.
 
         Raises:
-            UnknownArtifact: there is none of that name.
+            UnknownArtifact: no artifact has that name.
             InvalidInput: whatever :meth:`zerocost.core.ports.Ports.bind` refuses.
             InvalidOutput: the artifact returned something else than a dict.
         """
@@ -60,20 +59,20 @@ class ArtifactCommunicationService:
         initial_input: dict[str, Any],
         context: ExecutionContext | None = None,
     ) -> dict[str, Any]:
-        """Runs a chain and returns the last step's outputs. A chain that cannot work fails before its first step.
+        """Runs a chain and returns the last step's outputs. A chain that cannot be wired fails before its first step.
 
         Args:
             pipeline: the steps; see :func:`zerocost.core.chain_plan.plan_chain`.
             initial_input: the running result that the first step sees.
-            context: handed on to every step; its deadline holds for the whole chain.
+            context: passed to every step; its deadline holds for the whole chain.
 
         Raises:
             PlanError: the chain cannot be wired; nothing was run.
-            InvalidInput: a parameter or an initial input that no step takes, or that its step refuses; pointers begin
-                with ``/pipeline/i/params`` or ``/initial_input``, and nothing was run. Or a step refuses what another
-                one gave.
+            InvalidInput: a parameter or an initial input that no step takes, or that its step refuses: pointers begin
+                with ``/pipeline/i/params`` or ``/initial_input``, and nothing was run. Or a step refuses the output of
+                another.
             DeadlineExceeded: the deadline passed between two steps.
-            Exception: whatever a step raises, with a note that says which step it was.
+            Exception: whatever a step raises, with a note that names the step.
         """
         return self._run(pipeline, initial_input, context, traced=False).result
 

@@ -1,6 +1,6 @@
 """The registry: artifacts by name, and where third-party ones come from.
 
-Reading takes no lock: every change puts a new dict in place of the old one, so a look-up during a change sees either.
+Reading takes no lock: every change replaces the dict, so a look-up during a change sees the old or the new one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class ArtifactSpec:
-    """A registered artifact. ``ports`` are the artifact's own: its schema, read and checked once."""
+    """A registered artifact. ``ports`` are the artifact's own; its schema was read and checked once."""
 
     name: str
     implementation: Artifact
@@ -54,7 +54,7 @@ class ArtifactSpec:
         return {name: value for name, value in vars(self).items() if name != "ports"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # The copied artifact's own ports, so that inputs are bound once there too.
+        # The copied artifact's own ports, so that its inputs are bound only once.
         for name, value in {**state, "ports": state["implementation"]._ports}.items():
             object.__setattr__(self, name, value)
 
@@ -66,7 +66,7 @@ class ArtifactRegistry:
         self._specs: dict[str, ArtifactSpec] = {}
         self._lock = threading.Lock()
         self.version = 0
-        """Grows with every change, so that what was derived from the registry can tell that it is stale."""
+        """Grows with every change, so that anything derived from the registry can tell that it is stale."""
 
     def register_artifact(
         self,
@@ -83,15 +83,15 @@ class ArtifactRegistry:
             name: ``[A-Za-z0-9._-]+``, at most 200 characters, not ``.`` or ``..``.
             implementation: an instance of a subclass of :class:`Artifact`.
             interface: its category: ``"attention"``, ``"parallel"``, ``"memory"`` or any other word.
-            metadata: whatever describes it.
+            metadata: anything that describes it.
             replace: whether an artifact of that name may be replaced.
 
         Raises:
             RangeError: a name that is not allowed.
-            DatatypeError: the implementation is no artifact, or has coroutine functions where it is called.
+            DatatypeError: the implementation is no artifact, or one of its methods is a coroutine function.
             InvalidSchema: its schema is not valid.
             DuplicateArtifact: the name is taken.
-            PlanError: the artifact would reach itself.
+            PlanError: the artifact would call itself through others.
         """
         check_name(name)
         if isinstance(implementation, type):
@@ -132,18 +132,18 @@ class ArtifactRegistry:
         return self._specs.get(name)
 
     def __getitem__(self, name: str) -> ArtifactSpec:
-        """The artifact of that name; raises UnknownArtifact, which names close ones."""
+        """The artifact of that name; raises UnknownArtifact."""
         spec = self._specs.get(name)
         if spec is None:
             raise self.unknown(name)
         return spec
 
     def unknown(self, name: object) -> UnknownArtifact:
-        """The error for a name that is not registered."""
+        """The error for an unknown name; it suggests similar ones."""
         return UnknownArtifact(f"Artifact {name} not found; {closest(str(name), self._specs)}")
 
     def list_artifacts(self, interface: str | None = None) -> list[ArtifactSpec]:
-        """Every artifact, or those of one interface, in the order in which they were registered."""
+        """Every artifact, or those of one interface, in order of registration."""
         return [spec for spec in self._specs.values() if interface is None or spec.interface == interface]
 
     def __contains__(self, name: object) -> bool:
@@ -159,13 +159,13 @@ class ArtifactRegistry:
         return f"ArtifactRegistry({', '.join(self._specs)})"
 
     def load_plugins(self) -> dict[str, PluginError]:
-        """Adds what installed packages declare under the entry point group ``zerocost.artifacts``.
+        """Adds the artifacts that installed packages declare in the entry point group ``zerocost.artifacts``.
 
-        The entry point's name is the artifact's. It resolves to a class that takes no argument and whose ``interface``
-        attribute counts.
+        The entry point's name is the artifact's name. It resolves to a class that takes no argument; the class's
+        ``interface`` is the artifact's.
 
         Returns:
-            The entry points that could not be added, by name, with the reason. They take no other down.
+            The entry points that could not be added, by name, with the reason. The others are added.
         """
         failures: dict[str, PluginError] = {}
         for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
@@ -174,7 +174,7 @@ class ArtifactRegistry:
                 self.register_artifact(
                     entry_point.name, artifact, _interface(artifact), {"entry_point": entry_point.value}
                 )
-            except (Exception, SystemExit) as error:  # whatever a stranger's module does at import
+            except (Exception, SystemExit) as error:  # anything may happen when a plug-in is imported
                 failures[entry_point.name] = PluginError(
                     f"plug-in {entry_point.name!r} ({entry_point.value}) was not loaded: {_reason(error)}"
                 )
@@ -184,7 +184,7 @@ class ArtifactRegistry:
         """Adds an artifact from ``NAME=MODULE:CLASS``, as ``--artifact`` of the command line takes it.
 
         Raises:
-            PluginError: the text has another form, or the class cannot be imported and made.
+            PluginError: the text has another form, or the class cannot be imported or instantiated.
         """
         name, separator, path = text.partition("=")
         if not separator:
@@ -197,7 +197,7 @@ def load_artifact(path: str) -> Artifact:
     """Imports ``MODULE:CLASS`` and makes an instance of the class.
 
     Raises:
-        PluginError: it cannot be imported or made, or it is no artifact.
+        PluginError: it cannot be imported or instantiated, or it is no artifact.
     """
     module, separator, attribute = path.partition(":")
     if not separator or not module or not attribute:
@@ -209,12 +209,12 @@ def load_artifact(path: str) -> Artifact:
         return _make(kind, path)
     except PluginError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a stranger's module does at import
+    except (Exception, SystemExit) as error:  # anything may happen when a plug-in is imported
         raise PluginError(f"{path!r} could not be loaded: {_reason(error)}") from error
 
 
 def check_name(name: object) -> None:
-    """Raises RangeError unless ``name`` may be an artifact's."""
+    """Raises RangeError unless ``name`` may be the name of an artifact."""
     fine = isinstance(name, str) and _NAME.fullmatch(name) and name not in (".", "..") and len(name) <= _LONGEST_NAME
     if not fine:
         shown = repr(name) if len(repr(name)) < 80 else f"{repr(name)[:77]}…"

@@ -1,4 +1,4 @@
-"""Whether an artifact keeps the contract: signatures, schema, runs on generated input, and what it must refuse."""
+"""Whether an artifact keeps the contract: signatures, schema, results on generated input, and refusals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zerocost.errors import InvalidInput, InvalidSchema
 __all__ = ["ArtifactValidator", "Serve"]
 
 Serve = Callable[[str, Artifact], Callable[[dict[str, Any]], dict[str, Any]]]
-"""Serves an artifact under a name, and returns what calls it there."""
+"""Serves an artifact under a name, and returns a function that calls it there."""
 
 _NAME = "test"
 
@@ -30,7 +30,7 @@ class ArtifactValidator:
 
     Args:
         seed: of generated input.
-        serve: serves the artifact over a network, or as if it were one; then what comes from there is compared as well.
+        serve: serves the artifact over a real or simulated network; then the served result is compared as well.
     """
 
     def __init__(self, seed: int = 0, serve: Serve | None = None) -> None:
@@ -40,13 +40,13 @@ class ArtifactValidator:
     def validate_artifact(self, artifact: Artifact) -> tuple[bool, str]:
         """Checks that ``artifact`` keeps the contract.
 
-        In this order: the methods and their signatures, the schema (valid JSON Schema 2020-12 with valid ``x-``
-        keywords), generated input against the schema, two runs on it (dicts with the declared outputs, the same bits
-        unless the schema says ``"x-deterministic": false``; the input dict and its arrays come back unchanged), one run
-        where it is served, and that ``validate_input`` refuses what breaks the schema.
+        In this order: the methods and their signatures; the schema (valid JSON Schema 2020-12 with valid ``x-``
+        keywords); generated input against the schema; two runs on it (dicts with the declared outputs, the same bits
+        unless the schema says ``"x-deterministic": false``, the input dict and its arrays unchanged); one run of a
+        served copy; and that ``validate_input`` refuses inputs that break the schema.
 
         Returns:
-            Whether it does, and ``"Valid artifact"`` or the first thing that is wrong.
+            Whether it does, and ``"Valid artifact"`` or the first problem.
         """
         for method in ("execute", "get_schema"):
             if not callable(getattr(artifact, method, None)):
@@ -59,7 +59,7 @@ class ArtifactValidator:
             ports.check_schema()
         except InvalidSchema as error:
             return False, f"Invalid schema: {error}"
-        except (Exception, SystemExit) as error:  # whatever a stranger's get_schema does
+        except (Exception, SystemExit) as error:  # a third-party get_schema may raise anything
             return False, f"get_schema failed: {error}"
         try:
             test_input = self.generate_test_input(ports.schema)
@@ -67,14 +67,14 @@ class ArtifactValidator:
             if broken:
                 return False, f"No valid input could be generated, give 'examples' in the schema: {broken}"
             problem = self._run_problem(artifact, ports, test_input)
-        except (Exception, SystemExit) as error:  # whatever a stranger's execute does
+        except (Exception, SystemExit) as error:  # a third-party execute may raise anything
             return False, f"Execution failed: {error}"
         if problem:
             return False, problem
         for breaking, what in _breaking_inputs(ports, test_input):
             try:
                 accepted = artifact.validate_input(breaking)
-            except (Exception, SystemExit) as error:  # a stranger's validate_input must answer, not raise
+            except (Exception, SystemExit) as error:  # validate_input must return, not raise
                 return False, f"validate_input raised {type(error).__name__} for {what}: {error}"
             if accepted:
                 return False, f"validate_input accepts {what}"
@@ -100,7 +100,7 @@ class ArtifactValidator:
         problem = _output_problem(ports, test_input, result)
         if problem:
             return problem
-        # Compared as it is now: what it returned may be its own, and change.
+        # Copied: the artifact may keep and change what it returned.
         first = {name: _copied(value) for name, value in result.items()}
         again = artifact.execute(ports.bind(test_input), ExecutionContext(_NAME, "test", "zero_cost", {}))
         other = _other_output(first, again) if ports.is_deterministic else None
@@ -159,7 +159,7 @@ def _output_problem(ports: Ports, test_input: dict[str, Any], result: dict[str, 
 
 
 def _without_form(value: Any) -> str | None:
-    """The type of something in ``value`` that neither JSON nor a tensor of any datatype can carry; None if all can."""
+    """The type of the first part of ``value`` that neither JSON nor a tensor can carry; None if there is none."""
     if value is None or isinstance(value, str | bool | int | float | np.bool_ | np.integer | np.floating):
         return None
     if isinstance(value, np.ndarray):
@@ -172,7 +172,7 @@ def _without_form(value: Any) -> str | None:
 
 
 def _breaking_inputs(ports: Ports, test_input: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Inputs that the schema refuses, with a description: each must be refused by ``validate_input`` too."""
+    """Inputs that the schema refuses, with a description. ``validate_input`` must refuse them too."""
     candidates: list[tuple[dict[str, Any], str]] = [
         ({key: value for key, value in test_input.items() if key != name}, f"input without the required {name!r}")
         for name in ports.required
@@ -189,7 +189,7 @@ def _breaking_inputs(ports: Ports, test_input: dict[str, Any]) -> Iterator[tuple
 
 
 def _refusal(ports: Ports, values: dict[str, Any]) -> str | None:
-    """Why an input is refused; None if it is taken."""
+    """Why an input is refused; None if it is valid."""
     try:
         ports.bind(values)
     except InvalidInput as error:
@@ -198,14 +198,14 @@ def _refusal(ports: Ports, values: dict[str, Any]) -> str | None:
 
 
 def _other_output(first: dict[str, Any], second: Any) -> str | None:
-    """The first output that is not the same in both, bit for bit; None if all are."""
+    """The first output that differs in any bit; None if all are equal."""
     if not isinstance(second, dict) or first.keys() != second.keys():
         return "their names"
     return next((repr(name) for name in first if not _same(first[name], second[name])), None)
 
 
 def _as_sent(value: Any) -> Any:
-    """What is left of a value that travels over a network: lists, and numbers as they print."""
+    """A value as it arrives over a network: lists, and numbers as they print."""
     if isinstance(value, np.generic):
         return value.item() if not isinstance(value, np.floating) else float(str(value))
     if isinstance(value, list | tuple):

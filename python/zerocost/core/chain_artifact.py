@@ -1,4 +1,4 @@
-"""A chain that is an artifact itself: it can be registered, served, validated, and stand in other chains."""
+"""A chain as an artifact: it can be registered, served, validated and used in other chains."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["ChainArtifact"]
 class ChainArtifact(Artifact):
     """A chain as one artifact: its inputs are the chain's unbound ports, its outputs those of the last step.
 
-    The inputs are what the first step takes, required or not, what the steps name as ``$.name``, and what later steps
-    require and nothing gives. Optional inputs of later steps keep their defaults unless ``params`` or ``inputs`` say
-    otherwise: to make one an input of the chain, map it (``"inputs": {"window_size": "$.window_size"}``).
+    The inputs are all inputs of the first step, the names that steps take as ``$.name``, and required inputs of later
+    steps that are bound to nothing else. Optional inputs of later steps keep their defaults unless ``params`` or
+    ``inputs`` set them; to make one an input of the chain, map it (``"inputs": {"window_size": "$.window_size"}``).
     """
 
     interface: ClassVar[str] = "chain"
@@ -32,9 +32,9 @@ class ChainArtifact(Artifact):
         """Plans the chain; see :func:`zerocost.core.chain_plan.plan_chain` for the steps and the errors.
 
         Args:
-            pipeline: the steps. They are copied, the arrays in their parameters are not.
+            pipeline: the steps. They are copied, but not the arrays in their parameters.
             registry: where the steps' artifacts are looked up, now and whenever the registry has changed.
-            description: what the chain does, for people.
+            description: what the chain does, in words.
         """
         self._version = registry.version
         self._plan = plan_chain(registry, pipeline, None)
@@ -49,22 +49,22 @@ class ChainArtifact(Artifact):
         """Runs the chain; see :func:`zerocost.core.chain_run.run_plan`.
 
         Raises:
-            PlanError: the registry has changed, and this would be another artifact now: make the chain anew.
+            PlanError: the registry has changed, and the chain would have other inputs or outputs: make it anew.
         """
         plan = self._current_plan()
         bound = self._ports.bind(input_data)
         return run_plan(plan, self._pipeline, bound, context, is_inner=True).result
 
     def get_schema(self) -> dict[str, Any]:
-        """The subschemas of the unbound ports and of the last step's outputs, fixed when the chain is made."""
+        """The subschemas of the unbound ports and of the last step's outputs, fixed when the chain was made."""
         return self._schema
 
     def get_description(self) -> str:
-        """The description that was given, otherwise the names of the steps."""
+        """The given description, otherwise the names of the steps."""
         return self._description or f"Chain: {' → '.join(self.uses)}"
 
     @property
-    def waits(self) -> bool:  # type: ignore[override]  # nobody but its steps says so
+    def waits(self) -> bool:  # type: ignore[override]  # it depends on the steps
         """Whether any of the steps, as they are registered now, waits for something outside of this process."""
         specs = map(self._registry.get_artifact, self.uses)
         return any(spec is not None and spec.implementation.waits for spec in specs)
@@ -89,7 +89,7 @@ class ChainArtifact(Artifact):
 
 
 def _essence(schema: Any) -> Any:
-    """A schema without what is said for people."""
+    """A schema without its annotations."""
     if isinstance(schema, list):
         return [_essence(item) for item in schema]
     if not isinstance(schema, dict):
@@ -102,7 +102,7 @@ def _essence(schema: Any) -> Any:
 
 
 _NAMED = ("properties", "x-outputs", "$defs")
-"""Keywords whose members have names of their own, which are no keywords."""
+"""Keywords whose members are named freely: the names are no keywords."""
 
 
 def _schema_of(plan: Plan) -> dict[str, Any]:

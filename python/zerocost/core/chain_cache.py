@@ -1,4 +1,4 @@
-"""Plans of chains that were wired before: wiring takes half of the time of a small chain."""
+"""A cache of plans: wiring takes half of the time of a small chain."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["PlanCache"]
 _MOST_PLANS = 256
 
 _LONGEST = 8192
-"""Characters of all names of a chain: those of a longer one are not kept, so that a client cannot fill the memory."""
+"""Characters of all names of a chain. Longer chains are not cached, so that a client cannot fill the memory."""
 
 
 class PlanCache:
-    """The last plans of a registry's chains, for as long as the registry does not change.
+    """The last plans of a registry's chains. A change of the registry empties it.
 
-    What is kept depends on names only: those of the initial input and, for each step, its artifact, id, inputs, order
-    and the names of its parameters. No value of a call is held. It is copied and pickled empty.
+    The key consists of names only: those of the initial input and, for each step, its artifact, id, inputs, order and
+    the names of its parameters. No value of a call is held. Copies and pickles are empty.
     """
 
     def __init__(self, registry: ArtifactRegistry) -> None:
@@ -32,8 +32,8 @@ class PlanCache:
         self._lock = threading.Lock()
 
     def plan(self, pipeline: Sequence[dict[str, Any]], initial_input_names: Iterable[str] | None) -> Plan:
-        """As :func:`zerocost.core.chain_plan.plan_chain`, which is asked for chains that are not known yet."""
-        version = self._registry.version  # before planning: what changes meanwhile makes this plan an old one
+        """As :func:`zerocost.core.chain_plan.plan_chain`, which is called for chains that are not cached."""
+        version = self._registry.version  # before planning: a change meanwhile makes this plan stale
         names = None if initial_input_names is None else frozenset(initial_input_names)
         key = _key(pipeline, names)
         if version == self._version and key is not None:
@@ -67,7 +67,7 @@ class PlanCache:
 
 
 def _key(pipeline: Any, names: frozenset[str] | None) -> Hashable | None:
-    """What a plan depends on; None for what is not a chain as it is written usually, and is wired every time."""
+    """The key of a plan; None for an unusual chain, which is wired every time."""
     if type(pipeline) is not list and type(pipeline) is not tuple:
         return None
     steps: list[Hashable] = []
@@ -91,7 +91,7 @@ def _key(pipeline: Any, names: frozenset[str] | None) -> Hashable | None:
     try:
         key = (names, tuple(steps))
         hash(key)
-    except TypeError:  # what cannot be hashed is no name
+    except TypeError:  # an unhashable value is no name
         return None
     return key
 

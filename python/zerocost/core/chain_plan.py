@@ -1,19 +1,19 @@
-"""Planning a chain: which input of which step comes from where, decided before anything runs.
+"""Planning a chain: where each input of each step comes from, decided before anything runs.
 
 A step's inputs are bound in this order:
 
 1. its ``inputs`` mapping: ``{"tensor": "attend.processed_attention"}`` is output ``processed_attention`` of the earlier
    step with the id ``attend``; ``"$.name"`` is the chain's initial input;
 2. its ``params``;
-3. the same name in the running result, that is the outputs of the step before (the initial input for the first step);
-4. for a missing main input: the main output of the step before.
+3. the same name in the running result: the outputs of the step before, or the initial input for the first step;
+4. a missing main input: the main output of the step before.
 
-Whatever else a step requires comes from the chain's initial input, whose names must be usable: declared by the first
-step, named as ``$.name``, or required by a later step that nothing else gives it.
+Other required inputs of a step come from the chain's initial input. Every name of the initial input must be usable:
+declared by the first step, named as ``$.name``, or required by a later step that gets it from nowhere else.
 
-A step without ``inputs`` waits for the step before it. A step with ``inputs`` waits for the steps that they name and
-for those in ``after``, nothing else, so 3 and 4 hold for it only if the step before is among them (or it is the first
-step). Where both sides declare what they are, a connection that cannot fit is refused.
+A step without ``inputs`` waits for the step before it. A step with ``inputs`` waits only for the steps that they name
+and for those in ``after``; so 3 and 4 apply to it only if the step before is among these, or if it is the first step.
+If both sides of a connection are declared and cannot fit, the chain is refused.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Planner:
     steps: list[PlannedStep] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
     initial: dict[str, bool] = field(default_factory=dict)
-    """The names taken from the initial input, and whether they are required."""
+    """The names taken from the initial input, and whether each is required."""
 
     def add(self, index: int, raw: Mapping[str, Any], later_ids: frozenset[str]) -> None:
         spec = self._spec(index, raw)
@@ -101,7 +101,7 @@ class _Planner:
             if name not in bindings:
                 bindings[name] = self._initial(name)
         if follows == INITIAL:
-            # The first step's optional inputs may come with the initial input as well.
+            # The initial input may also hold the first step's optional inputs.
             for name in ports.inputs:
                 if name not in bindings:
                     bindings[name] = self._initial(name, optional=True)
@@ -156,7 +156,7 @@ class _Planner:
         return Source("step", step, port)
 
     def _initial(self, name: str, *, optional: bool = False) -> Source:
-        """The initial input's ``name``, which is noted."""
+        """The initial input's ``name``, which is recorded."""
         self.initial[name] = self.initial.get(name, False) or not optional
         return Source("initial", port=name, optional=optional)
 
@@ -166,7 +166,7 @@ class _Planner:
         outputs = self.steps[follows].spec.ports.outputs
         for name in spec.ports.inputs:
             if name not in bindings and (outputs is None or name in outputs):
-                # An undeclared output may be there or not; the main input then falls back to the main output.
+                # An undeclared output may be missing: the main input then falls back to the main output.
                 if outputs is None and name == spec.ports.main_input:
                     continue
                 bindings[name] = Source("step", follows, name, optional=outputs is None)
@@ -193,19 +193,19 @@ class _Planner:
 def plan_chain(
     registry: ArtifactRegistry, pipeline: Sequence[dict[str, Any]], initial_input_names: Iterable[str] | None
 ) -> Plan:
-    """Wires a chain, or says why it cannot work. Nothing is run.
+    """Wires a chain. Nothing is run.
 
     Args:
         registry: where the steps' artifacts are.
         pipeline: at least one step: ``{"artifact": name, "params": {}, "inputs": {}, "id": text, "after": [ids],
             "each": input or true}``; only ``artifact`` is required. An id is ``[A-Za-z0-9_-]+``, by default the index.
-        initial_input_names: the names that the initial input will have; None lets every unbound input be one of them.
+        initial_input_names: the names of the initial input; None: every unbound input is one of them.
 
     Raises:
         UnknownArtifact: a step's artifact is not registered.
-        UndeclaredInput: a name among parameters or in the initial input that no step takes.
-        MissingInput: an input that the first step requires and that nothing gives.
-        PlanError: anything else, with the step's index, its artifact and the port.
+        UndeclaredInput: a parameter or a name of the initial input that no step takes.
+        MissingInput: a required input of the first step that is not given.
+        PlanError: any other problem, with the step's index, its artifact and the port.
     """
     if isinstance(pipeline, str | Mapping) or not isinstance(pipeline, Sequence):
         raise PlanError(f"pipeline: {type(pipeline).__name__} was given, a list of steps is needed")
@@ -222,7 +222,7 @@ def plan_chain(
 
 
 def _mismatch(output: dict[str, Any], given_to: dict[str, Any]) -> str | None:
-    """Why an output can never fit an input; None where it may."""
+    """Why an output can never fit an input; None if it may."""
     if "x-tensor" in output and "x-tensor" in given_to:
         gives = output["x-tensor"].get("datatypes")
         takes = given_to["x-tensor"].get("datatypes")

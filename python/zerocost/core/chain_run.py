@@ -1,4 +1,4 @@
-"""Running a planned chain: steps in order, branches beside each other, and a trace of what happened."""
+"""Running a planned chain: steps in order, branches at the same time, with a trace."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class StepTrace:
         start: seconds since the chain began.
         duration: seconds.
         thread: the name of the thread that ran it.
-        bytes_in: bytes of the arrays that went in.
-        bytes_out: bytes of the arrays that came out.
+        bytes_in: bytes of the input arrays.
+        bytes_out: bytes of the output arrays.
         bytes_copied: bytes that had to be copied to make arrays that a kernel can read.
     """
 
@@ -69,17 +69,17 @@ class _Run:
     context: ExecutionContext
     traced: bool
     is_inner: bool
-    """Whether the caller sees one artifact, to whom pointers into the pipeline mean nothing."""
+    """Whether the caller sees a single artifact, so that pointers into the pipeline mean nothing to it."""
     began: float = field(default_factory=time.monotonic)
     known: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """What each step gets from parameters and the initial input, bound before the first step runs."""
+    """The inputs of each step from parameters and the initial input, bound before the first step runs."""
     copied: dict[int, int] = field(default_factory=dict)
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     trace: dict[int, StepTrace] = field(default_factory=dict)
 
     def prepare(self, pipeline: Sequence[Mapping[str, Any]]) -> None:
-        """Binds all that is known before the first step runs, so that what is wrong with it is said before."""
-        # A list is made an array once for all steps that make the same of it.
+        """Binds every input that is known already, so that errors in them come before the first step runs."""
+        # A list becomes an array once for all steps that take it with the same datatypes.
         arrays: dict[tuple[str, Datatypes], Any] = {}
         for step in self.plan.steps:
             ports = step.spec.ports
@@ -112,7 +112,7 @@ class _Run:
 
     def _bind(self, step: PlannedStep, values: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
         ports, limits = step.spec.ports, limits_of(self.context.metadata)
-        # What came over a network to the chain's own door has been looked at there.
+        # Inputs of a chain artifact that came over a network were checked when they were bound to it.
         remote = None if self.is_inner else limits
         if partial:
             return ports.bind_partial(values, remote)
@@ -122,7 +122,7 @@ class _Run:
         return bound
 
     def _locate(self, error: InvalidInput, step: PlannedStep) -> None:
-        """Makes the pointers of a step's error begin where the chain's caller gave the input."""
+        """Rewrites the pointers of a step's error so that they lead to what the chain's caller gave."""
         located = []
         for where, message in error.errors:
             _, first, *rest = where.split("/") if where else ("", "")
@@ -138,11 +138,11 @@ class _Run:
         error.errors = located
 
     def _may_be_initial(self, step: PlannedStep, name: str) -> bool:
-        """Whether a name that a step does not take from anywhere is, or could be, one of the initial input."""
+        """Whether a name that is bound to nothing is, or could be, one of the initial input."""
         return name in self.initial or (step.follows == INITIAL and name in step.spec.ports.inputs)
 
     def step(self, step: PlannedStep) -> dict[str, Any]:
-        """Runs one step whose predecessors are done."""
+        """Runs one step; its predecessors are done."""
         try:
             self.context.check_deadline()
             inputs = self._inputs(step)
@@ -183,7 +183,7 @@ class _Run:
             values = self.initial if source.kind == "initial" else self.results[source.step]
             port = source.port
             if port is None:
-                # The step before declares no outputs: its result is bound by name, otherwise its first key is it.
+                # The step before declares no outputs: the same name in its result, otherwise its first key.
                 port = name if name in values else next(iter(values), None)
             if port in values:
                 inputs[name] = values[port]
@@ -257,25 +257,24 @@ def run_plan(
     traced: bool = False,
     is_inner: bool = False,
 ) -> ChainRun:
-    """Runs a plan. Steps that wait for each other run in the calling thread; branches get threads of their own.
+    """Runs a plan: a sequence of steps in the calling thread, branches on threads of their own.
 
-    When a step fails, the steps that were still waiting do not run; those that are running are waited for, so no work
-    of a chain outlives its call.
+    When a step fails, no further step starts, and running ones are waited for: no work of a chain outlives its call.
 
     Args:
         plan: the wiring.
-        pipeline: what was planned, with the values of its parameters.
-        initial_input: of the names that were planned.
-        context: handed on to every step.
-        traced: whether to note what each step does.
+        pipeline: the planned chain, with the values of its parameters.
+        initial_input: inputs of the planned names.
+        context: passed to every step.
+        traced: whether to record a trace.
         is_inner: whether the caller sees one artifact, whose inputs are the initial input.
 
     Raises:
         InvalidInput: an input does not fit. Pointers begin with ``/initial_input`` or ``/pipeline/i/params``; an input
-            that another step gave is ``/pipeline/i``.
+            from another step is ``/pipeline/i``.
         DeadlineExceeded: ``context.metadata["deadline"]`` (seconds on ``time.monotonic()``) passed between two steps
             or between two elements of ``each``.
-        Exception: whatever a step raises, with a note that says which step it was.
+        Exception: whatever a step raises, with a note that names the step.
     """
     if context is None:
         context = ExecutionContext("chain", "chain", "zero_cost", {})
@@ -300,7 +299,7 @@ def _run_branches(run: _Run) -> None:
     waiting = {step.index: step for step in run.plan.steps}
     running: dict[Future[dict[str, Any]], PlannedStep] = {}
     failure: tuple[int, BaseException] | None = None
-    # A pool of this run's own: steps of one chain never wait for a place behind those of another.
+    # A pool for this run alone: steps of one chain never queue behind those of another.
     with ThreadPoolExecutor(len(waiting), thread_name_prefix="zerocost-chain") as pool:
         while waiting or running:
             if failure is None:
@@ -322,7 +321,7 @@ def _run_branches(run: _Run) -> None:
 
 
 def _in_parallel(calls: list[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Every call's result in order, on as many threads as there are cores. The first error wins; no call is left."""
+    """The results of all calls in order, on as many threads as there are cores. An error waits for running calls."""
     if len(calls) < 2:
         return [call() for call in calls]
     with ThreadPoolExecutor(min(len(calls), os.cpu_count() or 1), thread_name_prefix="zerocost-each") as pool:

@@ -1,4 +1,4 @@
-"""The wiring of a chain: which input of which step comes from where."""
+"""The wiring of a chain: where each input of each step comes from."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ INITIAL = -1
 
 @dataclass(frozen=True)
 class Source:
-    """Where an input comes from: an output of a step, or a parameter.
+    """Where an input comes from: the initial input, an output of a step, or a parameter.
 
     Attributes:
         kind: ``"initial"``, ``"step"`` or ``"param"``.
         step: the index of the step for ``"step"``.
         port: the name there; None for the main output of a step whose outputs are not declared.
-        optional: whether the name may turn out to be absent: an output that is not declared, an input that is not
-            required.
+        optional: whether the name may turn out to be absent: an undeclared output, or an input that is not required.
     """
 
     kind: str
@@ -38,12 +37,12 @@ class Source:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step with its wiring. The values of its parameters are not part of it.
+    """One step with its wiring, without the values of its parameters.
 
     Attributes:
-        receives_all: the step takes undeclared keys, so the whole running result is handed over.
-        follows: the step whose outputs are the running result; None where there is none.
-        each: the input that is run through element by element, None for a single call.
+        receives_all: whether the step takes undeclared keys and so gets the whole running result.
+        follows: the step whose outputs are the running result, or None.
+        each: the input over whose elements the step runs; None for a single call.
     """
 
     index: int
@@ -57,7 +56,7 @@ class PlannedStep:
 
     @property
     def label(self) -> str:
-        """How errors name the step."""
+        """The step's name in errors."""
         return f"step {self.index} ({self.spec.name})"
 
 
@@ -67,8 +66,8 @@ class Plan:
 
     Attributes:
         steps: in the order of the pipeline.
-        initial: the names that the chain takes from its initial input, those that must be there first.
-        required: those of ``initial`` that must be there.
+        initial: the names that the chain takes from its initial input, the required ones first.
+        required: the required names of ``initial``.
     """
 
     steps: tuple[PlannedStep, ...]
@@ -80,8 +79,8 @@ class Plan:
 
         Raises:
             UndeclaredInput: a name that no step takes.
-            MissingInput: an input that the first step requires.
-            PlanError: an input of another step that nothing gives.
+            MissingInput: a required input of the first step is missing.
+            PlanError: an input of another step is missing.
         """
         given = frozenset(names)
         self._refuse_unusable(given)
@@ -142,7 +141,7 @@ class Plan:
 
 
 def _not_given(step: PlannedStep, name: str, source: Source, given: frozenset[str]) -> MissingInput | PlanError:
-    """The error for an input of a step that should come from the initial input, and is not there."""
+    """The error for a step's input that is missing from the initial input."""
     there = closest(str(source.port), given)
     if source.port != name:
         problem = f"inputs: {name}: the initial input has no {source.port!r}; {there}"

@@ -9,7 +9,7 @@ __all__ = ["CopyCount", "count_copy", "counting_copies"]
 
 
 class CopyCount:
-    """Bytes copied on the way into kernels since :func:`counting_copies` began."""
+    """Bytes copied on the way into kernels since :class:`counting_copies` began."""
 
     __slots__ = ("_lock", "bytes")
 
@@ -18,7 +18,7 @@ class CopyCount:
         self._lock = threading.Lock()
 
     def add(self, nbytes: int) -> None:
-        """Counts ``nbytes`` more; several threads of one step may."""
+        """Counts ``nbytes`` more. Thread-safe."""
         with self._lock:
             self.bytes += nbytes
 
@@ -27,24 +27,24 @@ _counter: ContextVar[CopyCount | None] = ContextVar("zerocost_copies", default=N
 
 
 def count_copy(nbytes: int) -> None:
-    """Says that ``nbytes`` had to be copied."""
+    """Records that ``nbytes`` had to be copied."""
     counter = _counter.get()
     if counter is not None:
         counter.add(nbytes)
 
 
-class counting_copies:  # noqa: N801 - it is used as a function would be
-    """Counts the copies made in this context; what is counted inside also counts for an enclosing counter."""
+class counting_copies:  # noqa: N801 - it is used like a function
+    """Counts the copies made in this context. They also count for an enclosing counter."""
 
     __slots__ = ("_counter", "_token")
 
     def __enter__(self) -> CopyCount:
-        """Begins to count."""
+        """Begins counting."""
         self._counter = CopyCount()
         self._token = _counter.set(self._counter)
         return self._counter
 
     def __exit__(self, *_: object) -> None:
-        """Ends, and tells the enclosing counter."""
+        """Ends, and adds the count to the enclosing counter."""
         _counter.reset(self._token)
         count_copy(self._counter.bytes)

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 FLOATING = ("FP64", "FP32", "FP16", "BF16")
-"""What floating-point ports take; the first is what nested lists become."""
+"""The datatypes of floating-point ports; nested lists become the first."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(text) for name, text in _kernels.DATATYPES if name != "BF16"}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -35,7 +35,7 @@ DATATYPES = (*_DTYPES, "BF16", "BYTES")
 def dtype_of(datatype: str) -> np.dtype[Any]:
     """The NumPy dtype of an Open Inference datatype. ``"BF16"`` is ml_dtypes', ``"BYTES"`` is object."""
     if datatype == "BF16":
-        import ml_dtypes  # only who uses bfloat16 pays for the import
+        import ml_dtypes  # imported by users of bfloat16 only
 
         bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return bfloat16
@@ -49,7 +49,7 @@ def dtype_of(datatype: str) -> np.dtype[Any]:
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str | None:
-    """The Open Inference datatype of a dtype; None where there is none (complex, dates, big-endian, structured)."""
+    """The Open Inference datatype of a dtype; None if there is none (complex, dates, big-endian, structured)."""
     name = _NAMES.get(dtype)
     if name is None and dtype.itemsize == 2 and dtype.name == "bfloat16":
         return "BF16"
@@ -59,26 +59,26 @@ def datatype_of(dtype: np.dtype[Any]) -> str | None:
 
 
 def check_size(name: str, shape: Sequence[int], itemsize: int, max_elements: int) -> None:
-    """Raises LimitExceeded for a tensor that a caller announces and that cannot or may not be made.
+    """Raises LimitExceeded for an announced tensor that cannot or may not be allocated.
 
     Args:
         name: the tensor's name.
         shape: whole numbers from 0 up, of any size.
         itemsize: bytes of an element.
-        max_elements: how many there may be, each axis counting at least one.
+        max_elements: the limit, each axis counting at least one.
     """
-    # An axis of 0 hides nothing: an array has strides where it has no elements, and written out it is that many lists.
+    # Axes beside an empty one count: an empty array has strides too, and as JSON it is that many lists.
     span = math.prod(max(axis, 1) for axis in shape)
     if span > max_elements or span * itemsize >= 1 << 63:
         raise LimitExceeded(f"{name}: more than {max_elements} elements", name)
 
 
 def list_datatype(datatypes: Sequence[str] | None) -> tuple[str, bool, bool]:
-    """What lists become where a tensor of ``datatypes`` (None: any) is declared, wherever they are read.
+    """What lists become where a tensor of ``datatypes`` (None: any) is declared, in Python and in JSON.
 
     Returns:
-        The datatype of lists of numbers (float64 where that is allowed, otherwise the first that is), whether lists of
-        booleans become BOOL, and whether lists of 0 and 1 are refused, which may mean either.
+        The datatype of lists of numbers (float64 if allowed, otherwise the first allowed one), whether lists of
+        booleans become BOOL, and whether lists of 0 and 1 are refused because they may be a mask or floats.
     """
     if datatypes is None or "FP64" in datatypes:
         return "FP64", datatypes is None or "BOOL" in datatypes, takes_masks(datatypes)
@@ -87,12 +87,12 @@ def list_datatype(datatypes: Sequence[str] | None) -> tuple[str, bool, bool]:
 
 
 def takes_masks(datatypes: Sequence[str] | None) -> bool:
-    """Whether booleans are declared beside floats: a mask, of who takes part or of what is added."""
+    """Whether booleans are declared beside floats: a mask, either of participants or to be added."""
     return datatypes is not None and "BOOL" in datatypes and not set(FLOATING).isdisjoint(datatypes)
 
 
 def datatype_refusal(dtype: np.dtype[Any], argument: str, datatypes: Sequence[str]) -> str:
-    """What an array of another dtype is refused with, and what to do about it."""
+    """The message for an array of another dtype, with advice."""
     allowed = ", ".join(dtype_of(name).name if name != "BF16" else "bfloat16" for name in datatypes)
     if dtype.byteorder == ">" or (dtype.byteorder == "<" and not dtype.isnative):
         advice = "; convert with array.astype(array.dtype.newbyteorder('='))"

@@ -1,4 +1,4 @@
-"""Entries of a memory that were put as raw bodies: bytes with a media type, packed into one object of bytes."""
+"""Entries of a memory that were put as raw bodies: bytes with a media type, packed into one bytes object."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Entry:
 
     @cached_property
     def tag(self) -> str:
-        """Changes whenever the bytes or the media type do."""
+        """A hash of the bytes and the media type."""
         return hashlib.sha256(self._packed).hexdigest()[:32]
 
     @property
     def _packed(self) -> bytes:
-        # One object of bytes, which every memory artifact can hold and weigh.
+        # Every memory artifact can hold bytes and knows their size.
         return b"".join([_MARK, self.media_type.encode(), b"\0", self.body])
 
     def pack(self) -> bytes:
@@ -37,12 +37,12 @@ class Entry:
         return self._packed
 
     def open(self) -> Any:
-        """The value that the bytes stand for: of JSON, or the tensors and values of a safetensors message by name.
+        """The value that the bytes encode: of JSON, or the tensors and values of a safetensors message by name.
 
         Raises:
-            NotAcceptable: they stand for nothing but themselves.
+            NotAcceptable: another media type, or the bytes are not what theirs says.
         """
-        from zerocost.core import safetensors  # who has no entries need not have orjson
+        from zerocost.core import safetensors  # `import zerocost` does not load orjson
 
         try:
             if self.media_type == "application/json":
@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def has_value(self) -> bool:
-        """Whether the media type says that the bytes stand for something else."""
+        """Whether the media type is one that :meth:`open` decodes."""
         return self.media_type in ("application/json", "application/vnd.safetensors")
 
     @classmethod

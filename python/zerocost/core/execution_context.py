@@ -1,4 +1,4 @@
-"""Where and how an artifact is being executed."""
+"""Who executes an artifact, and how."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where parallel artifacts run their shards and stages: on threads of this process, or elsewhere.
 
-An executor is made by a composition root and handed to the artifacts; they know nothing of the engine behind it.
+A composition root makes an executor and passes it to the artifacts, which do not know the engine behind it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ __all__ = ["Executor", "PipelineStage"]
 
 
 class PipelineStage(Protocol):
-    """A stage as an executor sees it. It must survive a journey to another process."""
+    """A stage as an executor sees it. It can be pickled if its function or artifact can."""
 
     @property
     def index(self) -> int:
-        """Its place in the pipeline."""
+        """Its position in the pipeline."""
 
     @property
     def name(self) -> str:
-        """How errors name it."""
+        """The name in errors."""
 
     def __call__(self, batch: npt.NDArray[Any], micro_batch: int, axis: int, context: ExecutionContext) -> Any:
         """The micro-batch of the next stage."""
@@ -36,17 +36,18 @@ class Executor(Protocol):
     def shards(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], context: ExecutionContext
     ) -> list[Any]:
-        """``function(*call)`` of every call, at the same time, in order.
+        """``function(*call)`` of every call, at the same time; the results in order.
 
-        An array that stands in several calls travels once to each machine.
+        An array that is in several calls is sent once to each machine.
 
         Args:
             function: of one shard.
-            calls: its arguments, for each shard.
+            calls: the arguments of each shard.
             context: of the call; its deadline holds for all shards.
 
         Raises:
-            DeadlineExceeded: the deadline passed before all were done; what still runs is stopped.
+            DeadlineExceeded: the deadline passed before all were done. An executor stops those that still run, if it
+                can.
             ServiceUnavailable: a shard was lost and could not be run again; the message names it.
             LimitExceeded: an array that does not fit.
             Exception: whatever the function raises, with a note that names the shard.

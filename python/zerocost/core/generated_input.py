@@ -1,4 +1,4 @@
-"""Inputs made from a schema: to try an artifact out, and to show what a call looks like."""
+"""Inputs generated from a schema: for the validator, and for examples of a call."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from zerocost.errors import InvalidInput
 __all__ = ["generated_input"]
 
 _DEEPEST = 20
-"""How many references are followed one into the other."""
+"""How deep references to references are followed."""
 
 
 def generated_input(schema: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
     """An input that fits ``schema``: its first example, otherwise its required properties with seeded values.
 
-    Tensors are random, with equal sizes for equal symbols. Enumerations, constants, bounds, lengths, nested objects and
-    arrays are respected; for a string with a pattern or a format the schema must give an example.
+    Tensors are random; equal symbols get equal sizes. Enumerations, constants, bounds, lengths, nested objects and
+    arrays are respected. A string with a pattern or a format needs an example in the schema.
 
     Raises:
         InvalidInput: a value that cannot be generated, by name.
@@ -83,7 +83,7 @@ def _generate(subschema: Any, generator: np.random.Generator, sizes: dict[str, i
 
 
 def _dereferenced(subschema: Any, root: Any, depth: int = 0) -> Any:
-    """The subschema with what its local references (``#/$defs/…``) point at; a recursive one ends somewhere."""
+    """The subschema with its local references (``#/$defs/…``) resolved; recursion is cut off."""
     if isinstance(subschema, list):
         return [_dereferenced(item, root, depth) for item in subschema]
     if not isinstance(subschema, dict) or depth > _DEEPEST:
@@ -105,7 +105,7 @@ def _without(subschema: dict[str, Any], key: str) -> dict[str, Any]:
 def _generate_tensor(tensor: dict[str, Any], generator: np.random.Generator, sizes: dict[str, int]) -> Any:
     datatypes = tensor.get("datatypes") or ["FP32"]
     declared = [axis for axis in tensor.get("shape") or ["rows", "columns"] if axis != "..."]
-    # Different symbols get different sizes, so that an artifact that mixes them up fails.
+    # Different symbols get different sizes, so an artifact that confuses them fails.
     shape = [
         (axis if axis >= 0 else 3) if isinstance(axis, int) else sizes.setdefault(axis, 4 + len(sizes))
         for axis in declared

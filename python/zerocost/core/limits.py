@@ -1,4 +1,4 @@
-"""Limits on what one call may produce, carried by the context through every step of a chain."""
+"""Limits on what one call may produce. The context carries them through every step of a chain."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Limits:
 
     Attributes:
         elements: of all outputs of an artifact together, each array counting at least one.
-        fan_out: elements that one ``each`` of a chain runs through.
-        parts: arrays that an artifact's outputs have, where an input says how many.
-        operations: elementary operations of an artifact, where they are more than its inputs and outputs are large.
+        fan_out: elements that one ``each`` of a chain runs over.
+        parts: the number of output arrays, where an input sets it.
+        operations: elementary operations, where they grow faster than the inputs and outputs.
     """
 
     elements: int
@@ -32,13 +32,13 @@ class Limits:
 
 
 def limits_of(metadata: Mapping[str, Any]) -> Limits | None:
-    """The limits in a context's metadata; None where nobody set any."""
+    """The limits in a context's metadata, or None."""
     limits = metadata.get("limits")
     return limits if isinstance(limits, Limits) else None
 
 
 def check_fan_out(elements: Sized, name: str, metadata: Mapping[str, Any]) -> None:
-    """Raises LimitExceeded if there are limits and ``each`` would run through more elements."""
+    """Raises LimitExceeded if there are limits and ``each`` would run over more elements."""
     limits = limits_of(metadata)
     if limits is not None and len(elements) > limits.fan_out:
         raise LimitExceeded(f"{name}: {len(elements)} elements were given, 'each' takes {limits.fan_out}", name)
@@ -47,7 +47,7 @@ def check_fan_out(elements: Sized, name: str, metadata: Mapping[str, Any]) -> No
 def count_elements(value: Any) -> int:
     """The elements of every array and list in ``value``, each array, list and axis counting at least one.
 
-    Axes without elements count, for a million empty lists are a million lists when they are written out.
+    Empty axes count: written out as JSON, a million empty lists are a million lists.
     """
     if isinstance(value, np.ndarray):
         return value.size or math.prod(max(axis, 1) for axis in value.shape)

@@ -16,10 +16,10 @@ __all__ = ["array_of_list", "refuse_zero_one"]
 
 
 def refuse_zero_one(array: npt.NDArray[Any], argument: str) -> None:
-    """Raises DatatypeError if the numbers that a list was, where :func:`takes_masks`, look like a mask of 0 and 1.
+    """Raises DatatypeError if the numbers of a list look like a mask of 0 and 1, where :func:`takes_masks`.
 
-    As floats they would be added, which is hardly what is meant. Zeros alone change nothing either way. The reader of
-    JSON calls it too.
+    As floats they would be added to the scores, which is hardly intended. Zeros alone change nothing either way. The
+    JSON reader calls it too.
     """
     if array.dtype.kind != "b" and (array == 1).any() and ((array == 0) | (array == 1)).all():
         raise DatatypeError(
@@ -66,18 +66,18 @@ def array_of_list(value: Sequence[Any], argument: str, datatypes: Sequence[str] 
 
 
 _LISTED: dict[str, tuple[tuple[type, ...], str]] = {"BOOL": ((bool,), "booleans"), "BYTES": ((str, bytes), "texts")}
-"""What lists hold that become each datatype, and its name; all others are numbers."""
+"""The element types of lists that become each datatype, and their name; other datatypes take numbers."""
 
 _EXACT = 2**53
-"""Beyond it a float64 does not tell one whole number from the next."""
+"""Beyond it float64 does not represent every whole number."""
 
 
 def _exact(value: Sequence[Any], datatype: str, argument: str) -> npt.NDArray[Any]:
-    """The whole numbers of a list one by one, where NumPy made float64 of large ones; raises if one does not fit."""
+    """The whole numbers of a list as objects, where NumPy made float64 of large ones; raises if one does not fit."""
     exact, limits = np.asarray(value, dtype=object), np.iinfo(dtype_of(datatype))
     for number in exact.flat:
         if isinstance(number, float) and not max(limits.min, -_EXACT) <= number <= min(limits.max, _EXACT):
-            # As in JSON: what is written with a point or an exponent is no whole number there.
+            # As in JSON, where a number with a point or an exponent is no whole number.
             raise DatatypeError(f"{argument}: {number} was given, whole numbers ({datatype}) are needed", argument)
         if not limits.min <= number <= limits.max:
             raise _too_large(argument, datatype)
@@ -93,7 +93,7 @@ def _texts(value: Sequence[Any], argument: str) -> npt.NDArray[Any]:
 
 
 def _as_datatype(array: npt.NDArray[Any], value: Sequence[Any], datatype: str, argument: str) -> npt.NDArray[Any]:
-    """The numbers of a list, which NumPy has read, as the datatype that they become; it must hold every one of them."""
+    """The numbers of a list, already read by NumPy, in the datatype that they become; it must hold each of them."""
     dtype = dtype_of(datatype)
     if dtype.kind in "iu" and array.size:
         is_float, limits = array.dtype.kind == "f", np.iinfo(dtype)
@@ -116,7 +116,7 @@ def _too_large(argument: str, datatype: str) -> RangeError:
 
 
 def _kinds(value: Sequence[Any]) -> set[type]:
-    """The types of what nested lists hold."""
+    """The types of the elements of nested lists."""
     kinds = set(map(type, value))
     nested = {kind for kind in kinds if issubclass(kind, list | tuple)}
     if nested:

@@ -12,7 +12,7 @@ from zerocost.core.artifact import Artifact, TransientProperty
 from zerocost.core.entry import Entry
 from zerocost.core.execution_context import ExecutionContext
 from zerocost.core.ports.schema import requirements
-from zerocost.core.results import no_coroutine
+from zerocost.core.results import coroutine_error
 from zerocost.errors import UnknownOperation
 
 __all__ = ["ABSENT", "MemoryArtifact"]
@@ -24,7 +24,7 @@ ABSENT: Any = object()
 class MemoryArtifact(Artifact):
     """Base for memory management artifacts: ``operation``, ``key`` and ``value`` in, ``result`` out.
 
-    A subclass has ``retrieve``, ``store`` and ``clear``; ``delete``, ``contains``, ``stats`` and ``keys`` where it can.
+    A subclass has ``retrieve``, ``store`` and ``clear``, and may have ``delete``, ``contains``, ``stats`` and ``keys``.
     Each is called with those of the given inputs that its signature takes.
     """
 
@@ -46,11 +46,11 @@ class MemoryArtifact(Artifact):
         """Runs one operation; ``"get"`` where none is named.
 
         Returns:
-            ``result`` and ``artifact_used``; for ``get`` also ``found``, so that a stored None can be told apart. Of
-            an entry that was put as a raw body of JSON or safetensors, ``result`` is what that stands for.
+            ``result`` and ``artifact_used``; for ``get`` also ``found``, which tells a stored None from a miss. For an
+            entry that was put as a raw body of JSON or safetensors, ``result`` is the value that it encodes.
 
         Raises:
-            UnknownOperation: the operation is not one of those above, or this artifact does not have it.
+            UnknownOperation: the operation does not exist, or this artifact does not have it.
             MissingInput: the operation needs a key or a value.
             UndeclaredInput: a key that the schema does not declare.
         """
@@ -63,7 +63,7 @@ class MemoryArtifact(Artifact):
         call, taken = self._bound_methods[operation]
         answer = call(**{name: value for name, value in bound.items() if name in taken})
         if type(answer) is CoroutineType:
-            raise no_coroutine(answer, f"{type(self).__name__}.{call.__name__}")
+            raise coroutine_error(answer, f"{type(self).__name__}.{call.__name__}")
         if operation == "get":
             found, result = answer
             if type(result) is bytes and "packed" not in context.metadata:
@@ -74,7 +74,7 @@ class MemoryArtifact(Artifact):
         return {"result": answer, "artifact_used": context.artifact_name}
 
     def get_schema(self) -> dict[str, Any]:
-        """The schema that all memory artifacts share; which inputs are required depends on the operation."""
+        """The schema that all memory artifacts share. The required inputs depend on the operation."""
         operations = {name: needed for name, needed in self.OPERATIONS.items() if name in self._bound_methods}
         properties = {
             "operation": {"enum": list(operations), "default": "get", "description": "What to do."},
@@ -121,9 +121,9 @@ class MemoryArtifact(Artifact):
         """Removes everything."""
 
     def lookup(self, key: str, *args: Any, **kwargs: Any) -> tuple[bool, Any]:
-        """Whether ``key`` is there, and what is stored under it.
+        """Whether ``key`` is there, and the object stored under it.
 
-        Override it where None can be stored; by default a None from ``retrieve`` counts as absent.
+        Override it where None can be stored. By default a None from ``retrieve`` counts as a miss.
         """
         value = self.retrieve(key, **kwargs)
         return value is not None, value
@@ -137,16 +137,16 @@ class MemoryArtifact(Artifact):
         raise NotImplementedError
 
     def exchange(self, key: str, value: Any, when: Callable[[Any], bool], *args: Any, **kwargs: Any) -> bool:
-        """Stores ``value`` under ``key``, or removes the key if it is :data:`ABSENT`, where ``when`` agrees.
+        """Compares and sets: stores ``value`` under ``key`` if ``when`` is true. :data:`ABSENT` removes the key.
 
-        ``when`` is called with what is stored, or :data:`ABSENT`, perhaps more than once. What it agreed to is what is
-        exchanged: nobody else's change comes in between.
+        ``when`` is called with the stored object, or :data:`ABSENT`, perhaps more than once. No other change comes
+        between its last call and the exchange.
 
         Returns:
             As :meth:`store`, or as :meth:`delete`.
 
         Raises:
-            PreconditionFailed: ``when`` did not agree; nothing is changed.
+            PreconditionFailed: ``when`` was false; nothing is changed.
         """
         raise NotImplementedError
 
@@ -160,7 +160,7 @@ class MemoryArtifact(Artifact):
 
     @TransientProperty
     def _bound_methods(self) -> dict[str, tuple[Any, frozenset[str]]]:
-        """Every operation that this artifact has, with the inputs that its method takes."""
+        """The operations of this artifact: the method of each, and the inputs that it takes."""
         methods = {"get": "lookup", "put": "store"}
         calls = {}
         for operation in self.OPERATIONS:

@@ -1,4 +1,4 @@
-"""What artifacts return: a dict, and never something that somebody would have to await."""
+"""What artifacts return: a dict, never a coroutine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from zerocost.errors import InvalidOutput
 
-__all__ = ["checked_outputs", "no_coroutine"]
+__all__ = ["checked_outputs", "coroutine_error"]
 
 
 def checked_outputs(outputs: Any, name: str) -> dict[str, Any]:
@@ -15,11 +15,11 @@ def checked_outputs(outputs: Any, name: str) -> dict[str, Any]:
     if isinstance(outputs, dict):
         return outputs
     if type(outputs) is CoroutineType:
-        raise no_coroutine(outputs, f"artifact {name!r}: execute")
+        raise coroutine_error(outputs, f"artifact {name!r}: execute")
     raise InvalidOutput(f"artifact {name!r}: execute returned {type(outputs).__name__}, a dict is needed")
 
 
-def no_coroutine(coroutine: Any, what: str) -> InvalidOutput:
-    """The error for a coroutine as a result, which nobody would await."""
+def coroutine_error(coroutine: Any, what: str) -> InvalidOutput:
+    """The error for a coroutine as a result, which is closed: nobody would await it."""
     coroutine.close()
     return InvalidOutput(f"{what} returned a coroutine; artifacts are called, not awaited: write def, not async def")

@@ -1,9 +1,9 @@
-"""A schema from a signature: what lets a stranger's artifact be twenty lines long.
+"""The schema of a method's signature, so that an artifact can be twenty lines long.
 
 Annotations become types (``float`` → number, ``int`` → integer, ``Literal`` → enum, ``X | None`` → nullable, …),
 defaults become defaults, the ``Args:`` section of the docstring becomes descriptions.
-``Annotated[float, {"minimum": 0}]`` adds any keywords. NumPy arrays, and the main input, become tensors. An argument
-named ``out`` is in process only.
+``Annotated[float, {"minimum": 0}]`` adds any keywords. NumPy arrays and the main input become tensors. An argument
+named ``out`` is for callers in the same process only.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _SCALARS: dict[Any, Schema] = {
 
 
 def schema_of(method: Callable[..., Any], main_input: str) -> Schema:
-    """The schema of what ``method`` takes.
+    """The schema of the inputs of ``method``.
 
     Args:
-        method: a bound method. Its first parameter is the main input, whatever the method calls it.
+        method: a bound method. Its first parameter is the main input, under any name.
         main_input: the name of the main input in the dict.
 
     Returns:
-        A JSON Schema 2020-12 with one property for each parameter. ``**kwargs`` makes it open to any further key.
+        A JSON Schema 2020-12 with one property for each parameter. ``**kwargs`` opens it to any further key.
     """
     hints = _hints(method)
     descriptions = _descriptions(inspect.getdoc(method) or "")
@@ -86,7 +86,7 @@ def _hints(method: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(method, include_extras=True)
     except Exception:
-        # An annotation that names something only a type checker sees: that parameter takes anything.
+        # An annotation names something that only a type checker sees: its parameter takes anything.
         function: Any = inspect.unwrap(getattr(method, "__func__", method))
         hints: dict[str, Any] = {}
         for name, annotation in getattr(function, "__annotations__", {}).items():
@@ -120,7 +120,7 @@ def _of_annotation(annotation: Any) -> Schema:
 
 
 def _or_none(schema: Schema) -> Schema:
-    """The schema with null allowed: ``x: int = None`` says that None may be given."""
+    """The schema with null allowed: ``x: int = None`` takes None."""
     check = plain_check(schema)
     if "x-tensor" in schema or (check is not None and check(None)):
         return schema

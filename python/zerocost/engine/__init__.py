@@ -1,6 +1,6 @@
 """The adapter to the distributed engine (Ray, extra ``[ray]``)."""
 
-from zerocost.engine.choice import executor
+from zerocost.engine.executors import executor
 from zerocost.engine.ray_artifact import RayArtifact
 
 __all__ = ["RayArtifact", "executor"]

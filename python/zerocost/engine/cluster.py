@@ -1,7 +1,7 @@
-"""Connecting to Ray, and what its failures mean here.
+"""Connecting to Ray, and translating its failures.
 
-Ray serialises with cloudpickle inside the cluster; it is the one place where zerocost's objects are pickled. Usage
-statistics are off unless the environment says otherwise.
+Ray serialises with cloudpickle inside the cluster: nowhere else are objects of zerocost pickled. Usage statistics are
+off unless the environment says otherwise.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from zerocost.errors import LimitExceeded, PluginError, ServiceUnavailable
 
-__all__ = ["connect", "failure", "share"]
+__all__ = ["connect", "export_address", "failure"]
 
-_KNOCK_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 
 
 def connect(address: str | None = None) -> Any:
@@ -25,18 +25,18 @@ def connect(address: str | None = None) -> Any:
 
     Args:
         address: of a running cluster (``"auto"``: the one on this machine); None: the one that ``RAY_ADDRESS`` names,
-            or one that this process starts, on the loopback address, and that ends with it. Where this process is
-            connected already, that connection is used.
+            or one that this process starts on the loopback address and that ends with it. A process that is connected
+            already keeps its connection.
 
     Raises:
         PluginError: Ray is not installed.
-        ServiceUnavailable: there is no cluster at the address, it is no address, the cluster has another version of
-            Ray or Python, or none could be started here.
+        ServiceUnavailable: the address is invalid, no cluster answers there, the cluster has another version of Ray
+            or Python, or none could be started here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
-        # Read when Ray is imported. Otherwise it listens on the address of the network card, also for itself alone.
+        # Ray reads it when it is imported. Without it even a cluster of one listens on the network card's address.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
@@ -46,7 +46,7 @@ def connect(address: str | None = None) -> Any:
         try:
             dashboard = None if address else False
             if address:
-                _knock(address)
+                _check_reachable(address)
             ray.init(
                 address or "local",
                 include_dashboard=dashboard,
@@ -66,30 +66,30 @@ def _what_failed(address: str | None, error: Exception) -> str:
     return f"the Ray cluster at {address} cannot be joined"
 
 
-def share() -> None:
-    """Lets the processes that this one starts join its cluster: ``RAY_ADDRESS`` names it from now on."""
+def export_address() -> None:
+    """Sets ``RAY_ADDRESS``, so that processes that this one starts join its cluster."""
     import ray
 
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
-def _knock(address: str) -> None:
-    """Raises at once where nobody listens: Ray would try again for minutes.
+def _check_reachable(address: str) -> None:
+    """Raises at once if nobody listens: Ray would retry for minutes.
 
     Raises:
         OSError: nobody listens there.
-        ValueError: the port is none.
+        ValueError: no valid port.
     """
     if address in ("auto", "local") or "://" in address:
-        return  # found, started, or known by a rule of its own
+        return  # Ray finds or starts it, or has another protocol
     parts = urlsplit(f"//{address}")
     if not parts.hostname or parts.port is None:
         raise ValueError("it is not of the form host:port")
-    socket.create_connection((parts.hostname, parts.port), _KNOCK_SECONDS).close()
+    socket.create_connection((parts.hostname, parts.port), _CONNECT_SECONDS).close()
 
 
 def failure(error: Exception, what: Callable[[], str]) -> Exception:
-    """What a failure of Ray is to the caller: the exception that the code raised, or that the work was lost.
+    """The exception that a caller gets for a failure of Ray: what the remote code raised, or that the work was lost.
 
     Args:
         error: what Ray raised.
@@ -103,11 +103,12 @@ def failure(error: Exception, what: Callable[[], str]) -> Exception:
     if isinstance(cause, exceptions.ObjectStoreFullError):
         return LimitExceeded(f"{what()}: the object store of a node is full; start Ray with more object_store_memory")
     if isinstance(cause, exceptions.RayTaskError):
-        return ServiceUnavailable(f"{what()} failed in a way that cannot be sent here: {_first_line(cause)}")
+        return ServiceUnavailable(f"{what()} failed in a way that cannot be sent here: {_last_line(cause)}")
     if isinstance(cause, exceptions.RayError):
         return ServiceUnavailable(f"{what()} was lost and could not be run again ({type(cause).__name__})")
     return cause if isinstance(cause, Exception) else error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+def _last_line(error: Exception) -> str:
+    """Of the traceback that a RayTaskError is: the remote exception."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -1,4 +1,4 @@
-"""What is in Ray's object store: each array once, and what can never change once for all calls."""
+"""Arrays in Ray's object store: each once per call, immutable ones once for all calls."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from zerocost.errors import LimitExceeded
 __all__ = ["SMALL", "ObjectStore"]
 
 SMALL = 2**20
-"""Bytes. Arrays up to here fit any object store (Ray's smallest has 75 MiB), and are sent rather than waited for."""
+"""Bytes. Arrays up to this size fit into any object store (Ray's smallest has 75 MiB), so nodes need not be asked."""
 
 
 class ObjectStore:
-    """Puts arrays into the object store: each once for a call, and what can never change once for all calls."""
+    """Puts arrays into the object store: each once per call, immutable ones once for all calls."""
 
     def __init__(self, ray: Any, nodes: Nodes) -> None:
         self._ray = ray
@@ -27,11 +27,11 @@ class ObjectStore:
         self._kept: dict[int, dict[tuple[Any, ...], Any]] = {}
 
     def for_call(self) -> tuple[Callable[[Any], Any], list[Node]]:
-        """What one call needs.
+        """A function that puts values for one call, and the nodes of the cluster.
 
         Returns:
-            ``put(value)``: a reference to an array, anything else as it is. And the nodes of the cluster, once a large
-            array was put; until then none: it is not worth asking.
+            ``put(value)``, which gives a reference to an array and anything else as it is. The list of nodes is empty
+            until a large array is put: before that it is not worth asking.
 
         Raises:
             LimitExceeded: from ``put``: an array larger than the object store of a node.
@@ -43,7 +43,7 @@ class ObjectStore:
             if not isinstance(value, np.ndarray):
                 return value
             if value.nbytes > SMALL and not nodes:
-                nodes.extend(self._nodes.now())
+                nodes.extend(self._nodes.current())
             if id(value) not in references:
                 references[id(value)] = self._reference(value, nodes)
             return references[id(value)]
@@ -51,7 +51,7 @@ class ObjectStore:
         return put, nodes
 
     def _reference(self, array: npt.NDArray[Any], nodes: list[Node]) -> Any:
-        root = _unchangeable_root(array)
+        root = _immutable_root(array)
         if root is None:
             return self._put(array, nodes)
         if id(root) not in self._kept:
@@ -70,14 +70,14 @@ class ObjectStore:
                 f"an array of {array.nbytes:,} bytes was given, the object store of a node holds {holds:,}; start "
                 "Ray with more object_store_memory, or cut the array into more parts"
             )
-        # A strided array would be copied into the message itself instead of the store.
+        # Ray would copy a strided array into the message itself, not into the store.
         return self._ray.put(np.asarray(array, order="C"))
 
 
-def _unchangeable_root(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """The array that this is a view of, if nobody can write to its memory because it is a ``bytes`` object.
+def _immutable_root(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """The array that this is a view of, if its memory is a ``bytes`` object, which nobody can write to.
 
-    The flag says too little, as whoever owns an array can set it back.
+    The ``writeable`` flag does not tell: the owner of an array can set it again.
     """
     root = array
     while isinstance(root.base, np.ndarray):

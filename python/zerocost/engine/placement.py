@@ -12,15 +12,15 @@ from typing import Any
 
 from zerocost._kernels import set_num_threads
 
-__all__ = ["Node", "Nodes", "Place", "places", "set_num_threads", "threads_for"]
+__all__ = ["Node", "Nodes", "Placement", "placements", "set_num_threads", "threads_for"]
 
-_FRESH = 10.0
-"""Seconds for which work that is not sent to a certain node goes by what the nodes were."""
+_FRESH_SECONDS = 10.0
+"""How old a list of nodes may be for work that is not sent to a certain node."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node that is alive: its id, its CPUs, and the bytes of its object store."""
+    """A live node: its id, its CPUs, and the bytes of its object store."""
 
     id: str
     cpus: int
@@ -28,7 +28,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Where work runs.
 
     Attributes:
@@ -41,14 +41,14 @@ class Place:
 
 
 class Nodes:
-    """The nodes of a cluster that have CPUs, in one order at every call."""
+    """The nodes of a cluster that have CPUs, in the same order at every call."""
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
         self._last: list[Node] = []
-        self._asked = -_FRESH
+        self._asked = -_FRESH_SECONDS
 
-    def now(self) -> list[Node]:
+    def current(self) -> list[Node]:
         """The nodes. Asking costs a quarter of a small task."""
         resources = {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
         found = [
@@ -59,37 +59,39 @@ class Nodes:
         self._last, self._asked = found, time.monotonic()
         return found
 
-    def lately(self) -> list[Node]:
-        """The nodes as they were some seconds ago at most."""
-        return self._last if time.monotonic() - self._asked < _FRESH else self.now()
+    def recent(self) -> list[Node]:
+        """The nodes as they were at most some seconds ago."""
+        return self._last if time.monotonic() - self._asked < _FRESH_SECONDS else self.current()
 
 
-def places(nodes: list[Node], count: int, *, neighbours: bool = False) -> list[Place]:
-    """One place for each of ``count`` shards, stages or replicas, spread evenly over the nodes.
+def placements(nodes: list[Node], count: int, *, adjacent: bool = False) -> list[Placement]:
+    """One placement for each of ``count`` shards, stages or replicas, spread evenly over the nodes.
 
-    The same number is on the same node at every call, so that what it was sent is there already. Softly: a node that is
-    gone is no reason to fail.
+    The same number runs on the same node at every call, so that what it was sent is there already. The affinity is
+    soft: a node that is gone is no reason to fail.
 
     Args:
         nodes: of the cluster; where there is none yet, Ray waits for one.
         count: how many there are.
-        neighbours: whether those with neighbouring numbers share a node, as they hand arrays to each other.
+        adjacent: whether consecutive numbers share a node, as they hand arrays to each other.
     """
     if not nodes:
-        return [Place(1)] * count
-    homes = [number * len(nodes) // count if neighbours else number % len(nodes) for number in range(count)]
-    return [Place(threads_for(nodes[home].cpus, homes.count(home)), _options(nodes, home)) for home in homes]
+        return [Placement(1)] * count
+    indexes = [number * len(nodes) // count if adjacent else number % len(nodes) for number in range(count)]
+    return [
+        Placement(threads_for(nodes[index].cpus, indexes.count(index)), _affinity(nodes, index)) for index in indexes
+    ]
 
 
 def threads_for(cpus: int, sharing: int) -> int:
-    """The share of a node's CPUs, at least 1; what ``ZEROCOST_NUM_THREADS`` says here, where it says something."""
+    """The share of a node's CPUs, at least 1; ``ZEROCOST_NUM_THREADS`` of this process overrides it."""
     chosen = os.environ.get("ZEROCOST_NUM_THREADS")
     return int(chosen) if chosen else max(1, cpus // sharing)
 
 
-def _options(nodes: list[Node], home: int) -> dict[str, Any]:
+def _affinity(nodes: list[Node], index: int) -> dict[str, Any]:
     if len(nodes) < 2:
         return {}
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(nodes[home].id, soft=True)}
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(nodes[index].id, soft=True)}

@@ -1,4 +1,4 @@
-"""Any artifact on a Ray cluster, behind the interface that it has here."""
+"""Any artifact on a Ray cluster, with the interface that it has in the process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from zerocost.core.artifact_base import Artifact, ExecutionContext, MemoryArtifact
 from zerocost.core.ports import Ports
 from zerocost.engine.cluster import connect, failure
-from zerocost.engine.journey import arrived, packed, result
 from zerocost.engine.object_store import SMALL, ObjectStore
-from zerocost.engine.placement import Nodes, places, set_num_threads
+from zerocost.engine.placement import Nodes, placements, set_num_threads
+from zerocost.engine.remote_calls import get_result, pickled, received, sendable
 from zerocost.errors import (
     DatatypeError,
     DeadlineExceeded,
@@ -24,12 +24,12 @@ from zerocost.errors import (
 __all__ = ["RayArtifact"]
 
 _RETRIES = 3
-_PATIENCE = 5.0
-"""Seconds that a call may still run after its deadline."""
+_GRACE_SECONDS = 5.0
+"""A call may run this long after its deadline."""
 
 
 class RayArtifact(Artifact):
-    """An artifact whose replicas run on a Ray cluster. Registered under the old name, nobody who calls it notices."""
+    """An artifact whose replicas run on a Ray cluster. Registered under the old name, it replaces it."""
 
     interface: ClassVar[str] = "custom"
     waits = True
@@ -40,15 +40,16 @@ class RayArtifact(Artifact):
         """Starts the replicas.
 
         Args:
-            implementation: an artifact, which every replica gets a copy of, or a class (or any callable without
-                arguments) that makes one, which every replica calls.
-            num_replicas: how many processes there are, at least 1. An artifact with a state (a subclass of
-                ``MemoryArtifact``) must have exactly one, or its state would be several.
+            implementation: an artifact, of which every replica gets a copy; or a class, or any callable without
+                arguments, that every replica calls to make one.
+            num_replicas: how many processes there are, at least 1. A stateful artifact (a subclass of
+                ``MemoryArtifact``) must have exactly one: replicas do not share their state.
             address: of the cluster; see :func:`zerocost.engine.cluster.connect`.
 
         Raises:
             DatatypeError: no artifact, or one that cannot be sent to another process.
             RangeError: a number of replicas that is not allowed.
+            ServiceUnavailable: there is no cluster, or a replica did not start.
         """
         if isinstance(num_replicas, bool) or not isinstance(num_replicas, int):
             raise DatatypeError(f"num_replicas: {num_replicas!r} was given, an integer is needed", "num_replicas")
@@ -63,60 +64,59 @@ class RayArtifact(Artifact):
                 f"num_replicas: {num_replicas} was given; {type(local).__name__} has a state, so it has 1 replica",
                 "num_replicas",
             )
-        self._local = local  # answers what must be known before anything is sent
+        self._local = local  # its schema and limits are asked here, before anything is sent
         self.uses = local.uses
         self._schema = local._ports.published
         self._ray = ray = connect(address)
         nodes = Nodes(ray)
         self._store = ObjectStore(ray, nodes)
-        # A replica with a state that died comes back empty: that is not the same artifact, so it does not come back.
+        # A stateful replica would be restarted without its state, as another artifact: it is not restarted.
         retries = 0 if stateful else _RETRIES
-        # Restarts bound the retries. Counted by themselves they are used up while nobody knows yet that a node is gone.
+        # max_restarts bounds the retries: a task's own would be used up before Ray knows that a node is gone.
         options = {"max_restarts": retries, "max_task_retries": -1 if retries else 0}
         kind = ray.remote(_Replica)
         self._starts = [
-            partial(kind.options(**options, **home.options).remote, implementation, home.threads)
-            for home in places(nodes.now(), num_replicas)
+            partial(kind.options(**options, **place.options).remote, implementation, place.threads)
+            for place in placements(nodes.current(), num_replicas)
         ]
-        try:
-            self._replicas = [start() for start in self._starts]
-        except ray.exceptions.RayError as error:
-            raise failure(error, f"a replica of {type(local).__name__}".__str__) from error
-        except Exception as error:  # whatever its own objects raise when they are asked to be pickled
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DatatypeError(
-                f"implementation: {type(local).__name__} cannot be sent to another process ({reason}); give its class"
-            ) from error
+        name = type(local).__name__
+        self._replicas = pickled(
+            ray,
+            lambda: [start() for start in self._starts],
+            f"a replica of {name}".__str__,
+            f"implementation: {name}",
+            advice="; give its class",
+        )
         self._calls = [0] * num_replicas
         self._lost: set[int] = set()
-        self._comes_back = not stateful
+        self._restarts = not stateful
         self._lock = threading.Lock()
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
-        """Runs the artifact in the replica with the fewest calls under way.
+        """Runs the artifact in the replica with the fewest calls in progress.
 
-        Arrays come back as read-only views of the object store.
+        Arrays in the result are read-only views of the object store.
 
         Raises:
-            InvalidInput: whatever :meth:`zerocost.core.ports.Ports.bind` refuses, an input that only means something in
-                the same process among it (``out``, callables).
+            InvalidInput: whatever :meth:`zerocost.core.ports.Ports.bind` refuses, also an input that has a meaning in
+                the same process only (``out``, callables).
             DatatypeError: an input that cannot be sent to another process.
             LimitExceeded: an array larger than the object store of a node.
-            DeadlineExceeded: the context's deadline passed. A call that goes on for some seconds more is then ended
-                with its replica, which is started again, unless the artifact has a state.
+            DeadlineExceeded: the context's deadline passed. If the call does not return within some seconds, its
+                replica is killed and restarted, unless the artifact is stateful.
             ServiceUnavailable: the replica was lost and the call could not be run again.
             Exception: whatever the artifact raises.
         """
         bound = self._ports.bind(input_data)
-        remote, seconds = packed(context)
+        remote, seconds = sendable(context)
         put, _ = self._store.for_call()
         values = [put(value) if getattr(value, "nbytes", 0) > SMALL else value for value in bound.values()]
-        number, replica = self._choose(context.artifact_name)
-        done = self._done
+        number, replica = self._acquire(context.artifact_name)
+        release = self._release
         try:
             reference = self._send(number, replica, list(bound), values, remote, seconds)
             try:
-                outputs: dict[str, Any] = result(
+                outputs: dict[str, Any] = get_result(
                     self._ray,
                     reference,
                     f"replica {number} of {context.artifact_name!r}".__str__,
@@ -125,21 +125,21 @@ class RayArtifact(Artifact):
             except BaseException as error:
                 self._ray.cancel(reference)
                 if isinstance(error.__context__, self._ray.exceptions.ActorDiedError):
-                    done = self._is_lost
+                    release = self._release_lost
                 elif isinstance(error, DeadlineExceeded) or not isinstance(error, Exception):
-                    done = self._done_when_free
-                    if isinstance(error, DeadlineExceeded) and self._comes_back:
-                        self._stop_if_stuck(replica, reference)
+                    release = self._release_when_free
+                    if isinstance(error, DeadlineExceeded) and self._restarts:
+                        self._kill_if_stuck(replica, reference)
                 raise
         finally:
-            done(number, replica)
+            release(number, replica)
         return outputs
 
-    def _choose(self, name: str) -> tuple[int, Any]:
-        """The replica with the fewest calls under way, which has one more from now on: its number and its actor.
+    def _acquire(self, name: str) -> tuple[int, Any]:
+        """The number and the actor of the replica with the fewest calls in progress. The call is counted.
 
         Raises:
-            ServiceUnavailable: one that was lost cannot be started again; the next call tries.
+            ServiceUnavailable: a lost replica cannot be started again; the next call tries.
         """
         while True:
             with self._lock:
@@ -149,7 +149,7 @@ class RayArtifact(Artifact):
                     return number, self._replicas[number]
                 number = self._lost.pop()
             try:
-                replica = self._starts[number]()  # without the lock, which threads of Ray wait for
+                replica = self._starts[number]()  # without the lock: threads of Ray wait for it
             except BaseException as error:
                 with self._lock:
                     self._lost.add(number)
@@ -159,42 +159,42 @@ class RayArtifact(Artifact):
             with self._lock:
                 self._replicas[number] = replica
 
-    def _done(self, number: int, replica: Any) -> None:
+    def _release(self, number: int, replica: Any) -> None:
         with self._lock:
             self._calls[number] -= 1
 
-    def _is_lost(self, number: int, replica: Any) -> None:
+    def _release_lost(self, number: int, replica: Any) -> None:
         with self._lock:
             self._calls[number] -= 1
-            # Of several calls that one replica took with it, the last may end when another one has its place.
-            if self._comes_back and self._replicas[number] is replica:
+            # When a replica dies with several calls, the last of them may end after its successor has started.
+            if self._restarts and self._replicas[number] is replica:
                 self._lost.add(number)
 
-    def _done_when_free(self, number: int, replica: Any) -> None:
-        """Counts a call until its replica answers again: it may be busy for longer than anybody waits for it."""
+    def _release_when_free(self, number: int, replica: Any) -> None:
+        """Counts a call until its replica answers again: it may be busy after the caller has given up."""
 
         def answered(answer: Any) -> None:
             died = isinstance(answer.exception(), self._ray.exceptions.ActorDiedError)
-            (self._is_lost if died else self._done)(number, replica)
+            (self._release_lost if died else self._release)(number, replica)
 
         try:
             replica.is_free.remote().future().add_done_callback(answered)
-        except self._ray.exceptions.RayError:  # what the call has raised says more
-            self._is_lost(number, replica)
+        except self._ray.exceptions.RayError:  # what the call raised says more
+            self._release_lost(number, replica)
 
-    def _stop_if_stuck(self, replica: Any, reference: Any) -> None:
-        """Some seconds after its deadline, a call that still runs is ended with its replica's process.
+    def _kill_if_stuck(self, replica: Any, reference: Any) -> None:
+        """Kills the replica if the call still runs some seconds after its deadline.
 
-        Ray starts the replica again, and runs there the calls that waited behind this one, which was cancelled.
+        Ray restarts it, and runs the calls there that waited behind this one, which was cancelled.
         """
         call = reference.future()
 
         def stop() -> None:
             if not call.done():
-                with suppress(self._ray.exceptions.RayError):  # it has gone meanwhile, or the connection has
+                with suppress(self._ray.exceptions.RayError):  # it or the connection is gone
                     self._ray.kill(replica, no_restart=False)
 
-        timer = threading.Timer(_PATIENCE, stop)
+        timer = threading.Timer(_GRACE_SECONDS, stop)
         timer.daemon = True
         timer.start()
 
@@ -207,16 +207,11 @@ class RayArtifact(Artifact):
         context: ExecutionContext,
         seconds: float | None,
     ) -> Any:
-        try:
-            return replica.execute.remote(names, context, seconds, *values)
-        except self._ray.exceptions.RayError as error:
-            raise failure(error, f"replica {number} of {context.artifact_name!r}".__str__) from error
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DatatypeError(f"an input cannot be sent to another process ({reason})") from error
+        what = f"replica {number} of {context.artifact_name!r}".__str__
+        return pickled(self._ray, lambda: replica.execute.remote(names, context, seconds, *values), what, "an input")
 
     def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
-        """The artifact's own, and one for each input that only means something in the same process."""
+        """The artifact's own, and one for each input that has a meaning in the same process only."""
         try:
             self._ports.bind(input_data)
         except InvalidInput as error:
@@ -233,11 +228,11 @@ class RayArtifact(Artifact):
 
     @cached_property
     def _ports(self) -> Ports:
-        # What the artifact itself refuses is asked here, before anything is sent.
+        # The artifact's own checks run here, before anything is sent.
         return Ports(self._schema, self._local)
 
     def get_schema(self) -> dict[str, Any]:
-        """The artifact's own, without the inputs that only mean something in the same process."""
+        """The artifact's own, without the inputs that have a meaning in the same process only."""
         return self._schema
 
     def get_description(self) -> str:
@@ -245,13 +240,13 @@ class RayArtifact(Artifact):
         return self._local.get_description()
 
     def close(self) -> None:
-        """Stops the replicas. They also stop when nobody holds this artifact any more."""
+        """Stops the replicas. They also stop when the last reference to this artifact is gone."""
         for replica in self._replicas:
             self._ray.kill(replica)
 
 
 class _Replica:
-    """One copy of the artifact, in a process of its own."""
+    """One copy of the artifact in a process of its own."""
 
     def __init__(self, implementation: Artifact | Callable[[], Artifact], threads: int) -> None:
         set_num_threads(threads)
@@ -260,9 +255,9 @@ class _Replica:
     def execute(
         self, names: list[str], context: ExecutionContext, seconds: float | None, *values: Any
     ) -> dict[str, Any]:
-        """The inputs come one by one, as Ray resolves references only where they stand alone."""
-        return self._artifact.execute(dict(zip(names, values, strict=True)), arrived(context, seconds))
+        """The inputs are separate arguments: Ray resolves references only at the top level."""
+        return self._artifact.execute(dict(zip(names, values, strict=True)), received(context, seconds))
 
     def is_free(self) -> bool:
-        """Answers after the calls before it."""
+        """Answers when the calls before it have returned."""
         return True

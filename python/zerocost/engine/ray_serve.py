@@ -1,8 +1,8 @@
 """An ASGI app on Ray Serve: the same app as under uvicorn, in one process or more on any node of the cluster.
 
-Ray's proxy takes the requests and hands them, scope and all, to the replicas; so tokens, the loopback rule, limits and
-errors are the app's own, as everywhere. What belongs to a process is each replica's own: metrics, statistics, what
-``lru_cache`` holds, and which artifacts an administrator has unloaded.
+Ray's proxy hands requests with their whole scope to the replicas, so tokens, the loopback rule, limits and errors are
+the app's own. State of a process is each replica's own: metrics, statistics, the content of ``lru_cache``, and which
+artifacts an administrator has unloaded.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["deployed", "serve"]
 
 _NAME = "zerocost"
 _ONGOING = 100_000
-"""What Ray lets a replica take at once: everything. How many compute, wait or are sent away is the app's to say."""
+"""Ray sends a replica every request at once: the app itself decides how many compute, wait or are rejected."""
 _DRAIN_SECONDS = 120.0
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
-"""Ray's own log; requests are in the app's."""
+"""For Ray's own log; requests are in the app's."""
 
 
 def serve(
@@ -47,14 +47,14 @@ def serve(
         port: the port.
         num_replicas: how many processes answer.
         address: of the cluster.
-        on_ready: is told the URL once the replicas answer.
+        on_ready: called with the URL once the replicas answer.
     """
     stop = threading.Event()
     with _signals(stop) as install, deployed(make_app, host, port, num_replicas, address=address) as url:
-        install()  # Ray has put handlers of its own where these were
+        install()  # starting Ray replaced these handlers
         if on_ready is not None:
             on_ready(url)
-        while not stop.wait(1.0):  # in pieces: a wait without an end takes no signals on some systems
+        while not stop.wait(1.0):  # on some systems a wait without timeout takes no signals
             pass
 
 
@@ -69,11 +69,11 @@ def deployed(
 ) -> Iterator[str]:
     """An app on Ray Serve while the block runs; afterwards running requests finish and Serve is shut down.
 
-    A replica reserves no CPUs, so that shards and stages of its requests find some; the replicas of a node share its
-    cores (``ZEROCOST_NUM_THREADS``, where it is set, is passed on instead).
+    A replica reserves no CPUs: shards and stages of its requests need them. The replicas of a node share its cores;
+    ``ZEROCOST_NUM_THREADS``, if set, is passed on instead.
 
     Args:
-        make_app: makes the app; every replica calls it. It is sent there with cloudpickle.
+        make_app: makes the app; every replica calls it. Ray sends it with cloudpickle.
         host: the address that Ray's proxy listens on, on the head node of the cluster.
         port: its port; 0 takes a free one.
         num_replicas: how many processes answer, at least 1.
@@ -86,7 +86,7 @@ def deployed(
         DatatypeError: ``num_replicas`` is no integer.
         RangeError: ``num_replicas`` below 1.
         PluginError: Ray Serve is not installed.
-        ServiceUnavailable: no cluster at the address, a cluster on which Serve runs already, or the app did not start.
+        ServiceUnavailable: no cluster at the address, Serve runs there already, or the app did not start.
         OSError: the address is taken, or is not this machine's.
     """
     if isinstance(num_replicas, bool) or not isinstance(num_replicas, int):
@@ -110,13 +110,13 @@ def deployed(
             http_options={"host": host, "port": port},
             logging_config=_QUIET,
         )
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # starting has set it again
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # starting Serve has reset it
         deploy(make_app, num_replicas)
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         if ours:
             try:
-                # First the app, which lets running requests finish, then the proxy that they go through.
+                # The app first, so that running requests finish while their proxy lives.
                 with contextlib.suppress(Exception):
                     ray_serve.delete(_NAME)
             finally:
@@ -124,7 +124,7 @@ def deployed(
 
 
 def deploy(make_app: Callable[[], Any], num_replicas: int) -> None:
-    """Puts the app where Serve runs, in place of the one that was there.
+    """Deploys the app on a running Serve. It replaces an earlier one.
 
     Raises:
         ServiceUnavailable: it did not start.
@@ -134,7 +134,7 @@ def deploy(make_app: Callable[[], Any], num_replicas: int) -> None:
     threads = _threads(num_replicas)
 
     def build() -> Any:
-        set_num_threads(threads)  # not by the environment: shards on other nodes are not to have as few or as many
+        set_num_threads(threads)  # the environment would also reach shards on other nodes
         return _BehindProxy(make_app())
 
     deployment = ray_serve.deployment(
@@ -154,7 +154,7 @@ def deploy(make_app: Callable[[], Any], num_replicas: int) -> None:
 
 
 def _reason() -> str:
-    """What the exception in a replica said: the last line of its traceback, which Serve keeps as the status."""
+    """The last line of a replica's traceback, which Serve keeps as the status message."""
     from ray import serve as ray_serve
 
     found = ray_serve.status().applications.get(_NAME)
@@ -164,10 +164,10 @@ def _reason() -> str:
 
 
 class _BehindProxy:
-    """Makes answers that Ray's proxy can take.
+    """Makes responses that Ray's proxy accepts.
 
-    It puts the request's id on the answer itself (having put it into the request), and what it is handed must be
-    bytes: views of arrays cannot travel to another process.
+    The proxy adds ``x-request-id`` to the response itself, as it did to the request. Bodies must be bytes: views of
+    arrays cannot be sent to another process.
     """
 
     def __init__(self, app: Any) -> None:
@@ -188,16 +188,16 @@ class _BehindProxy:
 
 
 def _threads(num_replicas: int) -> int:
-    """A replica's share of the cores of its node: Ray would give each one thread."""
+    """A replica's share of its node's cores: Ray would give it one thread."""
     import ray
 
-    nodes = Nodes(ray).now()
+    nodes = Nodes(ray).current()
     on_one_node = -(-num_replicas // max(1, len(nodes)))
     return threads_for(min((node.cpus for node in nodes), default=1), on_one_node)
 
 
 def _environment() -> dict[str, str]:
-    """What the replicas must know from here: a cluster that runs already has another environment."""
+    """The variables that replicas need from here: a running cluster has an environment of its own."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -206,14 +206,14 @@ def _environment() -> dict[str, str]:
 
 
 def _free(host: str, port: int) -> int:
-    """The port, or a free one for 0: Ray's proxy would fail on a taken one in a log that nobody sees."""
+    """The port, or a free one for 0. Ray's proxy reports a taken port only in a log file."""
     with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
 def _signals(stop: threading.Event) -> Iterator[Callable[[], None]]:
-    """SIGINT and SIGTERM set ``stop`` from when what is yielded is called; one more does not wait for requests."""
+    """Yields a function that makes SIGINT and SIGTERM set ``stop``. A second signal does not wait for requests."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(*_: object) -> None:

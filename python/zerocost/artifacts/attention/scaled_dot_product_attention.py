@@ -14,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.artifacts.options import one_of
+from zerocost.artifacts.options import check_choice
 from zerocost.core.arrays import FLOATING, as_floating
 from zerocost.core.artifact_base import AttentionArtifact
 from zerocost.errors import RangeError
 
-__all__ = ["COLDEST", "ScaledDotProductAttentionArtifact", "attend"]
+__all__ = ["COLDEST", "WINDOW", "ScaledDotProductAttentionArtifact", "attend"]
 
 COLDEST = 1e-30
-"""The lowest temperature. Below it a float32 that is divided by it may be infinite, and inf - inf is no weight."""
+"""The lowest temperature. A float32 divided by less may be infinite, and inf - inf is NaN."""
 
-_WINDOW = {
+WINDOW = {
     "anyOf": [
         {"type": "null"},
         {"type": "integer", "minimum": 1},
@@ -59,7 +59,7 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
         attn_mask: Annotated[Any, _tensor(datatypes=("BOOL", *FLOATING))] = None,
         is_causal: bool = False,
         scale: float | None = None,
-        window_size: Annotated[Any, _WINDOW] = None,
+        window_size: Annotated[Any, WINDOW] = None,
         sparsity_ratio: Annotated[float | None, {"minimum": 0, "exclusiveMaximum": 1}] = None,
         softcap: Annotated[float, {"minimum": 0}] = 0.0,
         sinks: Annotated[Any, _tensor("h_q")] = None,
@@ -137,16 +137,16 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
         return queries * keys * (d + d_v + _EXPONENTIAL)
 
     def attend(self, query: Any, key: Any, value: Any, **params: Any) -> npt.NDArray[Any]:
-        """The same as ``process_attention(query, key, value, **params)``: this artifact is fused to begin with."""
+        """The same as ``process_attention(query, key, value, **params)``: this artifact is fused anyway."""
         return self.process_attention(query, key, value, **params)
 
 
 _EXPONENTIAL = 16
-"""Operations that an exponential counts for."""
+"""An exponential counts as so many operations."""
 
 
 def _sizes(input_data: dict[str, Any]) -> tuple[int, int, int, int] | None:
-    """All queries, the keys of each, d and d_v; None for shapes that the kernel refuses."""
+    """The number of all queries, the keys of each, d and d_v; None for shapes that the kernel refuses."""
     query, key, value = (np.shape(input_data[name]) for name in ("query", "key", "value"))
     if min(len(query), len(key), len(value)) < 2:
         return None
@@ -170,11 +170,11 @@ def attend(
     align: str = "bottom_right",
     out: Any = None,
 ) -> npt.NDArray[Any]:
-    """Attention as an artifact that processes a matrix of scores would do it, without the matrix.
+    """Attention as an artifact that processes a matrix of scores computes it, without the matrix.
 
     Equals ``process_attention(query @ key.T / sqrt(d), normalization="softmax", ...) @ value`` up to rounding, with
-    grouped heads and broadcasting as in :class:`ScaledDotProductAttentionArtifact`. ``normalization`` other than
-    ``"softmax"`` is an error: its result would not be attention.
+    grouped heads and broadcasting as in :class:`ScaledDotProductAttentionArtifact`. Any other
+    ``normalization`` than ``"softmax"`` is an error: its result would not be attention.
 
     Raises:
         DatatypeError: inputs of another dtype, of unequal dtypes, or an option of a wrong type.
@@ -182,7 +182,7 @@ def attend(
         RangeError: another normalization, or a temperature that is not a finite number of at least 1e-30.
         OverlapError: an ``out`` that is read-only or shares memory with an input.
     """
-    one_of(normalization, ("softmax",), "normalization")
+    check_choice(normalization, ("softmax",), "normalization")
     given, temperature = temperature, _kernels.number(temperature, "temperature")
     if not COLDEST <= temperature < math.inf:
         raise RangeError(

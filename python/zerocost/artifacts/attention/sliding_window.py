@@ -7,20 +7,13 @@ from typing import Annotated, Any, Literal
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.artifacts.attention.scaled_dot_product_attention import COLDEST, attend
+from zerocost.artifacts.attention.scaled_dot_product_attention import COLDEST, WINDOW, attend
 from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import AttentionArtifact
 
 __all__ = ["SlidingWindowAttentionArtifact"]
 
 _MATRIX = {"x-tensor": {"datatypes": list(FLOATING), "shape": ["...", "n_q", "n_k"]}}
-_WINDOW = {
-    "anyOf": [
-        {"type": "null"},
-        {"type": "integer", "minimum": 1},
-        {"type": "array", "items": {"type": "integer", "minimum": -1}, "minItems": 2, "maxItems": 2},
-    ]
-}
 _EXAMPLE = {"attention_matrix": [[1.0, 0.5, 0.3], [0.5, 1.0, 0.2], [0.3, 0.2, 1.0]], "window_size": [1, 0]}
 
 
@@ -32,7 +25,7 @@ class SlidingWindowAttentionArtifact(AttentionArtifact):
     def process_attention(
         self,
         attention_matrix: Annotated[Any, _MATRIX],
-        window_size: Annotated[Any, _WINDOW] = 128,
+        window_size: Annotated[Any, WINDOW] = 128,
         normalization: Literal["none", "softmax", "sum"] = "none",
         temperature: Annotated[float, {"minimum": COLDEST}] = 1.0,
         is_causal: bool = False,

@@ -1,6 +1,6 @@
-"""Single flight for tasks: who computes, and who waits without blocking the loop.
+"""Single flight for asyncio tasks: one computes, the others wait without blocking the event loop.
 
-Threads, the table of flights and the graph of who waits for whom are in Rust (``_kernels.Seat``).
+The part for threads, the table of flights and the graph of waiting tasks are in Rust (``_kernels.Seat``).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _ABSENT = object()
 async def acompute(
     cache: LRUCache[Any, Any], key: Any, fn: Callable[[], Awaitable[Any] | Any], ttl: float | None
 ) -> Any:
-    """The value of ``key``, from the cache, from a flight in progress, or from ``fn``, awaited if it can be."""
-    # Not at the top: `import zerocost` loads this module, and who runs a task has asyncio already.
+    """The value of ``key``: from the cache, from a flight in progress, or from ``fn``, awaited if awaitable."""
+    # Not at the top: `import zerocost` loads this module, and a running task has loaded asyncio anyway.
     import asyncio
 
     result = cache.get(key, _ABSENT)
@@ -61,7 +61,7 @@ async def _landing(seat: Seat, loop: Any) -> None:
         try:
             loop.call_soon_threadsafe(land)
         except RuntimeError:
-            # A closed loop: nobody waits there any more. Anything else (a RecursionError is one) is tried again.
+            # A closed loop has no waiting tasks. Any other error (RecursionError, for one) is raised, and retried.
             if not loop.is_closed():
                 raise
 

@@ -1,4 +1,4 @@
-"""The ``lru_cache`` artifact: objects by key, in this process, within a bound on bytes."""
+"""The ``lru_cache`` artifact: objects by key in this process, within a bound on bytes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LRUCacheArtifact(MemoryArtifact):
         return self.cache.get(key)
 
     def lookup(self, key: str, **kwargs: Any) -> tuple[bool, Any]:
-        """Whether ``key`` is there, and what is stored under it."""
+        """Whether ``key`` is there, and the object stored under it."""
         value = self.cache.get(key, ABSENT)
         return (False, None) if value is ABSENT else (True, value)
 
@@ -73,7 +73,7 @@ class LRUCacheArtifact(MemoryArtifact):
                 return done
 
     def contains(self, key: str, **kwargs: Any) -> bool:
-        """Whether ``key`` is there; no use of the entry."""
+        """Whether ``key`` is there. It does not count as use of the entry."""
         return key in self.cache
 
     def stats(self, **kwargs: Any) -> dict[str, Any]:
@@ -81,12 +81,12 @@ class LRUCacheArtifact(MemoryArtifact):
         return self.cache.stats()
 
     def keys(self, **kwargs: Any) -> list[Any]:
-        """Every key, the next to go first."""
+        """Every key; the first is the next to be evicted."""
         return list(self.cache)
 
 
 def max_bytes_from_environment() -> int:
-    """What ``ZEROCOST_MEMORY_MAX_BYTES`` says, 256 MiB if it says nothing."""
+    """``ZEROCOST_MEMORY_MAX_BYTES``, 256 MiB if it is not set."""
     name = "ZEROCOST_MEMORY_MAX_BYTES"
     given = os.environ.get(name, "").strip()
     if not given:
@@ -97,7 +97,7 @@ def max_bytes_from_environment() -> int:
 
 
 def cache_from_environment() -> MemoryArtifact:
-    """The artifact that the environment asks for: on the server at ``ZEROCOST_MEMORY_URL``, else in this process."""
+    """The artifact on the server at ``ZEROCOST_MEMORY_URL``, or in this process if that is not set."""
     url = os.environ.get("ZEROCOST_MEMORY_URL", "").strip()
     if not url:
         return LRUCacheArtifact()

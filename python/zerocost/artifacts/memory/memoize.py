@@ -1,4 +1,4 @@
-"""``@zerocost.memoize``: ``functools.lru_cache`` with this cache's bounds, times and single flight."""
+"""``@zerocost.memoize``: ``functools.lru_cache`` with the bounds, times to live and single flight of LRUCache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEYWORDS = object()
 
 
 class CacheInfo(NamedTuple):
-    """What ``cache_info()`` tells, as ``functools`` names it; ``currbytes`` where there is a bound on bytes."""
+    """The result of ``cache_info()``, named as in ``functools``; with ``maxbytes`` and ``currbytes``."""
 
     hits: int
     misses: int
@@ -55,7 +55,7 @@ class Memoized(Generic[P, R]):
         self._single_flight = single_flight
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The function's result for these arguments, from the cache where it is there."""
+        """The function's result for these arguments, from the cache if it is there."""
         key = self._key(args, kwargs)
         cache = self.cache
         if self._async:
@@ -69,7 +69,7 @@ class Memoized(Generic[P, R]):
     @overload
     def __get__(self: Memoized[Concatenate[T, Q], R], instance: T, owner: type[T] | None = None) -> Callable[Q, R]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """Bound to its instance, as a function in a class is."""
+        """Binds to an instance, as functions do."""
         return self if instance is None else MethodType(self, instance)
 
     def cache_info(self) -> CacheInfo:
@@ -80,16 +80,16 @@ class Memoized(Generic[P, R]):
         )
 
     def cache_clear(self) -> None:
-        """Forgets every result and sets the counters to zero."""
+        """Removes every result and resets the counters."""
         self.cache.clear()
         self.cache = self._make()
 
     def cache_parameters(self) -> dict[str, Any]:
-        """The bounds, and whether types are told apart."""
+        """The bounds, and whether types are distinguished."""
         return {"maxsize": self.cache.max_entries, "typed": self._typed, "maxbytes": self.cache.max_bytes}
 
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        # As functools does it: one int or str stands for itself. (No call of a built-in: it may be what is remembered.)
+        # As in functools: a single int or str is its own key. (No call of a built-in: it may be the memoized function.)
         match args:
             case (only,) if not kwargs and not self._typed and type(only) in (int, str):
                 return cast("Hashable", only)
@@ -122,21 +122,21 @@ def memoize(
     single_flight: bool = True,
     **options: Any,
 ) -> Any:
-    """Remembers what a function returned for the arguments that it was called with.
+    """Caches the results of a function by its arguments.
 
-    Of an ``async def`` the awaited result is remembered; tasks with the same arguments wait for one of them.
+    For an ``async def`` the awaited result is cached; concurrent tasks with the same arguments wait for one of them.
 
     Use it as ``@memoize`` (128 entries) or as ``@memoize(max_entries=…, max_bytes=…)``. ``cache_info()``,
     ``cache_clear()``, ``cache_parameters()`` and ``__wrapped__`` are those of :func:`functools.lru_cache`.
 
     Args:
-        function: what to remember the results of; its arguments must be hashable.
+        function: the function; its arguments must be hashable.
         max_entries: at most this many results; 128 if there is no bound on bytes either.
         max_bytes: at most this many bytes of results.
-        typed: tell ``f(3)`` from ``f(3.0)``.
+        typed: distinguish ``f(3)`` from ``f(3.0)``.
         single_flight: concurrent calls with the same arguments wait for one of them. A function that calls itself
-            with the same arguments then raises RuntimeError instead of recurring without end.
-        options: ``ttl``, ``tti``, ``policy`` and what else :class:`~zerocost.LRUCache` takes.
+            with the same arguments then raises RuntimeError instead of recursing without end.
+        options: ``ttl``, ``tti``, ``policy`` and other options of :class:`~zerocost.LRUCache`.
     """
     if max_entries is None and max_bytes is None:
         max_entries = 128
@@ -146,5 +146,5 @@ def memoize(
 
     if function is not None:
         return Memoized(function, make, typed, single_flight)
-    make()  # what cannot work is refused where it is written
+    make()  # invalid options raise here, not at the first call
     return lambda decorated: Memoized(decorated, make, typed, single_flight)

@@ -3,8 +3,9 @@
 Operations and errors are those of the artifact in the process. Bounds, order and eviction are the server's
 (``maxmemory``, ``maxmemory-policy``). Only keys under our prefix are listed and cleared.
 
-A value is stored as one string: the letters ``zc1``, one for its kind, a little-endian u32 with the length of a JSON
-header, the header, and the raw bytes. Nothing is pickled.
+A value is stored as one string: the letters ``zc1``, a letter for its kind, a little-endian u32 with the length of a
+JSON header, the header, and the raw bytes. It is not safetensors, which has no dtype for text, dates and complex128.
+Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -37,27 +38,27 @@ _MAGIC = b"zc1"
 _SCHEMES = ("redis", "rediss", "unix")
 _BATCH = 1000
 _FOREVER = 1e12
-"""Seconds from which on an entry has no end: the server counts milliseconds in 64 bits."""
+"""Seconds. A longer life has no end: the server counts milliseconds in 64 bits."""
 _PART = b"\xff"
-"""Begins each part of a tuple. UTF-8 has no such byte, so no str is taken for a tuple."""
+"""Precedes each part of a tuple. UTF-8 has no such byte, so no str is confused with a tuple."""
 
 
 class RedisCacheArtifact(MemoryArtifact):
     """Holds arrays, bytes, str and JSON values by key on a Redis or Valkey server that processes share.
 
-    A key is a str, or a tuple of str: what a service of ours keeps for itself, out of the reach of who sends a str.
+    A key is a str, or a tuple of str. Services use tuples, which clients cannot send.
 
     ``put`` answers False when the server has no room for the value and may not evict any.
 
     Args:
         url: ``redis://[user:password@]host:port/database``, ``rediss://`` for TLS, ``unix://`` for a socket.
-        prefix: what our keys begin with on the server.
-        timeout: seconds that connecting, and each answer, may take.
+        prefix: of our keys on the server.
+        timeout: seconds that connecting and each reply may take.
 
     Raises:
         PluginError: the package ``redis`` is not installed.
         RangeError: the URL has another scheme, or the timeout is not positive.
-        ServiceUnavailable: from every operation, when the server does not answer in time or refuses us. The next
+        ServiceUnavailable: from every operation, if the server does not answer in time or refuses it. The next
             operation tries again.
     """
 
@@ -75,7 +76,7 @@ class RedisCacheArtifact(MemoryArtifact):
             raise RangeError(f"url: scheme {parts.scheme!r} was given, redis, rediss or unix is allowed", "url")
         if not timeout > 0:
             raise RangeError(f"timeout: {timeout} was given, more than 0 seconds is allowed", "timeout")
-        # What errors say; never the password.
+        # For errors: without the password.
         self._place = (parts.hostname and f"{parts.hostname}:{parts.port or 6379}") or parts.path
         self._prefix = prefix.encode()
         self._errors = redis.exceptions
@@ -83,7 +84,7 @@ class RedisCacheArtifact(MemoryArtifact):
             url,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
-            # Once more, for a connection that the server has closed meanwhile; then the caller is told.
+            # One retry, for a connection that the server has closed in the meantime.
             retry=Retry(NoBackoff(), 1),
         )
         self._lock = threading.Lock()
@@ -94,7 +95,7 @@ class RedisCacheArtifact(MemoryArtifact):
         return self.lookup(key)[1]
 
     def lookup(self, key: str, **kwargs: Any) -> tuple[bool, Any]:
-        """Whether ``key`` is there, and what is stored under it."""
+        """Whether ``key`` is there, and the object stored under it."""
         name = self._name(key)
         with self._talking():
             data = self._client.get(name)
@@ -120,7 +121,7 @@ class RedisCacheArtifact(MemoryArtifact):
     def exchange(
         self, key: str, value: Any, when: Callable[[Any], bool], ttl: float | None = None, **kwargs: Any
     ) -> bool:
-        """Stores ``value`` under ``key``, or removes the key, where ``when`` agrees; see the base class."""
+        """Stores ``value`` under ``key``, or removes the key, if ``when`` is true; see the base class."""
         name, life = self._name(key), _milliseconds(ttl)
         new = None if value is ABSENT else encode(value)
         with self._talking():
@@ -138,7 +139,7 @@ class RedisCacheArtifact(MemoryArtifact):
                     try:
                         transaction.execute()
                     except self._errors.WatchError:
-                        continue  # somebody changed it meanwhile
+                        continue  # changed in the meantime
                     except self._errors.OutOfMemoryError:
                         self._count("rejected")
                         return False
@@ -193,7 +194,7 @@ class RedisCacheArtifact(MemoryArtifact):
         raise DatatypeError(f"key: {type(key)} was given, a str or a tuple of str is needed on a shared server", "key")
 
     def _batches(self) -> Iterator[list[bytes]]:
-        """Our keys, each once, in batches; the server may show one twice while it grows."""
+        """Our keys, each once, in batches: the server may list one twice while it grows."""
         escaped = b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^-" else bytes([byte]) for byte in self._prefix)
         seen: set[bytes] = set()
         batch: list[bytes] = []
@@ -299,7 +300,7 @@ def _array_header(array: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 
 def _is_json(value: Any, depth: int = 0) -> bool:
-    """Whether JSON gives back exactly this value."""
+    """Whether JSON gives exactly this value back."""
     if value is None or type(value) in (bool, int, float, str):
         return True
     if depth > 100:

@@ -1,7 +1,7 @@
 """A cache as one safetensors file.
 
-Tensors are named 0 … n-1 in the cache's order; the manifest in the file's metadata has the key, the kind of value and
-what remained of its time for each. Only str keys, and arrays or bytes as values: nothing is pickled.
+Tensors are named 0 … n-1 in the cache's order. The manifest in the file's metadata has the key, the kind of value and
+the remaining times of each. Keys must be str, values arrays or bytes: nothing is pickled.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def write(cache: LRUCache[Any, Any], path: str | os.PathLike[str]) -> None:
 
 
 def read(cache: LRUCache[Any, Any], path: str | os.PathLike[str]) -> list[str]:
-    """Puts every entry of the file into the cache, once the whole file has been read, checked and weighed.
+    """Puts every entry of the file into the cache, after the whole file has been read and checked.
 
-    Returns the keys of the entries that are larger than the whole cache.
+    Returns the keys of entries that are larger than the whole cache.
     """
     return cache._restore(read_entries(path))
 
 
 def read_entries(path: str | os.PathLike[str]) -> list[tuple[str, Any, float, float]]:
-    """Every entry of a snapshot: key, value, seconds to live and to idle, in the order of the cache.
+    """The entries of a snapshot in the order of the cache: key, value, seconds to live and to idle.
 
     Raises:
         InvalidInput: the file is no snapshot, is damaged, or comes from a newer version.
@@ -95,7 +95,7 @@ def _entry(row: dict[str, Any], file: safetensors.Message, name: str) -> tuple[s
         raise ValueError(f"key {key!r} has {live} and {idle} seconds left")
     if kind == "bytes":
         return key, file.raw(name).tobytes(), live, idle
-    # A copy of its own for each array, so that dropping one frees its memory.
+    # A copy for each array, so that dropping one frees its memory.
     return key, file.array(name).copy(), live, idle
 
 

@@ -1,6 +1,6 @@
-"""What ``keys()``, ``values()`` and ``items()`` of a cache return.
+"""The views that ``keys()``, ``values()`` and ``items()`` of a cache return.
 
-They are the views of :mod:`collections.abc`, but iterate over a snapshot, and looking at them is no use of an entry.
+Unlike those of :mod:`collections.abc`, they iterate over a snapshot. Reading them does not count as use of an entry.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ABSENT = object()
 
 
 def _cache(view: abc.MappingView) -> LRUCache[Any, Any]:
-    cache: LRUCache[Any, Any] = view._mapping  # type: ignore[attr-defined]  # the base class keeps it there
+    cache: LRUCache[Any, Any] = view._mapping  # type: ignore[attr-defined]  # of the base class
     return cache
 
 

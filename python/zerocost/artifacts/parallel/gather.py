@@ -1,4 +1,4 @@
-"""The inverse of a split."""
+"""``gather``: the inverse of a split."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ __all__ = ["gather"]
 
 
 def gather(tensors: Sequence[Any], axis: int = -1) -> npt.NDArray[Any]:
-    """Joins arrays along an axis, without a copy where they are neighbours.
+    """Joins arrays along an axis, without a copy if they are adjacent in memory.
 
     Args:
         tensors: at least one array, all of one dtype and, but for ``axis``, of one shape.
         axis: the axis along which they are joined.
 
     Returns:
-        A view if the arrays are views of one and the same root array that lie side by side in this order (what a split
-        gives, for example), otherwise a copy.
+        A view if the arrays are adjacent views of one array in this order (as a split gives them), otherwise a copy.
 
     Raises:
         DatatypeError: no sequence of arrays, arrays of different dtypes, or an axis that is no integer.

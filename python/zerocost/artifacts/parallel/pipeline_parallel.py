@@ -1,4 +1,4 @@
-"""Pipeline parallelism: the slices of an array as the work of stages, or the stages themselves at work.
+"""Pipeline parallelism: assigns the slices of an array to stages, or runs the stages.
 
 Schedules are those of GPipe (Huang et al. 2019, arXiv:1811.06965) and 1F1B (Narayanan et al. 2021, arXiv:2104.04473).
 """
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.artifacts.options import one_of
+from zerocost.artifacts.options import check_choice
 from zerocost.artifacts.parallel.gather import gather
 from zerocost.artifacts.parallel.schedule import KINDS
 from zerocost.artifacts.parallel.stages import resolve_stages
@@ -38,14 +38,14 @@ class PipelineParallelArtifact(ParallelArtifact):
         """Makes the artifact.
 
         Args:
-            registry: where stages that are named are looked up; None: stages cannot be named.
+            registry: where names of stages are looked up; None: stages cannot be given by name.
             executor: where stages run; None: on threads of this process.
         """
         self._registry = registry
         self._run = (ThreadExecutor if executor is None else executor).pipeline
 
     def here(self) -> PipelineParallelArtifact:
-        """The same artifact with its stages in this process, for stages that share memory."""
+        """The same artifact with its stages in this process: stages that share memory need that."""
         if self._run is ThreadExecutor.pipeline:
             return self
         twin = copy.copy(self)
@@ -53,7 +53,7 @@ class PipelineParallelArtifact(ParallelArtifact):
         return twin
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
-        """As every parallel artifact; stages get a context made from this one, and its deadline holds for them."""
+        """As every parallel artifact. Stages get contexts made from this one, and its deadline holds for them."""
         token = _context.set(context)
         try:
             return super().execute(input_data, context)
@@ -98,9 +98,9 @@ class PipelineParallelArtifact(ParallelArtifact):
             ShapeError: a tensor without axes, a number of costs that is not the number of slices, a stage that does not
                 keep the number of slices.
             UnknownArtifact: a stage names no artifact of the registry.
-            Exception: whatever a stage raises, with a note that says which stage and which micro-batch it was.
+            Exception: whatever a stage raises, with a note that names the stage and the micro-batch.
         """
-        one_of(schedule, KINDS, "schedule")
+        check_choice(schedule, KINDS, "schedule")
         if stages is None:
             if num_microbatches is not None:
                 raise RangeError("num_microbatches: given without stages to run them through", "num_microbatches")
@@ -119,7 +119,7 @@ class PipelineParallelArtifact(ParallelArtifact):
         return gather(self._run(resolved, batches, axis, schedule, context), axis)
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:
-        """The tensor's elements and one for each stage; what stages make of them is not known."""
+        """The tensor's elements and one for each stage; unknown if stages run."""
         if input_data.get("stages") is not None:
             return None
         return int(np.size(input_data["tensor"])) + int(input_data.get("num_stages", 4))

@@ -1,4 +1,4 @@
-"""Pipeline schedules as data, for planning: who works on what, and when; what idles, and what must be held.
+"""Pipeline schedules as data, for planning: when each stage works on what, how long it idles, how much it holds.
 
 - GPipe (Huang et al. 2019, arXiv:1811.06965): every stage runs all forward passes, then all backward passes, the last
   micro-batch first.
@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 from zerocost import _kernels
-from zerocost.artifacts.options import one_of
+from zerocost.artifacts.options import check_choice
 from zerocost.errors import RangeError, ShapeError
 
 __all__ = ["KINDS", "MOST_PASSES", "Pass", "PipelineSchedule", "pipeline_schedule"]
 
 KINDS = ("gpipe", "1f1b")
-# Forward and backward together: what a list of them takes is then bounded, whatever numbers a caller types.
+# Forward and backward together. It bounds the memory of the result, whatever numbers a caller gives.
 MOST_PASSES = 1 << 22
 
 
@@ -39,7 +39,7 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True)
 class PipelineSchedule:
-    """A schedule, counted. Times have the unit of the durations that it was made from.
+    """A schedule and its figures. Times have the unit of the given durations.
 
     Attributes:
         kind: ``"gpipe"`` or ``"1f1b"``.
@@ -99,7 +99,7 @@ def pipeline_schedule(
             finite, or so long that the sum of all is not finite.
         ShapeError: durations of another number than there are stages.
     """
-    one_of(kind, KINDS, "kind")
+    check_choice(kind, KINDS, "kind")
     stages = _kernels.positive(num_stages, "num_stages")
     micro_batches = _kernels.positive(num_microbatches, "num_microbatches")
     if 2 * stages * micro_batches > MOST_PASSES:

@@ -1,4 +1,4 @@
-"""A linear layer in shards on an executor: each shard on its own, joined or added here."""
+"""A linear layer in shards on an executor; the results are joined or added here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of a pipeline: what each one runs, and how it is called with a micro-batch."""
+"""The stages of a pipeline: what each runs, and how it is called with a micro-batch."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Stage:
     """One stage. It is called with a micro-batch and returns the micro-batch of the next stage.
 
     Attributes:
-        index: its place in the pipeline.
-        name: how errors name it.
+        index: its position in the pipeline.
+        name: its name in errors.
         function: a callable of one array, or None for an artifact.
         artifact: the artifact, or None for a callable.
         main_input: the artifact's input that takes the micro-batch.
-        main_output: the artifact's output that is the result; None for the first one of its result.
+        main_output: the artifact's output that is the result; None for its first output.
         params: the artifact's other inputs.
     """
 
@@ -55,7 +55,7 @@ class Stage:
 
         Raises:
             ShapeError: the result does not have as many slices along ``axis`` as the micro-batch.
-            BaseException: whatever the stage raises, with a note that says which stage and which micro-batch it was.
+            BaseException: whatever the stage raises, with a note that names the stage and the micro-batch.
         """
         try:
             result = self._run(batch, micro_batch, context)
@@ -75,7 +75,7 @@ class Stage:
     def _run(self, batch: npt.NDArray[Any], micro_batch: int, context: ExecutionContext) -> Any:
         if self.function is not None:
             return self.function(batch)
-        assert self.artifact is not None  # noqa: S101 (one of the two is there: resolve_stages makes no other)
+        assert self.artifact is not None  # noqa: S101 (resolve_stages sets one of the two)
         metadata = {**context.metadata, "stage": self.index, "micro_batch": micro_batch}
         inner = ExecutionContext(self.name, context.interface, context.mode, metadata)
         bound = self.artifact._ports.bind({self.main_input: batch, **self.params}, limits_of(metadata))
@@ -87,7 +87,7 @@ class Stage:
 
 
 def resolve_stages(stages: Any, num_stages: int, registry: ArtifactRegistry | None) -> list[Stage]:
-    """The stages that were asked for, each checked as far as that is possible without running it.
+    """The given stages, each checked as far as possible without running it.
 
     Args:
         stages: a list of artifacts' names, chain steps (``{"artifact": name, "params": {}}``), artifacts, or callables

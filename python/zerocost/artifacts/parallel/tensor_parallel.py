@@ -1,4 +1,4 @@
-"""Tensor parallelism: an array as the shards of several workers, or a linear layer computed in shards.
+"""Tensor parallelism: an array cut into shards, or a linear layer computed in shards.
 
 Column and row shards are those of Megatron-LM (Shoeybi et al. 2019, arXiv:1909.08053).
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from zerocost import _kernels
-from zerocost.artifacts.options import one_of
+from zerocost.artifacts.options import check_choice
 from zerocost.artifacts.parallel.shards import linear_on
 from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import ExecutionContext, ParallelArtifact
@@ -32,15 +32,15 @@ class TensorParallelArtifact(ParallelArtifact):
         """Makes the artifact.
 
         Args:
-            executor: where the shards of a linear layer run; None: on the threads of this process. Views are always
-                made here.
+            executor: where the shards of a linear layer run; None: on threads of this process. Views are always made
+                here.
         """
         # The kernel runs shards on threads of this process by itself.
         self.executor = None if isinstance(executor, ThreadExecutor) else executor
         self.is_quick = self.executor is None and type(self) is TensorParallelArtifact
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
-        """As every parallel artifact; the deadline of the context holds for shards on an executor."""
+        """As every parallel artifact. The context's deadline holds for shards on an executor."""
         if self.executor is None:
             return super().execute(input_data, context)
         token = _context.set(context)
@@ -83,7 +83,7 @@ class TensorParallelArtifact(ParallelArtifact):
                 arguments that need others.
             ShapeError: a tensor without axes, or a weight or bias that does not fit.
         """
-        one_of(mode, ("column", "row"), "mode")
+        check_choice(mode, ("column", "row"), "mode")
         if not isinstance(gather, bool | np.bool_):
             raise DatatypeError(f"gather: {type(gather).__name__} was given, True or False is needed", "gather")
         if weight is None:
@@ -109,7 +109,7 @@ class TensorParallelArtifact(ParallelArtifact):
         return product if gather else _kernels.split(product, num_splits, -1)
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:
-        """Those of the tensor or of the product, and one for each shard."""
+        """The elements of the tensor or of the product, and one for each shard."""
         shape, weight = np.shape(input_data["tensor"]), input_data.get("weight")
         if weight is not None:
             shape = (*shape[:-1], *np.shape(weight)[1:])

@@ -1,4 +1,4 @@
-"""What goes into an artifact and what comes out, read from its schema, and the door that every call goes through."""
+"""An artifact's inputs and outputs, read from its schema, and :meth:`Ports.bind`, which every call goes through."""
 
 from zerocost.core.ports.bind import Ports
 from zerocost.core.ports.bound import Bound

@@ -1,9 +1,9 @@
-"""The one door: where what a caller gave becomes what an artifact gets.
+"""Binding: from the values that a caller gives to the inputs that an artifact gets.
 
-Every way of calling an artifact goes through :meth:`Ports.bind`. Checks made from the schema once accept what fits as
-it is. Whatever they do not accept is converted (lists to arrays, for one) and looked at again, and what does not fit
-even then is refused, in words that say what was given, what is allowed and where. The arrays that were checked are the
-arrays that the artifact gets.
+Every call of an artifact goes through :meth:`Ports.bind`. Checks that are compiled from the schema once accept values
+that fit as they are. Values that they do not accept are converted (lists to arrays, for one) and checked again. Values
+that still do not fit are refused, with a message that says what was given, what is allowed and where. The artifact gets
+the very arrays that were checked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Owner", "Ports"]
 
 
 class Owner(Protocol):
-    """The artifact that ports belong to, as they see it."""
+    """The artifact that ports belong to, as far as they use it."""
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:
         """An upper bound for the elements of all outputs."""
@@ -56,14 +56,14 @@ class Owner(Protocol):
 
 
 class Ports(Declaration):
-    """What goes into an artifact and what comes out, and the door in between.
+    """An artifact's inputs and outputs, and the binding of its inputs.
 
     Args:
         schema: the artifact's.
-        owner: the artifact; what it refuses beyond its schema, and what limits say about it, is asked there.
+        owner: the artifact. It is asked for its own checks beyond the schema, and for the bounds that limits need.
 
     Raises:
-        InvalidSchema: a keyword of ours that is not as it should be.
+        InvalidSchema: an invalid ``x-`` keyword.
     """
 
     def __init__(self, schema: Schema, owner: Owner | None = None) -> None:
@@ -72,12 +72,12 @@ class Ports(Declaration):
 
     def _set_owner(self, owner: Owner | None) -> None:
         self._accepts: Condition = self._compile_and_accept
-        # The artifact holds its ports, not they the artifact.
+        # A weak reference: the artifact holds its ports.
         self._owner = None if owner is None else weakref.ref(owner)
         self._has_more = owner is not None and owner._asks_more
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to another process: the schema, from which everything else is made again, and the owner."""
+        """The schema and the owner; everything else is made again from them."""
         return {"schema": self.schema, "owner": None if self._owner is None else self._owner()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -85,21 +85,21 @@ class Ports(Declaration):
         self._set_owner(state["owner"])
 
     def bind(self, values: Mapping[str, Any], limits: Limits | None = None) -> Bound:
-        """The inputs of one call, as the artifact gets them. The caller's dict and arrays stay as they are.
+        """The inputs of one call, as the artifact gets them. The caller's dict and arrays stay unchanged.
 
-        Declared tensors become arrays: nested lists, the buffer protocol, DLPack and ``__array__``, and nothing is
-        copied where NumPy can do without. Everything else is handed over as it is, the same objects.
+        Declared tensors become arrays, from nested lists, the buffer protocol, DLPack and ``__array__``; nothing is
+        copied where NumPy needs no copy. Everything else is passed on, the same objects.
 
         Args:
-            values: inputs by name; what was bound here before is returned as it is.
-            limits: of a server, where the call came over a network: what means something in the process only is
-                refused then, keys are text, and ``"NaN"`` and ``"Infinity"`` are numbers.
+            values: inputs by name. Inputs that were bound here before are returned as they are.
+            limits: of a server, for a call over a network. Then inputs that have a meaning in the process only are
+                refused, keys must be text, and ``"NaN"`` and ``"Infinity"`` are numbers.
 
         Raises:
-            UndeclaredInput: a name that the schema does not declare; the nearest one that it does is named.
-            MissingInput: a required input is not there.
+            UndeclaredInput: a name that the schema does not declare; the message suggests the nearest one.
+            MissingInput: a required input is missing.
             DatatypeError, ShapeError, RangeError, InvalidInput: an input that does not fit.
-            LimitExceeded: the outputs would be beyond the limits. Nothing has been computed.
+            LimitExceeded: the outputs would exceed the limits. Nothing has been computed.
         """
         kind = type(values)
         if kind is dict:
@@ -119,7 +119,7 @@ class Ports(Declaration):
         return bound
 
     def bind_partial(self, values: Mapping[str, Any], limits: Limits | None = None) -> dict[str, Any]:
-        """As :meth:`bind` where others may still come: the parameters of a chain's step, or of a service's artifact."""
+        """As :meth:`bind`, for some of the inputs: the parameters of a chain's step or of a service's artifact."""
         some = Bound(_as_dict(values))
         if not self._accepts_some(some):
             self._convert(some, partial=True, is_remote=limits is not None)
@@ -128,7 +128,7 @@ class Ports(Declaration):
         return dict(some)
 
     def errors(self, values: Mapping[str, Any]) -> Errors:
-        """Every way in which inputs break the schema, as (JSON pointer, message); what the owner says is not asked."""
+        """Every way in which inputs break the schema, as (JSON pointer, message). The owner's checks are not run."""
         if type(values) is Bound and getattr(values, "ports", None) is self:
             return []
         try:
@@ -159,7 +159,7 @@ class Ports(Declaration):
         return Parameters(self)
 
     def _compile_and_accept(self, values: Mapping[str, Any]) -> bool:
-        """What ``_accepts`` is until it is called first: a plain attribute is found faster than a cached property."""
+        """Is ``_accepts`` until its first call: a plain attribute is found faster than a cached property."""
         checks, is_complete = self._checks
         conditions: list[Condition | None] = [agreement(self._tensors)]
         if self.operations:
@@ -175,7 +175,7 @@ class Ports(Declaration):
 
     @cached_property
     def _checks(self) -> tuple[Mapping[str, Check], bool]:
-        """The check of each input, and whether these checks say all that the schema says about each alone."""
+        """The check of each input, and whether these checks cover all that the schema says about single inputs."""
         checks: dict[str, Check | None] = {}
         for name, subschema in self.schema.get("properties", {}).items():
             if self.is_tensor(name):
@@ -192,7 +192,7 @@ class Ports(Declaration):
         return ChecksWithDefault(declared, others or anything), others is not None and None not in checks.values()
 
     def _convert(self, bound: Bound, *, partial: bool, is_remote: bool) -> None:
-        """Makes arrays of tensors and numbers of text, and raises InvalidInput if the inputs do not fit even then."""
+        """Converts tensors to arrays and text to numbers; raises InvalidInput if the inputs do not fit even then."""
         problems: list[InvalidInput] = []
         declared = bound.keys() & self.inputs.keys()
         if isinstance(self.schema.get("additionalProperties"), dict):
@@ -222,9 +222,7 @@ class Ports(Declaration):
                 if name not in bound or (bound[name] is None and name in self._tensors)
             ]
         sizes: Sizes = {}
-        for name in [
-            name for name in self._tensors if name in arrays
-        ]:  # as declared, in whatever order they were given
+        for name in (name for name in self._tensors if name in arrays):  # in the order of the schema
             try:
                 match_shape(name, arrays[name].shape, self._tensors[name].get("shape"), sizes)
             except ShapeError as error:
@@ -274,7 +272,7 @@ class Ports(Declaration):
             owner._check_bound(bound)
 
     def _check_remote(self, values: Mapping[str, Any]) -> None:
-        """Raises UndeclaredInput for inputs that have no meaning over a network, DatatypeError for keys but text."""
+        """Raises UndeclaredInput for inputs of the process only, DatatypeError for keys that are no text."""
         if not self.in_process.isdisjoint(values):
             raise merged(
                 [
@@ -289,11 +287,11 @@ class Ports(Declaration):
                 raise DatatypeError(f"{name}: {kind} was given, text is needed", name)
 
     def check_limits(self, bound: Bound, limits: Limits) -> None:
-        """What :meth:`bind` does with limits, for inputs that did not come over a network but on behalf of one.
+        """Checks limits as :meth:`bind` does, for inputs that a server's request caused but did not carry.
 
         Raises:
-            RangeError: an input that says how many arrays come out, and is larger than servers take.
-            LimitExceeded: the outputs or the work would be beyond the limits.
+            RangeError: an input that sets the number of output arrays is too large.
+            LimitExceeded: the outputs or the work would exceed the limits.
         """
         for name in self.parts:
             parts = bound.get(name)

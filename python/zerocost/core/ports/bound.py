@@ -1,4 +1,4 @@
-"""Inputs that were bound, and the check that tells whether inputs fit as they are."""
+"""Bound inputs, and the check whether inputs fit as they are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Condition = Callable[[Mapping[str, Any]], bool]
 
 
 class Bound(dict[str, Any]):
-    """Inputs that fit ``ports``. One that is changed afterwards names none, and is bound anew.
+    """Inputs that fit ``ports``. A change sets ``ports`` to None, so that the inputs are bound again.
 
-    That is so for its own methods: what is done to it through ``dict``'s, or to a list in it, is not seen.
+    Only its own methods notice a change; ``dict.__setitem__(bound, …)`` or a change of a list in it does not.
     """
 
     __slots__ = ("ports",)
@@ -27,6 +27,7 @@ class Bound(dict[str, Any]):
 
 
 def _invalidating(name: str) -> Any:
+    """The method of dict, which also sets ``ports`` to None."""
     method = getattr(dict, name)
 
     def change(self: Bound, *arguments: Any, **keywords: Any) -> Any:
@@ -43,7 +44,7 @@ for _name in ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem"
 
 
 class ChecksWithDefault(dict[str, Check]):
-    """The check of every declared input, and one for all others."""
+    """The check of every declared input, and a default check for all others."""
 
     def __init__(self, declared: Mapping[str, Check], others: Check) -> None:
         super().__init__(declared)
@@ -56,7 +57,7 @@ class ChecksWithDefault(dict[str, Check]):
 
 
 def acceptor(checks: Mapping[str, Check], required: tuple[str, ...], conditions: tuple[Condition, ...]) -> Condition:
-    """Whether inputs fit as they are, as far as plain checks can tell: every one, and all of them together."""
+    """A function: whether inputs fit as they are, each alone and all together, as far as plain checks can tell."""
 
     def fits(values: Mapping[str, Any]) -> bool:
         try:

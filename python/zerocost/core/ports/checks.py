@@ -1,8 +1,8 @@
-"""Plain checks made from a subschema, once: they only accept, and fast. What they refuse is looked at again, slowly.
+"""Fast checks, compiled from a subschema once. A value that they refuse is validated again by JSON Schema.
 
 A check never accepts what JSON Schema refuses. It may refuse what JSON Schema accepts (a NumPy scalar, a list that is
-an enumerated value): the slow way decides then. Two things are said here that JSON Schema leaves open: 2.0 is no
-integer, and infinity and NaN are numbers, NaN within no bound.
+an enumerated value). Two rules go beyond JSON Schema: 2.0 is no integer, and infinity and NaN are numbers, NaN within
+no bound.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KNOWN = {
     "boolean": frozenset[str](),
     "null": frozenset[str](),
 }
-"""The keywords that a check of each type knows."""
+"""The keywords that the check of each type covers."""
 
 
 def anything(value: Any) -> bool:
@@ -36,7 +36,7 @@ def anything(value: Any) -> bool:
 
 
 def hashable(value: Any) -> bool:
-    """Accepts what can be a key."""
+    """Accepts what can be hashed."""
     try:
         hash(value)
     except TypeError:
@@ -45,7 +45,7 @@ def hashable(value: Any) -> bool:
 
 
 def plain_check(subschema: Any) -> Check | None:
-    """The check of a subschema; None where it has a keyword that plain checks do not know."""
+    """The check of a subschema; None if it has a keyword that plain checks do not cover."""
     if subschema is True:
         return anything
     if not isinstance(subschema, Mapping):
@@ -87,7 +87,7 @@ def _enumerated(subschema: Mapping[str, Any]) -> Check | None:
 
 
 def _one_of(options: list[Any]) -> Check:
-    # 1, 1.0 and True are equal in Python, and JSON Schema tells True from the others.
+    # In Python 1, 1.0 and True are equal; in JSON Schema True is not.
     texts = frozenset(option for option in options if isinstance(option, str))
     numbers = frozenset(
         option for option in options if isinstance(option, int | float) and not isinstance(option, bool)
@@ -134,12 +134,12 @@ def _number(subschema: Mapping[str, Any], *, is_integer: bool) -> Check | None:
 
 
 def _as_float(bound: float) -> float:
-    """The bound as a float, which compares faster than an int, where it is one."""
+    """The bound as a float, which compares faster than an int, if that is exact."""
     return float(bound) if float(bound) == bound else bound
 
 
 def _within(subschema: Mapping[str, Any], *, is_integer: bool) -> tuple[float, float]:
-    """The bounds of a number, both included: floats where they can be, which compare fastest."""
+    """The bounds of a number, both inclusive; floats where possible, which compare fastest."""
     low, high = subschema.get("minimum", -math.inf), subschema.get("maximum", math.inf)
     above, below = subschema.get("exclusiveMinimum"), subschema.get("exclusiveMaximum")
     if above is not None:

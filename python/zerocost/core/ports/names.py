@@ -1,4 +1,4 @@
-"""How messages name things: JSON pointers, and the names that come close to a wrong one."""
+"""Names in messages: JSON pointers, and suggestions for a wrong name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def pointer(*path: str | int) -> str:
 
 
 def shortened(name: str) -> str:
-    """A name that a caller gave, as much of it as a message needs."""
+    """A caller's name, cut to the length that a message needs."""
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """What a message about an unknown name ends with: the nearest known one, or all of them where they are few."""
+    """The end of a message about an unknown name: the nearest known ones, or all if there are few."""
     known = sorted(names)
-    # Comparing takes the product of the lengths.
+    # The comparison takes time in the product of the lengths.
     near = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(repr(candidate) for candidate in near)}?"

@@ -1,4 +1,4 @@
-"""What JSON Schema says about parameters: the slow way, which finds words for what is wrong."""
+"""Validation of parameters by JSON Schema: slow, with a message for every violation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zerocost.core.datatypes import FLOATING, datatype_of
 from zerocost.core.ports.schema import Declaration, Schema, compiled, is_unconstrained
 from zerocost.core.ports.violations import BEYOND, violation
 from zerocost.errors import DatatypeError, InvalidInput
@@ -19,7 +20,7 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class Parameters:
-    """The inputs of a declaration that are no tensors, as JSON Schema sees them.
+    """The inputs of a declaration that JSON Schema validates: all but tensors, keys and the operation.
 
     Raises:
         InvalidSchema: the schema cannot be compiled.
@@ -35,7 +36,6 @@ class Parameters:
             for name, subschema in schema.get("properties", {}).items()
             if not is_unconstrained(subschema) and not declaration.is_looked_at(name)
         }
-        self._whole = {name for name, subschema in self._constrained.items() if "integer" in str(subschema)}
         # `required` and undeclared names are checked elsewhere, with messages that name them.
         alone: Schema = {key: schema[key] for key in ("$id", "$defs", "definitions", "type") if key in schema}
         alone["properties"] = {name: self._constrained.get(name, True) for name in schema.get("properties", {})}
@@ -53,31 +53,30 @@ class Parameters:
         """
         problems: list[InvalidInput] = []
         parameters: dict[str, Any] = {}
-        unsigned: list[float] = []
+        non_finite: list[float] = []
         for name, value in values.items():
             if not isinstance(name, str):
-                continue  # as above
+                continue  # `undeclared` reports it
             subschema = self._constrained.get(name) if name in self._inputs else self._undeclared
             if subschema is None or is_unconstrained(subschema):
-                parameters[name] = True  # that it is there may matter; what it is may not even be JSON
+                parameters[name] = True  # only its presence may matter; it need not be JSON
                 continue
             try:
-                parameters[name] = _as_json(value, unsigned)
+                parameters[name] = _as_json(value, non_finite)
             except TypeError as error:
                 problems.append(DatatypeError(f"{name}: {error}", name))
                 continue
-            may_differ = name not in self._inputs or name in self._whole
-            if may_differ and _is_fraction_for_integer(parameters[name], subschema):
-                # JSON Schema takes 2.0 for an integer; a signature that says int does not.
+            if _is_float_for_integer(parameters[name], subschema):
+                # JSON Schema accepts 2.0 as an integer; a signature that says int does not.
                 problems.append(DatatypeError(f"{name}: {value!r} was given, a whole number is needed", name))
         validator = self._partial if partial else self._validator
-        if any(number != number for number in unsigned):
-            # It is within no bound: what both ends of the line fit has none.
+        if any(number != number for number in non_finite):
+            # NaN is within no bound: only if both ends of the line fit, there is none.
             return problems + (
                 self._found(validator, _finite(parameters, -BEYOND), "nan")
                 or self._found(validator, _finite(parameters, BEYOND), "nan")
             )
-        return problems + self._found(validator, _finite(parameters, 0) if unsigned else parameters, None)
+        return problems + self._found(validator, _finite(parameters, 0) if non_finite else parameters, None)
 
     def _found(self, validator: Any, parameters: Schema, shown: str | None) -> list[InvalidInput]:
         if validator.is_valid(parameters):
@@ -86,9 +85,9 @@ class Parameters:
 
 
 def from_text(value: Any, subschema: Any) -> Any:
-    """``"NaN"``, ``"Infinity"`` and ``"-Infinity"`` as numbers where a number is declared and text is not.
+    """``"NaN"``, ``"Infinity"`` and ``"-Infinity"`` as numbers, where a number is declared and text is not.
 
-    So they travel in JSON. What holds none of them is returned as it is.
+    This is their form in JSON. Other values are returned as they are.
     """
     if not isinstance(subschema, Mapping) or not isinstance(value, str | list):
         return value
@@ -105,21 +104,16 @@ def from_text(value: Any, subschema: Any) -> Any:
 
 
 def unboxed(value: Any) -> Any:
-    """A NumPy scalar as the number that it prints as, so that it means the same here and behind a network."""
+    """A NumPy scalar as the number that it prints as: the same number in the process and over a network."""
     if not isinstance(value, np.generic):
         return value
-    kind = value.dtype.kind
-    return (
-        float(str(value))
-        if kind == "f" or value.dtype.name == "bfloat16"
-        else value.item()
-        if kind in "biuU"
-        else value
-    )
+    if datatype_of(value.dtype) in FLOATING or value.dtype.kind == "f":
+        return float(str(value))
+    return value.item() if value.dtype.kind in "biuU" else value
 
 
 def _violations(validator: Any, parameters: Schema) -> list[Any]:
-    """What JSON Schema finds: everything where there is little, else the first thing, for each takes 30 µs."""
+    """The violations: all for few values, otherwise the first one, as each takes 30 µs."""
     import jsonschema_rs
 
     if _count(parameters) <= _FEW_VALUES:
@@ -137,30 +131,30 @@ def _count(value: Any) -> int:
     return 1 + sum(map(_count, value)) if isinstance(value, list) else 1
 
 
-def _as_json(value: Any, unsigned: list[float]) -> Any:
-    """The value as JSON Schema can look at it: NumPy scalars and arrays unwrapped, tuples as arrays.
+def _as_json(value: Any, non_finite: list[float]) -> Any:
+    """The value as JSON: NumPy scalars and arrays unwrapped, tuples as lists.
 
-    ``unsigned`` gets the numbers in it that JSON has no signs for.
+    ``non_finite`` collects its infinities and NaNs, which JSON does not have.
     """
     if isinstance(value, float):
         if not math.isfinite(value):
-            unsigned.append(value)
+            non_finite.append(value)
         return value
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, np.generic) and unboxed(value) is not value:
-        return _as_json(unboxed(value), unsigned)
+        return _as_json(unboxed(value), non_finite)
     if isinstance(value, np.ndarray):
-        return _as_json(value.tolist(), unsigned)
+        return _as_json(value.tolist(), non_finite)
     if isinstance(value, list | tuple):
-        return [_as_json(item, unsigned) for item in value]
+        return [_as_json(item, non_finite) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _as_json(item, unsigned) for key, item in value.items()}
+        return {str(key): _as_json(item, non_finite) for key, item in value.items()}
     raise TypeError(f"{type(value).__name__} was given, which is no JSON value")
 
 
 def _finite(value: Any, nan: float) -> Any:
-    """The value with infinity, which JSON does not have, as a number beyond all floats."""
+    """The value with infinity as a number beyond all floats, and NaN as ``nan``: JSON has neither."""
     if isinstance(value, dict):
         return {key: _finite(item, nan) for key, item in value.items()}
     if isinstance(value, list):
@@ -170,8 +164,10 @@ def _finite(value: Any, nan: float) -> Any:
     return value
 
 
-def _is_fraction_for_integer(value: Any, subschema: Schema) -> bool:
-    """Whether a float stands where only an integer, or a list of them, is meant."""
+def _is_float_for_integer(value: Any, subschema: Any) -> bool:
+    """Whether a whole float is given where only an integer, or a list of them, is allowed."""
+    if not isinstance(subschema, dict):
+        return False
     options = subschema.get("anyOf", [subschema])
     kinds = {kind for option in options for kind in _kinds(option)}
     if isinstance(value, float):
@@ -189,7 +185,7 @@ def _is_fraction_for_integer(value: Any, subschema: Schema) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether it is a float that JSON Schema would take for an integer."""
+    """Whether it is a float that JSON Schema accepts as an integer."""
     return isinstance(value, float) and (value.is_integer() or not math.isfinite(value))
 
 

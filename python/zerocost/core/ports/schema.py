@@ -1,9 +1,9 @@
 """Reading a schema: what it declares, and whether it is valid.
 
-One schema says everything about an artifact: JSON Schema 2020-12 for its parameters, ``x-tensor`` on its array inputs,
-``x-outputs`` and ``x-main`` for what comes out and what a chain connects by default. ``x-operations`` names the inputs
-that each value of ``operation`` requires, ``x-hashable`` an input that is any hashable object in the process and text
-over a network.
+One schema describes an artifact completely: JSON Schema 2020-12 for its parameters, ``x-tensor`` for its array inputs,
+``x-outputs`` for its outputs, and ``x-main`` for the input and output that a chain connects by default.
+``x-operations`` names the inputs that each value of ``operation`` requires. ``x-hashable`` marks an input that is any
+hashable object in the process and text over a network.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Schema = dict[str, Any]
 Errors = list[tuple[str, str]]
 
 ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
-"""Keywords that say nothing about what is valid."""
+"""Keywords that do not constrain values."""
 
 _ALONE = frozenset({"$schema", "$id", "$defs", "definitions", "type", "properties", "required", "additionalProperties"})
-"""Keywords of a schema that say nothing about several inputs at once."""
+"""Keywords of a schema that do not relate several inputs."""
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _MOST_ERRORS = 20
@@ -35,21 +35,21 @@ class Declaration:
     """What a schema declares.
 
     Attributes:
-        schema: a copy of what the artifact gave: what becomes of that afterwards changes nothing here.
+        schema: a copy of the artifact's schema, so that later changes of that have no effect.
         inputs: every declared input with its subschema.
         required: the inputs that must be given.
-        outputs: every declared output with its subschema; None where the schema declares none.
+        outputs: every declared output with its subschema; None if the schema has no ``x-outputs``.
         main_input: the input that a chain binds to the main output of the step before.
-        main_output: None where it is not known before the first run (then it is the first key of the result).
-        is_open: whether undeclared keys are received as well.
-        parts: the inputs (``x-parts``) that say how many arrays the outputs have; servers bound them.
-        operations: the inputs that each ``operation`` requires; empty where the schema has no ``x-operations``.
+        main_output: None if it is unknown before the first run (then it is the first key of the result).
+        is_open: whether undeclared keys are accepted.
+        parts: the inputs (``x-parts``) that set the number of output arrays; servers bound them.
+        operations: the inputs that each ``operation`` requires; empty if the schema has no ``x-operations``.
         keys: the inputs that are any hashable object in the process, and text over a network (``x-hashable``).
         in_process: the inputs that have no meaning over a network (``x-in-process``).
-        is_deterministic: whether equal inputs give equal outputs; ``"x-deterministic": false`` says that they may not.
+        is_deterministic: whether equal inputs give equal outputs; False for ``"x-deterministic": false``.
 
     Raises:
-        InvalidSchema: a keyword of ours that is not as it should be.
+        InvalidSchema: an invalid ``x-`` keyword.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -100,7 +100,7 @@ class Declaration:
 
     @property
     def published(self) -> Schema:
-        """The schema for callers on a network: without the inputs that mean nothing there (``x-in-process``)."""
+        """The schema for callers on a network: without the inputs that have no meaning there (``x-in-process``)."""
         if not self.in_process:
             return self.schema
         return {**self.schema, "properties": {k: v for k, v in self.inputs.items() if k not in self.in_process}}
@@ -110,17 +110,17 @@ class Declaration:
         return "x-tensor" in self.inputs.get(name, {})
 
     def datatypes(self, name: str) -> tuple[str, ...] | None:
-        """The datatypes that a tensor input declares; None for any."""
+        """The declared datatypes of a tensor input; None for any."""
         declared = self.inputs[name]["x-tensor"].get("datatypes")
         return None if declared is None else tuple(declared)
 
     def is_looked_at(self, name: str) -> bool:
-        """Whether an input is one of those that we check ourselves: tensors, keys, the operation."""
+        """Whether JSON Schema does not validate the input: tensors, keys, the operation."""
         return self.is_tensor(name) or name in self.keys or (name == "operation" and bool(self.operations))
 
     @cached_property
     def joint(self) -> Schema:
-        """What the schema says about several inputs at once, but for what ``x-operations`` says too."""
+        """The keywords that relate several inputs, except conditions that ``x-operations`` expresses too."""
         joint = {
             key: value for key, value in self.schema.items() if key not in _ALONE and not is_unconstrained({key: 0})
         }
@@ -133,11 +133,11 @@ class Declaration:
 
     @cached_property
     def lists(self) -> dict[str, tuple[str, bool, bool]]:
-        """What lists become for each tensor input; see :func:`zerocost.core.arrays.list_datatype`."""
+        """What lists become for each tensor input; see :func:`zerocost.core.datatypes.list_datatype`."""
         return {name: list_datatype(self.datatypes(name)) for name in self.inputs if self.is_tensor(name)}
 
     def undeclared(self, names: Iterable[object]) -> Errors:
-        """One error for each name that is not an input, with the nearest one that is."""
+        """One error for each name that is not an input; it suggests the nearest one."""
         unknown = [
             name for name in names if not isinstance(name, str) or (not self.is_open and name not in self.inputs)
         ]
@@ -151,7 +151,7 @@ class Declaration:
 
 
 def requirements(operations: dict[str, tuple[str, ...]], default: str | None) -> list[Schema]:
-    """What ``x-operations`` says in words that every validator knows: the members of ``allOf``."""
+    """``x-operations`` as standard JSON Schema: the members of ``allOf``."""
     conditions: list[Schema] = [
         {
             "if": {"properties": {"operation": {"const": operation}}, "required": ["operation"]},
@@ -167,7 +167,7 @@ def requirements(operations: dict[str, tuple[str, ...]], default: str | None) ->
 
 
 def compiled(schema: Schema) -> Any:
-    """The validator of a schema; raises InvalidSchema for patterns and references that cannot be compiled."""
+    """The validator of a schema; raises InvalidSchema for invalid patterns and references."""
     import jsonschema_rs  # 10 ms that `import zerocost` does not pay
 
     try:
@@ -179,7 +179,7 @@ def compiled(schema: Schema) -> Any:
 
 
 def is_unconstrained(subschema: Any) -> bool:
-    """Whether everything fits a subschema."""
+    """Whether every value fits a subschema."""
     return subschema is True or (
         isinstance(subschema, dict) and all(key in ANNOTATIONS or key.startswith("x-") for key in subschema)
     )
@@ -204,7 +204,7 @@ def _operations(schema: Schema, inputs: dict[str, Schema]) -> dict[str, tuple[st
 
 
 def _copied(value: Any) -> Any:
-    """A copy of the objects and lists; what else stands in a schema is not changed by anybody."""
+    """A copy of the objects and lists; other values of a schema are immutable."""
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
     return [_copied(item) for item in value] if isinstance(value, list) else value

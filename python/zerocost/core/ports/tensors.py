@@ -1,4 +1,4 @@
-"""Declared tensors: whether an array fits as it is, and whether shapes agree."""
+"""Checks of declared tensors: whether an array fits as it is, and whether shapes agree."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Sizes = dict[str, tuple[int, str]]
 
 
 def tensor_check(tensor: Mapping[str, Any], *, is_required: bool) -> Check:
-    """Accepts the arrays that fit an ``x-tensor`` as they are; None too, unless the tensor is required.
+    """Accepts the arrays that fit an ``x-tensor`` as they are; also None, unless the tensor is required.
 
-    What symbols of several tensors have in common is left to :func:`agreement`.
+    Symbols that several tensors share are checked by :func:`agreement`.
     """
     names, declared = tensor.get("datatypes"), tensor.get("shape")
     if names is None and declared is None:
-        # Subclasses of ndarray may be more than arrays, so they are looked at.
+        # Subclasses of ndarray (masked arrays) may be more than arrays: they take the slow way.
         return lambda value: type(value) is np.ndarray or (value is None and not is_required)
     lowest, highest = _ranks(declared)
     fixed, equal = _axes(declared or [])
@@ -35,7 +35,7 @@ def tensor_check(tensor: Mapping[str, Any], *, is_required: bool) -> Check:
     def is_declared(dtype: np.dtype[Any]) -> bool:
         if names is None or datatype_of(dtype) not in names:
             return names is None
-        dtypes.add(dtype)  # bfloat16: only who uses it pays for its import
+        dtypes.add(dtype)  # bfloat16: ml_dtypes is imported by its users only
         return True
 
     def fits(value: Any) -> bool:
@@ -44,7 +44,7 @@ def tensor_check(tensor: Mapping[str, Any], *, is_required: bool) -> Check:
         if not ((value.dtype in dtypes or is_declared(value.dtype)) and lowest <= value.ndim <= highest):
             return False
         flags = value.flags
-        # Pure views take any layout.
+        # Without declared dtypes any layout is accepted.
         is_laid_out = any_dtype or (flags.c_contiguous and flags.aligned) or is_readable(value)
         if fixed or equal:
             shape = value.shape
@@ -68,7 +68,7 @@ def _ranks(declared: Shape | None) -> tuple[int, float]:
 
 
 def _axes(declared: Shape) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The axes whose length is said, and pairs of axes that stand for the same symbol; counted from the last one."""
+    """The axes of fixed length, and pairs of axes with the same symbol; counted from the end."""
     fixed: list[tuple[int, int]] = []
     equal: list[tuple[int, int]] = []
     first: dict[str, int] = {}
@@ -82,9 +82,9 @@ def _axes(declared: Shape) -> tuple[list[tuple[int, int]], list[tuple[int, int]]
 
 
 def agreement(tensors: Mapping[str, Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], bool] | None:
-    """Whether the symbols that several tensors share stand for one length each; None where they share none.
+    """A check whether symbols that several tensors share stand for one length each; None if they share none.
 
-    What it returns is asked about inputs that :func:`tensor_check` has accepted.
+    It is called with inputs that :func:`tensor_check` has accepted.
     """
     places: dict[str, list[tuple[str, int]]] = {}
     for name, tensor in tensors.items():
@@ -118,8 +118,8 @@ def match_shape(name: str, shape: tuple[int, ...], declared: Shape | None, sizes
     Args:
         name: the tensor's name.
         shape: its shape.
-        declared: a list of sizes and symbols; ``"..."`` in front stands for any leading axes, -1 for any size.
-        sizes: what the symbols stand for so far, with the tensor that said so. Symbols seen here are added.
+        declared: a list of sizes and symbols; a leading ``"..."`` stands for any leading axes, -1 for any size.
+        sizes: the length of each symbol so far, with the tensor that it came from. New symbols are added.
     """
     if declared is None:
         return

@@ -1,4 +1,4 @@
-"""What a violation of a JSON Schema is called here: the exception, the input, what was given and what is allowed."""
+"""Violations of a JSON Schema as exceptions that name the input, what was given and what is allowed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeErro
 __all__ = ["BEYOND", "violation"]
 
 BEYOND = 1 << 1024
-"""What stands for infinity, for which JSON has no sign: an integer that is larger than every float."""
+"""Stands for infinity, which JSON does not have: an integer larger than every float."""
 
 _BEYOND_TEXT = re.compile(rf"(-?){str(BEYOND)[:40]}\d*…?")
-"""As a message shows it, which may end in the middle of it."""
+"""Its text in a message, which may be cut."""
 
 _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"})
 
@@ -28,16 +28,15 @@ def violation(
 
     Args:
         error: the validation error.
-        values: the inputs that were validated, infinity as :data:`BEYOND`.
+        values: the validated inputs, with :data:`BEYOND` for infinity.
         inputs: the subschema of every input.
-        shown: what that stands for, where not for infinity.
+        shown: what :data:`BEYOND` stands for, if not for infinity.
     """
     path = list(error.instance_path)
     keyword = next((part for part in reversed(list(error.schema_path)) if isinstance(part, str)), "")
     message = str(error.message)
     if keyword == "required" and not path:
-        missing = message.partition('"')[2].partition('"')[0]
-        return MissingInput(f"{missing} required", missing)
+        return MissingInput(f"{error.kind.property} required", error.kind.property)
     name = str(path[0]) if path and path[0] in values else ""
     if keyword in ("enum", "anyOf", "oneOf") and len(path) == 1:
         message = _alternatives(values[name], inputs.get(name, {})) or message
@@ -51,7 +50,7 @@ def violation(
 
 
 def _failed(error: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The subschema that the value of an error breaks; an empty one where it is not found."""
+    """The subschema that the value of an error breaks; an empty one if it is not found."""
     found: Any = inputs
     for part in list(error.schema_path)[1:-1]:
         try:
@@ -62,7 +61,7 @@ def _failed(error: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_of_kind(value: Any, subschema: Mapping[str, Any]) -> bool:
-    """Whether a value is of a type that is allowed, so that only what it is cannot be."""
+    """Whether a value has an allowed type, so that only its value is wrong."""
     for keyword in ("anyOf", "oneOf"):
         if keyword in subschema:
             return any(_is_of_kind(value, option) for option in subschema[keyword])
@@ -88,7 +87,7 @@ def _without_bounds(subschema: Any) -> Any:
 
 
 def _alternatives(value: Any, subschema: Mapping[str, Any]) -> str | None:
-    """What was given, and everything that is allowed; None where the schema cannot be put into words."""
+    """What was given, and everything that is allowed; None if the schema cannot be put into words."""
     given = json.dumps(value, ensure_ascii=False, default=str)
     given = given if len(given) <= 100 else f"{given[:99]}…"
     options = subschema.get("anyOf") or subschema.get("oneOf") or [subschema]
