@@ -20,11 +20,8 @@ from typing import Any, Generic, TypeVar
 from zerocost.api.settings import Settings
 from zerocost.api.telemetry.observations import Observations
 from zerocost.api.thread_pool import ThreadPool, run_contained
-from zerocost.api.wire.body import ClientGone, read_body
-from zerocost.api.wire.body_deadline import BodyDeadline
-from zerocost.api.wire.byte_budget import SMALL_BODY
+from zerocost.api.wire.body import BodyReader, ClientGone
 from zerocost.api.wire.problems import HTTPError
-from zerocost.api.wire.protocol import read_whole_body
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.stages import QUEUE, Stages
 from zerocost.core.artifact_base import Artifact
@@ -62,6 +59,7 @@ class Calls:
     Attributes:
         compute_pool: the threads that compute.
         io_pool: the threads that wait for something outside of this process.
+        bodies: what reads a request's body.
         limits: what one call may ask for.
         observations: where every response is counted.
         is_ready: whether new requests should be sent here.
@@ -80,8 +78,7 @@ class Calls:
             fan_out=0,
             operations=min(_INLINE_OPERATIONS, settings.max_operations),
         )
-        self._small = min(SMALL_BODY, settings.max_body)
-        self._body_deadline = BodyDeadline(settings.request_timeout)
+        self.bodies = BodyReader(settings)
         self._admitted = 0
 
     @property
@@ -134,37 +131,6 @@ class Calls:
             metadata["traceparent"] = request.header(b"traceparent")
         stages = request.stages = Stages(name)
         return stages, metadata
-
-    async def body(self, request: Request) -> bytes | bytearray:
-        """The whole body.
-
-        Raises:
-            HTTPError, DeadlineExceeded: as :meth:`within_deadline`.
-        """
-        whole = None if b"content-encoding" in request.headers else read_whole_body(request.receive, self._small)
-        if whole is not None:
-            request.has_more = False
-            return whole
-        return await self.within_deadline(request, read_body(request, self.settings))
-
-    async def within_deadline(self, request: Request, reading: Coroutine[Any, Any, Result]) -> Result:
-        """Awaits a coroutine that reads a body as it arrives.
-
-        Raises:
-            HTTPError: it takes longer than this server lets any request take (408).
-            DeadlineExceeded: the client's own ``Request-Timeout`` passed before (504): the client gave up.
-        """
-        with self._body_deadline:
-            if request.deadline is None:
-                return await reading
-            loop = asyncio.get_running_loop()
-            try:
-                async with asyncio.timeout_at(loop.time() + request.deadline - time.monotonic()) as own:
-                    return await reading
-            except TimeoutError:
-                if own.expired():
-                    raise DeadlineExceeded("the deadline passed before the body had arrived") from None
-                raise
 
     async def offload(self, size: int, job: Callable[[], Result]) -> Result:
         """Parses a text of ``size`` bytes for a request that is admitted; a long one on a thread."""

@@ -9,7 +9,7 @@ import pytest
 from support.samples import echo_registry
 from support.servers import serving
 from zerocost.api.settings import Settings
-from zerocost.api.wire.body import BodyStream, read_body
+from zerocost.api.wire.body import BodyReader, BodyStream
 from zerocost.api.wire.request import Request
 
 LONG = [0, 1 << 24, 1 << 24, 1 << 24]
@@ -214,7 +214,7 @@ def test_messages_of_one_byte_are_one_buffer():
 
     for read in (
         lambda request: BodyStream(request, Settings()).rest(),
-        lambda request: read_body(request, Settings()),
+        lambda request: BodyReader(Settings()).read_whole(request),
     ):
         left = 200_000
         tracemalloc.start()

@@ -85,7 +85,7 @@ class EdgeMiddleware:
                 raise
             await self._refuse(request, error, send)
         finally:
-            self.budget.used -= request.held
+            request.memory.release()
 
     async def _route(self, request: Request, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -118,7 +118,7 @@ class EdgeMiddleware:
         """Sends a response; if the body is not ``drained``, its rest is dropped before the response ends."""
         body = response.body
         length = sum(map(len, body))
-        request.take(length)
+        request.memory.grow(length)
         headers = [
             *response.headers,
             (b"content-length", b"%d" % length),

@@ -13,11 +13,11 @@ from starlette.routing import Route
 from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.calls import Calls, IOBound
 from zerocost.api.routing import route
-from zerocost.api.wire.json import LazyJSON, TensorTable, check_json_type
+from zerocost.api.wire.json import LazyJSON, TensorTable
 from zerocost.api.wire.problems import artifact_errors
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.responses import Response, json_response, outputs_response
-from zerocost.api.wire.safetensors import add_tensors, is_safetensors, read_tensors
+from zerocost.api.wire.safetensors import add_tensors, read_tensors
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
 from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
@@ -49,9 +49,9 @@ class ChainRoutes:
 
     async def plan_chain(self, request: Request) -> Response:
         """The wiring of a chain, without running it."""
-        check_json_type(request.media_type)
+        request.check_json()
         _, metadata = self.calls.begin(request, _CHAINS)
-        body = await self.calls.body(request)
+        body = await self.calls.bodies.read_whole(request)
 
         def plan() -> Response:
             return json_response(ChainRequest(body, self.api).wiring())
@@ -60,7 +60,7 @@ class ChainRoutes:
 
     async def execute_chain(self, request: Request) -> Response:
         """Runs a chain."""
-        is_binary = is_safetensors(request)
+        is_binary = request.is_safetensors
         accept = request.header(b"accept")
         calls = self.calls
         stages, metadata = calls.begin(request, _CHAINS)
@@ -68,9 +68,9 @@ class ChainRoutes:
         body: bytes | bytearray
         if is_binary:
             reading = read_tensors(request, self.api.settings, calls.offload_if_room)
-            tensors, body, stages.copied = await calls.within_deadline(request, reading)
+            tensors, body, stages.copied = await calls.bodies.within_deadline(request, reading)
         else:
-            body = await calls.body(request)
+            body = await calls.bodies.read_whole(request)
 
         def start() -> Response | IOBound[Response]:
             chain = ChainRequest(body, self.api, tensors)
@@ -104,8 +104,7 @@ class ChainRequest:
                 raise UndeclaredInput(message, errors=[(pointer(name), message)])
         if "pipeline" not in self._members.spans:
             raise MissingInput("pipeline required", "pipeline")
-        self._traced = self._flag("trace")
-        self._names = self._initial_names()
+        self._traced, self._names = _options(self._members.values("trace", "initial_input_names"))
         self._pipeline = self._steps()
         # The steps alone decide which names are tensors, so the initial input is read only once.
         self._plan = api.plans.plan(self._pipeline, None)
@@ -177,20 +176,6 @@ class ChainRequest:
             error.errors = [(place + where, message) for where, message in error.errors]
             raise
 
-    def _flag(self, name: str) -> bool:
-        value = self._members.value(name, False)
-        if not isinstance(value, bool):
-            raise DatatypeError(f"{name}: true or false is needed", name)
-        return value
-
-    def _initial_names(self) -> list[str] | None:
-        if "initial_input_names" not in self._members.spans:
-            return None
-        names = self._members.value("initial_input_names")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DatatypeError("initial_input_names: a list of names is needed", "initial_input_names")
-        return names
-
     def _steps(self) -> list[dict[str, Any]]:
         elements = LazyJSON(self._members.text("pipeline"), self._settings, "pipeline", list)
         if len(elements.spans) > self._settings.max_steps:
@@ -200,7 +185,7 @@ class ChainRequest:
 
     def _step(self, text: memoryview, index: int) -> dict[str, Any]:
         members = LazyJSON(text, self._settings, f"pipeline/{index}", dict)
-        step = {name: members.value(name) for name in members.spans if name != "params"}
+        step = members.values(*(name for name in members.spans if name != "params"))
         if "params" in members.spans:
             name = step.get("artifact")
             spec = self._api.registry.get_artifact(name) if isinstance(name, str) else None
@@ -211,3 +196,15 @@ class ChainRequest:
                 error.add_note(f"in step {index} of the chain")
                 raise
         return step
+
+
+def _options(options: dict[str, Any]) -> tuple[bool, list[str] | None]:
+    """Whether the chain is traced, and the names of its initial input, if the request says them."""
+    traced, names = options.get("trace", False), options.get("initial_input_names")
+    if not isinstance(traced, bool):
+        raise DatatypeError("trace: true or false is needed", "trace")
+    if "initial_input_names" in options and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ):
+        raise DatatypeError("initial_input_names: a list of names is needed", "initial_input_names")
+    return traced, names

@@ -16,7 +16,7 @@ from zerocost.api.telemetry.metrics import CONTENT_TYPE as METRICS_TYPE
 from zerocost.api.wire.json import read_inputs
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.responses import Response, json_response, outputs_response
-from zerocost.api.wire.safetensors import is_safetensors, read_safetensors
+from zerocost.api.wire.safetensors import read_safetensors
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
 from zerocost.core.artifact_registry import ArtifactSpec
 
@@ -92,16 +92,16 @@ class NativeRoutes:
     async def execute_artifact(self, request: Request) -> Response:
         """The specification's ``execute_artifact``."""
         spec, calls = self._spec(request), self.calls
-        is_binary = is_safetensors(request)
+        is_binary = request.is_safetensors
         accept = request.header(b"accept")
         stages, metadata = calls.begin(request, spec.name)
         body: bytes | bytearray = b""
         given: dict[str, Any] | None = None
         if is_binary:
             reading = read_safetensors(request, self.settings, calls.offload_if_room)
-            given, stages.copied = await calls.within_deadline(request, reading)
+            given, stages.copied = await calls.bodies.within_deadline(request, reading)
         else:
-            body = await calls.body(request)
+            body = await calls.bodies.read_whole(request)
 
         def execute() -> Response:
             inputs = read_inputs(body, spec.ports.lists, self.settings) if given is None else given

@@ -13,7 +13,7 @@ from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.calls import Calls
 from zerocost.api.edge.authentication import is_administrator, refuse_several_workers
 from zerocost.api.routing import EndpointFunction, route
-from zerocost.api.wire.json import check_json_type, read_document
+from zerocost.api.wire.json import read_document
 from zerocost.api.wire.preconditions import Preconditions
 from zerocost.api.wire.problems import HTTPError, artifact_errors
 from zerocost.api.wire.request import Request
@@ -83,10 +83,10 @@ class ServiceRoutes:
         async def handle(request: Request) -> Response:
             if endpoint.name in _ADMINISTRATION:
                 self._require_administrator(request)
-            check_json_type(request.media_type)
+            request.check_json()
             typed = wants_typed_tensors(request.header(b"accept"))
             stages, metadata = calls.begin(request, f"services/{name}/{endpoint.name}")
-            body = await calls.body(request)
+            body = await calls.bodies.read_whole(request)
 
             async def work() -> Response:
                 data = await calls.offload(len(body), lambda: read_document(body, settings))
@@ -141,7 +141,7 @@ class ServiceRoutes:
                 415, "unsupported_media_type", f"Content-Type: {kind[:100]!r} was given, {allowed} are allowed"
             )
         ttl, memory = request.seconds("Zerocost-TTL"), self._memory_service()
-        body = await self._calls.body(request)
+        body = await self._calls.bodies.read_whole(request)
         stages.end(READ)
 
         def put() -> str:

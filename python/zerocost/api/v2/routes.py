@@ -12,9 +12,8 @@ from zerocost.api.calls import OFFLOAD_BYTES, Calls
 from zerocost.api.edge.authentication import is_administrator, refuse_several_workers
 from zerocost.api.routing import route
 from zerocost.api.server_metrics import ServerMetrics
-from zerocost.api.v2.body import InferenceRequest
+from zerocost.api.v2.body import InferenceRequest, read_binary_request
 from zerocost.api.v2.values import inputs_of, metadata_tensors, write_outputs
-from zerocost.api.wire.body import BodyStream
 from zerocost.api.wire.json import read_document
 from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.request import Request
@@ -210,27 +209,34 @@ class OpenInferenceRoutes:
 
     async def infer(self, request: Request) -> Response:
         """Runs a model: JSON, JSON and binary tensors, or one raw tensor."""
-        spec = self._spec(request)
-        calls = self.calls
+        spec, calls, settings = self._spec(request), self.calls, self.settings
         accepted = request.header(b"accept-encoding")
         length = request.whole_number("Inference-Header-Content-Length")
         stages, metadata = calls.begin(request, spec.name)
         body: bytes | bytearray = b""
         inference: InferenceRequest | None = None
+
+        def parse() -> InferenceRequest:
+            return InferenceRequest.from_json(body, spec.ports, settings)
+
         if length is None:
-            body = await calls.body(request)
+            body = await calls.bodies.read_whole(request)
             if b'"timeout"' in body:
                 # The time-out includes the wait for a turn, so it must be known before.
-                inference = await self._read_text(request, body, spec, metadata)
+                parsing = calls.offload(len(body), parse)
+                is_long = len(body) > OFFLOAD_BYTES
+                inference = await (calls.admit(request, parsing, metadata.get("deadline")) if is_long else parsing)
+            size = len(body)
         else:
-            inference = await calls.within_deadline(request, self._read_binary(request, spec, length))
-        size = len(body) if length is None or inference is None else length + inference.binary_size
+            reading = read_binary_request(request, length, spec.ports, settings, calls.offload_if_room)
+            inference = await calls.bodies.within_deadline(request, reading)
+            size = length + inference.binary_size
         if inference is not None and inference.timeout is not None:
             until = request.began + inference.timeout
             metadata["deadline"] = min(until, metadata.get("deadline", until))
 
         def compute() -> Response:
-            parsed = inference or InferenceRequest.from_json(body, spec.ports, self.settings)
+            parsed = inference or parse()
             if parsed.binary_size and length is None:
                 raise ShapeError("there are binary tensors, but no Inference-Header-Content-Length")
             parsed.decode_bytes()
@@ -244,49 +250,6 @@ class OpenInferenceRoutes:
             return response
 
         return await calls.run(request, spec.implementation, compute, size, metadata)
-
-    async def _read_text(
-        self, request: Request, body: bytes | bytearray, spec: ArtifactSpec, metadata: dict[str, Any]
-    ) -> InferenceRequest:
-        def read() -> InferenceRequest:
-            return InferenceRequest.from_json(body, spec.ports, self.settings)
-
-        if len(body) <= OFFLOAD_BYTES:
-            return read()
-        return await self.calls.admit(request, self.calls.compute_pool.run(read), metadata.get("deadline"))
-
-    async def _read_binary(self, request: Request, spec: ArtifactSpec, length: int) -> InferenceRequest:
-        stream = BodyStream(request, self.settings)
-        if stream.length is not None and length > stream.length:
-            raise ShapeError("Inference-Header-Content-Length is larger than the body")
-        if length > self.settings.max_body:
-            raise ShapeError("Inference-Header-Content-Length is larger than a body may be")
-        if length == 0:
-            return await self._read_raw(stream, spec)
-        text = await stream.read(length)
-        if text is None:
-            raise ShapeError("Inference-Header-Content-Length is larger than the body")
-        inference = await self.calls.offload_if_room(
-            length, lambda: InferenceRequest.from_json(text, spec.ports, self.settings)
-        )
-        size = length + inference.binary_size
-        if stream.length is not None and stream.length != size:
-            raise ShapeError(f"unexpected size: the body has {stream.length} bytes, its JSON announces {size}")
-        if size > self.settings.max_body:
-            raise ShapeError(f"unexpected size: the JSON announces {size} bytes")
-        await inference.read_binary(stream)
-        return inference
-
-    async def _read_raw(self, stream: BodyStream, spec: ArtifactSpec) -> InferenceRequest:
-        if stream.length is not None:
-            request = InferenceRequest.raw(spec.ports, stream.length)
-            await request.read_binary(stream)
-            return request
-        # Chunked or compressed: the size, which determines the shape, is only known at the end.
-        data = await stream.rest()
-        request = InferenceRequest.raw(spec.ports, len(data))
-        await request.read_binary(BodyStream.of(data, self.settings))
-        return request
 
     def _spec(self, request: Request) -> ArtifactSpec:
         name, version = request.path_params["name"], request.path_params.get("version")
@@ -304,7 +267,7 @@ class OpenInferenceRoutes:
             raise HTTPError(403, "forbidden", f"{what}: the administrator's token is needed")
 
     async def _content(self, request: Request) -> Any:
-        body = await self.calls.body(request)
+        body = await self.calls.bodies.read_whole(request)
         return await self.calls.offload_if_room(len(body), lambda: read_document(body, self.settings)) if body else {}
 
     async def _parameters(self, request: Request) -> dict[str, Any]:

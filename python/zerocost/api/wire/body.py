@@ -1,21 +1,28 @@
-"""Reading a request's body within the limits: whole, piece by piece into arrays, or only to drop it."""
+"""Reading a request's body within limits and deadline: whole, piece by piece into arrays, or only to drop it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import zlib
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.types import Message
 
 from zerocost.api.settings import Settings
+from zerocost.api.wire.body_deadline import BodyDeadline
 from zerocost.api.wire.byte_budget import SMALL_BODY
 from zerocost.api.wire.problems import HTTPError
-from zerocost.api.wire.protocol import receive_into
+from zerocost.api.wire.protocol import read_whole_body, receive_into
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.responses import WINDOW_BITS
+from zerocost.errors import DeadlineExceeded
 
-__all__ = ["BodyStream", "ClientGone", "drain", "is_all_read", "read_body"]
+__all__ = ["BodyReader", "BodyStream", "ClientGone", "drain", "is_all_read"]
+
+Result = TypeVar("Result")
 
 _INFLATE_BYTES = 256 << 10
 """Bytes that are decompressed before other tasks have their turn."""
@@ -129,7 +136,7 @@ class BodyStream:
         self._total += size
         if self._total > self._settings.max_body:
             raise _too_large(self._settings)
-        self._request.take(self._total, self._total - size)
+        self._request.memory.grow(self._total, self._total - size)
 
     async def _inflated(self, inflate: zlib._Decompress) -> bytes:
         """The next slice of a compressed chunk, which may become a thousand times as large."""
@@ -145,33 +152,69 @@ class BodyStream:
         return data
 
 
-async def read_body(request: Request, settings: Settings) -> bytes | bytearray:
-    """The whole body, decompressed.
+class BodyReader:
+    """Reads bodies within the limits and the body deadline."""
 
-    Raises:
-        HTTPError: it is too large, as declared, as sent or after decompression (413), or of an unknown encoding (415).
-        ClientGone: the client disconnected before its end.
-    """
-    if b"content-encoding" in request.headers and request.content_encoding != "identity":
-        return await BodyStream(request, settings).rest()
-    _check_length(request, settings)
-    pieces: list[bytes | bytearray] = []
-    length = 0
-    while True:
-        chunk = await _receive(request)
-        length += len(chunk)
-        if length > settings.max_body:
-            raise _too_large(settings)
-        if length > SMALL_BODY:
-            request.take(length, length - len(chunk))
-        if not request.has_more:
-            # One chunk, as the server handed it over, or all of them copied once.
-            return b"".join([*pieces, chunk]) if pieces else chunk
-        if len(chunk) >= _LARGE_CHUNK or not pieces or not isinstance(pieces[-1], bytearray):
-            # A million small chunks must not become a million objects.
-            pieces.append(chunk if len(chunk) >= _LARGE_CHUNK else bytearray(chunk))
-        else:
-            pieces[-1] += chunk
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._deadline = BodyDeadline(settings.request_timeout)
+        self._small = min(SMALL_BODY, settings.max_body)
+
+    async def read_whole(self, request: Request) -> bytes | bytearray:
+        """The whole body, decompressed.
+
+        Raises:
+            HTTPError: it is too large, as declared, as sent or after decompression (413), of an unknown encoding (415),
+                or too slow (408).
+            DeadlineExceeded: as :meth:`within_deadline`.
+            ClientGone: the client disconnected before its end.
+        """
+        if b"content-encoding" in request.headers and request.content_encoding != "identity":
+            return await self.within_deadline(request, BodyStream(request, self._settings).rest())
+        whole = read_whole_body(request.receive, self._small)
+        if whole is not None:
+            request.has_more = False
+            return whole
+        return await self.within_deadline(request, self._join(request))
+
+    async def within_deadline(self, request: Request, reading: Coroutine[Any, Any, Result]) -> Result:
+        """Awaits a coroutine that reads a body as it arrives.
+
+        Raises:
+            HTTPError: it takes longer than this server lets any request take (408).
+            DeadlineExceeded: the client's own ``Request-Timeout`` passed before (504): the client gave up.
+        """
+        with self._deadline:
+            if request.deadline is None:
+                return await reading
+            loop = asyncio.get_running_loop()
+            try:
+                async with asyncio.timeout_at(loop.time() + request.deadline - time.monotonic()) as own:
+                    return await reading
+            except TimeoutError:
+                if own.expired():
+                    raise DeadlineExceeded("the deadline passed before the body had arrived") from None
+                raise
+
+    async def _join(self, request: Request) -> bytes | bytearray:
+        _check_length(request, self._settings)
+        pieces: list[bytes | bytearray] = []
+        length = 0
+        while True:
+            chunk = await _receive(request)
+            length += len(chunk)
+            if length > self._settings.max_body:
+                raise _too_large(self._settings)
+            if length > SMALL_BODY:
+                request.memory.grow(length, length - len(chunk))
+            if not request.has_more:
+                # One chunk, as the server handed it over, or all of them copied once.
+                return b"".join([*pieces, chunk]) if pieces else chunk
+            if len(chunk) >= _LARGE_CHUNK or not pieces or not isinstance(pieces[-1], bytearray):
+                # A million small chunks must not become a million objects.
+                pieces.append(chunk if len(chunk) >= _LARGE_CHUNK else bytearray(chunk))
+            else:
+                pieces[-1] += chunk
 
 
 async def drain(request: Request, settings: Settings, seconds: float) -> bool:
@@ -226,7 +269,7 @@ def _check_length(request: Request, settings: Settings) -> int | None:
     if declared is not None:
         if declared > settings.max_body:
             raise _too_large(settings)
-        request.check_room(declared)
+        request.memory.check(declared)
     return declared
 
 

@@ -6,20 +6,12 @@ from typing import Any
 
 from zerocost._kernels import json_spans, read_json
 from zerocost.api.settings import Settings
-from zerocost.api.wire.problems import HTTPError
 from zerocost.errors import DatatypeError
 
-__all__ = ["LazyJSON", "TensorTable", "check_json_type", "read_document", "read_inputs"]
+__all__ = ["LazyJSON", "TensorTable", "read_document", "read_inputs"]
 
 TensorTable = dict[str, tuple[str, bool, bool]]
 """What lists become, for each name that is read as a tensor: :attr:`zerocost.core.ports.Ports.lists`."""
-
-
-def check_json_type(media_type: str) -> None:
-    """Raises HTTPError (415) for a media type that is not JSON's."""
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        given = repr(media_type[:100]) if media_type else "none"
-        raise HTTPError(415, "unsupported_media_type", f"Content-Type: {given} was given, application/json is needed")
 
 
 def read_document(body: bytes | bytearray | memoryview, settings: Settings) -> Any:
@@ -75,9 +67,13 @@ class LazyJSON:
         start, end = self.spans[key]
         return self._view[start:end]
 
-    def value(self, key: str | int, default: Any = None) -> Any:
-        """A value without tensors; ``default`` for a name that is not there."""
-        return read_document(self.text(key), self._settings) if isinstance(key, int) or key in self.spans else default
+    def value(self, key: str | int) -> Any:
+        """A value without tensors."""
+        return read_document(self.text(key), self._settings)
+
+    def values(self, *names: str) -> dict[str, Any]:
+        """The values of these names, without tensors, of those that are there."""
+        return {name: self.value(name) for name in names if name in self.spans}
 
     def inputs(self, key: str | int, table: TensorTable) -> dict[str, Any]:
         """A value that is an object, with arrays for the tensors in ``table``."""

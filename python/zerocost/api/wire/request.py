@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
 
 from starlette.types import Receive, Scope
 
-from zerocost.api.wire.byte_budget import SMALL_BODY, ByteBudget
+from zerocost.api.wire.byte_budget import ByteBudget, Reservation
 from zerocost.api.wire.problems import HTTPError
 from zerocost.api.wire.responses import Response
 from zerocost.api.wire.stages import Stages
+from zerocost.core.safetensors import MEDIA_TYPE as SAFETENSORS
 
 __all__ = ["Request"]
 
@@ -30,8 +32,7 @@ class Request:
         began: seconds on :func:`time.monotonic`.
         deadline: seconds on the same clock by which the client asked for its response; None where it did not.
         has_more: whether more of the body is to come; None before any of it was read.
-        budget: what bytes are taken from; None where nobody counts them.
-        held: the bytes that it has taken.
+        memory: the bytes that its body and its response hold.
         stages: where the time of a call goes; None for a request that computes nothing.
         response: what an endpoint leaves for the edge to send.
         error: an exception that the client was told nothing about (500).
@@ -40,14 +41,13 @@ class Request:
 
     __slots__ = (
         "began",
-        "budget",
         "deadline",
         "error",
         "has_more",
         "has_started",
         "headers",
-        "held",
         "id",
+        "memory",
         "path",
         "receive",
         "response",
@@ -66,8 +66,7 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id")
         self.id = given.decode() if given is not None and _ID.fullmatch(given) else os.urandom(16).hex()
-        self.budget = budget
-        self.held = 0
+        self.memory = Reservation(budget or ByteBudget(math.inf))
         self.deadline: float | None = None
         self.has_more: bool | None = None
         self.has_started = False
@@ -129,6 +128,24 @@ class Request:
         return "" if value is None else value.partition(";")[0].strip().lower()
 
     @property
+    def is_safetensors(self) -> bool:
+        """Whether the body is safetensors, False for JSON; raises HTTPError (415) for any other media type."""
+        if self.header(b"content-type") == "application/json":
+            return False
+        if self.media_type == SAFETENSORS:
+            return True
+        self.check_json()
+        return False
+
+    def check_json(self) -> None:
+        """Raises HTTPError (415) for a media type that is not JSON's."""
+        kind = self.media_type
+        if kind != "application/json" and not kind.endswith("+json"):
+            given = repr(kind[:100]) if kind else "none"
+            message = f"Content-Type: {given} was given, application/json is needed"
+            raise HTTPError(415, "unsupported_media_type", message)
+
+    @property
     def content_encoding(self) -> str:
         """The Content-Encoding in lower case, ``"identity"`` without one."""
         return (self.header(b"content-encoding") or "identity").strip().lower()
@@ -145,23 +162,3 @@ class Request:
             return False
         tokens = self.headers.get(b"connection", b"").lower().split(b",")
         return b"upgrade" in [token.strip() for token in tokens]
-
-    def take(self, size: int, before: int = 0) -> None:
-        """Counts a body or a response against the byte budget until the request is over.
-
-        A body counts as it arrives: an announced length alone takes nothing from the others.
-
-        Args:
-            size: how many bytes there are by now.
-            before: how many there were at the last call.
-
-        Raises:
-            HTTPError: all requests together would hold too much (503 with Retry-After), or this one alone (413).
-        """
-        if size > SMALL_BODY and self.budget is not None:
-            self.held = self.budget.take(self.held, size if before <= SMALL_BODY else size - before)
-
-    def check_room(self, size: int) -> None:
-        """Raises as :meth:`take` would for a body of ``size`` bytes that is still to come."""
-        if size > SMALL_BODY and self.budget is not None:
-            self.budget.check(self.held, size)

@@ -67,7 +67,8 @@ def outputs_response(outputs: dict[str, Any], accept: str | None, more: Mapping[
         if twice:
             raise InvalidInput(f"{', '.join(twice)}: also the name of an output; ask for JSON, which keeps them apart")
         tensors, others = split_values({**outputs, **more})
-        return Response(200, to_pieces(tensors, write_json(others).decode()), [(b"content-type", SAFETENSORS.encode())])
+        pieces = to_pieces(tensors, write_json(others).decode())
+        return Response(200, pieces, [(b"content-type", SAFETENSORS.encode())])
     if bytes in map(type, outputs.values()):
         raise NotAcceptable("bytes cannot be sent as JSON; raw entries of the memory are at /services/memory/entries/")
     content = write_json({"status": "success", "data": outputs, **more}, typed=wants_typed_tensors(accept))

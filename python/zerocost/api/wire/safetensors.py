@@ -10,12 +10,12 @@ import numpy as np
 from zerocost._kernels import read_json
 from zerocost.api.settings import Settings
 from zerocost.api.wire.body import BodyStream
-from zerocost.api.wire.json import check_json_type, read_document
+from zerocost.api.wire.json import read_document
 from zerocost.api.wire.request import Request
-from zerocost.core.safetensors import MEDIA_TYPE, Slot, aligned_empty, grouped, parse_header
+from zerocost.core.safetensors import Slot, aligned_empty, grouped, parse_header
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MalformedJSON, ShapeError
 
-__all__ = ["add_tensors", "is_safetensors", "read_safetensors", "read_tensors"]
+__all__ = ["add_tensors", "read_safetensors", "read_tensors"]
 
 Result = TypeVar("Result")
 
@@ -31,17 +31,6 @@ class Offload(Protocol):
     """Runs a job that parses a text of so many bytes: on a thread, if it would hold up the event loop."""
 
     def __call__(self, size: int, job: Callable[[], Result]) -> Coroutine[Any, Any, Result]: ...
-
-
-def is_safetensors(request: Request) -> bool:
-    """Whether the body is safetensors, False for JSON; raises HTTPError (415) for any other media type."""
-    if request.header(b"content-type") == "application/json":
-        return False
-    media_type = request.media_type
-    if media_type == MEDIA_TYPE:
-        return True
-    check_json_type(media_type)
-    return False
 
 
 async def read_tensors(request: Request, settings: Settings, offload: Offload) -> tuple[dict[str, Any], bytes, int]:
