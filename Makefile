@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help dev format lint test neon sanitize valgrind fuzz soak bench demo clean
+.PHONY: help dev format lint lint-rust lint-python test test-rust test-shared \
+	test-engine test-alone neon sanitize valgrind fuzz soak bench demo clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,23 +26,36 @@ format: dev ## rewrite what can be formatted
 	$(BIN)/ruff format python tests benches
 	$(BIN)/ruff check --fix-only --quiet python tests benches
 
-lint: dev ## rustfmt, clippy, the free-threaded build, rustdoc, ruff, mypy, stubtest
+lint: lint-rust lint-python ## everything below: rustfmt, clippy, rustdoc; ruff, mypy, stubtest, the layers
+
+lint-rust: dev ## rustfmt, clippy, the free-threaded build, rustdoc
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@mkdir -p target && printf '%s\n' implementation=CPython version=3.14 shared=true abi3=false \
 		build_flags=Py_GIL_DISABLED suppress_build_script_link_lines=true > target/free-threaded.txt
 	PYO3_CONFIG_FILE=$(abspath target/free-threaded.txt) cargo check --quiet -p zerocost-bindings --no-default-features
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
+
+lint-python: dev ## ruff, mypy, stubtest, the layers
 	$(BIN)/ruff format --check python tests benches
 	$(BIN)/ruff check python tests benches
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --allowlist tests/stubtest.txt zerocost._kernels
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
-test: dev ## cargo test and pytest
+test: test-rust test-shared test-engine test-alone ## cargo test and pytest
+
+test-rust:
 	cargo test --quiet
-	$(BIN)/python -m pytest --ignore=tests/engine
-	$(BIN)/python -m pytest tests/engine # by itself: what Ray leaves to the garbage collector is no other test's failure
+
+test-shared: dev ## pytest on two processes: what can share the machine
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/engine -m 'not alone'
+
+test-engine: dev # by itself: what Ray leaves to the garbage collector must be no other test's failure
+	$(BIN)/python -m pytest tests/engine
+
+test-alone: dev ## pytest: what measures time or memory, and wants the machine for itself
+	$(BIN)/python -m pytest --ignore=tests/engine -m alone
 
 # Debian: qemu-user, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross. Optimised less than elsewhere: compiled for one run.
 ARM := aarch64-unknown-linux-gnu
