@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from zerocost import errors
 from zerocost._kernels import __version__, num_threads, set_num_threads
 from zerocost.artifacts.builtin import default_registry
 from zerocost.core.artifact_base import (
@@ -21,35 +22,7 @@ from zerocost.core.artifact_base import (
 from zerocost.core.artifact_communication import ArtifactCommunicationService
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.chain_artifact import ChainArtifact
-from zerocost.errors import (
-    DatatypeError,
-    DeadlineExceeded,
-    DuplicateArtifact,
-    FileError,
-    InvalidInput,
-    InvalidModel,
-    InvalidOutput,
-    InvalidSchema,
-    KernelPanic,
-    LimitExceeded,
-    MalformedJSON,
-    MissingInput,
-    NotAcceptable,
-    OutOfMemory,
-    OverlapError,
-    PlanError,
-    PluginError,
-    PreconditionFailed,
-    RangeError,
-    ServiceUnavailable,
-    ShapeError,
-    UndeclaredInput,
-    UnknownArtifact,
-    UnknownKey,
-    UnknownOperation,
-    Unsupported,
-    ZerocostError,
-)
+from zerocost.errors import *  # noqa: F403 - every exception is public
 
 if TYPE_CHECKING:
     from zerocost._kernels import LRUCache
@@ -110,50 +83,23 @@ __all__ = [
     "ArtifactValidator",
     "AttentionArtifact",
     "ChainArtifact",
-    "DatatypeError",
-    "DeadlineExceeded",
-    "DuplicateArtifact",
     "ExecutionContext",
-    "FileError",
-    "InvalidInput",
-    "InvalidModel",
-    "InvalidOutput",
-    "InvalidSchema",
-    "KernelPanic",
     "LRUCache",
     "LRUCacheArtifact",
-    "LimitExceeded",
-    "MalformedJSON",
     "MemoryArtifact",
     "MemoryService",
-    "MissingInput",
     "ModelOutput",
-    "NotAcceptable",
-    "OutOfMemory",
-    "OverlapError",
     "ParallelArtifact",
     "PipelineParallelArtifact",
-    "PlanError",
-    "PluginError",
-    "PreconditionFailed",
-    "RangeError",
     "RayArtifact",
     "RemoteArtifact",
     "ScaledDotProductAttentionArtifact",
-    "ServiceUnavailable",
     "Settings",
-    "ShapeError",
     "SimplifiedModelService",
     "SlidingWindowAttentionArtifact",
     "SparseAttentionArtifact",
     "TensorParallelArtifact",
     "TokenizerService",
-    "UndeclaredInput",
-    "UnknownArtifact",
-    "UnknownKey",
-    "UnknownOperation",
-    "Unsupported",
-    "ZerocostError",
     "__version__",
     "create_app",
     "default_registry",
@@ -163,6 +109,7 @@ __all__ = [
     "pipeline_schedule",
     "set_num_threads",
 ]
+__all__ += errors.__all__
 
 
 def __getattr__(name: str) -> Any:

@@ -37,9 +37,8 @@ __all__ = [
     "UnknownOperation",
     "Unsupported",
     "ZerocostError",
-    "error_class",
-    "merged",
 ]
+"""Every exception, which are names of the package too."""
 
 
 class ZerocostError(Exception):
@@ -69,10 +68,15 @@ class InvalidInput(ZerocostError, ValueError):
         self, message: str = "", argument: str | None = None, errors: list[tuple[str, str]] | None = None
     ) -> None:
         super().__init__(message, argument)
-        pointer = "" if argument is None else "/" + argument.replace("~", "~0").replace("/", "~1")
+        whole = "" if argument is None else pointer(argument)
         # A user's artifact may give names instead of pointers.
         rooted = [(where if where[:1] in ("", "/") else f"/{where}", text) for where, text in errors or ()]
-        self.errors = [(pointer, message)] if errors is None else rooted
+        self.errors = [(whole, message)] if errors is None else rooted
+
+
+def pointer(*path: str | int) -> str:
+    """The JSON pointer (RFC 6901) of a path."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def merged(problems: Sequence[InvalidInput]) -> InvalidInput:

@@ -96,8 +96,8 @@ def test_a_replica_that_is_lost_for_good_is_named_and_replaced(cluster):
     ("arguments", "error", "message"),
     [
         ((Scale, 0), zerocost.RangeError, "num_replicas: 0 was given"),
-        ((Scale, True), zerocost.DatatypeError, "num_replicas: True was given"),
-        ((Scale, 1.5), zerocost.DatatypeError, "num_replicas: 1.5 was given"),
+        ((Scale, True), zerocost.DatatypeError, "num_replicas: bool True was given"),
+        ((Scale, 1.5), zerocost.DatatypeError, "num_replicas: float 1.5 was given"),
         ((dict, 1), zerocost.DatatypeError, "implementation: dict was given"),
     ],
 )

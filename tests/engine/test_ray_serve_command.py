@@ -109,7 +109,7 @@ def broken():
     ("replicas", "error"), [(0, zerocost.RangeError), (True, zerocost.DatatypeError), (1.5, zerocost.DatatypeError)]
 )
 def test_replicas_that_cannot_be_are_refused(replicas, error):
-    with pytest.raises(error, match=f"num_replicas: {replicas} was given"), deployed(broken, num_replicas=replicas):
+    with pytest.raises(error, match=f"num_replicas: .*{replicas} was given"), deployed(broken, num_replicas=replicas):
         pass
 
 

@@ -20,6 +20,7 @@ from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.chain_wiring import INITIAL, Plan, PlannedStep
 from zerocost.core.limits import Limits, check_fan_out, limits_of
 from zerocost.core.ports import Bound, pointer
+from zerocost.core.ports.names import unescaped
 from zerocost.core.results import checked_outputs
 from zerocost.errors import DatatypeError, InvalidInput, MissingInput
 
@@ -126,7 +127,7 @@ class _Run:
         located = []
         for where, message in error.errors:
             _, first, *rest = where.split("/") if where else ("", "")
-            name = first.replace("~1", "/").replace("~0", "~")
+            name = unescaped(first)
             source = step.bindings.get(name)
             if source is not None and source.kind == "param":
                 place = "" if self.is_inner else pointer("pipeline", step.index, "params", name)

@@ -9,6 +9,7 @@ import numpy as np
 
 from zerocost.core.arrays import dtype_of
 from zerocost.core.ports import Ports
+from zerocost.core.ports.names import unescaped
 from zerocost.errors import InvalidInput
 
 __all__ = ["generated_input"]
@@ -92,7 +93,7 @@ def _dereferenced(subschema: Any, root: Any, depth: int = 0) -> Any:
     if isinstance(reference, str):
         target = root
         for part in reference.removeprefix("#").split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
+            key = unescaped(part)
             target = target[int(key)] if isinstance(target, list) else target[key]
         return _dereferenced({**target, **_without(subschema, "$ref")}, root, depth + 1)
     return {key: _dereferenced(value, root, depth) for key, value in subschema.items()}

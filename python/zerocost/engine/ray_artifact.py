@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
+from zerocost._kernels import positive
 from zerocost.core.artifact_base import Artifact, ExecutionContext, MemoryArtifact
 from zerocost.core.ports import Ports
 from zerocost.engine.cluster import connect, failure
@@ -51,10 +52,7 @@ class RayArtifact(Artifact):
             RangeError: a number of replicas that is not allowed.
             ServiceUnavailable: there is no cluster, or a replica did not start.
         """
-        if isinstance(num_replicas, bool) or not isinstance(num_replicas, int):
-            raise DatatypeError(f"num_replicas: {num_replicas!r} was given, an integer is needed", "num_replicas")
-        if num_replicas < 1:
-            raise RangeError(f"num_replicas: {num_replicas} was given, at least 1 is needed", "num_replicas")
+        num_replicas = positive(num_replicas, "num_replicas")
         local = implementation if isinstance(implementation, Artifact) else implementation()
         if not isinstance(local, Artifact):
             raise DatatypeError(f"implementation: {type(local).__name__} was given, an artifact is needed")

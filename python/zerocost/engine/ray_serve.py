@@ -16,9 +16,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from zerocost._kernels import positive
 from zerocost.engine.cluster import connect
 from zerocost.engine.placement import Nodes, set_num_threads, threads_for
-from zerocost.errors import DatatypeError, PluginError, RangeError, ServiceUnavailable
+from zerocost.errors import PluginError, ServiceUnavailable
 
 __all__ = ["deployed", "serve"]
 
@@ -89,10 +90,7 @@ def deployed(
         ServiceUnavailable: no cluster at the address, Serve runs there already, or the app did not start.
         OSError: the address is taken, or is not this machine's.
     """
-    if isinstance(num_replicas, bool) or not isinstance(num_replicas, int):
-        raise DatatypeError(f"num_replicas: {num_replicas!r} was given, an integer is needed", "num_replicas")
-    if num_replicas < 1:
-        raise RangeError(f"num_replicas: {num_replicas} was given, at least 1 is needed", "num_replicas")
+    num_replicas = positive(num_replicas, "num_replicas")
     ray, ours = connect(address), False
     try:
         from ray import serve as ray_serve

@@ -147,7 +147,7 @@ def test_too_little_memory_is_a_503(serve, how):
 
 
 def test_too_little_memory_elsewhere_is_what_it_is_here(serve, monkeypatch):
-    monkeypatch.setattr("zerocost.client.time.sleep", lambda _: None)
+    monkeypatch.setattr("zerocost.client.remote_artifact.time.sleep", lambda _: None)
     registry = default_registry()
     registry.register_artifact("hungry", Hungry(), "custom")
     client = serve(registry)

@@ -2,6 +2,7 @@
 
 from zerocost.core.ports.bind import Ports
 from zerocost.core.ports.bound import Bound
-from zerocost.core.ports.names import closest, pointer, shortened
+from zerocost.core.ports.names import closest, shortened
+from zerocost.errors import pointer
 
 __all__ = ["Bound", "Ports", "closest", "pointer", "shortened"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["closest", "pointer", "shortened"]
+__all__ = ["closest", "shortened", "unescaped"]
 
 _LONGEST_NAME = 100
 
 
-def pointer(*path: str | int) -> str:
-    """The JSON pointer (RFC 6901) of a path."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+def unescaped(part: str) -> str:
+    """A part of a JSON pointer (RFC 6901) as the name that it stands for."""
+    return part.replace("~1", "/").replace("~0", "~")
 
 
 def shortened(name: str) -> str:

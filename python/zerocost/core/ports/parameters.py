@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ class Parameters:
         problems: list[InvalidInput] = []
         parameters: dict[str, Any] = {}
         non_finite: list[float] = []
+
+        def collect(number: float) -> float:
+            non_finite.append(number)
+            return number
+
         for name, value in values.items():
             if not isinstance(name, str):
                 continue  # `undeclared` reports it
@@ -62,7 +67,7 @@ class Parameters:
                 parameters[name] = True  # only its presence may matter; it need not be JSON
                 continue
             try:
-                parameters[name] = _as_json(value, non_finite)
+                parameters[name] = _as_json(value, collect)
             except TypeError as error:
                 problems.append(DatatypeError(f"{name}: {error}", name))
                 continue
@@ -131,15 +136,10 @@ def _count(value: Any) -> int:
     return 1 + sum(map(_count, value)) if isinstance(value, list) else 1
 
 
-def _as_json(value: Any, non_finite: list[float]) -> Any:
-    """The value as JSON: NumPy scalars and arrays unwrapped, tuples as lists.
-
-    ``non_finite`` collects its infinities and NaNs, which JSON does not have.
-    """
+def _as_json(value: Any, non_finite: Callable[[float], float]) -> Any:
+    """The value as JSON: NumPy's types unwrapped, tuples as lists, infinity and NaN replaced by ``non_finite``."""
     if isinstance(value, float):
-        if not math.isfinite(value):
-            non_finite.append(value)
-        return value
+        return value if math.isfinite(value) else non_finite(value)
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, np.generic) and unboxed(value) is not value:
@@ -153,15 +153,9 @@ def _as_json(value: Any, non_finite: list[float]) -> Any:
     raise TypeError(f"{type(value).__name__} was given, which is no JSON value")
 
 
-def _finite(value: Any, nan: float) -> Any:
-    """The value with infinity as a number beyond all floats, and NaN as ``nan``: JSON has neither."""
-    if isinstance(value, dict):
-        return {key: _finite(item, nan) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item, nan) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return nan if value != value else BEYOND if value > 0 else -BEYOND
-    return value
+def _finite(parameters: Schema, nan: float) -> Any:
+    """The parameters with infinity as a number beyond all floats, and NaN as ``nan``: JSON has neither."""
+    return _as_json(parameters, lambda number: nan if number != number else BEYOND if number > 0 else -BEYOND)
 
 
 def _is_float_for_integer(value: Any, subschema: Any) -> bool:

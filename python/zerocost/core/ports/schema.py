@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from zerocost.core.arrays import DATATYPES, list_datatype
-from zerocost.core.ports.names import closest, pointer, shortened
-from zerocost.errors import InvalidSchema
+from zerocost.core.ports.names import closest, shortened
+from zerocost.errors import InvalidSchema, pointer
 
 __all__ = ["ANNOTATIONS", "Declaration", "Errors", "Schema", "compiled", "is_unconstrained", "requirements"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zerocost.core.ports.checks import plain_check
-from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError
+from zerocost.errors import DatatypeError, InvalidInput, MissingInput, RangeError, pointer
 
 __all__ = ["BEYOND", "violation"]
 
@@ -42,7 +42,7 @@ def violation(
         message = _alternatives(values[name], inputs.get(name, {})) or message
     message = _BEYOND_TEXT.sub(lambda found: shown or f"{found[1]}inf", message)
     text = f"{name}: {message}" if name else message
-    where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    where = pointer(*path)
     kind = DatatypeError if keyword == "type" else RangeError if keyword in _BOUNDS else InvalidInput
     if keyword in ("anyOf", "oneOf", "enum", "const"):
         kind = RangeError if _is_of_kind(error.instance, _failed(error, inputs)) else DatatypeError

@@ -14,18 +14,12 @@ import httpx2
 import numpy as np
 import orjson
 
+from zerocost.client.response import DeadlinePassed, InvalidResponse, ResponseStream, is_number, read_outputs
 from zerocost.core.arrays import as_tensor, datatype_of, is_tensor_like
 from zerocost.core.artifact_base import Artifact, ExecutionContext
+from zerocost.core.ports.names import unescaped
 from zerocost.core.ports.parameters import unboxed
-from zerocost.core.safetensors import (
-    LONGEST_HEADER,
-    MEDIA_TYPE,
-    aligned_empty,
-    grouped,
-    parse_header,
-    split_values,
-    to_pieces,
-)
+from zerocost.core.safetensors import MEDIA_TYPE, split_values, to_pieces
 from zerocost.errors import (
     DatatypeError,
     DeadlineExceeded,
@@ -160,16 +154,16 @@ class RemoteArtifact(Artifact):
                     content=iter(sent) if pieces else None,
                     timeout=left,
                 ) as response:
-                    stream = _ResponseStream(response, until)
+                    stream = ResponseStream(response, until)
                     if response.status_code == 200:
-                        return _read(response, stream)
+                        return read_outputs(response, stream)
                     content = stream.read_all(_LARGEST_ERROR)
                     wait = _retry_after(response)
                     if wait is None or attempt == _ATTEMPTS - 1 or wait > min(until - time.monotonic(), _LARGEST_WAIT):
                         raise self._error(response.status_code, content)
-            except _InvalidResponse as error:
+            except InvalidResponse as error:
                 raise ServiceUnavailable(f"{self._shown}: the answer is not a zerocost server's ({error})") from error
-            except (httpx2.TimeoutException, _DeadlinePassed) as error:
+            except (httpx2.TimeoutException, DeadlinePassed) as error:
                 raise DeadlineExceeded(f"{self._shown}: the deadline passed before an answer came") from error
             except (httpx2.ConnectError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
                 # Only a call that the server cannot have seen is retried.
@@ -190,7 +184,7 @@ class RemoteArtifact(Artifact):
         error: ZerocostError
         if issubclass(kind, InvalidInput):
             where = errors[0][0] if len(errors) == 1 else ""
-            argument = where.strip("/").replace("~1", "/").replace("~0", "~") or None
+            argument = unescaped(where.strip("/")) or None
             error = kind(detail, argument, errors or None)
         elif issubclass(kind, PlanError):
             error = kind(
@@ -218,104 +212,6 @@ class _RequestBody:
                 yield bytes(piece[start : start + _PIECE])
 
 
-class _DeadlinePassed(Exception):
-    """The deadline passed while a response arrived."""
-
-
-class _InvalidResponse(Exception):
-    """A response that no zerocost server gives."""
-
-
-def _read(response: httpx2.Response, stream: _ResponseStream) -> dict[str, Any]:
-    try:
-        if not response.headers.get("content-type", "").startswith(MEDIA_TYPE):
-            content = orjson.loads(stream.read_all())
-            if not isinstance(content, dict):
-                raise _InvalidResponse("no object")
-            return content
-        size = int.from_bytes(stream.take(8), "little")
-        if size > LONGEST_HEADER:
-            raise _InvalidResponse(f"a header of {size} bytes")
-        slots, text = parse_header(orjson.loads(stream.take(size)), max_elements=2**62, max_parts=2**31)
-        arrays = {}
-        for slot in slots:
-            stream.expect(slot.nbytes)
-            array = arrays[slot.name] = aligned_empty(slot.shape, slot.dtype)
-            if slot.nbytes:
-                stream.fill(array.reshape(-1).view(np.uint8).data)
-        stream.finish()
-        return {**grouped(arrays), **json.loads(text)}  # orjson would make float64 of long integers
-    except (ValueError, TypeError, RecursionError, MemoryError, ZerocostError) as error:
-        raise _InvalidResponse(str(error)) from error
-
-
-class _ResponseStream:
-    """A response as it arrives, until the deadline, and no more of it than its Content-Length says."""
-
-    def __init__(self, response: httpx2.Response, until: float) -> None:
-        self._chunks = response.iter_raw()
-        self._until = until
-        self._pending = memoryview(b"")
-        length = response.headers.get("content-length", "")
-        self._left: int | None = int(length) if _is_number(length) else None
-
-    def expect(self, size: int) -> None:
-        """Raises unless ``size`` more bytes may come, so that nothing is allocated for a false announcement."""
-        if self._left is None:
-            # Without a Content-Length (a proxy may drop it) all of it is read before its header is believed.
-            data = self.read_all()
-            self._pending = memoryview(data)
-            self._left = len(data)
-        if size > self._left:
-            raise _InvalidResponse("it ends early")
-
-    def take(self, size: int) -> bytes:
-        """The next ``size`` bytes."""
-        self.expect(size)
-        data = bytearray(size)
-        self.fill(memoryview(data))
-        return bytes(data)
-
-    def fill(self, target: memoryview) -> None:
-        """Fills ``target``; :meth:`expect` has allowed its size."""
-        filled = 0
-        while filled < len(target):
-            if not self._pending:
-                self._pending = memoryview(self._next())
-                if not self._pending:
-                    raise _InvalidResponse("it ends early")
-            taken = self._pending[: len(target) - filled]
-            target[filled : filled + len(taken)] = taken
-            filled += len(taken)
-            self._pending = self._pending[len(taken) :]
-        if self._left is not None:
-            self._left -= filled
-
-    def read_all(self, most: int | None = None) -> bytes:
-        """The rest; raises for more than ``most`` bytes."""
-        data = bytearray(self._pending)
-        while chunk := self._next():
-            data += chunk
-            if most is not None and len(data) > most:
-                raise _InvalidResponse(f"more than {most} bytes")
-        return bytes(data)
-
-    def finish(self) -> None:
-        """Raises if there is more. A connection can be reused when its response is read to the end."""
-        if self._pending or self._next():
-            raise _InvalidResponse("there is more after its last tensor")
-
-    def _next(self) -> bytes:
-        """The next chunk; empty at the end. The deadline holds for the whole response, not for each chunk."""
-        if time.monotonic() > self._until:
-            raise _DeadlinePassed
-        return next(filter(None, self._chunks), b"")
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 18
-
-
 def _reason(error: BaseException) -> str:
     """Of the operating system where it has one, otherwise the error's own text."""
     cause: BaseException | None = error
@@ -328,7 +224,7 @@ def _reason(error: BaseException) -> str:
 
 def _retry_after(response: httpx2.Response) -> float | None:
     text = response.headers.get("retry-after", "")
-    return float(text) if response.status_code in (429, 503) and _is_number(text) else None
+    return float(text) if response.status_code in (429, 503) and is_number(text) else None
 
 
 def _travels(value: Any) -> bool:
