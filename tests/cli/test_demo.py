@@ -55,7 +55,7 @@ def test_every_claim_is_proven(demo):
     for claim in (
         "the same object",
         "share its memory",
-        "bytes copied on the way into the kernels, as the trace counts them: 0",
+        "bytes copied on the way into the kernels, as counted by the trace: 0",
     ):
         assert any(claim in line for line in claims), claim
     assert any("equal to the last bit" in line for line in claims)

@@ -40,7 +40,7 @@ def test_a_snapshot(cli, tmp_path):
 def test_what_is_no_cache_is_one_line(cli, tmp_path):
     code, _, err = cli("keys", tmp_path / "nothing")
     assert code == 2
-    assert "is no file" in err
+    assert "is not a file" in err
     (tmp_path / "text").write_text("text")
     code, _, err = cli("stats", tmp_path / "text")
     assert code == 2

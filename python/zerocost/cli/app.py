@@ -104,4 +104,4 @@ def _explain(error: Exception) -> tuple[int, str]:
         return 2, f"{about}{error.strerror or error}{notes}"
     # A third-party artifact raises these for wrong input; anything else is a bug.
     code = 2 if isinstance(error, ValueError | TypeError) else 1
-    return code, f"{type(error).__name__}: {error}{notes}; 'zerocost --debug …' shows where it comes from"
+    return code, f"{type(error).__name__}: {error}{notes}; 'zerocost --debug …' shows the traceback"

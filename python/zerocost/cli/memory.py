@@ -84,7 +84,7 @@ def _in_file(path: Path, operation: str) -> Any:
 
     if not path.is_file():
         raise InvalidInput(
-            f"TARGET: {path} is no file; a snapshot file, an http:// or a redis:// URL is needed", "target"
+            f"TARGET: {path} is not a file; a snapshot file, an http:// or a redis:// URL is needed", "target"
         )
     cache: LRUCache[Any, Any] = LRUCache(max_bytes=2**63)
     cache.restore(path)

@@ -20,7 +20,7 @@ from zerocost.errors import FileError, LimitExceeded, MalformedJSON, ZerocostErr
 __all__ = ["JsonText", "json_text", "members", "with_arrays"]
 
 _ANY = 1 << 40
-"""There is no limit: the caller has the file anyway."""
+"""No limit: the file is on this machine already."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def members(text: bytes, source: str) -> dict[str, JsonText] | list[JsonText] | 
 
     Args:
         text: the JSON; all of it is checked.
-        source: where it comes from, for the error.
+        source: the origin of the text, for the error.
 
     Raises:
         FileError: the text is not JSON; the error tells the byte.

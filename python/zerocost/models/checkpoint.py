@@ -19,7 +19,7 @@ from zerocost.errors import InvalidModel, ZerocostError
 __all__ = ["Checkpoint"]
 
 _PIECE = 1 << 20
-"""Numbers that are looked at at a time."""
+"""Numbers that are checked at a time."""
 
 
 class Checkpoint:
@@ -57,12 +57,12 @@ class Checkpoint:
         float32 is a view of the file; float16 and bfloat16 are converted.
 
         Args:
-            name: its name in the file.
-            shape: what it must have.
-            is_table: whether single rows are read afterwards: the memory of the others is given back at once.
+            name: the name in the file.
+            shape: the shape that it must have.
+            is_table: whether single rows are read later; the memory of the table is released at once.
 
         Raises:
-            InvalidModel: there is no such tensor, it has another shape or dtype, or a number that is not finite.
+            InvalidModel: there is no such tensor, or it has another shape or dtype, or numbers that are not finite.
         """
         if name not in self:
             raise InvalidModel(f"{self.path}: there is no tensor {name!r}; {self._instead(name)}")
@@ -84,19 +84,19 @@ class Checkpoint:
         return array
 
     def release(self) -> None:
-        """Gives the memory of the file's pages back to the system; what is read again comes from its cache."""
+        """Releases the memory of the file's pages. Later reads come from the cache of the system."""
         if hasattr(mmap, "MADV_DONTNEED") and isinstance(self._file.data, mmap.mmap):
             self._file.data.madvise(mmap.MADV_DONTNEED)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file, in hexadecimal. Computed when it is first asked for.
+        """SHA-256 of the file in hexadecimal, computed on first use.
 
         Raises:
-            InvalidModel: the file was written to or touched after it was opened. One that took its name is another
-                file, and does not count.
+            InvalidModel: the file was written to or touched after it was opened. Another file under its name does not
+                count.
         """
-        with suppress(OSError):  # it is gone from its folder; the mapping holds it
+        with suppress(OSError):  # the file was removed; the mapping still holds it
             now = _written(self.path.stat())
             if now[0] == self._written[0] and now != self._written:
                 raise InvalidModel(f"{self.path}: was written to or touched after it was loaded; load it again")
@@ -108,11 +108,11 @@ class Checkpoint:
 
     def _instead(self, name: str) -> str:
         similar = [known for known in self._file.slots if known.endswith(name)] or list(self._file.slots)
-        return f"{similar[0]!r} is there" if similar else "there is none at all"
+        return f"there is {similar[0]!r}" if similar else "the file holds no tensors"
 
 
 def _written(status: os.stat_result) -> tuple[tuple[int, int], int, int]:
-    """Which file it is, and what changes when it is written to."""
+    """The identity of a file, and its size and time of the last write."""
     return (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns
 
 

@@ -80,7 +80,7 @@ class Packed:
 
 
 def read_sequences(input_ids: Any, attention_mask: Any, architecture: Architecture) -> list[tuple[Ints, Ints]]:
-    """The ids and positions of each sequence that a caller gives as one list, several lists or an array.
+    """The ids and positions of each sequence, from one list, several lists or an array.
 
     Args:
         input_ids: whole numbers: ``[n]``, lists of different lengths, or ``[batch, n]``.

@@ -31,7 +31,7 @@ class Encoding:
 
 
 class TextTokenizer(Protocol):
-    """What the services need of a tokenizer."""
+    """The tokenizer of a model."""
 
     identity: str
     """Differs for every other tokenizer."""
@@ -67,7 +67,7 @@ class FileTokenizer:
         try:
             self._tokenizer = Tokenizer.from_str(content.decode())
         except Exception as error:  # the library raises bare Exception
-            raise InvalidModel(f"{path}: is no tokenizer ({error})") from error
+            raise InvalidModel(f"{path}: is not a tokenizer ({error})") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         size = self._tokenizer.get_vocab_size(with_added_tokens=True)

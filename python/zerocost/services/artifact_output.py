@@ -1,4 +1,4 @@
-"""Checks on what an artifact returns: its mistake becomes an error that names it, not a wrong vector."""
+"""Checks of an artifact's result: its mistake becomes an error that names it, not a wrong vector."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def as_numbers(artifact: ActiveArtifact, result: Any, kinds: str) -> npt.NDArray
         array = np.asarray(result)
     except Exception as error:  # a third-party object may raise anything
         raise InvalidInput(
-            f"artifact {name!r} returned {type(result).__name__}, which is no array ({error})"
+            f"artifact {name!r} returned {type(result).__name__}, which cannot become an array ({error})"
         ) from error
     if array.dtype.kind not in kinds and datatype_of(array.dtype) != "BF16":
         raise DatatypeError(f"artifact {name!r} returned {array.dtype}, floating-point numbers are needed")

@@ -58,7 +58,7 @@ def _attend(
     params = {} if artifact is None else artifact.params
     if attend is not None:
         if want_weights:
-            # Attending over the unit vectors gives the weights themselves.
+            # Attention over unit vectors returns the weights themselves.
             unit = np.broadcast_to(np.eye(key.shape[-2], dtype=np.float32), (*key.shape[:-1], key.shape[-2]))
             shape = (*query.shape[:-1], key.shape[-2])
             weights = _checked(artifact, attend(query, key, unit, **params), shape, query, key)

@@ -29,8 +29,8 @@ class Endpoint:
 
     Args:
         method: a method of the service, or a property. ``**params`` becomes a field that holds an object.
-        answer: converts the result to what the answer holds.
-        unchecked: fields that the method checks itself. They are described, and handed over as they are.
+        answer: converts the result to the output.
+        unchecked: fields that the method checks itself. They are described, but passed on unchanged.
 
     Attributes:
         name: the method's name.

@@ -1,4 +1,4 @@
-"""What identifies an active artifact and its parameters in a key."""
+"""Fingerprints: an active artifact and its parameters as part of a key."""
 
 from __future__ import annotations
 

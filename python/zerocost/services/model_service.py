@@ -1,6 +1,6 @@
 """The model service: a sentence encoder that runs on the active artifacts.
 
-What an active artifact does in a forward pass:
+The effect of an active artifact on a forward pass:
 
 - ``attention``: computes the attention of every layer, see :mod:`zerocost.services.attention`.
 - ``parallel``: an artifact that takes a ``weight`` computes every linear layer in shards. One that takes ``stages``

@@ -1,4 +1,4 @@
-"""A client as anyone would write it: the standard library's HTTP, and JSON read without the server's own code."""
+"""An independent HTTP client: the standard library, and JSON that is read without the server's code."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class ChainClient:
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
         self.bytes_sent = 0
-        """Of the last request's body."""
+        """The size of the last request body."""
         self.bytes_received = 0
-        """Of the last answer's body."""
+        """The size of the last response body."""
 
     def run_chain(self, pipeline: list[dict[str, Any]], matrix: Array) -> list[Array]:
-        """The ``result`` of a chain: array to JSON, there and back, JSON to arrays.
+        """The ``result`` of a chain: an array is sent as JSON, and the arrays of the response are read back.
 
         Raises:
-            ConnectionError: the server's answer is not 200.
+            ConnectionError: the status of the response is not 200.
         """
         tensor = {"dtype": matrix.dtype.name, "shape": matrix.shape, "data": matrix.ravel()}
         body = orjson.dumps(
@@ -51,7 +51,7 @@ class ChainClient:
 
 @contextmanager
 def connected(url: str) -> Iterator[ChainClient]:
-    """A client of the server at ``url``, closed with the block."""
+    """A client of the server at ``url``, which is closed after the block."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     try:

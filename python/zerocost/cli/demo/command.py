@@ -1,4 +1,4 @@
-"""``zerocost demo``: the main job on real data."""
+"""The command ``zerocost demo``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Exit code 0: everything that it claims is true. 1: something is not.\n\n"
-    "Example:\n\n[bold]zerocost demo --out pictures[/]"
+    epilog="Exit code 0: all claims are true. 1: a claim is false.\n\nExample:\n\n[bold]zerocost demo --out pictures[/]"
 )
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the picture goes; it is made if it is missing.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="The folder for the pictures; it is created if it does not exist."
+        ),
     ] = Path("demo-output"),
 ) -> int:
-    """Run a chain on real attention scores, in the process and over HTTP, compare both, and draw a picture.
+    """Run a chain on real attention scores in the process and over HTTP, compare both, and draw pictures.
 
-    Starts a server of its own on a free port of this machine and stops it. Needs no network and no terminal.
+    Starts its own server on a free port of this machine and stops it. Needs no network and no terminal.
     """
     from zerocost.cli.demo.run import run_demo
 

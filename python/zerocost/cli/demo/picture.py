@@ -1,4 +1,4 @@
-"""The picture: one attention head three times side by side, and below each what one word attends to.
+"""The pictures: heat maps of one attention head side by side, and below each the attention of one word.
 
 Drawn with Pillow alone: it brings its own font and needs no display, no settings folder and no further package.
 """
@@ -35,7 +35,7 @@ _PAPER: Colour = (255, 255, 255)
 _TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
 _MAGMA = ((252, 253, 191), (254, 202, 141), (253, 150, 104), (241, 96, 93), (205, 64, 113), (158, 47, 127))
 _MAGMA_DARK = ((114, 31, 129), (68, 15, 118), (24, 15, 61), (0, 0, 4))
-"""Matplotlib's magma (CC0), from its bright end to its dark one: ten steps, what lies between is interpolated."""
+"""Matplotlib's magma (CC0), from its bright end to its dark one: ten steps, interpolated in between."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Panel:
     """One heat map.
 
     Attributes:
-        title: what was done.
-        subtitle: what is left.
+        title: what was done to the weights.
+        subtitle: how much of them is left.
         weights: ``[n, n]``, rows are queries. Exact zeros count as dropped.
     """
 
@@ -58,10 +58,10 @@ def draw(path: Path, heading: str, panels: Sequence[Panel], tokens: Sequence[str
 
     Args:
         path: the file.
-        heading: the line above everything.
+        heading: the title of the picture.
         panels: heat maps of one size, drawn on one scale of colours.
         tokens: the ``n`` words.
-        query: the row that is also shown as words.
+        query: the row that is also drawn on the words.
     """
     side = len(tokens) * _CELL
     lines = max(len(_wrapped(tokens, side)), 1)
@@ -115,7 +115,7 @@ def _words(
     shares: npt.NDArray[Any],
     query: int,
 ) -> None:
-    """The text, every word on the colour of its weight; the asking word is framed."""
+    """Draws the text: the background of each word is the colour of its weight, and the query is framed."""
     left, top = corner
     canvas.text((left, top - 34), f'what the framed "{tokens[query]}" attends to', fill=_FAINT, font=_font(22))
     font = _font(_WORD_SIZE)
@@ -131,7 +131,7 @@ def _words(
 
 
 def _scale(image: Image.Image, canvas: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, top: float) -> None:
-    """The scale of colours, with the square root that the heat maps have."""
+    """Draws the scale of colours; like the heat maps it goes by the square root."""
     left, y = corner
     caption = "attention weight (colours by square root)"
     font = _font(20)
@@ -151,7 +151,7 @@ def _scale(image: Image.Image, canvas: ImageDraw.ImageDraw, corner: tuple[int, i
 
 
 def _wrapped(tokens: Sequence[str], width: int) -> list[list[tuple[int, int, int]]]:
-    """The words in lines: (index, x, width) of each."""
+    """The words in lines: (index, x, width) of each word."""
     font = _font(_WORD_SIZE)
     lines: list[list[tuple[int, int, int]]] = [[]]
     x = 0
@@ -170,7 +170,7 @@ def _shown(token: str) -> str:
 
 
 def _colours(shares: Weights) -> npt.NDArray[np.uint8]:
-    """``[..., 3]`` colours of shares from 0 to 1; 0 itself is what was dropped."""
+    """``[..., 3]`` colours of shares from 0 to 1. Exactly 0 is a dropped entry."""
     anchors = np.array(_MAGMA + _MAGMA_DARK, np.float32)
     place = np.sqrt(np.clip(shares, 0, 1)) * (len(anchors) - 1)
     below = np.minimum(place.astype(np.intp), len(anchors) - 2)

@@ -1,4 +1,4 @@
-"""The demo's data: attention scores of a sentence encoder on real text.
+"""The data of the demo: attention scores of a sentence encoder on real text.
 
 ``minilm_scores.safetensors`` holds the scores before the softmax, scaled by ``1/sqrt(32)``, of four heads of layer 0 of
 sentence-transformers/all-MiniLM-L6-v2 on 128 tokens of the Apache License 2.0.
@@ -20,14 +20,14 @@ __all__ = ["RealScores", "load_scores"]
 
 @dataclass(frozen=True)
 class RealScores:
-    """Attention scores with their origin.
+    """Attention scores and their origin.
 
     Attributes:
         scores: ``[heads, n, n]`` float32, before the softmax.
         heads: the number of each head in the model.
         tokens: the ``n`` word pieces.
-        model: the model's name.
-        layer: its layer, from 0.
+        model: the name of the model.
+        layer: the layer, from 0.
     """
 
     scores: npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ class RealScores:
 
 
 def load_scores() -> RealScores:
-    """The scores that come with the package."""
+    """The scores that are part of the package."""
     message = Message((files("zerocost.cli.demo") / "minilm_scores.safetensors").read_bytes())
     about = message.metadata
     return RealScores(

