@@ -76,7 +76,7 @@ def with_nan(array):
         (lambda weights: weights[..., :-1], ShapeError, "shape"),
         (lambda weights: weights + 1j, DatatypeError, "complex64"),
         (lambda weights: weights.astype(str), DatatypeError, "<U"),
-        (lambda weights: [[1, 2], [3]], InvalidInput, "no array"),
+        (lambda weights: [[1, 2], [3]], InvalidInput, "cannot become an array"),
         (lambda weights: None, DatatypeError, "object"),
         (with_nan, InvalidInput, "NaN"),
         (lambda weights: weights * np.inf, InvalidInput, "NaN"),

@@ -31,6 +31,7 @@ class Endpoint:
         method: a method of the service, or a property. ``**params`` becomes a field that holds an object.
         answer: converts the result to the output.
         unchecked: fields that the method checks itself. They are described, but passed on unchanged.
+        is_administrative: whether the method changes the service for all callers.
 
     Attributes:
         name: the method's name.
@@ -43,11 +44,13 @@ class Endpoint:
         answer: Callable[[Any], Any] | None = None,
         *,
         unchecked: tuple[str, ...] = (),
+        is_administrative: bool = False,
     ) -> None:
         function: Any = method.fget if isinstance(method, property) else method
         self._method = function
         self._answer = answer
         self._unchecked = unchecked
+        self.is_administrative = is_administrative
         self._post: Post | None = None
         self.name: str = function.__name__
         self.summary = inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
@@ -55,13 +58,11 @@ class Endpoint:
         self.__doc__ = f"Calls :meth:`{self.name}` for a request: its arguments by name in, ``output`` out."
 
     @classmethod
-    def of(
-        cls, method: Callable[..., Any] | property, *, unchecked: tuple[str, ...] = ()
-    ) -> Callable[[Post], Endpoint]:
+    def of(cls, method: Callable[..., Any] | property, **options: Any) -> Callable[[Post], Endpoint]:
         """Makes a coroutine function the endpoint of ``method``. It gets the checked fields and the limits."""
 
         def decorate(post: Post) -> Endpoint:
-            endpoint = cls(method, unchecked=unchecked)
+            endpoint = cls(method, **options)
             endpoint._post = post
             endpoint.__doc__ = post.__doc__
             return endpoint

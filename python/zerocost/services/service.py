@@ -52,7 +52,7 @@ class Service:
             for interface, active in self._active.snapshot().items()
         }
 
-    @Endpoint.of(use_artifact)
+    @Endpoint.of(use_artifact, is_administrative=True)
     async def post_use_artifact(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """Calls :meth:`use_artifact` for a request: ``artifact_name`` and ``params`` in, the artifacts in use out."""
         with pointers_below("params"):
@@ -60,7 +60,7 @@ class Service:
         self._active.put(active)
         return await self.post_active_artifacts({})
 
-    @Endpoint.of(stop_artifact)
+    @Endpoint.of(stop_artifact, is_administrative=True)
     async def post_stop_artifact(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """Calls :meth:`stop_artifact` for a request: ``interface`` in, the artifacts in use out."""
         self.stop_artifact(data["interface"])

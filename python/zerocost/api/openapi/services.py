@@ -68,8 +68,6 @@ _EXAMPLES_AND_ANSWERS: dict[str, tuple[Any, Schema]] = {
 }
 """An example of each method's fields, and the schema of its output."""
 
-_ADMINISTRATION = ("use_artifact", "stop_artifact")
-
 
 def paths(registry: ArtifactRegistry) -> dict[str, Any]:
     """The paths under ``/services``."""
@@ -104,10 +102,10 @@ def _operation(service: str, kind: type[Service], endpoint: Endpoint, names: lis
         if "artifact_name" in fields:
             example = {"artifact_name": used, **({"params": {"window_size": 9}} if used == _WINDOW else {})}
             example = example if used in names else None
-    if endpoint.name in _ADMINISTRATION:
+    statuses = ["404"]  # an artifact may be unknown
+    if endpoint.is_administrative:
         summary = f"{summary.rstrip('.')}; for the administrator."
-    # An artifact may be unknown.
-    statuses = ("404", "409") if endpoint.name in _ADMINISTRATION else ("404",)
+        statuses.append("409")
     return post(f"{service}_{endpoint.name}", summary, inputs, data_of(answer), *statuses, example=example)
 
 

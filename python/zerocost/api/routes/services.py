@@ -35,9 +35,6 @@ _ENTRIES = "services/memory/entries"
 _ENTRY_TYPES = ("application/json", "application/octet-stream", "application/vnd.safetensors")
 _LONGEST_KEY = 1000
 
-_ADMINISTRATION = frozenset({"use_artifact", "stop_artifact"})
-"""The methods that change the server for all clients."""
-
 
 class ServiceRoutes:
     """The routes under ``/services``.
@@ -81,7 +78,7 @@ class ServiceRoutes:
         pool = calls.io_pool if name == "memory" else calls.compute_pool
 
         async def handle(request: Request) -> Response:
-            if endpoint.name in _ADMINISTRATION:
+            if endpoint.is_administrative:
                 self._require_administrator(request)
             request.check_json()
             typed = wants_typed_tensors(request.header(b"accept"))
