@@ -82,7 +82,7 @@ def test_text_is_put_in_small_letters_where_the_folder_says_so(folder, name):
 
 def test_a_tensor_that_is_missing_is_shown_beside_the_one_that_is_there(folder):
     write(folder / "model.safetensors", weights("electra."))
-    with pytest.raises(InvalidModel, match=r"no tensor 'embeddings.*there is 'electra\.embeddings\.word_embeddings\.weight'"):
+    with pytest.raises(InvalidModel, match=r"no tensor '.*there is 'electra\.embeddings.word_embeddings\.weight'"):
         load_model(folder)
     write(folder / "model.safetensors", {"something": np.zeros(3, np.float32)})
     with pytest.raises(InvalidModel, match=r"no tensor 'embeddings.*'something'"):
