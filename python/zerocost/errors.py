@@ -41,6 +41,15 @@ __all__ = [
 """Every exception, which are names of the package too."""
 
 
+class Place(str):
+    """A note on an exception that says where it happened: in which step, layer, stage or shard.
+
+    A server tells its clients these notes and no others.
+    """
+
+    __slots__ = ()
+
+
 class ZerocostError(Exception):
     """The root of every error that zerocost raises on purpose."""
 

@@ -1,4 +1,20 @@
-"""Artifacts over HTTP: one Starlette app, ``uvicorn zerocost.api:app``."""
+"""Artifacts over HTTP: one Starlette app, ``uvicorn zerocost.api:app``.
+
+Where what stands:
+
+- ``application``: puts the app together.
+- ``settings``: every limit, token and time-out.
+- ``server``: uvicorn in the foreground, in the background, and in several workers.
+- ``edge``: checks the caller, sends every response, turns exceptions into responses, writes the access log.
+- ``routing``: from a request to its endpoint.
+- ``routes``, ``v2``: the endpoints, native ones and those of the Open Inference Protocol.
+- ``calls``: admits a request and runs it within its deadline, on a thread of a ``thread_pool``.
+- ``artifact_api``: binds inputs and executes an artifact, within the limits.
+- ``wire``: HTTP itself. ``request`` reads every header, ``body`` reads bodies within limits, ``byte_budget`` bounds
+  the memory of all requests, ``problems`` chooses the status of every error, ``responses`` chooses the representation.
+- ``telemetry``, ``server_metrics``: counters, metrics and traces.
+- ``openapi``, ``pages``: the description of the API, and pages for people.
+"""
 
 from __future__ import annotations
 

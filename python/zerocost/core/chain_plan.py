@@ -26,7 +26,7 @@ from typing import Any
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.chain_wiring import INITIAL, Plan, PlannedStep, Source
 from zerocost.core.ports import closest, pointer
-from zerocost.errors import PlanError, UndeclaredInput, merged
+from zerocost.errors import Place, PlanError, UndeclaredInput, merged
 
 __all__ = ["plan_chain"]
 
@@ -140,7 +140,7 @@ class _Planner:
         try:
             return self.registry[name]
         except KeyError as error:
-            error.add_note(f"in step {index} of the chain")
+            error.add_note(Place(f"in step {index} of the chain"))
             raise
 
     def _named(self, name: str, text: object, earlier: Any, fail: Any) -> Source:

@@ -22,7 +22,7 @@ from zerocost.core.limits import Limits, check_fan_out, limits_of
 from zerocost.core.ports import Bound, pointer
 from zerocost.core.ports.names import unescaped
 from zerocost.core.results import checked_outputs
-from zerocost.errors import DatatypeError, InvalidInput, MissingInput
+from zerocost.errors import DatatypeError, InvalidInput, MissingInput, Place
 
 __all__ = ["ChainRun", "StepTrace", "params_of", "run_plan"]
 
@@ -105,7 +105,7 @@ class _Run:
                     bound = self.known[step.index] = self._bind(step, known, partial=waits)
             except InvalidInput as error:
                 self._locate(error, step)
-                error.add_note(f"in {step.label} of the chain")
+                error.add_note(Place(f"in {step.label} of the chain"))
                 raise
             self.copied[step.index] = copied.bytes
             for name, place in taken.items():
@@ -167,7 +167,7 @@ class _Run:
         except Exception as error:
             if isinstance(error, InvalidInput):
                 self._locate(error, step)
-            error.add_note(f"in {step.label} of the chain")
+            error.add_note(Place(f"in {step.label} of the chain"))
             raise
 
     def _inputs(self, step: PlannedStep) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def params_of(plan: Plan, pipeline: Sequence[Mapping[str, Any]], limits: Limits 
         except InvalidInput as error:
             place = pointer("pipeline", step.index, "params")
             error.errors = [(place + where, message) for where, message in error.errors]
-            error.add_note(f"in {step.label} of the chain")
+            error.add_note(Place(f"in {step.label} of the chain"))
             raise
     return bound
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.executor import PipelineStage
-from zerocost.errors import DeadlineExceeded
+from zerocost.errors import DeadlineExceeded, Place
 
 __all__ = ["ThreadExecutor"]
 
@@ -36,7 +36,7 @@ class ThreadExecutor:
                 context.check_deadline()
                 return function(*call)
             except Exception as error:
-                error.add_note(f"in shard {shard}")
+                error.add_note(Place(f"in shard {shard}"))
                 raise
 
         with ThreadPoolExecutor(max(1, len(calls)), thread_name_prefix="zerocost-shard") as pool:
@@ -115,7 +115,9 @@ class _Pipeline:
         try:
             self._context.check_deadline()
         except DeadlineExceeded as error:
-            error.add_note(f"before stage {stage.index} ({stage.name}) of the pipeline, micro-batch {micro_batch}")
+            error.add_note(
+                Place(f"before stage {stage.index} ({stage.name}) of the pipeline, micro-batch {micro_batch}")
+            )
             raise
         self.batches[micro_batch] = stage(self.batches[micro_batch], micro_batch, self._axis, self._context)
 

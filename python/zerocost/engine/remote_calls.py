@@ -8,7 +8,7 @@ from typing import Any
 
 from zerocost.core.execution_context import ExecutionContext
 from zerocost.engine.cluster import failure
-from zerocost.errors import DatatypeError, DeadlineExceeded
+from zerocost.errors import DatatypeError, DeadlineExceeded, Place
 
 __all__ = ["get_result", "pickled", "received", "sendable"]
 
@@ -87,5 +87,5 @@ def get_result(ray: Any, reference: Any, what: Callable[[], str], deadline: floa
     except Exception as error:
         found = failure(error, what)
         if not getattr(found, "__notes__", None):
-            found.add_note(f"in {what()}, on Ray")
+            found.add_note(Place(f"in {what()}, on Ray"))
         raise found from (error.__cause__ if found is error else None)

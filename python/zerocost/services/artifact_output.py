@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.core.arrays import datatype_of
-from zerocost.errors import DatatypeError, InvalidInput
+from zerocost.errors import DatatypeError, InvalidInput, Place
 from zerocost.services.active_artifacts import ActiveArtifact
 
 __all__ = ["as_numbers", "error_note"]
@@ -27,7 +27,7 @@ def error_note(note: str) -> Iterator[None]:
     except Exception as error:
         if not getattr(error, "_zerocost_noted", False):
             error._zerocost_noted = True  # type: ignore[attr-defined]  # exceptions take attributes
-            error.add_note(note)
+            error.add_note(Place(note))
         raise
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from zerocost._kernels import __version__
 from zerocost.api.openapi import artifacts, inference, services
-from zerocost.api.openapi.parts import get, plain, schemas
+from zerocost.api.openapi.parts import LIVE, READY, get, plain, schemas
 from zerocost.api.settings import Settings
 from zerocost.core.artifact_registry import ArtifactRegistry
 
@@ -14,20 +14,18 @@ __all__ = ["describe"]
 
 _DESCRIPTION = """Artifacts, chains and services over HTTP; the Open Inference Protocol v2 is under /v2.
 
-Every answer carries `X-Request-Id` (the request's own, if it has one) and `Server-Timing`. A request may say in
-`Request-Timeout` how many seconds it has, and carry a W3C `traceparent`. Tensors come back as nested lists, with
-`Accept: application/json;tensors=typed` as `{"dtype", "shape", "data"}`; NaN and the infinities are the texts `"NaN"`,
-`"Infinity"` and `"-Infinity"`, both ways."""
+Every response has an `X-Request-Id` (that of the request, if it has one) and a `Server-Timing`. A request may say in
+`Request-Timeout` how many seconds it has, and carry a W3C `traceparent`. Tensors are returned as nested lists, or with
+`Accept: application/json;tensors=typed` as `{"dtype", "shape", "data"}`. NaN and the infinities are the texts `"NaN"`,
+`"Infinity"` and `"-Infinity"`, in both directions."""
 
 
 def describe(registry: ArtifactRegistry, settings: Settings) -> dict[str, Any]:
     """The OpenAPI document of a server for ``registry``."""
-    live = {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]}
-    ready = {"type": "object", "properties": {"ready": {"const": True}}, "required": ["ready"]}
     paths: dict[str, Any] = {
-        "/livez": get("livez", "Whether the process answers.", live, is_open=True),
-        "/readyz": get("readyz", "Whether new requests should be sent here.", ready, "503", is_open=True),
-        "/metrics": plain("metrics", "What the server saw, for Prometheus.", "text/plain"),
+        "/livez": get("livez", "Whether the process is alive.", LIVE, is_open=True),
+        "/readyz": get("readyz", "Whether new requests should be sent here.", READY, "503", is_open=True),
+        "/metrics": plain("metrics", "The server's metrics, for Prometheus.", "text/plain"),
         "/openapi.json": get(
             "openapi", "This description.", {"type": "object", "required": ["openapi", "info", "paths"]}
         ),

@@ -67,12 +67,12 @@ def paths(registry: ArtifactRegistry, settings: Settings) -> dict[str, Any]:
 
 
 def first_line(spec: ArtifactSpec) -> str:
-    """What an artifact does, in a line."""
+    """What an artifact does, in one line."""
     return (spec.implementation.get_description().strip().splitlines() or [spec.name])[0]
 
 
 def inputs_schema(ports: Ports, settings: Settings) -> Schema:
-    """The published schema with tensors as JSON carries them; examples of arrays are at the operation."""
+    """The published schema, with tensors in their JSON form; examples of arrays are at the operation."""
     schema = copy.deepcopy({key: value for key, value in ports.published.items() if not key.startswith("x-")})
     schema.pop("examples", None)
     for name, subschema in schema.get("properties", {}).items():
@@ -115,7 +115,7 @@ def _success(data: Schema, more: dict[str, Schema] | None = None) -> Schema:
 
 
 def example_of(spec: ArtifactSpec) -> dict[str, Any] | None:
-    """An input that fits the artifact's schema; None if none can be made."""
+    """An input that fits the artifact's schema; None if none can be generated."""
     try:
         generated = ArtifactValidator().generate_test_input(spec.ports.schema)
     except ZerocostError:
@@ -124,7 +124,7 @@ def example_of(spec: ArtifactSpec) -> dict[str, Any] | None:
 
 
 def as_json(inputs: dict[str, Any] | None) -> Any:
-    """Inputs as JSON carries them; None for what it cannot."""
+    """Inputs in their JSON form; None if they have none."""
     try:
         return None if inputs is None else orjson.loads(write_json(inputs))
     except (ZerocostError, TypeError):
@@ -136,7 +136,7 @@ def _is_floating(value: Any) -> bool:
 
 
 def _chain_example(registry: ArtifactRegistry) -> Any:
-    """A chain of two artifacts that fit each other; of one where none do."""
+    """A chain of two artifacts that fit each other, or of one if none do."""
     examples = {spec.name: as_json(example_of(spec)) for spec in registry.list_artifacts()}
     known = [name for name, example in examples.items() if example]
     for first, second in itertools.permutations(known, 2):

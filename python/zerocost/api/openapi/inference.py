@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import orjson
 
 from zerocost._kernels import write_json
 from zerocost.api.openapi.artifacts import example_of, first_line
-from zerocost.api.openapi.parts import TEXT, Schema, get, post
+from zerocost.api.openapi.parts import LIVE, READY, TEXT, Schema, get, post
 from zerocost.api.v2.values import metadata_tensors
 from zerocost.core.arrays import DATATYPES, datatype_of
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
@@ -42,10 +43,11 @@ _RESPONSE: Schema = {
 }
 
 
+_get = partial(get, error="InferenceError")
+
+
 def paths(registry: ArtifactRegistry) -> dict[str, Any]:
     """The paths under ``/v2``."""
-    live: Schema = {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]}
-    ready: Schema = {"type": "object", "properties": {"ready": {"const": True}}, "required": ["ready"]}
     server: Schema = {
         "type": "object",
         "properties": {"name": TEXT, "version": TEXT, "extensions": {"type": "array", "items": TEXT}},
@@ -58,8 +60,8 @@ def paths(registry: ArtifactRegistry) -> dict[str, Any]:
     }
     described: dict[str, Any] = {
         "/v2": _get("v2_server", "Server metadata.", server),
-        "/v2/health/live": _get("v2_live", "Whether the server answers.", live),
-        "/v2/health/ready": _get("v2_ready", "Whether the server takes requests.", ready, "503"),
+        "/v2/health/live": _get("v2_live", "Whether the server is alive.", LIVE),
+        "/v2/health/ready": _get("v2_ready", "Whether the server accepts requests.", READY, "503"),
         "/v2/models/stats": _get("v2_statistics", "How often each model was used, and how long it took.", statistics),
     }
     index = {"type": "array", "items": {"type": "object", "required": ["name", "state"]}}
@@ -75,7 +77,7 @@ def paths(registry: ArtifactRegistry) -> dict[str, Any]:
         }
         config: Schema = {"type": "object", "required": ["name", "input", "output"]}
         described[path] = _get(f"v2_model_{name}", f"{name} as a model.", model)
-        described[f"{path}/ready"] = _get(f"v2_ready_{name}", f"Whether {name} takes requests.", ready, "503")
+        described[f"{path}/ready"] = _get(f"v2_ready_{name}", f"Whether {name} accepts requests.", READY, "503")
         described[f"{path}/config"] = _get(f"v2_config_{name}", f"The configuration of {name}.", config)
         described[f"{path}/stats"] = _get(f"v2_statistics_{name}", f"How often {name} was used.", statistics)
         described[f"{path}/infer"] = _post(
@@ -84,20 +86,9 @@ def paths(registry: ArtifactRegistry) -> dict[str, Any]:
     return described
 
 
-def _get(operation: str, summary: str, schema: Schema, *statuses: str) -> dict[str, Any]:
-    described = get(operation, summary, schema, *statuses)
-    for status, answer in described["get"]["responses"].items():
-        if status != "200":
-            answer["content"] = _ERROR
-    return described
-
-
-_ERROR: Schema = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
-
-
 def _post(operation: str, summary: str, inputs: Schema, answer: Schema, example: Any) -> dict[str, Any]:
     described = post(operation, summary, inputs, answer, example=example, error="InferenceError")
-    # A broken input is 400 here, and the body is JSON whatever Content-Type says.
+    # An invalid input is a 400 here, and the body is JSON whatever the Content-Type says.
     del described["post"]["responses"]["422"]
     if operation == "v2_index":
         described["post"]["requestBody"]["required"] = False
@@ -135,7 +126,7 @@ def _request(spec: ArtifactSpec) -> Schema:
 
 
 def _example(spec: ArtifactSpec) -> Any:
-    """The artifact's example as tensors; what is no tensor travels as a parameter, or as JSON in BYTES."""
+    """The artifact's example as tensors; other values are parameters, or JSON in BYTES."""
     example = example_of(spec) or _one_input(spec)
     inputs, parameters = [], {}
     for name, value in example.items():
@@ -154,7 +145,7 @@ def _example(spec: ArtifactSpec) -> Any:
 
 
 def _one_input(spec: ArtifactSpec) -> dict[str, Any]:
-    """A value for the first input, where none is required: a request has at least one."""
+    """A value for the first input, where none is required: a request must have at least one."""
     for name in spec.ports.inputs:
         try:
             return ArtifactValidator().generate_test_input({**spec.ports.schema, "required": [name]})

@@ -1,10 +1,10 @@
-"""What operations are made of: answers, errors, and the schemas that they share."""
+"""The parts of operations: responses, errors, and the schemas that they share."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Schema", "data_of", "get", "plain", "post", "reference", "responses", "schemas"]
+__all__ = ["LIVE", "READY", "Schema", "data_of", "get", "plain", "post", "reference", "responses", "schemas"]
 
 Schema = dict[str, Any]
 
@@ -12,36 +12,38 @@ _PROBLEMS = {
     "400": "The request is malformed.",
     "401": "A token is needed.",
     "403": "The caller may not do this.",
-    "404": "There is nothing of that name.",
+    "404": "Nothing has that name.",
     "405": "Another method is needed; Allow says which.",
-    "406": "What is stored cannot be sent in the form that is asked for.",
+    "406": "The value cannot be sent in the requested form.",
     "408": "The body did not arrive in time.",
-    "409": "Several worker processes: one alone would change.",
-    "412": "What is stored is not what the request is meant for.",
+    "409": "There are several worker processes, and only one would change.",
+    "412": "The stored value is not the one that the request is meant for.",
     "413": "The input or the output is beyond a limit.",
-    "415": "The media type or the encoding is not known.",
+    "415": "The media type or the encoding is unknown.",
     "422": "The input breaks the schema.",
     "429": "The server has too much to do; Retry-After says when to come back.",
     "500": "The server failed; its log says why, under the request id.",
     "501": "The artifact in use cannot do this.",
-    "503": "The server does not take requests; Retry-After says when to come back.",
+    "503": "The server does not accept requests; Retry-After says when to come back.",
     "504": "The deadline passed.",
 }
 _OF_CALLS = ("400", "401", "403", "406", "408", "413", "415", "422", "429", "500", "503", "504")
 _HEADERS = {
     "X-Request-Id": {
-        "description": "The id under which the log knows the request.",
+        "description": "The id of the request in the server's log.",
         "required": True,
         "schema": {"type": "string"},
     },
     "Server-Timing": {
-        "description": "Milliseconds: of each stage of a call, with the bytes that were copied, else of all of it.",
+        "description": "Milliseconds of each stage of a call, and the bytes that were copied; else of the request.",
         "required": True,
         "schema": {"type": "string"},
     },
 }
 
 TEXT: Schema = {"type": "string"}
+LIVE: Schema = {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]}
+READY: Schema = {"type": "object", "properties": {"ready": {"const": True}}, "required": ["ready"]}
 
 
 def reference(name: str) -> Schema:
@@ -49,10 +51,13 @@ def reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def get(operation: str, summary: str, schema: Schema, *statuses: str, is_open: bool = False) -> dict[str, Any]:
+def get(
+    operation: str, summary: str, schema: Schema, *statuses: str, is_open: bool = False, error: str = "Problem"
+) -> dict[str, Any]:
     """A path that is read as JSON; ``is_open`` if it needs no token."""
-    described = {"operationId": operation, "summary": summary, "responses": responses(schema, "401", "403", *statuses)}
-    return {"get": {**described, "security": []} if is_open else described}
+    described = responses(schema, "401", "403", *statuses, error=error)
+    security: dict[str, Any] = {"security": []} if is_open else {}
+    return {"get": {"operationId": operation, "summary": summary, "responses": described, **security}}
 
 
 def plain(operation: str, summary: str, media_type: str, *, is_open: bool = False) -> dict[str, Any]:
@@ -75,20 +80,18 @@ def post(
     body: dict[str, Any] = {"schema": inputs}
     if example is not None:
         body["example"] = example
-    described = responses(answer, *_OF_CALLS, *statuses, error=error)
-    described["200"]["headers"] = dict(_HEADERS)
     return {
         "post": {
             "operationId": operation,
             "summary": summary,
             "requestBody": {"required": True, "content": {"application/json": body}},
-            "responses": described,
+            "responses": responses(answer, *_OF_CALLS, *statuses, error=error),
         }
     }
 
 
 def responses(schema: Schema, *statuses: str, error: str = "Problem") -> dict[str, Any]:
-    """200 with ``schema``, and what may go wrong."""
+    """200 with ``schema``, and the errors of these statuses."""
     media_type = "application/problem+json" if error == "Problem" else "application/json"
     problem = {media_type: {"schema": reference(error)}}
     return {
@@ -107,12 +110,12 @@ def data_of(schema: Schema, name: str = "output") -> Schema:
 
 
 def schemas() -> dict[str, Schema]:
-    """What operations refer to."""
+    """The schemas that operations refer to."""
     number: Schema = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}, {"type": "boolean"}]}
     nested = [number, reference("NestedList")]
     return {
         "NestedList": {
-            "description": "Nested lists of numbers of one length on each level; they become float64.",
+            "description": "Nested lists of numbers, of one length on each level; they become float64.",
             "type": "array",
             "items": {"anyOf": nested},
         },
@@ -127,7 +130,7 @@ def schemas() -> dict[str, Schema]:
             "additionalProperties": False,
         },
         "Tensor": {
-            "description": "A tensor in an answer: a number if it has no axes, otherwise nested lists, or typed.",
+            "description": "A tensor in a response: a number if it has no axes, else nested lists; or typed.",
             "anyOf": [*nested, reference("TypedTensor")],
         },
         "Problem": {

@@ -23,7 +23,7 @@ from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.chain_run import params_of, run_plan
 from zerocost.core.ports import closest, pointer
-from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, UndeclaredInput
+from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, Place, UndeclaredInput
 
 __all__ = ["ChainRequest", "ChainRoutes"]
 
@@ -193,7 +193,7 @@ class ChainRequest:
                 table = {} if spec is None else spec.ports.lists
                 step["params"] = self._read("params", table, pointer("pipeline", index, "params"), members)
             except InvalidInput as error:
-                error.add_note(f"in step {index} of the chain")
+                error.add_note(Place(f"in step {index} of the chain"))
                 raise
         return step
 

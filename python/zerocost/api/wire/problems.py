@@ -19,6 +19,7 @@ from zerocost.errors import (
     MalformedJSON,
     NotAcceptable,
     OutOfMemory,
+    Place,
     PlanError,
     PreconditionFailed,
     ServiceUnavailable,
@@ -45,20 +46,6 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ServiceUnavailable, 503),
     (MemoryError, 503),
 )
-
-_TOLD = (
-    "in step ",
-    "in layer ",
-    "in stages, ",
-    "in the memory artifact ",
-    "in stage ",
-    "before stage ",
-    "in stages[",
-    "in shard ",
-    "in micro-batch ",
-    "in replica ",
-)
-"""How the notes begin that say where in a chain, in a model, in a pipeline or on a cluster it happened."""
 
 _DETAIL = 4000
 _MESSAGE = 1000
@@ -133,7 +120,7 @@ def _told(error: BaseException, status: int) -> tuple[str, str, dict[str, str]]:
     if isinstance(error, HTTPException):
         return HTTPStatus(status).phrase.lower().replace(" ", "_"), error.detail, headers
     if isinstance(error, ZerocostError) and status != 500:
-        notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_TOLD)]
+        notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, Place)]
         return error.code, " ".join([_cut(str(error)), *(f"({note})" for note in notes)]), headers
     if isinstance(error, MemoryError):
         return OutOfMemory.code, _NO_MEMORY, headers

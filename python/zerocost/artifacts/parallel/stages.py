@@ -15,7 +15,7 @@ from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.limits import limits_of
 from zerocost.core.ports import Ports, closest
 from zerocost.core.results import checked_outputs
-from zerocost.errors import DatatypeError, InvalidInput, InvalidOutput, MissingInput, RangeError, ShapeError
+from zerocost.errors import DatatypeError, InvalidInput, InvalidOutput, MissingInput, Place, RangeError, ShapeError
 
 __all__ = ["Stage", "resolve_stages"]
 
@@ -68,7 +68,7 @@ class Stage:
                     "stages",
                 )
         except BaseException as error:
-            error.add_note(f"in stage {self.index} ({self.name}) of the pipeline, micro-batch {micro_batch}")
+            error.add_note(Place(f"in stage {self.index} ({self.name}) of the pipeline, micro-batch {micro_batch}"))
             raise
         return result
 
@@ -130,7 +130,7 @@ def _resolve(index: int, stage: Any, registry: ArtifactRegistry | None) -> Stage
         try:
             spec = registry[name]
         except KeyError as error:
-            error.add_note(f"in {where}")
+            error.add_note(Place(f"in {where}"))
             raise
         return _bind(index, name, spec.implementation, spec.ports, dict(params))
     if callable(stage) and not isinstance(stage, type):
