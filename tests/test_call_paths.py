@@ -79,7 +79,7 @@ def check(door, expected, moved=None, besides=()):
         assert count == (0, 0) if name in besides else all(count), f"{name}: {count} results and refusals compared"
 
 
-def test_the_cases_are_worth_comparing(expected):
+def test_the_cases_cover_results_and_errors(expected):
     assert len({str(case) for case in CASES}) == len(CASES)
     for name in REGISTRY:
         found = [expected[str(case)] for case in CASES if case.artifact == name]
@@ -227,7 +227,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("what", UNUSUAL)
-def test_a_remote_artifact_is_given_what_no_message_carries(registry, client, what):
+def test_a_remote_artifact_names_inputs_that_no_message_can_carry(registry, client, what):
     name, inputs = UNUSUAL[what]
     remote = RemoteArtifact("http://127.0.0.1", name, transport=client._transport)
     service = ArtifactCommunicationService(registry)
@@ -246,7 +246,7 @@ def test_a_remote_artifact_is_given_what_no_message_carries(registry, client, wh
         ([object()], "object"),
     ],
 )
-def test_what_has_no_form_elsewhere_is_refused_by_its_name(client, value, words):
+def test_inputs_without_a_wire_form_are_refused_by_name(client, value, words):
     """In the process anything may be stored."""
     remote = RemoteArtifact("http://127.0.0.1", "lru_cache", transport=client._transport)
     found = outcome(lambda: remote.execute({"operation": "put", "key": "a", "value": value}, context("lru_cache")))

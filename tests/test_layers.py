@@ -102,7 +102,7 @@ def test_no_modules_import_each_other_in_a_circle():
     assert not imports, sorted(imports)
 
 
-def test_the_kernels_crate_has_never_heard_of_python():
+def test_the_kernels_crate_does_not_depend_on_python():
     tree = subprocess.run(
         ["cargo", "tree", "-p", "zerocost-kernels", "-e", "normal", "--prefix", "none", "--offline"],
         cwd=ROOT,
@@ -114,7 +114,7 @@ def test_the_kernels_crate_has_never_heard_of_python():
     assert not re.search(r"^(pyo3|numpy)", tree, re.MULTILINE)
 
 
-def test_only_one_room_names_rayon():
+def test_only_one_module_uses_rayon():
     naming = {
         path.parent.relative_to(ROOT)
         for path in (ROOT / "rust").rglob("*.rs")
@@ -133,7 +133,7 @@ def test_import_loads_numpy_and_the_kernels_and_nothing_else():
     assert loaded.strip() == "[]"
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     import zerocost
 
     for name in zerocost.__all__:
@@ -155,7 +155,7 @@ def test_the_version_is_the_same_everywhere():
     assert headings[1:2] in ([], [manifest[1]])
 
 
-def test_nothing_pickles():
+def test_no_module_imports_pickle():
     assert FILES
     for path in FILES:
         assert not re.search(r"^\s*(import|from) (c?pickle|dill|cloudpickle|marshal)\b", path.read_text(), re.MULTILINE)

@@ -126,7 +126,7 @@ FINE = {
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_lists_are_arrays_whoever_takes_them(way, name):
+def test_lists_become_arrays_on_every_call_path(way, name):
     inputs, output, expected = FINE[name]
     found = way[0](name, inputs)[output]
     found = [part.tolist() for part in found] if isinstance(found, list) else getattr(found, "tolist", lambda: found)()
@@ -152,7 +152,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("name", "inputs", "kind", "where"), MISTAKES)
-def test_a_mistake_is_the_same_one_whoever_sees_it(way, name, inputs, kind, where):
+def test_a_mistake_is_the_same_on_every_call_path(way, name, inputs, kind, where):
     call, prefix = way
     with pytest.raises(kind) as refused:
         call(name, inputs)
@@ -167,7 +167,7 @@ def test_two_mistakes_are_both_named(way):
     assert {pointer for pointer, _ in refused.value.errors} == {prefix + "/attention_matrix", prefix + "/power"}
 
 
-def test_what_is_masked_is_refused_by_name(registry):
+def test_masked_arrays_are_refused_by_name(registry):
     service = ArtifactCommunicationService(registry)
     masked = np.ma.array(MATRIX, mask=[[True, False], [False, False]])
     with pytest.raises(DatatypeError, match=r"masked.*filled"):
@@ -202,7 +202,7 @@ def test_coroutines_are_refused_when_they_are_registered(registry):
         registry.register_artifact("later", Later(), "custom")
 
 
-def test_the_validator_sees_that_an_artifact_throws_dice():
+def test_the_validator_finds_a_random_artifact():
     class Dice(zerocost.AttentionArtifact):
         """Adds noise."""
 

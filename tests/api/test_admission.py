@@ -28,7 +28,7 @@ from zerocost.api.wire.request import Request
 from zerocost.errors import DeadlineExceeded
 
 
-def test_more_than_can_wait_is_sent_away(serve):
+def test_requests_beyond_the_queue_are_shed(serve):
     client = serve(sample_registry(), slots=1, max_waiting=1)
     statuses = []
 
@@ -48,7 +48,7 @@ def test_more_than_can_wait_is_sent_away(serve):
         assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_what_runs_keeps_its_slot_after_a_504(serve):
+def test_a_running_request_keeps_its_slot_after_a_504(serve):
     client = serve(sample_registry(), slots=1, max_waiting=0)
     slow = client.post("/artifacts/picky/execute", json={"how": "sleep"}, headers={"request-timeout": "0.2"})
     assert slow.status_code == 504
@@ -78,7 +78,7 @@ def asking(path, how):
 
 @pytest.mark.alone
 @pytest.mark.parametrize("path", ["/artifacts/counting/execute", "/v2/models/counting/infer", "/chains/execute"])
-def test_a_client_that_goes_away_cancels_what_waits(serve, registry, monkeypatch, path):
+def test_a_client_that_disconnects_cancels_its_waiting_request(serve, registry, monkeypatch, path):
     monkeypatch.setattr(Counting, "calls", 0)
     registry.register_artifact("counting", Counting(), "custom")
     client = serve(registry, slots=1)
@@ -97,7 +97,7 @@ def test_a_client_that_goes_away_cancels_what_waits(serve, registry, monkeypatch
     assert f'zerocost_failures_total{{artifact="{name}"}} 3.0' in metrics
 
 
-def test_services_do_not_wait_for_clients_that_went_away():
+def test_services_stop_when_the_client_disconnects():
     async def run():
         begun, ended = asyncio.Event(), asyncio.Event()
 
@@ -170,7 +170,7 @@ class Held(AttentionArtifact):
 
 @pytest.mark.alone
 @pytest.mark.parametrize("pipeline", [["lru_cache"], ["sparse_attention", "remembered"], ["lru_cache", "lru_cache"]])
-def test_chains_that_wait_outside_hold_no_slot(serve, pipeline):
+def test_chains_that_wait_for_io_hold_no_slot(serve, pipeline):
     registry = default_registry()
     memory = SlowMemory(2.0)
     memory.waits = True
@@ -194,7 +194,7 @@ def test_chains_that_wait_outside_hold_no_slot(serve, pipeline):
 
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", MEMORY_REQUESTS)
-def test_one_bound_holds_for_all_that_wait(serve, kind):
+def test_one_bound_holds_for_all_waiting_requests(serve, kind):
     client = serve(slow_registry(3.0), slots=1, max_waiting=2)
     with concurrent.futures.ThreadPoolExecutor(14) as pool:
         answers = [pool.submit(memory_request, client, kind) for _ in range(14)]
@@ -211,7 +211,7 @@ def test_one_bound_holds_for_all_that_wait(serve, kind):
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in shed)
 
 
-def test_what_waits_is_one_number_whatever_it_waits_for(serve):
+def test_waiting_requests_of_all_kinds_are_one_number(serve):
     held = Held()
     registry = slow_registry(2.0)
     registry.register_artifact("held", held, "attention")
@@ -236,7 +236,7 @@ def test_what_waits_is_one_number_whatever_it_waits_for(serve):
         assert [answer.result().status_code for answer in answers] == [200, 200, 200]
 
 
-def test_requests_that_are_computed_together_hold_one_slot(serve):
+def test_batched_requests_hold_one_slot(serve):
     held = Held()
     registry = default_registry()
     registry.register_artifact("held", held, "attention")

@@ -1,7 +1,7 @@
 """The app by itself."""
 
 
-def test_the_app_is_made_when_it_is_asked_for():
+def test_the_app_attribute_is_lazy():
     from starlette.applications import Starlette
 
     import zerocost.api

@@ -43,7 +43,7 @@ def soon(seconds=0.05):
     return asyncio.get_running_loop().time() + seconds
 
 
-def test_what_runs_on_is_pending_until_it_has_ended(go):
+def test_an_abandoned_job_is_pending_until_it_ends(go):
     async def run():
         calls = Calls(Settings(slots=1, max_waiting=1))
         with pytest.raises(DeadlineExceeded):
@@ -95,7 +95,7 @@ def test_one_bound_for_both_pools(go):
     asyncio.run(run())
 
 
-def test_a_pool_goes_on_after_it_was_closed():
+def test_a_closed_pool_starts_again():
     async def run():
         pool = ThreadPool(1, "test")
         for _ in range(2):
@@ -106,7 +106,7 @@ def test_a_pool_goes_on_after_it_was_closed():
 
 
 @pytest.mark.parametrize("error", [KeyError("a"), StopIteration(), KeyboardInterrupt()])
-def test_whatever_a_job_raises_arrives(error):
+def test_a_job_s_exception_reaches_the_caller(error):
     def job():
         raise error
 

@@ -32,7 +32,7 @@ def test_services_have_deadlines(serve):
 
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", MEMORY_REQUESTS)
-def test_deadlines_hold_whatever_is_asked_for(serve, kind):
+def test_deadlines_hold_for_every_memory_request(serve, kind):
     client = serve(slow_registry(4.0))
     began = time.monotonic()
     answer = memory_request(client, kind, **{"request-timeout": "0.5"})
@@ -93,7 +93,7 @@ def test_a_deadline_holds_while_the_body_arrives(serve, method, path, headers, b
     assert "before the body had arrived" in document["error"]
 
 
-def test_the_servers_own_limit_for_a_body_stays_a_408(serve):
+def test_the_body_deadline_of_the_server_is_a_408(serve):
     client = serve(request_timeout=0.3)
     path = "/artifacts/sparse_attention/execute"
     with closing(_incomplete(client.base_url.port, "POST", path, {**JSON, "request-timeout": "20"})) as connection:

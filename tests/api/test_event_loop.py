@@ -64,7 +64,7 @@ def app():
     return create_app(echo_registry(), Settings(max_body=256 << 20))
 
 
-def test_others_have_their_turn_while_a_bomb_is_unpacked(app):
+def test_the_event_loop_stays_free_while_a_bomb_is_unpacked(app):
     packed = gzip.compress(b" " * (200 << 20), 9)
     for path in ("/artifacts/scale/execute", "/v2/models/echo/infer"):
         found, count = turns(app, path, packed, chunk=1 << 20, content_encoding="gzip")
@@ -91,7 +91,7 @@ def threads(monkeypatch):
 
 @pytest.mark.parametrize("elements", [10, 100_000])
 @pytest.mark.parametrize("in_json", [True, False])
-def test_what_is_long_is_read_in_a_thread(app, threads, elements, in_json):
+def test_long_requests_are_parsed_in_a_thread(app, threads, elements, in_json):
     texts = {"name": "x_BYTES", "datatype": "BYTES", "shape": [elements]}
     number = {"name": "x_FP32", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}
     if in_json:
@@ -114,7 +114,7 @@ class Slow(SparseAttentionArtifact):
         return np.asarray(attention_matrix)
 
 
-def test_only_what_is_known_to_be_quick_runs_on_the_event_loop():
+def test_only_quick_artifacts_run_on_the_event_loop():
     registry = default_registry()
     registry.register_artifact("slow", Slow(), "attention")
     quick = {spec.name for spec in registry.list_artifacts() if spec.implementation.is_quick}

@@ -91,7 +91,7 @@ def test_steps_and_fan_out(serve):
     problem(chain(client, [each], {"how": ["fine"] * 5}), 413, "limit")
 
 
-def test_stages_are_named_over_rest_and_bounded_in_number(serve):
+def test_stages_over_rest_are_given_by_name_and_bounded_in_number(serve):
     registry = default_registry()
     registry.register_artifact("halve", Halve(), "parallel")
     client = serve(registry, max_fan_out=3)
@@ -179,7 +179,7 @@ FAN_OUT = {
 
 
 @pytest.mark.parametrize("case", FAN_OUT)
-def test_little_that_would_become_much(bounded, case):
+def test_small_requests_for_large_work(bounded, case):
     path, body, expected = FAN_OUT[case]
     answer = raw_post(bounded, path, body)
     # 200 where it is not too much for this server, and must only not cost much.

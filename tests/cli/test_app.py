@@ -88,7 +88,7 @@ def test_interrupted_process_leaves_no_traceback(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["info", "--json"], ["--help"]])
-def test_reader_that_has_gone_away_is_not_complained_about(tmp_path, arguments):
+def test_closed_stdout_is_not_an_error_message(tmp_path, arguments):
     read, write = os.pipe()
     os.close(read)
     try:
@@ -98,7 +98,7 @@ def test_reader_that_has_gone_away_is_not_complained_about(tmp_path, arguments):
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_bug_of_a_stranger_is_one_line_and_exit_code_1(refused, cli, matrix_file):
+def test_exception_of_an_artifact_is_one_line_and_exit_code_1(refused, cli, matrix_file):
     text = refused("run", "fails", *FAILS, "-i", matrix_file, code=1)
     assert text.startswith("error: KeyError: 'as told'")
     assert "--debug" in text
@@ -106,5 +106,5 @@ def test_bug_of_a_stranger_is_one_line_and_exit_code_1(refused, cli, matrix_file
         cli("--debug", "run", "fails", *FAILS, "-i", matrix_file)
 
 
-def test_value_error_of_a_stranger_is_the_input_s_fault(refused, matrix_file):
+def test_value_error_of_an_artifact_is_an_input_error(refused, matrix_file):
     assert "ValueError: as told" in refused("run", "fails", *FAILS, "-i", matrix_file, "-p", "kind=ValueError")

@@ -68,14 +68,14 @@ def test_both_times_are_printed(demo):
     assert re.search(f"^  over HTTP {number}", out, re.MULTILINE)
 
 
-def test_it_says_how_to_serve(demo):
+def test_it_ends_with_how_to_serve(demo):
     _, out = demo
     command, curl = out.splitlines()[-2:]
     assert command.endswith("zerocost serve")
     assert curl == "  curl http://127.0.0.1:8000/artifacts"
 
 
-def test_its_server_is_gone(demo):
+def test_its_server_has_stopped(demo):
     _, out = demo
     assert not answers(port_of(out))
 
@@ -117,7 +117,7 @@ def answers(port):
         connection.close()
 
 
-def test_without_the_model_the_demo_says_that_it_means_nothing(tmp_path, capsys, monkeypatch):
+def test_without_the_published_model_the_demo_says_that_vectors_mean_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("ZEROCOST_MODEL_DIR", raising=False)
     monkeypatch.setattr("zerocost.cli.demo.sentences.PACKAGE", "no_such_package")
     show_sentences(default_registry(), tmp_path / "embedding.png")
@@ -139,7 +139,7 @@ def test_another_model_in_the_package_is_not_taken_for_the_published_one(tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore:.*texts were truncated")
-def test_a_model_with_fewer_heads_and_layers_has_a_picture_too(tmp_path, capsys, monkeypatch):
+def test_a_model_with_fewer_heads_and_layers_is_drawn_too(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("ZEROCOST_MODEL_DIR", str(make_folder(tmp_path, num_hidden_layers=1)))
     show_sentences(default_registry(), tmp_path / "embedding.png")
     assert "head 1 of layer 0" in capsys.readouterr().out
@@ -228,7 +228,7 @@ def registry_with(name, artifact):
         ("sparse_attention", DependsOnTheWay(), "equal to the last bit"),
     ],
 )
-def test_false_claim_is_said_and_fails(tmp_path, capsys, name, artifact, claim):
+def test_false_claim_is_reported_and_fails(tmp_path, capsys, name, artifact, claim):
     assert not run_demo(tmp_path, registry_with(name, artifact))
     out = capsys.readouterr().out
     assert re.search(rf"FALSE: .*{claim}", out)
@@ -245,7 +245,7 @@ def test_false_claim_is_said_and_fails(tmp_path, capsys, name, artifact, claim):
         [np.zeros(3, np.float32), np.full(2, -0.0, np.float32)],
     ],
 )
-def test_results_that_differ_are_not_called_equal(there):
+def test_differing_results_are_not_called_equal(there):
     here = [np.zeros(3, np.float32), np.zeros(2, np.float32)]
     assert not all(claim.holds for claim in claims_about_equality(here, there))
     assert all(claim.holds for claim in claims_about_equality(here, [shard.copy() for shard in here]))

@@ -48,7 +48,7 @@ def test_every_line_gets_a_vector(lines, tmp_path, capsys, name):
     assert leftovers(tmp_path) == []
 
 
-def test_an_interrupted_run_goes_on(lines, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_run_resumes(lines, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(embed, "_STEP", 2)
     computed = []
     whole = SimplifiedModelService.embed_and_count
@@ -70,7 +70,7 @@ def test_an_interrupted_run_goes_on(lines, tmp_path, capsys, monkeypatch):
     assert leftovers(tmp_path) == []
 
 
-def test_what_another_text_left_is_not_gone_on_with(lines, tmp_path, capsys, monkeypatch):
+def test_a_run_over_another_text_starts_over(lines, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(embed, "_STEP", 2)
     whole = SimplifiedModelService.embed_and_count
 
@@ -146,7 +146,7 @@ def test_safetensors_after_an_interrupt(lines, tmp_path, capsys, monkeypatch):
     assert leftovers(tmp_path) == []
 
 
-def test_what_is_left_may_be_damaged(lines, tmp_path, capsys, monkeypatch):
+def test_damaged_partial_results_start_over(lines, tmp_path, capsys, monkeypatch):
     interrupted(lines, monkeypatch)
     vectors = tmp_path / "lines.npy.partial.npy"
     vectors.write_bytes(vectors.read_bytes()[:200])
@@ -154,7 +154,7 @@ def test_what_is_left_may_be_damaged(lines, tmp_path, capsys, monkeypatch):
     assert "remove both" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_process_that_was_killed_is_gone_on_with(tmp_path):
+def test_a_run_resumes_after_its_process_was_killed(tmp_path):
     file, once = tmp_path / "many.txt", tmp_path / "once.npy"
     file.write_text("".join(f"line {number} {'x' * (number * 7 % 120)}\n" for number in range(3000)))
     command = [sys.executable, "-m", "zerocost", "embed", str(file)]
@@ -195,11 +195,11 @@ def on_a_terminal(command):
     return told.decode()
 
 
-def test_a_terminal_gets_a_bar_from_the_first_line_on(lines):
+def test_a_terminal_shows_a_progress_bar_from_the_first_line(lines):
     assert "5/5" in on_a_terminal([sys.executable, "-m", "zerocost", "embed", str(lines)])
 
 
-def test_progress_is_told_while_lines_are_computed():
+def test_progress_is_reported_while_lines_are_computed():
     service = SimplifiedModelService(default_registry())
     ticks = []
     texts = ["x" * 62] * 256
@@ -216,7 +216,7 @@ def test_truncated_lines_are_counted(tmp_path, capsys):
     assert "1 lines were truncated to 512 tokens" in " ".join(capsys.readouterr().err.split())
 
 
-def test_mistakes_are_said_in_one_line(lines, tmp_path, capsys):
+def test_mistakes_are_one_line(lines, tmp_path, capsys):
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"fine\n\xff\n")
     empty = tmp_path / "empty.txt"

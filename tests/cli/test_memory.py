@@ -37,7 +37,7 @@ def test_a_snapshot(cli, tmp_path):
     assert cli("keys", path) == (0, "", "")
 
 
-def test_what_is_no_cache_is_one_line(cli, tmp_path):
+def test_snapshot_that_is_not_one_is_one_line(cli, tmp_path):
     code, _, err = cli("keys", tmp_path / "nothing")
     assert code == 2
     assert "is not a file" in err

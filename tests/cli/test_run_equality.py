@@ -16,7 +16,7 @@ ARTIFACTS = ["sparse_attention", "tensor_parallel", "lru_cache", "blend", "mix"]
 
 
 @pytest.mark.parametrize("name", ARTIFACTS)
-def test_a_run_on_a_file(cli, tmp_path, name):
+def test_a_run_gives_the_result_or_the_error_of_a_call(cli, tmp_path, name):
     registry = registry_of_all()
     service = ArtifactCommunicationService(registry)
     context = ExecutionContext(name, "test", "zero_cost", {})

@@ -127,7 +127,7 @@ def test_wrong_inputs_are_refused(refused, tmp_path, matrix_file, arguments, rea
     assert reason in refused("run", "scale", *SCALE, *arguments)
 
 
-def test_all_that_is_wrong_with_the_input_is_said_at_once(refused):
+def test_all_input_errors_are_reported_together(refused):
     text = refused("run", "scale", *SCALE, "-p", "facto=2", "-p", "factor=-1")
     assert "'facto' is not an input" in text
     assert "attention_matrix required" in text

@@ -76,7 +76,7 @@ def test_a_safetensors_file_is_a_message_of_the_core(succeeds, tmp_path):
     assert back == {**values, "object.array": MATRIX.tolist()}
 
 
-def test_written_result_is_the_next_one_s_main_input(succeeds, doubled, matrix_file):
+def test_written_result_is_a_main_input_of_the_next_run(succeeds, doubled, matrix_file):
     succeeds("run", "scale", *SCALE, "-i", matrix_file, "-o", "once.safetensors")
     np.testing.assert_array_equal(doubled("-i", "once.safetensors"), MATRIX * 4)
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(refused, tmp_path,
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_destination_is_checked_before_the_work(refused, matrix_file):
+def test_destination_is_checked_before_the_computation(refused, matrix_file):
     assert "suffix" in refused("run", "fails", *FAILS, "-i", matrix_file, "--out", "x.txt")
 
 

@@ -74,7 +74,7 @@ def test_values_of_every_kind(remote):
     assert same_values({**inputs, "number": 0.5}, remote("echo").execute(inputs, context("echo")))
 
 
-def test_one_connection_is_enough(monkeypatch):
+def test_one_connection_is_reused(monkeypatch):
     opened = []
     made = Protocol.connection_made
     monkeypatch.setattr(Protocol, "connection_made", lambda self, transport: (opened.append(1), made(self, transport)))
@@ -156,7 +156,7 @@ def test_a_busy_server_is_asked_again(serve):
     assert results == [{"how": "sleep"}] * 2
 
 
-def test_a_chain_over_two_servers_one_of_which_goes_away(serve):
+def test_a_chain_over_two_servers_one_of_which_is_stopped(serve):
     first = str(serve(sample_registry()).base_url)
     app = zerocost.create_app(sample_registry(), Settings())
     with background_server(app) as second:
@@ -299,7 +299,7 @@ ENTRY = {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}
         (message({"attention_matrix": ENTRY}, b"\x00\x00\x80?"), 200),
     ],
 )
-def test_bodies_that_are_no_safetensors(server, body, status):
+def test_bodies_that_are_not_safetensors(server, body, status):
     for content in (body, iter([body[:3], body[3:]])):
         answer = server.post("/artifacts/scale/execute", content=content, headers={"content-type": TYPE})
         assert answer.status_code == status, answer.text

@@ -81,7 +81,7 @@ def test_an_answer_without_a_length_is_taken():
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("status", [b"200 OK", b"500 Internal Server Error"])
 @pytest.mark.parametrize("length", [True, False])
-def test_an_answer_that_drips_ends_at_the_deadline(status, length):
+def test_an_answer_that_arrives_byte_by_byte_ends_at_the_deadline(status, length):
     body = message({"x": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}})
     sized = b"content-length: %d\r\n" % (len(body) + 4000) if length else b"transfer-encoding: chunked\r\n"
     start = b"HTTP/1.1 " + status + b"\r\n" + sized + TYPE + b"\r\n"
@@ -114,7 +114,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_an_answer_that_no_zerocost_server_gives(case):
+def test_answers_of_other_servers(case):
     with answering([WRONG[case]]) as url, pytest.raises(ServiceUnavailable) as caught:
         call(url)
     assert url in str(caught.value)

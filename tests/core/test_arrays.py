@@ -69,7 +69,7 @@ def test_the_buffer_protocol_is_borrowed():
     assert taken.tolist() == [5.0, 2.0]
 
 
-def test_what_no_kernel_can_read_is_copied_and_counted():
+def test_arrays_that_kernels_cannot_read_are_copied_and_counted():
     memory = (ctypes.c_char * 25)()
     misaligned = np.frombuffer(memory, np.float32, 6, offset=1)
     records = np.zeros(3, np.dtype([("a", "f4"), ("b", "i2")]))["a"]
@@ -129,7 +129,7 @@ def test_a_list_takes_the_declared_datatype(value, datatypes, datatype):
         ([np.ones(2, np.float32)], TypeError, "a list of arrays was given.*'each'"),
     ],
 )
-def test_what_cannot_be_read_is_refused(value, error, message):
+def test_unreadable_values_are_refused(value, error, message):
     with pytest.raises(error, match=message):
         as_floating(value, "m")
 
@@ -192,7 +192,7 @@ class Frame:
         return self.give()
 
 
-def test_array_methods_are_asked_and_fresh_arrays_are_counted():
+def test_array_methods_are_called_and_new_arrays_are_counted():
     values = np.arange(3.0)
     with counting_copies() as copied:
         assert np.shares_memory(as_floating(Frame(lambda: values[:]), "m"), values)
@@ -211,12 +211,12 @@ def test_array_methods_are_asked_and_fresh_arrays_are_counted():
         (lambda: np.arange(3), "dtype int64 was given"),
     ],
 )
-def test_what_array_methods_raise_or_cannot_give_is_named(give, message):
+def test_failing_array_methods_are_named(give, message):
     with pytest.raises(DatatypeError, match=message):
         as_floating(Frame(give), "m")
 
 
-def test_an_object_that_answers_to_every_name_is_no_array():
+def test_an_object_with_every_attribute_is_not_an_array():
     with pytest.raises(DatatypeError, match="was given"):
         as_floating(unittest.mock.Mock(), "m")
 

@@ -69,7 +69,7 @@ def test_a_chain_is_wired_once_and_takes_new_values(service, planned):
         tuple(CHAIN),
     ],
 )
-def test_what_a_plan_depends_on_makes_another_one(registry, service, planned, pipeline):
+def test_a_change_of_what_a_plan_depends_on_makes_another_plan(registry, service, planned, pipeline):
     run(service)
     initial = {"tensor": MATRIX} if pipeline[0]["artifact"] == "cut" else {"attention_matrix": MATRIX}
     cached = [service.artifact_cache.plan(pipeline, initial) for _ in range(2)]
@@ -78,7 +78,7 @@ def test_what_a_plan_depends_on_makes_another_one(registry, service, planned, pi
     assert len(planned) == (1 if pipeline == tuple(CHAIN) else 2)
 
 
-def test_initial_names_make_another_one(service, planned):
+def test_other_initial_names_make_another_plan(service, planned):
     run(service)
     run(service, causal=True)
     run(service, causal=False)
@@ -97,14 +97,14 @@ def test_initial_names_make_another_one(service, planned):
         ({"params": {"wieght": 1}}, zerocost.UndeclaredInput),
     ],
 )
-def test_what_is_wrong_is_wrong_every_time(service, step, kind):
+def test_an_error_is_raised_every_time(service, step, kind):
     service.artifact_cache.plan([{"artifact": "cut", "each": True}], {"tensor": MATRIX})
     for _ in range(2):
         with pytest.raises(kind):
             run(service, [{**CHAIN[0], **step}])
 
 
-def test_a_registry_that_changes_makes_them_go(registry, service, planned):
+def test_a_changed_registry_drops_its_plans(registry, service, planned):
     run(service)
 
     class Other(Blend):
@@ -117,7 +117,7 @@ def test_a_registry_that_changes_makes_them_go(registry, service, planned):
     assert len(service.artifact_cache) == 1
 
 
-def test_a_plan_that_was_made_while_the_registry_changed_is_not_kept(registry, service, monkeypatch):
+def test_a_plan_made_while_the_registry_changed_is_not_cached(registry, service, monkeypatch):
     def changes(*arguments):
         plan = plan_chain(*arguments)
         registry.register_artifact("cut", Cut(), "parallel", replace=True)
@@ -130,7 +130,7 @@ def test_a_plan_that_was_made_while_the_registry_changed_is_not_kept(registry, s
     assert plan.steps[1].spec is registry["cut"]
 
 
-def test_they_are_bounded(service):
+def test_plans_are_bounded_in_number(service):
     for index in range(chain_cache._MOST_PLANS + 10):
         service.artifact_cache.plan([{**CHAIN[0], "id": f"step{index}"}], ["attention_matrix"])
     assert len(service.artifact_cache) == chain_cache._MOST_PLANS
@@ -138,7 +138,7 @@ def test_they_are_bounded(service):
     assert len(service.artifact_cache) == 0
 
 
-def test_threads_share_them(service, registry):
+def test_threads_share_plans(service, registry):
     failures = []
 
     def work(number):
@@ -161,7 +161,7 @@ def test_threads_share_them(service, registry):
     assert len(service.artifact_cache) <= chain_cache._MOST_PLANS
 
 
-def test_they_hold_no_value_of_a_call_and_do_not_travel(service):
+def test_plans_hold_no_values_and_are_not_pickled(service):
     class Big:
         """Something that must not be kept."""
 

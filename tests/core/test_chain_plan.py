@@ -20,7 +20,7 @@ def test_the_main_output_becomes_the_main_input(service, matrix):
     assert result["artifact_used"] == "cut"
 
 
-def test_what_the_caller_puts_in_is_what_the_artifact_gets(service, registry, matrix):
+def test_the_artifact_gets_the_caller_s_objects(service, registry, matrix):
     seen = []
     registry.register_artifact("look", Function(lambda x, context: seen.append(x) or x), "custom")
     result = service.chain_artifacts([{"artifact": "look"}, {"artifact": "look"}], {"x": matrix})
@@ -132,9 +132,7 @@ class Both(Artifact):
         ),
     ],
 )
-def test_what_is_wrong_with_a_value_is_said_before_the_first_step_runs(
-    service, registry, matrix, chain, initial, kind, where
-):
+def test_invalid_values_are_reported_before_the_first_step(service, registry, matrix, chain, initial, kind, where):
     ran = []
 
     class Notes(Scale):
@@ -150,7 +148,7 @@ def test_what_is_wrong_with_a_value_is_said_before_the_first_step_runs(
     assert ran == []
 
 
-def test_what_another_step_gave_is_the_steps_own(service, registry, matrix):
+def test_outputs_of_another_step_are_not_the_caller_s_mistake(service, registry, matrix):
     registry.register_artifact("text", Function(lambda x, context: "text"), "custom")
     chain = [{"artifact": "text"}, {"artifact": "scale", "inputs": {"attention_matrix": "0.y"}}]
     with pytest.raises(zerocost.DatatypeError) as caught:
@@ -159,7 +157,7 @@ def test_what_another_step_gave_is_the_steps_own(service, registry, matrix):
     assert caught.value.__notes__ == ["in step 1 (scale) of the chain"]
 
 
-def test_a_list_is_made_an_array_once_for_all_steps_that_take_it(service, registry):
+def test_a_list_is_converted_once_for_all_steps_that_take_it(service, registry):
     seen = []
     registry.register_artifact("look", Seen(seen), "custom")
     chain = [{"artifact": "look"}, {"artifact": "look", "inputs": {"m": "$.m"}}]
@@ -308,7 +306,7 @@ def test_after_takes_ids_only(service, matrix, after):
 
 
 @pytest.mark.parametrize("value", [None, [1], "x"])
-def test_what_is_no_dict_is_named(service, value):
+def test_inputs_that_are_not_a_dict_are_named(service, value):
     context = ExecutionContext("c", "chain", "zero_cost", {})
     with pytest.raises(TypeError, match=r"initial_input: .* was given, a dict is needed"):
         service.chain_artifacts([{"artifact": "scale"}], value)

@@ -149,7 +149,7 @@ def test_the_trace_counts_bytes_and_copies(service, registry, matrix):
     )
 
 
-def test_an_artifact_that_returns_no_dict_is_named(service, registry):
+def test_an_artifact_that_does_not_return_a_dict_is_named(service, registry):
     class Wrong(Free):
         def execute(self, input_data, context):
             return [1]

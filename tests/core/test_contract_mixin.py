@@ -117,7 +117,7 @@ def test_the_schema_of_a_signature():
     assert schema["x-main"] == {"input": "attention_matrix", "output": "processed_attention"}
 
 
-def test_a_memory_artifact_offers_what_it_has():
+def test_a_memory_artifact_s_schema_has_its_operations():
     shelf = Shelf()
     assert shelf.get_schema()["properties"]["operation"]["enum"] == ["get", "put", "clear"]
     value = object()
@@ -236,7 +236,7 @@ def test_the_validator_finds_what_is_wrong(methods, message):
     assert message in problem
 
 
-def test_the_validator_accepts_the_one_that_is_fine():
+def test_the_validator_accepts_a_correct_artifact():
     assert ArtifactValidator().validate_artifact(_defective()) == (True, "Valid artifact")
 
 
@@ -254,7 +254,7 @@ class KnownNoise(Noise):
         return {**super().get_schema(), "x-deterministic": False}
 
 
-def test_noise_is_found_unless_it_is_declared():
+def test_a_random_result_is_found_unless_it_is_declared():
     valid, problem = ArtifactValidator().validate_artifact(Noise())
     assert not valid
     assert "'processed_attention'" in problem
@@ -263,7 +263,7 @@ def test_noise_is_found_unless_it_is_declared():
     assert ArtifactValidator(serve=serve_in_process).validate_artifact(KnownNoise()) == (True, "Valid artifact")
 
 
-def test_a_result_that_is_reused_is_still_the_same():
+def test_a_reused_result_is_accepted():
     class Reuses(AttentionArtifact):
         """Writes into one array again and again."""
 
@@ -314,7 +314,7 @@ def test_serving_a_copy_leaves_no_threads():
     assert not [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("zerocost-")]
 
 
-def test_a_served_copy_that_gives_something_else_is_found():
+def test_the_validator_finds_a_served_copy_that_differs():
     assert ArtifactValidator().validate_artifact(Looks()) == (True, "Valid artifact")
     valid, problem = ArtifactValidator(serve=serve_in_process).validate_artifact(Looks())
     assert not valid
@@ -328,7 +328,7 @@ def test_the_validator_can_be_asked_inside_an_event_loop():
     assert asyncio.run(ask()) == (True, "Valid artifact")
 
 
-def test_what_has_no_methods_is_named():
+def test_an_artifact_without_methods_is_named():
     assert ArtifactValidator().validate_artifact(object()) == (False, "Missing execute method")
 
 

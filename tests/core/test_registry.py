@@ -71,7 +71,7 @@ def test_these_names_are_fine(registry, name):
 
 
 @pytest.mark.parametrize("implementation", [Same, object(), None, dict])
-def test_what_is_no_artifact_is_refused(registry, implementation):
+def test_objects_that_are_not_artifacts_are_refused(registry, implementation):
     with pytest.raises(TypeError, match=r"^implementation: "):
         registry.register_artifact("a", implementation, "attention")
 
@@ -210,7 +210,7 @@ def plugins(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("plugins")
-def test_a_plugin_that_fails_takes_no_other_down(registry):
+def test_a_failing_plugin_does_not_affect_others(registry):
     failures = registry.load_plugins()
     assert registry["fine"].interface == "attention"
     assert sorted(failures) == ["exits", "missing", "other", "raises", "sparse_attention"]
@@ -303,7 +303,7 @@ def test_a_coroutine_as_a_result_is_refused(registry, kind):
             call()
 
 
-def test_a_category_called_by_itself_refuses_coroutines_too():
+def test_a_category_s_method_refuses_coroutines_too():
     context = zerocost.ExecutionContext("x", "x", "zero_cost")
     with pytest.raises(zerocost.InvalidOutput, match=r"Awaited\.process_attention returned a coroutine"):
         Awaited().execute({"attention_matrix": np.eye(2)}, context)
@@ -311,7 +311,7 @@ def test_a_category_called_by_itself_refuses_coroutines_too():
         AwaitedMemory().execute({"operation": "put", "key": "a", "value": 1}, context)
 
 
-def test_a_result_that_is_no_dict_is_refused_by_name(registry):
+def test_a_result_that_is_not_a_dict_is_refused_by_name(registry):
     class Wrong(Same):
         def execute(self, input_data, context):
             return [1]

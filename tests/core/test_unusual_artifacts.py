@@ -34,7 +34,7 @@ def service():
 SHARED = [{"artifact": "single"}, {"artifact": "double", "inputs": {"attention_matrix": "$.attention_matrix"}}]
 
 
-def test_steps_of_other_types_make_their_own_arrays_of_a_list(service):
+def test_steps_of_other_datatypes_convert_a_list_themselves(service):
     result = service.chain_artifacts(SHARED, {"attention_matrix": [[0.1]]})["processed_attention"]
     assert result.dtype == np.float64
     assert result[0, 0] == 0.1
@@ -59,7 +59,7 @@ def test_one_array_is_made_for_steps_of_one_type(service):
         [{"artifact": "double", "params": "attention_matrix"}],
     ],
 )
-def test_what_is_no_chain_is_none_after_one_that_is(service, pipeline):
+def test_an_invalid_chain_is_refused_after_a_valid_one(service, pipeline):
     right = copy.deepcopy(pipeline)
     for step in right:
         if "after" in step:
@@ -74,7 +74,7 @@ def test_what_is_no_chain_is_none_after_one_that_is(service, pipeline):
         service.chain_artifacts(pipeline, given)
 
 
-def test_plans_of_long_names_are_not_kept(service):
+def test_plans_with_long_names_are_not_cached(service):
     plans = PlanCache(service.registry)
     plans.plan([{"artifact": "single", "id": "x" * 9000}], ["attention_matrix"])
     named = [{"artifact": "single", "id": "a", "inputs": {"attention_matrix": "$." + "y" * 9000}}]
@@ -100,7 +100,7 @@ class Counting(AttentionArtifact):
         return attention_matrix
 
 
-def test_attributes_of_ones_own_are_copied():
+def test_an_artifact_s_own_attributes_are_copied():
     artifact = Counting()
     context = zerocost.ExecutionContext("counting", "attention", "zero_cost", {})
     artifact.execute({"attention_matrix": [[1.0]]}, context)
@@ -133,7 +133,7 @@ class Picky(AttentionArtifact):
         return [("weight", "bad")]
 
 
-def test_names_for_pointers_are_pointers_at_every_door():
+def test_names_with_slashes_are_escaped_on_every_call_path():
     registry = ArtifactRegistry()
     registry.register_artifact("picky", Picky(), "attention")
     service = ArtifactCommunicationService(registry)
@@ -147,7 +147,7 @@ def test_names_for_pointers_are_pointers_at_every_door():
 
 
 @pytest.mark.parametrize("method", ["validate_input", "input_errors", "output_elements", "operations"])
-def test_no_method_that_a_door_asks_may_be_a_coroutine(method):
+def test_no_method_of_an_artifact_may_be_a_coroutine(method):
     async def asked(self, input_data):
         return False
 
@@ -171,14 +171,14 @@ SCHEMA = {
 }
 
 
-def test_a_name_that_is_no_text_is_refused_and_numpy_s_numbers_are_numbers():
+def test_names_must_be_text_and_numpy_s_numbers_are_numbers():
     ports = Open()._ports
     with pytest.raises(zerocost.UndeclaredInput, match="'1' is not an input"):
         ports.bind({1: 2})
     assert type(ports.bind({"more": np.int64(3)})["more"]) is int
 
 
-def test_a_schema_that_is_changed_afterwards_changes_nothing():
+def test_changing_a_schema_after_registration_changes_nothing():
     schema = copy.deepcopy(SCHEMA)
     ports = Ports(schema)
     schema["properties"]["weight"]["maximum"] = 100
@@ -190,7 +190,7 @@ def test_a_schema_that_is_changed_afterwards_changes_nothing():
     ("operations", "message"),
     [({"go": 5}, "a list"), ({"go": "abc"}, "a list"), ({"go": ["key"]}, "'key'")],
 )
-def test_operations_that_are_none_are_refused(operations, message):
+def test_unknown_operations_are_refused(operations, message):
     schema = {"type": "object", "properties": {"operation": {"enum": ["go"]}}, "x-operations": operations}
     with pytest.raises(zerocost.InvalidSchema, match=message):
         Ports(schema)
@@ -212,14 +212,14 @@ class Shelf(MemoryArtifact):
         return True
 
 
-def test_a_memory_may_call_its_memory_what_it_likes():
+def test_a_memory_artifact_may_have_any_attributes():
     shelf, context = Shelf(), zerocost.ExecutionContext("shelf", "memory", "zero_cost", {})
     assert shelf.execute({"operation": "put", "key": "a", "value": 1}, context)["result"] is True
     assert copy.deepcopy(shelf).execute({"key": "a"}, context)["result"] == 1
 
 
 @pytest.mark.parametrize("shape", [["...", "n", "n"], [2, "n", "n"], ["m", "n", "m", 3], ["...", 3], []])
-def test_shapes_are_told_apart_as_declared(shape):
+def test_shapes_are_distinguished_as_declared(shape):
     ports = Ports({"type": "object", "properties": {"x": {"x-tensor": {"shape": shape}}}})
     rng = np.random.default_rng(0)
     fits = 0

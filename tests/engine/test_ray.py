@@ -24,7 +24,7 @@ pytestmark = MARKS
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("mode", ["column", "row"])
-def test_a_sharded_layer_is_the_same_there(registries, mode, dtype):
+def test_a_sharded_layer_on_ray_gives_the_same(registries, mode, dtype):
     rng = np.random.default_rng(0)
     x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in ((3, 40, 64), (64, 30), (30,)))
     here, there = (
@@ -48,13 +48,13 @@ def test_shards_left_apart(registries):
     assert zerocost.gather(parts).tolist() == (x @ w).tolist()
 
 
-def test_views_are_made_here(registries):
+def test_views_are_made_locally(registries):
     tensor = np.arange(6.0)
     assert all(np.shares_memory(part, tensor) for part in run(registries[1], "tensor_parallel", tensor=tensor))
 
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
-def test_a_pipeline_is_the_same_there(registries, schedule):
+def test_a_pipeline_on_ray_gives_the_same(registries, schedule):
     tensor = np.random.default_rng(0).standard_normal((13, 5))
     stages = ["scale", np.tanh, {"artifact": "scale", "params": {"factor": 3.0}}, lambda batch: batch + 1]
     here, there = (
@@ -91,7 +91,7 @@ def test_stages_of_one_pipeline_have_processes_of_their_own(registries):
         ({"weight": np.zeros((6, 3)), "axis": 0}, zerocost.RangeError, "axis: 0 was given"),
     ],
 )
-def test_wrong_input_is_refused_as_it_is_here(registries, data, error, message):
+def test_wrong_input_is_refused_like_locally(registries, data, error, message):
     for registry in registries:
         with pytest.raises(error, match=message):
             run(registry, "tensor_parallel", tensor=np.zeros((4, 6)), **data)
@@ -169,7 +169,7 @@ def test_an_array_is_put_once_for_a_call_and_a_shared_one_once_for_all(registrie
 
 
 @pytest.mark.parametrize("freeze", [False, True])
-def test_what_somebody_could_write_to_is_never_remembered(executor, freeze):
+def test_writable_arrays_are_never_cached(executor, freeze):
     def total(array):
         return float(array.sum())
 

@@ -134,7 +134,7 @@ def test_the_limits_of_a_server_hold(cluster, name, data):
     assert answers[0] == answers[1]
 
 
-def test_some_of_those_limits_are_passed(cluster):
+def test_limits_are_passed_to_the_replica(cluster):
     there = zerocost.RayArtifact(zerocost.TensorParallelArtifact, 1)
     with pytest.raises(zerocost.LimitExceeded, match="the outputs would have 102 elements"):
         there._ports.bind({"tensor": np.ones(100)}, Limits(50, 4, 10, 100))
@@ -158,7 +158,7 @@ class Picky(Scale):
         ]
 
 
-def test_what_an_artifact_itself_finds_wrong_is_found(cluster):
+def test_an_artifact_s_own_validation_is_called(cluster):
     there = zerocost.RayArtifact(Picky)
     assert there.uses == ("scale",)
     assert there.validate_input({"tensor": np.ones(3)})
@@ -185,7 +185,7 @@ class Looks(zerocost.ParallelArtifact):
         raise NotImplementedError
 
 
-def test_a_context_arrives_without_what_stays_at_home(cluster):
+def test_a_context_arrives_without_local_metadata(cluster):
     there = zerocost.RayArtifact(Looks, 1)
     lock = threading.Lock()  # cannot be sent, as little as a tracer's spans
     metadata = {"deadline": time.monotonic() + 500, "span": lock.acquire, "request_id": "r"}
@@ -321,7 +321,7 @@ def test_an_array_larger_than_the_object_store(cluster):
         zerocost.RayArtifact(Scale, 1).execute({"tensor": np.zeros(STORE // 8 + 1)}, context())
 
 
-def test_what_cannot_be_sent_is_said(cluster):
+def test_inputs_that_cannot_be_sent_are_named(cluster):
     class Locked(Scale):
         """Holds a lock."""
 

@@ -12,7 +12,7 @@ pytestmark = MARKS
 
 
 @pytest.mark.parametrize("name", list(third_party.registry_of_all()))
-def test_the_same_on_ray(cluster, name):
+def test_every_case_gives_the_same_on_ray(cluster, name):
     import ray
 
     ray.cloudpickle.register_pickle_by_value(third_party)

@@ -279,7 +279,7 @@ def test_a_cluster_that_cannot_be_started_here(tmp_path):
     assert python(ASK, RAY_TMPDIR=str(folder)).startswith("Ray cannot be started here: ")
 
 
-def test_a_cluster_of_another_version(cluster):
+def test_a_cluster_of_another_ray_version_is_refused(cluster):
     address = cluster[0].address
     there = {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # as the cluster was started
     told = python(f"import ray\nray.__version__ = '1.0.0'\n{ASK}", **there)
@@ -301,6 +301,6 @@ def there(executor):
 
 
 @pytest.mark.parametrize(("parameters", "error", "message"), test_pipeline_parallel.REFUSED_STAGES)
-def test_stages_that_cannot_run_are_refused_there_too(there, parameters, error, message):
+def test_invalid_stages_are_refused_on_ray_too(there, parameters, error, message):
     with pytest.raises(error, match=message):
         run(there, "pipeline_parallel", tensor=np.arange(3.0), num_stages=2, **parameters)

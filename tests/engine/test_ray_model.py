@@ -20,7 +20,7 @@ pytestmark = MARKS
         ("pipeline_parallel", {"num_stages": 2}),
     ],
 )
-def test_a_model_gives_the_numbers_that_it_gives_here(registries, artifact, params):
+def test_a_model_on_ray_gives_the_same_numbers(registries, artifact, params):
     plain, there = (SimplifiedModelService(registry) for registry in registries)
     ids = ids_of(plain)
     there.use_artifact(artifact, **params)

@@ -25,12 +25,12 @@ pytestmark = MARKS
 ELSEWHERE = {
     "test_the_coroutines_answer_as_the_specification_says": "has no server",
     "test_request_ids": "the proxy repeats whatever id it was sent, also one that zerocost would replace (below)",
-    "test_one_connection_is_enough": "counts in the server's process",
+    "test_one_connection_is_reused": "counts in the server's process",
     "test_a_server_that_is_killed_in_the_middle_of_a_step": "has a server of its own",
     "test_a_chain_over_http_names_the_step_and_the_server_that_was_killed": "has a server of its own, and its registry",
-    "test_whoever_goes_away_is_not_computed": "has a server of its own",
+    "test_requests_of_disconnected_clients_are_not_computed": "has a server of its own",
     "test_artifacts_get_the_deadline_of_the_request": "looks into the server's registry",
-    "test_bodies_that_are_no_safetensors": "the codec's, whatever serves",
+    "test_bodies_that_are_not_safetensors": "the codec's, whatever serves",
 }
 """Shared tests that say nothing about Ray Serve, or cannot hold there as they are written, and why."""
 
@@ -118,10 +118,10 @@ class TestNative:
         | shared(test_problems, "test_a_third_party_value_error_is_the_clients")
         | shared(test_body, "test_compressed_bodies")
         | shared(test_deadlines, "test_deadlines")
-        | shared(test_admission, "test_more_than_can_wait_is_sent_away")
+        | shared(test_admission, "test_requests_beyond_the_queue_are_shed")
         | shared(
             test_authentication,
-            "test_names_of_other_places_are_refused_without_a_token",
+            "test_other_hosts_are_refused_without_a_token",
             "test_pages_of_other_origins_are_refused_without_a_token",
             "test_tokens",
         )
@@ -190,7 +190,7 @@ class TestServices:
             "test_memory_by_method",
             "test_entries_that_cannot_be_put",
             "test_a_chain_goes_on_with_what_a_raw_entry_stands_for",
-            "test_raw_entries_are_values_to_who_asks_for_values",
+            "test_raw_entries_are_values_for_clients_that_ask_for_values",
         )
     )
 
@@ -199,7 +199,7 @@ class TestServices:
         return services_registry()
 
 
-def test_an_exception_is_told_in_the_log_only(deployments):
+def test_an_exception_is_only_in_the_log(deployments):
     with deployments.client("sample", replicas=2) as client:
         for how in ("key", "no dict", "object"):
             answer = client.post("/artifacts/picky/execute", json={"how": how})

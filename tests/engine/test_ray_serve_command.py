@@ -124,7 +124,7 @@ def test_replicas_that_cannot_be_are_refused(replicas, error):
         (["--engine", "ray", "--log-level", "loud"], "log level: 'loud' was given"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(capsys, options, message):
+def test_conflicting_options_are_refused(capsys, options, message):
     from zerocost.cli.app import main
 
     assert main(["serve", *options]) == 2
@@ -136,7 +136,7 @@ def test_an_app_that_cannot_be_made_is_an_error_that_says_why(cluster):
         pass
 
 
-def test_a_port_that_is_taken_is_said(cluster):
+def test_a_taken_port_is_reported(cluster):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(OSError, match="in use"), deployed(broken, port=port):

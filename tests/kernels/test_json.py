@@ -51,13 +51,13 @@ def identical(a, b):
 
 
 @given(VALUES.filter(is_encodable), st.booleans(), st.sampled_from([None, 1]))
-def test_what_json_writes_is_read(value, ensure_ascii, indent):
+def test_texts_of_the_json_module_are_read(value, ensure_ascii, indent):
     text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
     assert identical(reference(text), read_json(text.encode()))
 
 
 @given(VALUES.filter(is_encodable))
-def test_what_is_written_is_json(value):
+def test_written_values_are_json(value):
     assert identical(value, json.loads(write_json(value)))
 
 
@@ -154,7 +154,7 @@ def test_runs_of_zeros_are_written_in_full(dtype):
 
 
 @pytest.mark.parametrize("text", [b"\xff", b'"\xc3"', b'"\xed\xa0\x80"', b"\xff\xfe[\x00]\x00"])
-def test_what_is_not_utf_8(text):
+def test_text_that_is_not_utf_8(text):
     with pytest.raises(MalformedJSON):
         read_json(text)
 

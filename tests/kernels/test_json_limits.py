@@ -12,7 +12,7 @@ from zerocost._kernels import json_spans, read_json, read_tensor
 
 
 @pytest.mark.parametrize("value", [-1, -(10**30), 1 << 64, 10**5000], ids=["-1", "-10^30", "2^64", "10^5000"])
-def test_limits_that_are_none(value):
+def test_invalid_limits(value):
     for name, calls in {
         "max_depth": (read_json, json_spans, lambda text, **limit: read_tensor(text, "FP64", [0], **limit)),
         "max_values": (read_json, json_spans),

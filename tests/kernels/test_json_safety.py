@@ -51,7 +51,7 @@ def test_a_bytearray_is_read_as_it_is_at_one_moment(meanwhile):
         assert (array == array[0]).all()
 
 
-def test_an_array_that_changes_is_text_or_is_none():
+def test_an_array_that_changes_meanwhile_is_read_or_refused():
     run_json_code("""
         elements = (b"1.25", b"\\x80\\xff\\x80\\xff", b'"Na ', b" \\xc3\\xa9 ")
         versions = [b"[" + b",".join([element] * 50_000) + b"]" for element in elements]
@@ -167,7 +167,7 @@ value = np.array(["a"]).view(Own)
 
 
 @pytest.mark.parametrize("case", ENDLESS)
-def test_what_contains_itself_has_no_form(case):
+def test_recursive_values_have_no_json_form(case):
     run_json_code(f"""
 {ENDLESS[case]}
 for typed in (False, True):
@@ -210,7 +210,7 @@ def named(kind):
 
 
 @pytest.mark.parametrize("value", NO_FORM)
-def test_what_has_no_form_is_named(value):
+def test_values_without_a_json_form_are_named(value):
     run_json_code(f"""
         for typed in (False, True):
             message = refused(TypeError, write_json, {value}, typed=typed)
@@ -218,7 +218,7 @@ def test_what_has_no_form_is_named(value):
     """)
 
 
-def test_what_had_a_form_has_it():
+def test_json_forms_that_are_kept():
     import ml_dtypes
 
     assert write_json(np.array([1.5, float("nan")], ">f4")) == b'[1.5,"NaN"]'
@@ -247,7 +247,7 @@ def test_the_number_is_written_and_not_what_a_subclass_says():
 # The writer: what changes while it is written.
 
 
-def test_what_changes_while_it_is_written():
+def test_values_that_change_while_they_are_written():
     run_json_code("""
         class Key:
             def __init__(self, change):

@@ -37,7 +37,7 @@ def attended(mask):
 
 
 @pytest.mark.parametrize("mask", EITHER)
-def test_lists_of_zero_and_one_are_refused_at_every_door(mask, serve):
+def test_lists_of_zero_and_one_are_refused_on_every_call_path(mask, serve):
     inputs = {"query": QUERY, "key": QUERY, "value": QUERY, "attn_mask": mask}
     context = zerocost.ExecutionContext("any", "attention", "zero_cost", {})
     for call in (
@@ -55,7 +55,7 @@ def test_lists_of_zero_and_one_are_refused_at_every_door(mask, serve):
     assert [error["pointer"] for error in answer.json()["errors"]] == ["/attn_mask"]
 
 
-def test_the_advice_is_to_say_which():
+def test_the_error_advises_to_be_explicit():
     for call in (
         lambda: attended([[1, 1, 0]]),
         lambda: read_json(b'{"attn_mask": [[1, 1, 0]]}', SPEC.ports.lists),
@@ -69,7 +69,7 @@ def test_the_advice_is_to_say_which():
 
 
 @pytest.mark.parametrize("name", CLEAR)
-def test_what_can_mean_one_thing_only_is_taken(name):
+def test_unambiguous_masks_are_taken(name):
     mask = CLEAR[name]
     array = np.array(mask) if name == "booleans" else np.array(mask, np.float64)
     expected = attended(array)
@@ -86,7 +86,7 @@ def test_arrays_of_floats_and_typed_tensors_are_added():
     assert attended(read) == attended(ones)
 
 
-def test_other_tensors_are_no_masks():
+def test_other_tensors_are_not_masks():
     table = REGISTRY["tensor_parallel"].ports.lists | REGISTRY["sparse_attention"].ports.lists
     read = read_json(b'{"tensor": [1, 0, 1], "attention_matrix": [[1, 0]]}', table)
     assert (read["tensor"].tolist(), read["attention_matrix"].tolist()) == ([1, 0, 1], [[1, 0]])

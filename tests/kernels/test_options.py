@@ -237,7 +237,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "option", "value", "error"), CASES)
-def test_what_is_wrong_is_named(name, option, value, error):
+def test_wrong_values_are_named(name, option, value, error):
     call, given, _ = CALLS[name]
     options = {**given, option: value}
     if option == "temperature":
@@ -250,7 +250,7 @@ def test_what_is_wrong_is_named(name, option, value, error):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_no_option_is_left_out(name):
+def test_every_option_is_tested(name):
     call, _, _ = CALLS[name]
     checked = {option for other, _, options in CALLS.values() if other == call for option in options}
     # Whatever is an array may be cut.

@@ -40,7 +40,7 @@ def answer(code, **environment):
         ({"ZEROCOST_NUM_THREADS": ""}, str(len(os.sched_getaffinity(0)))),
     ],
 )
-def test_the_environment_says_how_many(environment, threads):
+def test_the_environment_sets_the_number_of_threads(environment, threads):
     assert answer("print(_kernels.num_threads())", **environment) == threads
 
 

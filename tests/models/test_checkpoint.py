@@ -34,7 +34,7 @@ def test_tensors_are_views_of_the_file(folder):
 
 @pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says what is in memory")
-def test_what_was_laid_out_does_not_stay_in_memory_twice(folder):
+def test_packed_weights_are_not_in_memory_twice(folder):
     file = folder / "model.safetensors"
 
     def resident():
@@ -113,7 +113,7 @@ def test_roberta_s_positions_start_after_the_padding_s(folder):
     np.testing.assert_array_equal(moved.pooled, output.pooled)
 
 
-def test_pooling_is_the_folder_s(folder):
+def test_pooling_follows_the_folder(folder):
     plain = SimplifiedModelService(default_registry(), folder).forward([2, 4, 3])
     np.testing.assert_allclose(plain.pooled, plain.last_hidden_state.mean(axis=0), atol=1e-6)
     (folder / "1_Pooling").mkdir()
@@ -201,7 +201,7 @@ def test_missing_and_damaged_files_are_named(folder, name):
         (struct.pack("<Q", 11) + b'{"a": null}', "m: a: dtype None"),
     ],
 )
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content, text):
+def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content, text):
     (tmp_path / "m").write_bytes(content)
     with pytest.raises(InvalidModel, match=text):
         Checkpoint(tmp_path / "m")

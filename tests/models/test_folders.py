@@ -69,7 +69,7 @@ def test_other_modules_are_refused_by_name(folder, content, text):
 
 
 @pytest.mark.parametrize("name", ["sentence_bert_config.json", "sentence_roberta_config.json"])
-def test_text_is_put_in_small_letters_where_the_folder_says_so(folder, name):
+def test_text_is_lowercased_where_the_folder_says_so(folder, name):
     write_json(folder / "config.json", {**CONFIG, "model_type": name.split("_")[1]})
     plain = load_model(folder)
     assert service_of(folder).tokenizer.encode("The CAT").input_ids == [2, 1, 1, 3]

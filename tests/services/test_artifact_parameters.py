@@ -43,7 +43,7 @@ def test_use_artifact(registry, model):
         assert agree(found, wanted.moved("/artifacts/attention/params")), params
 
 
-def test_what_a_service_hands_over_is_bound(registry):
+def test_inputs_from_a_service_are_bound(registry):
     seen = []
 
     class Looks(Blend):

@@ -58,7 +58,7 @@ def test_the_size_of_a_batch_is_bounded():
     assert batches == [["last"], [0, 1]]
 
 
-def test_what_arrives_while_a_batch_is_computed_is_the_next_batch():
+def test_requests_that_arrive_during_a_batch_are_the_next_batch():
     batches, go = [], threading.Event()
 
     def compute(items):
@@ -81,7 +81,7 @@ def test_what_arrives_while_a_batch_is_computed_is_the_next_batch():
     assert batches == [[0], [1, 2, 3, 4]]
 
 
-def test_errors_and_those_who_went_away():
+def test_errors_and_cancelled_requests():
     batches = []
 
     def compute(items):
@@ -125,7 +125,7 @@ class Picky(AttentionArtifact):
         return attention_matrix
 
 
-def test_concurrent_requests_get_what_they_would_have_got_alone():
+def test_concurrent_requests_get_the_results_of_single_ones():
     registry = default_registry()
     registry.register_artifact("picky", Picky(), "attention")
     service = SimplifiedModelService(registry)
@@ -165,7 +165,7 @@ def test_one_request_that_breaks_an_artifact_does_not_break_the_others():
     np.testing.assert_allclose(other["output"]["pooled"], service.forward([1, 9, 9, 2]).pooled, atol=2e-6)
 
 
-def test_texts_join_whoever_else_asks(monkeypatch):
+def test_texts_are_batched_with_other_requests(monkeypatch):
     monkeypatch.setattr("zerocost.services.model_service.BATCH_DELAY", 1.0)
     service = SimplifiedModelService(default_registry())
     ids = service.tokenizer.encode("a sentence").input_ids

@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused_by_name(data, kind, where):
     assert [pointer for pointer, _ in refused.value.errors] == [where]
 
 
-def test_what_is_asked_for_is_done():
+def test_the_method_is_called_with_the_request_s_fields():
     service = Greeter(default_registry())
     assert ask(service.post_greet, {"name": "a", "times": 2}) == {"output": "ASYNCIO: HELLO HELLO A, NONE"}
     # Over a network infinity is a text, where a number is declared.

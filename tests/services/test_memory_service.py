@@ -74,7 +74,7 @@ def service(registry):
     return MemoryService(registry, "dict")
 
 
-def test_what_is_put_is_what_comes_out(service):
+def test_get_returns_what_was_put(service):
     array = np.arange(3)
     assert service.put("a", array) is True
     assert service.get("a") is array
@@ -147,7 +147,7 @@ def test_keys_are_text(service):
             service.put(wrong, 1)
 
 
-def test_the_twins_for_requests(service):
+def test_methods_for_requests(service):
     async def ask():
         assert await service.post_put({"key": "a", "value": {"x": [1]}}) == {"output": True}
         assert await service.post_get({"key": "a"}) == {"output": {"x": [1]}}
@@ -190,7 +190,7 @@ def meanwhile(change, call):
 
 
 @pytest.mark.usefixtures("quick_switches")
-def test_there_is_a_memory_while_it_is_exchanged():
+def test_there_is_always_a_memory_while_it_is_replaced():
     service = MemoryService(default_registry())
 
     def call():

@@ -103,7 +103,7 @@ def test_the_built_in_model_says_that_it_is_untrained_and_is_the_same_everywhere
     np.testing.assert_array_equal(SimplifiedModelService(registry).forward([1, 70, 2]).pooled, output.pooled)
 
 
-def test_company_and_order_change_nothing(service):
+def test_batch_and_order_change_nothing(service):
     ids = ids_of(service)
     together = service.forward(ids)
     assert together.pooled.shape == (len(ids), 64)
@@ -131,7 +131,7 @@ def test_more_tokens_than_go_through_the_layers_at_once(service):
     np.testing.assert_allclose(output.pooled, np.tile(service.forward(ids[0]).pooled, (60, 1)), atol=2e-6)
 
 
-def test_a_stranger_s_attention_artifact_with_one_method_is_used_in_every_layer(service, registry):
+def test_a_third_party_attention_artifact_is_used_in_every_layer(service, registry):
     ids = ids_of(service)
     plain = service.forward(ids)
     artifact = Probabilities()
@@ -146,7 +146,7 @@ def test_a_stranger_s_attention_artifact_with_one_method_is_used_in_every_layer(
         np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-6)
 
 
-def test_what_an_attention_artifact_returns_multiplies_the_values(service, registry):
+def test_the_returned_weights_multiply_the_values(service, registry):
     registry.register_artifact("first", FirstOnly(), "attention")
     plain = service.forward([1, 70, 71, 2])
     service.use_artifact("first", strength=0.0)
@@ -268,7 +268,7 @@ def test_active_artifacts_are_the_specification_s(service, registry):
         service.stop_artifact("parallels")
 
 
-def test_what_the_model_gives_cannot_be_a_parameter(service, registry):
+def test_inputs_from_the_model_cannot_be_parameters(service, registry):
     class Out(AttentionArtifact):
         """Writes where it is told."""
 
@@ -307,7 +307,7 @@ def test_wrong_ids_are_refused(service, ids, mask, kind, text):
         service.forward(ids, mask)
 
 
-def test_the_twins_for_requests(service):
+def test_methods_for_requests(service):
     ids = ids_of(service)
     answer = asyncio.run(service.post_forward({"input_ids": ids, "attention_mask": None}))
     np.testing.assert_array_equal(answer["output"]["pooled"], service.forward(ids).pooled)

@@ -27,7 +27,7 @@ def test_sharded_layers_give_the_same_output(service, params):
     np.testing.assert_allclose(service.forward(ids).pooled, plain.pooled, atol=5e-6)
 
 
-def test_a_stranger_s_parallel_artifact_computes_every_linear_layer(service, registry):
+def test_a_third_party_parallel_artifact_computes_every_linear_layer(service, registry):
     halves = Halves()
     registry.register_artifact("halves", halves, "parallel")
     plain = service.forward(ids_of(service))
@@ -60,7 +60,7 @@ def test_layers_in_stages_give_the_same_output(service, stages):
         ({"parallel": "halves", "attention": "sparse_attention"}, False),
     ],
 )
-def test_the_kernels_threads_sleep_while_a_stranger_s_artifact_computes(service, registry, artifacts, awake):
+def test_kernel_threads_sleep_while_a_third_party_artifact_computes(service, registry, artifacts, awake):
     registry.register_artifact("mine", Probabilities(), "attention")
     registry.register_artifact("halves", Halves(), "parallel")
     registry.register_artifact("dict", Dict(), "memory")

@@ -53,7 +53,7 @@ def registry():
     return registry
 
 
-def test_results_are_remembered_for_the_same_model_and_artifacts_only(registry):
+def test_results_are_cached_for_the_same_model_and_artifacts_only(registry):
     service = SimplifiedModelService(registry)
     memory = registry["dict"].implementation
     registry.register_artifact("first", FirstOnly(), "attention")
@@ -84,7 +84,7 @@ def test_results_are_remembered_for_the_same_model_and_artifacts_only(registry):
     assert other.forward(ids).usage["cached"] == 0
 
 
-def test_the_built_in_cache_remembers(registry):
+def test_the_built_in_cache_keeps_results(registry):
     service = SimplifiedModelService(registry)
     service.use_artifact("lru_cache")
     ids = ids_of(service)
@@ -96,7 +96,7 @@ def test_the_built_in_cache_remembers(registry):
     assert service.forward(ids).usage["cached"] == 0
 
 
-def test_a_mask_is_part_of_what_is_remembered(registry):
+def test_a_mask_is_part_of_the_cache_key(registry):
     service = SimplifiedModelService(registry)
     service.use_artifact("dict")
     whole = service.forward([1, 70, 71, 2])
@@ -125,7 +125,7 @@ def service_with(registry, artifact):
         {"bag": {"a": [1, (2, None)]}, "mode": b"x"},
     ],
 )
-def test_an_artifact_that_was_changed_is_not_answered_for(registry, attributes):
+def test_a_changed_artifact_misses_the_cache(registry, attributes):
     artifact = Scaled(**attributes)
     service = service_with(registry, artifact)
     first = service.forward(IDS)
@@ -170,14 +170,14 @@ def made_with(factor):
     ],
     ids=["lock", "function", "set", "mixed", "cycle", "objects", "large", "slots", "counts"],
 )
-def test_what_an_artifact_with_state_that_no_key_can_hold_gave_is_not_remembered(registry, artifact):
+def test_results_of_an_artifact_with_unhashable_state_are_not_cached(registry, artifact):
     service = service_with(registry, artifact)
     service.forward(IDS)
     assert service.forward(IDS).usage["cached"] == 0
     assert registry["dict"].implementation.entries == {}
 
 
-def test_a_file_that_was_touched_ends_remembering_and_nothing_else(registry, tmp_path, caplog):
+def test_a_touched_file_only_ends_caching(registry, tmp_path, caplog):
     folder = make_folder(tmp_path)
     service = SimplifiedModelService(registry, folder)
     service.use_artifact("dict")
@@ -211,7 +211,7 @@ def test_two_memories_of_one_class_are_not_mixed():
     assert [answer["output"]["usage"]["tokens"] for answer in answers] == [3, 4]
 
 
-def test_requests_of_one_artifact_are_joined_whatever_its_state(registry):
+def test_requests_of_one_artifact_are_batched_whatever_its_state(registry):
     registry.register_artifact("counts", Scaled(lock=threading.Lock()), "attention")
     service = SimplifiedModelService(registry)
     chosen = {"attention": {"artifact": "counts"}}
@@ -222,7 +222,7 @@ def test_requests_of_one_artifact_are_joined_whatever_its_state(registry):
     assert [answer["output"]["usage"]["tokens"] for answer in asyncio.run(ask())] == [7, 7]
 
 
-def test_requests_with_other_artifacts_or_parameters_are_not_joined(registry):
+def test_requests_with_other_artifacts_or_parameters_are_not_batched(registry):
     service = SimplifiedModelService(registry)
     window = "sliding_window_attention"
     choices = [

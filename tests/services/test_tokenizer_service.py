@@ -30,7 +30,7 @@ def test_one_text_or_several(service):
     assert service.encode([]) == []
 
 
-def test_truncation_is_said(service):
+def test_truncation_is_reported(service):
     encoding = service.encode("abcdef", max_tokens=5)
     assert (encoding.truncated, encoding.tokens, len(encoding.input_ids)) == (True, 8, 5)
     assert service.decode(encoding.input_ids) == "abc"
@@ -43,7 +43,7 @@ def test_a_limit_without_room_is_refused(service, limit):
         service.encode("a", max_tokens=limit)
 
 
-def test_what_is_no_text_is_refused(service):
+def test_values_that_are_not_text_are_refused(service):
     for wrong in (None, 1, b"bytes", ["a", b"b"], [1]):
         with pytest.raises(DatatypeError, match="text"):
             service.encode(wrong)
@@ -60,7 +60,7 @@ def test_what_is_no_text_is_refused(service):
         service.decode([259])
 
 
-def test_a_memory_artifact_remembers_encodings(service):
+def test_a_memory_artifact_caches_encodings(service):
     registry = default_registry()
     memory = Dict()
     registry.register_artifact("dict", memory, "memory")
@@ -84,7 +84,7 @@ def test_a_memory_artifact_remembers_encodings(service):
         service.use_artifact("tensor_parallel")
 
 
-def test_the_twins_for_requests(service):
+def test_methods_for_requests(service):
     async def ask():
         encoded = await service.post_encode({"texts": ["ab"], "max_tokens": 3})
         assert encoded == {"output": [{"input_ids": [1, 100, 2], "tokens": 4, "truncated": True}]}

@@ -9,7 +9,7 @@ from support.samples import echo_registry, sample_registry
 from support.servers import serving
 
 
-def test_every_request_is_a_line(lines):
+def test_every_request_is_one_log_line(lines):
     secret = "s3cr3t"
     with serving(echo_registry(), access_log=True, token=secret) as client:
         client.headers["authorization"] = f"Bearer {secret}"
@@ -41,7 +41,7 @@ def test_every_request_is_a_line(lines):
     assert "KeyError" in failure["exception"]
 
 
-def test_a_client_that_goes_away_is_a_line_too(lines):
+def test_a_client_that_disconnects_is_logged_too(lines):
     with serving(sample_registry(), access_log=True, slots=1) as client:
         with pytest.raises(httpx2.TimeoutException):
             client.post("/artifacts/picky/execute", json={"how": "sleep"}, timeout=0.2)
@@ -49,7 +49,7 @@ def test_a_client_that_goes_away_is_a_line_too(lines):
     assert 499 in [line["status"] for line in lines() if line["logger"] == "zerocost.access"]
 
 
-def test_no_line_unless_it_is_wanted(lines):
+def test_there_is_no_access_log_by_default(lines):
     with serving(sample_registry()) as client:
         assert client.get("/livez").status_code == 200
     assert not [line for line in lines() if line["logger"] == "zerocost.access"]

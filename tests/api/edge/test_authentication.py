@@ -8,7 +8,7 @@ from zerocost.api.settings import Settings
 from zerocost.api.wire.request import Request
 
 
-def test_names_of_other_places_are_refused_without_a_token(client):
+def test_other_hosts_are_refused_without_a_token(client):
     for host in ("example.com", "localhost.example.com", "10.0.0.1", "127.0.0.1.nip.io", ""):
         problem(client.get("/artifacts", headers={"host": host}), 403, "forbidden")
         assert client.get("/livez", headers={"host": host}).status_code == 200
@@ -25,7 +25,7 @@ def test_pages_of_other_origins_are_refused_without_a_token(serve, client):
     assert allowing.get("/artifacts", headers={"origin": "http://example.com"}).status_code == 200
 
 
-def test_other_addresses_are_refused_without_a_token():
+def test_addresses_beyond_loopback_are_refused_without_a_token():
     from support.servers import serving
     from zerocost.api.edge.authentication import check_caller
     from zerocost.api.wire.problems import HTTPError
@@ -60,7 +60,7 @@ def test_tokens(serve):
         assert client.get("/artifacts", headers=headers).status_code == 200
 
 
-def test_other_origins_are_answered_only_if_they_are_named(serve):
+def test_only_allowed_origins_are_answered(serve):
     ours, theirs = "https://pages.example", "https://evil.example"
     preflight = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
     path, body = "/artifacts/scale/execute", {"attention_matrix": [[1.0]]}

@@ -25,7 +25,7 @@ pytestmark = needs_proc
     ],
 )
 @pytest.mark.parametrize("pattern", ["/artifacts/{}/execute", "/v2/models/{}/infer", "/services/memory/entries/{}"])
-def test_names_that_mean_something_elsewhere(bounded, name, pattern):
+def test_names_with_a_meaning_in_paths_or_headers(bounded, name, pattern):
     method = "GET" if "entries" in pattern else "POST"
     body = b"" if method == "GET" else b"{}"
     answer = bounded.send(head(pattern.format(name), method, content_length=len(body)), body)

@@ -74,7 +74,7 @@ def test_a_chain_goes_on_with_what_a_raw_entry_stands_for(serve, kind):
     assert client.get(url).headers["content-type"] == kind
 
 
-def test_raw_entries_are_values_to_who_asks_for_values(serve):
+def test_raw_entries_are_values_for_clients_that_ask_for_values(serve):
     client = serve(default_registry())
     url = "/services/memory/entries/k"
 
@@ -108,7 +108,7 @@ def test_raw_entries_are_values_to_who_asks_for_values(serve):
         assert client.get(url).content == content
 
 
-def test_keys_that_are_no_utf8_are_refused(serve):
+def test_keys_that_are_not_utf8_are_refused(serve):
     client = serve(default_registry())
     json = {"content-type": "application/json"}
     assert client.put("/services/memory/entries/%ff", content=b"1", headers=json).status_code == 422

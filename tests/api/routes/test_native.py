@@ -55,7 +55,7 @@ def test_the_coroutines_answer_as_the_specification_says():
     assert asyncio.run(api.get_artifact_schema("huge"))["artifact"] == "huge"
 
 
-def test_a_plan_says_the_wiring_without_running(client):
+def test_a_plan_shows_the_wiring_without_running(client):
     pipeline = [{"artifact": "scale", "id": "first"}, {"artifact": "pieces"}]
     wiring = chain(client, pipeline, path="/chains/plan").json()
     assert wiring["inputs"] == ["attention_matrix", "factor"]
@@ -85,7 +85,7 @@ def test_unknown_names(client):
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "%2E%2E%2F..", "%00", "a%00b", "x" * 10_000, "%ff", "a%2Fb", "%252e"])
-def test_names_that_mean_something_elsewhere(client, name):
+def test_names_with_a_meaning_in_paths_or_headers(client, name):
     raw = http.client.HTTPConnection(client.base_url.host, client.base_url.port)
     for method, path in (("GET", ""), ("GET", "/schema"), ("POST", "/execute")):
         raw.request(method, f"/artifacts/{name}{path}", headers={"Host": "localhost"})
@@ -94,7 +94,7 @@ def test_names_that_mean_something_elsewhere(client, name):
     raw.close()
 
 
-def test_wrong_methods_say_which_are_right(client):
+def test_wrong_methods_list_the_allowed_ones(client):
     response = client.get("/artifacts/scale/execute")
     problem(response, 405)
     assert response.headers["allow"] == "POST"
@@ -125,14 +125,14 @@ def test_native_posts_need_a_json_content_type(client, kind):
         b"\xef\xbb\xbf{}",
     ],
 )
-def test_bodies_that_are_no_json(client, body):
+def test_bodies_that_are_not_json(client, body):
     headers = {"content-type": "application/json"}
     for path in ("/artifacts/scale/execute", "/chains/execute", "/chains/plan"):
         problem(client.post(path, content=body, headers=headers), 400, "malformed_json")
 
 
 @pytest.mark.parametrize("body", ["[]", "1", "null", '"text"', "true"])
-def test_bodies_that_are_no_object(client, body):
+def test_bodies_that_are_not_objects(client, body):
     headers = {"content-type": "application/json"}
     for path in ("/artifacts/scale/execute", "/chains/execute", "/chains/plan"):
         problem(client.post(path, content=body, headers=headers), 422, "datatype")

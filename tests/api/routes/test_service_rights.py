@@ -9,7 +9,7 @@ from zerocost import (
 )
 
 
-def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatch):
+def test_changing_the_server_needs_the_admin_token(serve, registry, monkeypatch):
     client = serve(registry, token="use", admin_token="admin")
     use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
     change = {"artifact_name": "first", "params": {"strength": 0.5}}
@@ -27,7 +27,7 @@ def test_changing_the_server_needs_the_administrator(serve, registry, monkeypatc
 
 
 @pytest.mark.parametrize("service", ["tokenizer", "memory"])
-def test_the_other_services_change_by_the_same_rules(serve, registry, service, monkeypatch):
+def test_the_same_rules_hold_for_the_other_services(serve, registry, service, monkeypatch):
     client = serve(registry, token="use", admin_token="admin")
     use, admin = {"authorization": "Bearer use"}, {"authorization": "Bearer admin"}
     at_first = {} if service == "tokenizer" else {"memory": {"artifact": "lru_cache", "params": {}}}

@@ -38,7 +38,7 @@ class Timed(Dict):
         return super().execute(input_data, context)
 
 
-def test_forward_is_the_service_s(serve, registry):
+def test_forward_gives_what_the_service_gives(serve, registry):
     client = serve(registry)
     service = SimplifiedModelService(registry)
     for ids in ([1, 70, 2], [[1, 70, 2], [1, 71, 72, 2]]):
@@ -110,7 +110,7 @@ class Waits(AttentionArtifact):
         return attention_matrix
 
 
-def test_whoever_goes_away_is_not_computed(registry):
+def test_requests_of_disconnected_clients_are_not_computed(registry):
     waits = Waits()
     registry.register_artifact("waits", waits, "attention")
     chosen = {"attention": {"artifact": "waits"}}
@@ -138,7 +138,7 @@ def test_whoever_goes_away_is_not_computed(registry):
     assert set(waits.lengths) == {2, 4}
 
 
-def test_embed_says_what_was_truncated(serve, registry):
+def test_embed_reports_truncation(serve, registry):
     answer = ask(serve(registry), "model/embed", {"texts": ["a", "b" * 600]}).json()
     assert answer["truncated"] == [1]
     wanted = SimplifiedModelService(registry).embed("a")
@@ -176,13 +176,13 @@ def test_the_tokenizer(serve, registry):
         ("model/nothing", {}, 404),
     ],
 )
-def test_mistakes_are_the_client_s(serve, registry, path, body, status):
+def test_mistakes_of_the_client_are_4xx(serve, registry, path, body, status):
     answer = ask(serve(registry), path, body)
     assert answer.status_code == status, answer.text
 
 
 @pytest.mark.parametrize(("how", "told"), [("raise", "not today"), ("crop", "shape"), ("nan", "NaN")])
-def test_an_artifact_that_breaks_in_a_layer_is_named(serve, registry, how, told):
+def test_an_artifact_that_raises_in_a_layer_is_named(serve, registry, how, told):
     chosen = {"attention": {"artifact": "changes", "params": {"how": how}}}
     answer = ask(serve(registry), "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen})
     assert answer.status_code == 422, answer.text
@@ -191,7 +191,7 @@ def test_an_artifact_that_breaks_in_a_layer_is_named(serve, registry, how, told)
     assert "(in layer 0, through the attention artifact 'changes')" in detail
 
 
-def test_a_memory_artifact_that_breaks_is_named(serve, registry):
+def test_a_memory_artifact_that_raises_is_named(serve, registry):
     chosen = {"memory": {"artifact": "forgets"}}
     answer = ask(serve(registry), "model/forward", {"input_ids": [1, 70, 2], "artifacts": chosen})
     assert answer.status_code == 422, answer.text
@@ -205,7 +205,7 @@ def test_a_memory_artifact_that_breaks_is_named(serve, registry):
         (["first", "breaks"], 422, "(in stage 1 (breaks) of the pipeline, micro-batch 0)"),
     ],
 )
-def test_the_stage_that_breaks_is_named(serve, registry, stages, status, told):
+def test_the_failing_stage_is_named(serve, registry, stages, status, told):
     body = {"tensor": [[0.0, 1.0], [2.0, 3.0]], "num_stages": 2, "stages": stages, "num_microbatches": 1}
     answer = serve(registry).post("/artifacts/pipeline_parallel/execute", json=body)
     assert answer.status_code == status, answer.text
@@ -259,7 +259,7 @@ def test_an_output_beyond_the_limit_is_not_computed(serve, registry):
         ),
     ],
 )
-def test_the_limits_of_the_server_hold_for_the_model(serve, registry, path, body, settings, status):
+def test_limits_of_the_server_hold_for_the_model(serve, registry, path, body, settings, status):
     answer = ask(serve(registry, **settings), path, body)
     assert answer.status_code == status, answer.text
 

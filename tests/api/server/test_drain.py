@@ -78,7 +78,7 @@ def ending():
 
 
 @pytest.mark.parametrize("kind", RUNNING)
-def test_the_process_ends_whatever_still_runs_and_what_ran_has_its_503(ending, kind):
+def test_the_process_ends_and_running_requests_get_a_503(ending, kind):
     connection = _begin(ending.port, *RUNNING[kind])
     if RUNNING[kind][2] is not ...:
         with httpx2.Client(base_url=ending.url, trust_env=False, timeout=30) as client:
@@ -119,7 +119,7 @@ def test_sigterm_under_load_loses_nothing_and_exits_with_0():
         assert server.process.wait(30) == 0
 
 
-def test_a_server_that_stops_is_not_ready():
+def test_a_stopping_server_is_not_ready():
     app = zerocost.create_app(sample_registry(), Settings())
     with background_server(app) as url:
         assert httpx2.get(f"{url}/readyz", trust_env=False).status_code == 200
@@ -148,7 +148,7 @@ def test_the_server_is_not_ready_before_it_stops_listening():
 
 
 @pytest.mark.timeout(60)
-def test_what_does_not_end_in_time_is_given_up():
+def test_requests_that_do_not_end_in_time_are_abandoned():
     with serve_command("--artifact", "stuck=support.samples:Stuck", ZEROCOST_DRAIN_TIMEOUT="0.5") as (
         process,
         url,

@@ -6,7 +6,7 @@ import zerocost
 from zerocost.api.server.run import background_server
 
 
-def test_a_server_that_cannot_start_says_so():
+def test_a_server_that_cannot_start_raises():
     async def broken(scope, receive, send):
         raise RuntimeError("no lifespan here")
 

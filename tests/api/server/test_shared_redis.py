@@ -51,7 +51,7 @@ def two(redis, tmp_path):
         yield served
 
 
-def test_what_one_stores_the_other_has(two):
+def test_an_entry_that_one_stores_is_found_by_the_other(two):
     one, other = two
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     assert one("put", key="a", value=array)["result"] is True
@@ -83,7 +83,7 @@ def test_metrics_show_what_the_server_holds(two):
         assert f'zerocost_memory_misses_total{{artifact="lru_cache"}} {misses}.0' in lines
 
 
-def test_values_are_whole_whoever_writes_them(two):
+def test_concurrent_writes_leave_whole_values(two):
     failures = []
 
     def work(served, number):
@@ -133,7 +133,7 @@ def test_a_process_killed_in_the_middle_of_a_put_leaves_the_old_value_or_the_new
     assert np.array_equal(other("get", key="large")["result"], old)
 
 
-def test_both_say_that_the_server_is_gone_and_go_on_when_it_is_back(two, redis):
+def test_both_report_a_lost_server_and_recover_when_it_returns(two, redis):
     two[0]("put", key="a", value="1")
     redis.kill()
     try:

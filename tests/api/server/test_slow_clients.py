@@ -46,7 +46,7 @@ def test_a_thousand_idle_connections():
         assert server.memory - before < 64 * MIB
 
 
-def test_who_sends_no_head_is_ended(bounded):
+def test_a_connection_that_sends_no_head_is_closed(bounded):
     for start in (b"", b"POST /artifacts/scale/execute HTTP/1.1\r\nhost: local"):
         with bounded.connect(timeout=10) as connection:
             connection.sendall(start)
@@ -64,7 +64,7 @@ def trickle(connection, pieces, pause=0.0):
     return False
 
 
-def test_a_head_that_comes_slowly(bounded):
+def test_a_head_that_is_sent_slowly(bounded):
     with bounded.connect(timeout=10) as connection:
         connection.sendall(FINE)
         assert status(read_all(connection)) == 200

@@ -29,7 +29,7 @@ def children(pid):
 
 @needs_proc
 @pytest.mark.timeout(180)
-def test_workers_answer_for_each_other_and_are_replaced():
+def test_workers_share_their_figures_and_are_replaced():
     with serve_command(*PICKY, "--workers", "2") as (process, url, log):
         wait_until(lambda: figure(url, "zerocost_workers") == 2)
         for _ in range(40):

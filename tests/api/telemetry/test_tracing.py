@@ -74,7 +74,7 @@ def spans(exported):
     return lambda: {span.name: span for span in exported.get_finished_spans()}
 
 
-def test_a_request_is_a_span_below_the_callers(spans):
+def test_a_request_is_a_child_span_of_the_caller_s(spans):
     with serving(sample_registry(), tracing=True) as client:
         answer = client.post(
             "/artifacts/scale/execute", json={"attention_matrix": MATRIX}, headers={"traceparent": PARENT}
@@ -128,7 +128,7 @@ def test_every_step_of_a_chain_is_a_span(spans):
         assert found[f"execute {name}"].parent.span_id == found["execute inner"].context.span_id
 
 
-def test_spans_go_on_at_the_next_server(spans):
+def test_spans_continue_on_the_next_server(spans):
     with serving(sample_registry(), tracing=False) as there:
         registry = sample_registry()
         far = RemoteArtifact(str(there.base_url), "picky")
@@ -162,7 +162,7 @@ def servers(exported):
     return [span for span in exported.get_finished_spans() if span.kind is trace.SpanKind.SERVER]
 
 
-def test_a_context_that_travels_opens_no_spans_elsewhere(spans):
+def test_a_pickled_context_opens_no_spans(spans):
     tracing = Tracing()
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     span = tracing.start(scope)
@@ -172,7 +172,7 @@ def test_a_context_that_travels_opens_no_spans_elsewhere(spans):
     assert "execute x" not in spans()
 
 
-def test_nothing_of_opentelemetry_is_loaded_unless_it_is_wanted(monkeypatch):
+def test_opentelemetry_is_loaded_only_when_it_is_configured(monkeypatch):
     program = (
         "import sys; from zerocost import create_app; app = create_app();"
         "print('opentelemetry' in sys.modules, type(app.edge).__name__)"
@@ -189,7 +189,7 @@ def test_nothing_of_opentelemetry_is_loaded_unless_it_is_wanted(monkeypatch):
     assert run(ZEROCOST_TRACING="1", OTEL_SDK_DISABLED="true") == ["False", "EdgeMiddleware"]
 
 
-def test_tracing_that_is_not_installed_says_so(monkeypatch):
+def test_tracing_without_opentelemetry_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     from zerocost import PluginError
 

@@ -319,7 +319,7 @@ def test_a_base_url_with_a_prefix():
         assert httpx2.get(f"{url}/prefix/artifacts", trust_env=False).status_code == 401
 
 
-def test_a_prefix_that_is_none_is_a_404_as_json(server):
+def test_an_unknown_prefix_is_a_404_as_json(server):
     url = f"{server.base_url.host}:{server.base_url.port}/prefix"
     with tritonclient.InferenceServerClient(url) as client, pytest.raises(InferenceServerException, match="Not Found"):
         client.get_server_metadata()
@@ -343,7 +343,7 @@ def test_requests_that_break_a_rule(server, case):
     assert set(answer.json()) == {"error"}
 
 
-def test_sizes_that_lie(server):
+def test_wrong_sizes(server):
     data = struct.pack("<f", 1.0)
     fine = {"inputs": [sized(4)]}
     assert infer(server, fine, data).status_code == 200
@@ -369,7 +369,7 @@ def test_sizes_that_lie(server):
     assert server.post("/v2/models/echo/infer", content=b"12345", headers=headers).status_code == 400
 
 
-def test_sizes_that_lie_in_a_chunked_or_compressed_body(server):
+def test_wrong_sizes_in_a_chunked_or_compressed_body(server):
     text = json.dumps({"inputs": [sized(4)]}).encode()
     headers = {"inference-header-content-length": str(len(text))}
     for body, status in ((text + b"1234", 200), (text + b"123", 400), (text + b"12345", 400), (text[:-3], 400)):

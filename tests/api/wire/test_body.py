@@ -73,7 +73,7 @@ LENGTHS = {
 
 
 @pytest.mark.parametrize("case", LENGTHS)
-def test_lengths_that_lie(bounded, case):
+def test_wrong_lengths(bounded, case):
     request, body, expected = LENGTHS[case]
     assert status(bounded.send(request, body, timeout=10)) == expected
 
@@ -122,7 +122,7 @@ def test_128_mib_against_a_limit_of_one(bounded, path, chunked):
         assert status(read_all(connection)) == 413
 
 
-def test_who_waits_for_the_refusal_gets_it_at_once(bounded):
+def test_a_refusal_is_sent_before_the_body(bounded):
     started = time.monotonic()
     assert status(bounded.send(head(content_length=2 * MIB), timeout=10)) == 413
     assert time.monotonic() - started < 5

@@ -14,7 +14,7 @@ from support.waiting import wait_until
 @needs_proc
 @pytest.mark.parametrize("path", ["/artifacts/scale/execute", "/v2/models/echo/infer"])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_many_who_upload_slowly(path, chunked):
+def test_many_clients_that_upload_slowly(path, chunked):
     with serve_samples(max_body=8 * MIB, max_memory=16 * MIB) as server:
         before = server.memory
         with ExitStack() as stack:
@@ -52,7 +52,7 @@ def waiting(clients, least):
 
 
 @needs_proc
-def test_many_who_do_not_read():
+def test_many_clients_that_do_not_read():
     with serve_samples(unread_seconds=60.0, max_memory=64 * MIB) as server, ExitStack() as stack:
         body = json.dumps({"shape": [16 * MIB]}).encode()
         request = head("/artifacts/huge/execute", accept="application/vnd.safetensors", content_length=len(body)) + body
@@ -67,7 +67,7 @@ def test_many_who_do_not_read():
         assert status(server.send(FINE)) == 200
 
 
-def test_a_body_that_never_fits(serve):
+def test_a_body_larger_than_the_byte_budget_is_refused(serve):
     client = serve(echo_registry(), max_memory=1 << 20)
     for content in (b" " * (2 << 20), iter([b" " * (1 << 20)] * 2)):
         answer = client.post("/artifacts/scale/execute", content=content, headers={"content-type": "application/json"})

@@ -44,7 +44,7 @@ def tensor(datatype="FP64", **more):
 @pytest.mark.parametrize(
     "shape", [LONG, [*LONG[1:], 0], [0, *[2] * 20], [0, *[1 << 20] * 31]], ids=["front", "end", "fits", "32 axes"]
 )
-def test_shapes_without_elements_that_no_array_has(server, datatype, shape):
+def test_empty_shapes_that_no_array_can_have(server, datatype, shape):
     expected = 200 if shape == [0, *[2] * 20] else 413
     assert infer(server, {"inputs": [tensor(datatype, shape=shape, data=[])]}).status_code == expected
     text = json.dumps({"inputs": [tensor(datatype, shape=shape, parameters={"binary_data_size": 0})]})
@@ -149,7 +149,7 @@ def test_bytes_are_flat_or_nested_as_the_shape_says(server):
 
 
 @pytest.mark.parametrize("datatype", ["FP64", "INT8", "BOOL", "BYTES"])
-def test_data_that_is_null_is_no_data(server, datatype):
+def test_null_data_counts_as_missing(server, datatype):
     answer = infer(server, {"inputs": [tensor(datatype, data=None)]})
     assert answer.status_code == 400
     assert answer.json()["error"] == f"x_{datatype}: 'data' must be a list"
@@ -204,7 +204,7 @@ def test_errors_are_short(server, case):
     assert all(len(value) < 8000 for value in answer.headers.values())
 
 
-def test_messages_of_one_byte_are_one_buffer():
+def test_one_byte_messages_become_one_buffer():
     left = 200_000
 
     async def receive():

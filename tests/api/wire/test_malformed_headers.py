@@ -166,7 +166,7 @@ def test_a_safetensors_body_is_what_was_sent(values, step):
 @some
 @given(messages(), st.integers(1, 100))
 @example(message(b'{"x.%s": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}' % (b"1" * 5000)), 100)
-def test_safetensors_bodies_that_are_none(body, step):
+def test_malformed_safetensors_bodies(body, step):
     tracemalloc.start()
     try:
         inputs = or_refused(lambda: asyncio.run(read_safetensors(request_of(body, step), LIMITS, at_once))[0])
@@ -219,7 +219,7 @@ LENGTHS = st.sampled_from([None, "exact", "0", "8", "1" * 18, "1" * 5000, "²", 
 @given(messages(), LENGTHS, st.integers(1, 100))
 @example((1 << 50).to_bytes(8, "little"), "1" * 18, 10)
 @example(message(b'{"x": {"dtype": %s}}' % DEEP), None, 100)
-def test_safetensors_answers_that_are_none(body, length, step):
+def test_malformed_safetensors_answers(body, length, step):
     headers = {"content-type": MEDIA_TYPE}
     if length is not None:
         headers["content-length"] = str(len(body)) if length == "exact" else length
@@ -261,13 +261,13 @@ def problems(draw):
 @example(json.dumps({"code": "invalid_input", "detail": "no", "errors": [1]}).encode(), 422, "")
 @example(b'{"code": "invalid_input", "detail": %s}' % DEEP, 422, "")
 @example(b"{}", 503, "²")
-def test_problems_that_are_none(content, status, wait):
+def test_malformed_problem_documents(content, status, wait):
     with pytest.raises(ZerocostError):
         remote(httpx2.Response(status, headers=[(b"retry-after", wait.encode("latin-1"))], content=iter([content])))
 
 
 @pytest.mark.parametrize("answer", ["{}", '{"schema": 1, "description": "x"}', '{"schema": {}}', "[]"])
-def test_descriptions_that_are_none(answer):
+def test_malformed_descriptions(answer):
     artifact = RemoteArtifact("http://server", "scale")
     answers = httpx2.MockTransport(lambda _: httpx2.Response(200, content=iter([answer.encode()])))
     artifact._client = httpx2.Client(transport=answers)
@@ -324,7 +324,7 @@ async def inferred(text, data, step):
 @given(requests(), st.integers(1, 100))
 @example((b'{"inputs": [{"name": "x_FP32", "datatype": [], "shape": [1], "data": [1]}]}', b""), 1)
 @example((b'{"inputs": [{"name": "list", "datatype": "BYTES", "shape": [1], "data": ["%s"]}]}' % (b"[" * 200), b""), 1)
-def test_open_inference_requests_that_are_none(request, step):
+def test_malformed_open_inference_requests(request, step):
     tracemalloc.start()
     try:
         answered = or_refused(lambda: asyncio.run(inferred(*request, step)))
@@ -343,7 +343,7 @@ def test_open_inference_requests_that_are_none(request, step):
 
 @some
 @given(st.binary(max_size=40), st.lists(st.integers(0, 3), max_size=3), st.integers(1, 50))
-def test_bytes_elements_that_are_none(data, shape, step):
+def test_malformed_bytes_elements(data, shape, step):
     text = json.dumps(
         {
             "inputs": [

@@ -50,7 +50,7 @@ def put(client, body=b"1", **headers):
     return client.put(ENTRY, content=body, headers={**JSON, **named})
 
 
-def test_only_where_there_is_nothing(client):
+def test_put_if_none_match(client):
     assert put(client, if_none_match="*").status_code == 204
     problem(put(client, b"2", if_none_match="*"), 412, "precondition_failed")
     assert client.get(ENTRY).content == b"1"
@@ -58,7 +58,7 @@ def test_only_where_there_is_nothing(client):
     assert put(client, b"3", if_none_match="*").status_code == 204
 
 
-def test_only_where_it_is_what_the_client_knows(client):
+def test_put_if_match(client):
     problem(put(client, if_match="*"), 412, "precondition_failed")
     first = put(client, b"1").headers["etag"]
     second = put(client, b"2", if_match=f'"other", {first}')
@@ -71,7 +71,7 @@ def test_only_where_it_is_what_the_client_knows(client):
     assert client.get(ENTRY).content == b"3"
 
 
-def test_deleting_what_the_client_knows(client):
+def test_delete_if_match(client):
     tag = put(client).headers["etag"]
     for headers in ({"if-match": '"other"'}, {"if-none-match": "*"}, {"if-none-match": tag}):
         problem(client.delete(ENTRY, headers=headers), 412, "precondition_failed")
@@ -81,7 +81,7 @@ def test_deleting_what_the_client_knows(client):
     problem(client.delete(ENTRY, headers={"if-match": tag}), 412, "precondition_failed")
 
 
-def test_reading_only_what_the_client_knows(client):
+def test_get_if_none_match(client):
     assert client.get(ENTRY, headers={"if-match": "*"}).status_code == 404
     first = put(client, b"1").headers["etag"]
     for known in ("*", first, f'"other", {first}'):
@@ -94,18 +94,18 @@ def test_reading_only_what_the_client_knows(client):
 
 
 @pytest.mark.parametrize("text", ["1_0", "soon", "", "1 0"])
-def test_a_ttl_is_a_number_as_http_writes_one(client, text):
+def test_a_ttl_is_a_decimal_number(client, text):
     problem(put(client, zerocost_ttl=text), 400, "bad_request")
 
 
-def test_what_was_put_by_others_has_a_tag_too(client, artifact):
+def test_entries_that_others_put_have_an_etag(client, artifact):
     artifact.store("k", {"x": [1, None]})
     tag = client.get(ENTRY).headers["etag"]
     problem(put(client, if_match='"other"'), 412, "precondition_failed")
     assert put(client, if_match=tag).status_code == 204
 
 
-def test_one_of_many_is_the_first(client):
+def test_one_of_many_concurrent_creations_wins(client):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda index: put(client, b"%d" % index, if_none_match="*"), range(8)))
     assert sorted(answer.status_code for answer in answers) == [204, *[412] * 7]
@@ -113,7 +113,7 @@ def test_one_of_many_is_the_first(client):
     assert answers[stored].status_code == 204
 
 
-def test_no_change_is_lost(client):
+def test_no_update_is_lost(client):
     put(client, b"0")
 
     def count(_):
@@ -130,7 +130,7 @@ def test_no_change_is_lost(client):
     assert client.get(ENTRY).content == b"40"
 
 
-def test_a_memory_that_cannot_says_so(serve):
+def test_a_memory_without_conditional_writes_is_refused(serve):
     registry = default_registry()
     registry.register_artifact("lru_cache", Plain(), "memory", replace=True)
     client = serve(registry)

@@ -53,7 +53,7 @@ def strangers(registry):
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_answered_and_the_server_goes_on(serve, strangers, kind):
+def test_every_exception_is_answered_and_the_server_goes_on(serve, strangers, kind):
     client = serve(strangers)
     chain = {"pipeline": [{"artifact": "raises"}], "initial_input": {"kind": kind}}
     for path, body in (("/artifacts/raises/execute", {"kind": kind}), ("/chains/execute", chain)):
@@ -72,7 +72,7 @@ def test_the_coroutine_answers_too(strangers, kind):
 
 
 @pytest.mark.timeout(60)
-def test_a_panic_in_a_kernel_is_answered_and_the_server_goes_on(serve, caplog):
+def test_a_panic_in_a_kernel_is_a_500_and_the_server_goes_on(serve, caplog):
     registry = default_registry()
     registry.register_artifact("panics", Panics(), "custom")
     client = serve(registry)
@@ -108,7 +108,7 @@ def test_a_third_party_value_error_is_the_clients(client):
 
 
 @pytest.mark.parametrize("how", ["key", "no dict", "object", "longdouble", "endless"])
-def test_any_other_exception_is_told_in_the_log_only(client, caplog, how):
+def test_other_exceptions_are_only_in_the_log(client, caplog, how):
     document = problem(execute(client, "picky", how=how), 500, "internal")
     assert "passwd" not in str(document)
     assert any(document["request_id"] in record.getMessage() and record.exc_info for record in caplog.records)
@@ -130,7 +130,7 @@ class Hungry(Artifact):
 
 
 @pytest.mark.parametrize("how", ["python", "numpy", "kernel"])
-def test_too_little_memory_is_a_503(serve, how):
+def test_out_of_memory_is_a_503(serve, how):
     registry = default_registry()
     registry.register_artifact("hungry", Hungry(), "custom")
     client = serve(registry)
@@ -146,7 +146,7 @@ def test_too_little_memory_is_a_503(serve, how):
     assert answer.json().keys() == {"error"}
 
 
-def test_too_little_memory_elsewhere_is_what_it_is_here(serve, monkeypatch):
+def test_a_remote_server_without_memory_raises_out_of_memory(serve, monkeypatch):
     monkeypatch.setattr("zerocost.client.remote_artifact.time.sleep", lambda _: None)
     registry = default_registry()
     registry.register_artifact("hungry", Hungry(), "custom")

@@ -52,7 +52,7 @@ def picky(how, **headers):
     return head("/artifacts/picky/execute", content_length=len(body), **headers) + body
 
 
-def test_requests_one_behind_the_other_are_answered_in_order():
+def test_pipelined_requests_are_answered_in_order():
     with connected() as connection:
         whole = picky("fine") + head("/livez", "GET") + picky("sleep") + picky("fine") + FINE
         connection.sendall(whole[:150])
@@ -67,7 +67,7 @@ def test_requests_one_behind_the_other_are_answered_in_order():
 
 
 @pytest.mark.parametrize("offers", [(True, True), (True, False, True), (False, True, True, True)])
-def test_offers_of_another_protocol_one_behind_the_other_are_declined(offers):
+def test_pipelined_offers_of_another_protocol_are_declined(offers):
     with connected() as connection:
         connection.sendall(b"".join(picky("fine", **(OFFER if offered else {})) for offered in offers))
         found = answers(connection, len(offers))
@@ -81,7 +81,7 @@ def test_a_thousand_offers_in_one_piece():
         assert {code for code, _, _ in answers(connection, 1000)} == {200}
 
 
-def test_a_head_in_pieces_behind_a_request_that_takes_its_time():
+def test_a_head_in_pieces_behind_a_slow_request():
     with connected() as connection:
         connection.sendall(picky("sleep") + FINE[:40])
         time.sleep(0.3)
@@ -91,7 +91,7 @@ def test_a_head_in_pieces_behind_a_request_that_takes_its_time():
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("step", [999, 70_000, 3 << 20])
-def test_tensors_arrive_in_any_pieces_with_the_next_request_behind(chunked, step):
+def test_tensors_in_any_pieces_with_the_next_request_behind(chunked, step):
     array = np.random.default_rng(step).random((700, 1000)).astype(np.float32)
     sized = {"name": "tensor", "datatype": "FP32", "shape": [700, 1000], "parameters": {"binary_data_size": 2_800_000}}
     text = json.dumps({"inputs": [sized], "parameters": {"num_splits": 1, "binary_data_output": True}}).encode()
@@ -136,7 +136,7 @@ def test_an_offer_of_another_protocol_is_declined(body):
         assert connection.recv(1) == b""
 
 
-def test_another_server_that_passes_the_offer_on_is_answered_400():
+def test_an_offer_that_another_protocol_class_passes_on_is_a_400():
     with connected(http="httptools") as connection:
         connection.sendall(head(content_length=len(BODY), **OFFER) + BODY)
         answer = read_all(connection)
@@ -194,7 +194,7 @@ def test_every_server_writes_the_same(http):
         assert b"connection: close" in answer.lower()
 
 
-def test_a_large_answer_comes_whole_to_who_reads_slowly():
+def test_a_slow_reader_gets_a_large_answer_whole():
     with connected() as connection:
         body = json.dumps({"shape": [1200, 2000]}).encode()
         connection.sendall(head("/artifacts/huge/execute", content_length=len(body)) + body)

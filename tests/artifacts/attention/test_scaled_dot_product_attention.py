@@ -206,7 +206,7 @@ def test_a_ratio_keeps_the_largest_scores_among_the_allowed():
 
 
 @pytest.mark.parametrize("n_q", [2, 150])
-def test_what_is_masked_never_leaks(n_q):
+def test_masked_values_never_leak(n_q):
     query, key, value = normals(3, n_q, 16), normals(3, 300, 16, seed=1), normals(3, 300, 20, seed=2)
     allowed = np.random.default_rng(3).random(300) < 0.5
     expected = twin(query, key, value, allowed=allowed)
@@ -221,7 +221,7 @@ def test_what_is_masked_never_leaks(n_q):
     close(attention(query, key, value, window_size=(1, 0), align="top_left"), expected)
 
 
-def test_a_value_that_is_not_finite_is_seen_by_those_who_may_look_and_by_nobody_else():
+def test_a_value_that_is_not_finite_reaches_only_queries_that_attend_to_it():
     query, key, value = normals(20, 8), normals(20, 8, seed=1), normals(20, 8, seed=2)
     clean = attention(query, key, value, is_causal=True)
     value[10, 3] = np.nan

@@ -210,7 +210,7 @@ def test_a_wrong_window_is_named(window, error):
     assert raised.value.argument == "window_size"
 
 
-def test_what_json_schema_sees():
+def test_validate_input_checks_the_window():
     artifact = SlidingWindowAttentionArtifact()
     matrix = np.eye(3)
     for window in (None, 1, [0, -1], [3, 3]):

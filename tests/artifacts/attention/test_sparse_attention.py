@@ -231,7 +231,7 @@ def test_attending_equals_weights_times_values(temperature):
     np.testing.assert_allclose(attended, weights @ value, atol=2e-6)
 
 
-def test_what_is_infinite_or_nan():
+def test_infinities_and_nans():
     inf, nan = np.inf, np.nan
     rows = np.array([[-inf, -inf, -inf], [0, -inf, -inf], [inf, 1, 0], [nan, 1, 0]])
     result = sparse(rows, sparsity_ratio=0.3, normalization="softmax")
@@ -308,7 +308,7 @@ def test_an_output_that_overlaps_is_refused():
         sparse(np.eye(4, 5), out=matrix)
 
 
-def test_inputs_of_others_are_borrowed():
+def test_arrays_of_other_libraries_are_borrowed():
     matrix = np.random.default_rng(10).standard_normal((6, 8)).astype(np.float32)
     with counting_copies() as copies:
         assert same(sparse(memoryview(matrix)), sparse(matrix))

@@ -114,14 +114,14 @@ def test_jitter_draws_below_the_time_to_live(clock):
     assert len(cache) == 0
 
 
-def test_a_clock_that_is_none(clock):
+def test_invalid_clocks(clock):
     for broken, error in ((lambda: "now", TypeError), (lambda: float("nan"), ValueError)):
         cache = LRUCache(3, ttl=1, clock=broken)
         with pytest.raises(error, match="clock"):
             cache["a"] = 1
 
 
-def test_the_own_clock_runs():
+def test_the_default_clock_runs():
     lasting, brief = LRUCache(3, ttl=1000), LRUCache(3, ttl=0.05)
     lasting["a"] = brief["a"] = 1
     time.sleep(0.06)

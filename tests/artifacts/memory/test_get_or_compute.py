@@ -110,7 +110,7 @@ def test_a_put_during_the_flight_wins_and_a_deleted_key_does_not_come_back():
         assert len(cache._flights()) == 0
 
 
-def test_who_comes_after_a_delete_computes_anew():
+def test_a_get_after_a_delete_computes_anew():
     cache = LRUCache(9)
 
     def load():
@@ -248,7 +248,7 @@ def test_a_task_that_blocks_its_own_loop_raises():
     asyncio.run(main())
 
 
-def test_a_put_that_is_refused_or_fails_is_no_put():
+def test_a_failed_put_does_not_end_a_flight():
     def refused(cache):
         assert not cache.put("key", bytes(11))
 

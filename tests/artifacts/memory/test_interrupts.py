@@ -47,7 +47,7 @@ def led_by_another_thread(cache, key, seconds):
     return thread
 
 
-def test_a_signal_handler_may_ask_wherever_it_interrupts(alarms):
+def test_a_signal_handler_may_use_the_cache_anywhere(alarms):
     cache = LRUCache(9)
     asked = []
 
@@ -65,7 +65,7 @@ def test_a_signal_handler_may_ask_wherever_it_interrupts(alarms):
     assert asked
 
 
-def test_a_destructor_may_ask_wherever_a_collection_begins():
+def test_a_destructor_may_use_the_cache_anywhere():
     cache = LRUCache(9)
     dead = []
 
@@ -101,7 +101,7 @@ def test_a_destructor_may_ask_wherever_a_collection_begins():
     assert len(dead) == 38
 
 
-def test_a_handler_that_raises_leaves_nobody_waiting(alarms):
+def test_a_signal_handler_that_raises_leaves_no_waiter(alarms):
     class Interrupt(BaseException):
         pass
 
@@ -184,7 +184,7 @@ def mood():
 
 @pytest.mark.parametrize("ask", ["thread", "task"])
 @pytest.mark.parametrize("fails", [True, False])
-def test_a_key_that_fails_at_the_landing_leaves_no_flight_behind(mood, ask, fails):
+def test_a_key_that_fails_at_the_end_of_a_computation_leaves_no_flight(mood, ask, fails):
     cache = LRUCache(9)
 
     def get(load):

@@ -24,7 +24,7 @@ def test_it_is_a_mutable_mapping_and_not_hashable():
     assert weakref.ref(cache)() is cache
 
 
-def test_what_comes_out_is_what_went_in():
+def test_get_returns_the_stored_object():
     cache = LRUCache(max_bytes=1000)
     array = np.arange(5.0)
     cache["a"] = array
@@ -80,7 +80,7 @@ def test_missing_is_honoured_by_subscription_only():
     assert "Doubling" in repr(cache)
 
 
-def test_a_subclass_that_forgets_to_make_the_cache_is_told():
+def test_a_subclass_without_super_init_gets_a_clear_error():
     class Forgetful(LRUCache):
         def __init__(self):
             pass
@@ -134,7 +134,7 @@ def test_pop_setdefault_and_popitem():
         ((3,), {"nonsense": 3}, TypeError, "nonsense"),
     ],
 )
-def test_what_cannot_work_is_refused(arguments, options, error, text):
+def test_invalid_options_are_refused(arguments, options, error, text):
     with pytest.raises(error, match=text):
         LRUCache(*arguments, **options)
 
@@ -201,7 +201,7 @@ class Tensor:
         return self.array.__dlpack_device__()
 
 
-def test_what_values_weigh():
+def test_weights_of_values():
     assert weight(b"12345") == 5
     assert weight("äö") == 4
     assert weight("\ud800") == 3
@@ -221,7 +221,7 @@ def test_what_values_weigh():
     assert weight(object(), sizeof=lambda key, value: np.int64(7)) == 7
 
 
-def test_what_owns_memory_is_charged_once():
+def test_shared_memory_is_charged_once():
     cache = LRUCache(max_bytes=100)
     root = np.zeros(10)
     for n in range(5):
@@ -373,7 +373,7 @@ def test_a_million_operations_leak_nothing(bounds, options):
     assert cache.stats()["bytes"] == 0
 
 
-def test_the_class_tells_its_signature_and_shows_one_name():
+def test_the_class_has_a_signature_and_one_name():
     assert str(inspect.signature(LRUCache)).startswith("(max_entries=None, max_bytes=None, *, ttl=None, tti=None")
     assert list(inspect.signature(LRUCache.put).parameters) == ["self", "key", "value", "ttl"]
     assert inspect.signature(LRUCache(3).get_or_compute).bind("key", len, ttl=3)

@@ -46,7 +46,7 @@ def run(program):
         "10**9, 10**18, sizeof=lambda key, value: 1, policy='w-tinylfu'",
     ],
 )
-def test_a_put_that_finds_no_memory_changes_nothing(options):
+def test_a_put_without_memory_changes_nothing(options):
     run(f"""
 keys = list(range(300_000))
 values = [np.zeros(1) for _ in range(2_000)]
@@ -82,7 +82,7 @@ for megabytes in (0, 1, 3, 9):
 """)
 
 
-def test_entries_that_end_at_once_leave_little_by_little():
+def test_entries_that_expire_together_are_removed_in_portions():
     run("""
 now = [0.0]
 cache = LRUCache(10**9, ttl=1.0, clock=lambda: now[0])
@@ -100,7 +100,7 @@ assert cache.stats()["evictions"]["expired"] == 150_000
 """)
 
 
-def test_a_value_that_pushes_out_everything():
+def test_a_value_that_evicts_everything():
     run("""
 cache = LRUCache(max_bytes=150_000, sizeof=lambda key, value: value)
 for n in range(150_000):
@@ -140,7 +140,7 @@ assert len(cache) == 150_000
 """)
 
 
-def test_a_restore_takes_a_list_that_lies_about_its_length():
+def test_restore_takes_a_list_with_a_wrong_length():
     run("""
 class Liar(list):
     def __len__(self):

@@ -97,7 +97,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_what_goes_in_comes_out(artifact, value):
+def test_stored_values_come_back(artifact, value):
     assert run(artifact, "put", key="a", value=value)["result"] is True
     found = run(artifact, "get", key="a")
     assert found["found"] is True
@@ -139,7 +139,7 @@ def test_only_our_prefix_is_listed_and_cleared(shared_server, artifact):
 @pytest.mark.parametrize(
     "value", [object(), (1, 2), {1: 2}, {"a": np.zeros(1)}, np.array([None]), memoryview(b"1"), np.float32(1), {1}]
 )
-def test_what_cannot_be_stored_is_refused(artifact, value):
+def test_values_that_cannot_be_stored_are_refused(artifact, value):
     with pytest.raises(zerocost.DatatypeError, match=r"value: .* "):
         artifact.store("a", value)
     assert not artifact.contains("a")
@@ -174,7 +174,7 @@ def test_it_is_chosen_by_the_environment(shared_server, monkeypatch):
         cache_from_environment()
 
 
-def test_a_server_that_is_gone_is_said_in_bounded_time_and_comes_back(server):
+def test_a_lost_server_is_reported_in_bounded_time_and_can_return(server):
     redis = server()
     artifact = RedisCacheArtifact(redis.url, timeout=1.0)
     artifact.store("a", b"1")
@@ -217,7 +217,7 @@ def test_killed_in_the_middle_of_a_put(server):
     artifact._client.close()
 
 
-def test_a_slow_server_is_not_waited_for(server):
+def test_a_slow_server_times_out(server):
     redis = server()
     artifact = RedisCacheArtifact(redis.url, timeout=0.3)
     artifact.store("a", 1)
@@ -231,7 +231,7 @@ def test_a_slow_server_is_not_waited_for(server):
     artifact._client.close()
 
 
-def test_a_wrong_password_is_said_and_not_shown(server):
+def test_a_wrong_password_is_reported_and_not_shown(server):
     redis = server("--requirepass", "right")
     wrong = RedisCacheArtifact(f"redis://:secret-guess@127.0.0.1:{redis.port}/0")
     with pytest.raises(zerocost.ServiceUnavailable, match="password") as error:
@@ -279,7 +279,7 @@ artifact._client.close()
     assert artifact.retrieve("from child").tolist() == [0, 1, 2]
 
 
-def test_tuples_are_keys_that_no_str_reaches(artifact):
+def test_tuple_keys_differ_from_all_str_keys(artifact):
     keys = [("a", "b"), ("a",), ("ab",), "ab", "a", ("", ""), ("",), "", ("ä", "")]
     for number, key in enumerate(keys):
         assert artifact.store(key, number)
@@ -318,7 +318,7 @@ def test_services_of_two_processes_share_what_they_computed(artifact, shared_ser
     assert {type(key) for key in artifact.keys()} == {tuple}  # noqa: SIM118 - it is no dict
 
 
-def test_the_command_line_looks_into_a_server(artifact, shared_server, capsys):
+def test_the_command_line_reads_a_server(artifact, shared_server, capsys):
     def cli(*arguments):
         assert main(["memory", *arguments]) == 0
         return capsys.readouterr().out
@@ -340,7 +340,7 @@ def test_the_command_line_looks_into_a_server(artifact, shared_server, capsys):
         artifact._client.delete("a stranger's")
 
 
-def test_metrics_do_not_scan_the_server_at_each_look(artifact):
+def test_metrics_do_not_scan_the_server_on_each_request(artifact):
     def scans():
         return artifact._client.info("commandstats").get("cmdstat_scan", {"calls": 0})["calls"]
 

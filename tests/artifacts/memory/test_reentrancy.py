@@ -260,7 +260,7 @@ def test_eight_threads_everything_at_once(policy):
     check(caches, meddling)
 
 
-def test_a_dict_that_changes_while_the_cache_takes_it():
+def test_a_dict_that_changes_during_update():
     changing = {n: n for n in range(5)}
 
     def sizeof(key, value):

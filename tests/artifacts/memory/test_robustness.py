@@ -26,7 +26,7 @@ def fail(*_):
     raise Broken
 
 
-def test_exceptions_from_everywhere_leave_the_cache_as_it_was(monkeypatch):
+def test_exceptions_from_any_hook_leave_the_cache_unchanged(monkeypatch):
     class Key:
         def __init__(self, fails):
             self.fails = fails
@@ -147,7 +147,7 @@ def test_exceptions_of_values_loaders_and_what_is_missing(monkeypatch):
 
 
 @pytest.mark.parametrize("fails", ["sizeof", "clock"])
-def test_an_exception_at_the_landing_goes_to_everyone_and_leaves_nothing(fails):
+def test_an_exception_at_the_end_of_a_computation_reaches_all_and_leaves_nothing(fails):
     landing = []
     cache = LRUCache(
         9,
@@ -205,7 +205,7 @@ def test_a_cache_that_holds_itself():
     cache.clear()
 
 
-def test_a_value_that_dies_looks_at_a_consistent_cache():
+def test_a_destructor_sees_a_consistent_cache():
     class Value:
         def __init__(self, cache):
             self.cache = cache

@@ -75,7 +75,7 @@ def test_time_stands_still_while_stored(path):
     ("key", "value"),
     [(1, b"1"), ("text", "str"), ("object", np.array([None])), ("swapped", np.zeros(3, ">f4")), ("none", None)],
 )
-def test_what_cannot_be_stored_fails_by_key_before_anything_is_written(path, key, value):
+def test_a_value_that_cannot_be_stored_is_named_before_anything_is_written(path, key, value):
     path.write_bytes(b"what was there")
     cache = LRUCache(9)
     cache["good"] = b"good"
@@ -128,7 +128,7 @@ def test_the_bounds_of_the_restored_cache_hold(path):
     assert list(cache) == ["3", "4"]
 
 
-def test_what_does_not_fit_is_reported(path):
+def test_entries_that_do_not_fit_are_reported(path):
     source = LRUCache(9)
     source.update(large=bytes(30), small=bytes(10), larger=np.zeros(100))
     source.snapshot(path)
@@ -157,7 +157,7 @@ def test_a_sizeof_or_a_clock_that_fails_restores_nothing(path):
 
 
 @pytest.mark.parametrize("live", ["1" + "0" * 400, "NaN", "-1", '"x"'])
-def test_a_time_that_is_none_is_damage(path, live):
+def test_an_invalid_time_is_damage(path, live):
     entries = f'[{{"key": "a", "kind": "array", "live": {live}, "idle": null}}]'
     save_file({"0": np.zeros(3)}, path, {"format": "zerocost-memory", "version": "1", "entries": entries})
     with pytest.raises(zerocost.InvalidInput, match="manifest"):

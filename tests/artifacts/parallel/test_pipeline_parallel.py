@@ -89,7 +89,7 @@ def test_costs_of_any_number_type_and_layout(dtype):
         ({"costs": np.zeros(3, complex)}, zerocost.DatatypeError, "costs: dtype complex128"),
     ],
 )
-def test_what_cannot_be_staged_is_refused(parameters, error, message):
+def test_invalid_numbers_of_stages_are_refused(parameters, error, message):
     with pytest.raises(error, match=message) as caught:
         pipeline(np.zeros(3), **parameters)
     assert caught.value.argument in parameters
@@ -290,7 +290,7 @@ def test_an_exception_stops_the_pipeline(schedule, num_microbatches):
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, BaseException])
-def test_what_is_no_exception_stops_the_pipeline_too(schedule, error):
+def test_a_base_exception_stops_the_pipeline_too(schedule, error):
     def fail(batch):
         if batch[0] == 1:
             raise error("stop")

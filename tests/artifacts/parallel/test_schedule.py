@@ -137,7 +137,7 @@ def test_a_known_schedule():
         ((10**30, 1), {}, zerocost.RangeError, "num_stages: 1" + 30 * "0"),
     ],
 )
-def test_what_cannot_be_scheduled_is_refused(arguments, options, error, message):
+def test_invalid_schedules_are_refused(arguments, options, error, message):
     with pytest.raises(error, match=message):
         pipeline_schedule(*arguments, **options)
 

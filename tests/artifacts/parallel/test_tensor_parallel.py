@@ -160,7 +160,7 @@ def test_other_arrays_are_borrowed(wrap):
         ({"bias": np.zeros(3)}, zerocost.RangeError, "bias: a bias was given without a weight"),
     ],
 )
-def test_what_cannot_be_split_is_refused(parameters, error, message):
+def test_invalid_splits_are_refused(parameters, error, message):
     with pytest.raises(error, match=message) as caught:
         split(np.zeros((2, 3)), **parameters)
     assert caught.value.argument in parameters
@@ -175,7 +175,7 @@ def test_what_cannot_be_split_is_refused(parameters, error, message):
         ("abc", zerocost.DatatypeError, "tensor: str was given"),
     ],
 )
-def test_what_is_no_tensor_is_refused(tensor, error, message):
+def test_values_that_are_not_tensors_are_refused(tensor, error, message):
     with pytest.raises(error, match=message):
         split(tensor)
 
@@ -315,7 +315,7 @@ def test_lists_are_multiplied_too():
         ({"num_splits": 10**13}, zerocost.RangeError, "num_splits: 10000000000000 was given, at most 16777216"),
     ],
 )
-def test_options_are_looked_at_also_where_they_are_not_needed(options, error, message):
+def test_unused_options_are_checked_too(options, error, message):
     with pytest.raises(error, match=message):
         split(np.zeros(4), **options)
 
@@ -430,7 +430,7 @@ def test_neighbours_of_different_roots_are_copied():
         ([1.0], 0, zerocost.DatatypeError, r"tensors\[0\]: float was given"),
     ],
 )
-def test_what_cannot_be_gathered_is_refused(tensors, axis, error, message):
+def test_parts_that_cannot_be_gathered_are_refused(tensors, axis, error, message):
     with pytest.raises(error, match=message):
         gather(tensors, axis)
 

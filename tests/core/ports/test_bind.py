@@ -60,7 +60,7 @@ class Looks(AttentionArtifact):
 # What it hands over
 
 
-def test_what_fits_is_the_same_object_and_the_callers_dict_stays_as_it_is():
+def test_fitting_inputs_are_passed_on_and_the_caller_s_dict_is_unchanged():
     artifact = Blend()
     given = {"attention_matrix": matrix(2, 2), "weight": 0.5}
     before = dict(given)
@@ -73,7 +73,7 @@ def test_what_fits_is_the_same_object_and_the_callers_dict_stays_as_it_is():
     assert artifact._ports.bind(bound) is bound
 
 
-def test_a_list_is_made_an_array_once_and_the_artifact_gets_that_one():
+def test_a_list_is_converted_once_and_the_artifact_gets_that_array():
     registry = ArtifactRegistry()
     artifact = Looks()
     spec = registry.register_artifact("looks", artifact, "attention")
@@ -97,7 +97,7 @@ def test_a_list_is_made_an_array_once_and_the_artifact_gets_that_one():
         lambda bound: bound.__delitem__("attention_matrix"),
     ],
 )
-def test_what_was_changed_is_bound_anew(change):
+def test_changed_inputs_are_bound_anew(change):
     ports = Blend()._ports
     bound = ports.bind({"attention_matrix": matrix(2, 2)})
     change(bound)
@@ -105,7 +105,7 @@ def test_what_was_changed_is_bound_anew(change):
         ports.bind(bound)
 
 
-def test_what_another_artifact_bound_is_bound_anew():
+def test_inputs_bound_by_another_artifact_are_bound_anew():
     bound = Looks()._ports.bind({"attention_matrix": matrix(2, 2), "weight": 7.0})
     with pytest.raises(RangeError, match="weight"):
         Blend()._ports.bind(bound)
@@ -127,12 +127,12 @@ def test_numpys_scalars_are_the_numbers_that_they_print_as():
     assert Ports({"properties": {"x": {}}}).bind({"x": opaque})["x"] is opaque
 
 
-def test_what_nobody_bound_is_bound():
+def test_unbound_inputs_are_bound():
     with pytest.raises(RangeError):
         Blend()._ports.bind(Bound(attention_matrix=matrix(2, 2), weight=2))
 
 
-def test_a_copy_of_what_was_bound_is_a_plain_dict():
+def test_a_copy_of_bound_inputs_is_a_plain_dict():
     bound = Blend()._ports.bind({"attention_matrix": matrix(2, 2)})
     for other in (bound.copy(), dict(bound), {**bound}, copy.copy(bound), pickle.loads(pickle.dumps(bound))):
         assert type(other) is dict
@@ -161,7 +161,7 @@ def test_masked_arrays_are_refused_at_every_tensor(tensor):
     assert ports.bind({"other": masked})["other"] is masked
 
 
-def test_what_is_not_declared_as_a_tensor_arrives_as_it_is():
+def test_inputs_not_declared_as_tensors_arrive_unchanged():
     value = [[1.0], object()]
     assert Ports({"properties": {"x": {}}}).bind({"x": value})["x"] is value
     assert Ports({}).bind({"x": value})["x"] is value
@@ -181,7 +181,7 @@ def test_bfloat16_and_strides_are_accepted_as_they_are():
 
 
 @pytest.mark.parametrize("values", [None, [1], "text", [("attention_matrix", 1)], 3])
-def test_what_is_no_dict_is_refused(values):
+def test_inputs_that_are_not_a_dict_are_refused(values):
     with pytest.raises(DatatypeError, match=r"input_data: .* was given, a dict is needed"):
         Blend()._ports.bind(values)
 
@@ -214,7 +214,7 @@ def test_limits_and_what_stays_in_the_process():
     assert [where for where, _ in caught.value.errors] == ["/out"]
 
 
-def test_keys_are_any_object_in_the_process_and_text_over_a_network():
+def test_keys_are_any_object_in_the_process_and_text_over_http():
     ports = default_registry()["lru_cache"].ports
     for key in (("a", "b"), 3, None, frozenset()):
         assert ports.bind({"key": key})["key"] is key
@@ -224,7 +224,7 @@ def test_keys_are_any_object_in_the_process_and_text_over_a_network():
         ports.bind({"key": []})
 
 
-def test_numbers_that_json_has_no_sign_for():
+def test_numbers_that_json_cannot_write():
     ports = Ports(
         {
             "properties": {
@@ -248,7 +248,7 @@ def test_numbers_that_json_has_no_sign_for():
 # What an artifact refuses beyond its schema
 
 
-def test_overrides_see_bound_values_at_every_door():
+def test_overrides_see_bound_values_on_every_call_path():
     seen = []
 
     class Asks(Blend):
@@ -311,7 +311,7 @@ def test_a_copy_has_ports_of_its_own(copied):
         other.execute({"attention_matrix": matrix(1, 1, 1, 1, 1)}, context())
 
 
-def test_ports_alone_can_travel():
+def test_ports_alone_can_be_pickled():
     ports = Blend()._ports
     with pytest.raises(RangeError):
         pickle.loads(pickle.dumps(ports)).bind({"attention_matrix": matrix(1, 1), "weight": 2})
@@ -454,7 +454,7 @@ def test_infinity_and_nan_are_numbers_and_nan_is_within_no_bound(subschema, valu
         assert largest not in message
 
 
-def test_what_plain_checks_do_not_know_is_left_to_json_schema():
+def test_other_keywords_are_left_to_json_schema():
     ports = Mix()._ports
     given = {"m": matrix(2, 2), "v": matrix(2, 3)}
     assert ports.errors({**given, "word": "abc", "options": {"deep": 5}}) == []

@@ -57,7 +57,7 @@ def floats(*shape):
         {"m": memoryview(floats(2, 2)), "call": print},
     ],
 )
-def test_what_fits(ports, values):
+def test_values_that_fit_the_schema(ports, values):
     assert errors(ports, values) == []
 
 
@@ -85,7 +85,7 @@ def test_what_fits(ports, values):
         ({"m": floats(2, 2), "a/b~c": 1}, "/a~1b~0c", "'a/b~c' is not an input"),
     ],
 )
-def test_what_does_not_fit(ports, values, where, message):
+def test_values_that_break_the_schema(ports, values, where, message):
     [(found, text)] = errors(ports, values)
     assert found == where
     assert message in text
@@ -103,7 +103,7 @@ def test_what_does_not_fit(ports, values, where, message):
         ({"m": floats(2, 2), "pair": [1.0, 2]}, DatatypeError),
     ],
 )
-def test_a_problem_is_the_exception_that_a_caller_in_the_process_sees(ports, values, kind):
+def test_a_violation_raises_the_exception_of_a_call_in_the_process(ports, values, kind):
     with pytest.raises(kind) as caught:
         ports.bind(values)
     problem = caught.value
@@ -113,14 +113,14 @@ def test_a_problem_is_the_exception_that_a_caller_in_the_process_sees(ports, val
 
 
 @pytest.mark.parametrize("value", [2.0, [1, 2.0]])
-def test_a_fraction_is_no_integer_even_if_it_is_whole(value):
+def test_a_whole_float_is_not_an_integer(value):
     schema = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}, {"type": "null"}]}
     ports = Ports({"properties": {"p": schema}})
     assert errors(ports, {"p": value}) == [("/p", f"p: {value!r} was given, a whole number is needed")]
     assert errors(ports, {"p": 2}) == errors(ports, {"p": [1, 2]}) == []
 
 
-def test_alternatives_are_put_into_words():
+def test_alternatives_are_listed_in_the_message():
     window = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}
     ports = Ports({"properties": {"w": window, "e": {"enum": ["a", "b", "c", "d", "e"]}}})
     assert errors(ports, {"w": 0}) == [("/w", "w: 0 was given, a whole number at least 1 or null is allowed")]

@@ -57,7 +57,7 @@ def test_an_error_shows_the_beginning_of_a_long_name(name):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, RuntimeError])
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in ("align", "normalization", "is_causal")])
-def test_what_the_code_of_a_value_raises_is_raised(name, error):
+def test_exceptions_of_a_value_s_code_are_raised(name, error):
     class Value:
         def __float__(self):
             raise error("mine")
@@ -124,7 +124,7 @@ def test_values_as_long_as_memory_are_refused():
 
 
 @linux
-def test_lists_without_an_end_or_with_another_length_than_they_say():
+def test_endless_lists_and_lists_with_a_wrong_length():
     run("""
         for call in (
             lambda: LRUCache(10).update([itertools.repeat(1)]),
@@ -140,7 +140,7 @@ def test_lists_without_an_end_or_with_another_length_than_they_say():
 
 
 @linux
-def test_a_dict_for_whose_items_there_is_no_memory():
+def test_a_dict_whose_items_do_not_fit_into_memory():
     run("""
         items, results = {n: n for n in range(100_000)}, set()
         for room in range(0, 12_000, 250):
@@ -151,7 +151,7 @@ def test_a_dict_for_whose_items_there_is_no_memory():
 
 @linux
 @pytest.mark.parametrize("threads", [4, 64, 1024])
-def test_threads_for_which_there_is_no_memory(threads):
+def test_threads_whose_stacks_do_not_fit_into_memory(threads):
     run(f"""
         matrix = np.random.default_rng(0).standard_normal((256, 4096)).astype(np.float32)
         def call():

@@ -20,7 +20,7 @@ RUNS = [(case, level) for case in CASES for level in (LEVELS[-1:] if case in LEV
 
 @pytest.mark.timeout(60 + 10 * SECONDS)
 @pytest.mark.parametrize(("case", "level"), RUNS)
-def test_another_thread_writes_meanwhile(case, level):
+def test_another_thread_writes_during_a_call(case, level):
     finished = run_python(
         *("-W", "ignore", "-m", "kernels.safety.race", case, SECONDS),
         check=False,

@@ -13,6 +13,6 @@ from support.processes import run_python
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is bounded and read as Linux does it")
 @pytest.mark.parametrize("case", CASES)
-def test_memory_that_cannot_be_had(case):
+def test_scratch_memory_that_is_not_available(case):
     finished = run_python("-W", "ignore", "-m", "kernels.safety.scratch_memory", case, check=False, seconds=100)
     assert finished.returncode == 0, "\n".join(finished.stderr.splitlines()[-12:])
