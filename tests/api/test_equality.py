@@ -11,7 +11,8 @@ from support.samples import sample_registry
 from support.servers import serving
 from support.typed_json import TYPED, encoded, nested, parsed, typed
 from zerocost import ArtifactCommunicationService, ArtifactValidator, ExecutionContext, default_registry
-from zerocost.core.arrays import as_tensor, dtype_of
+from zerocost.core.arrays import as_tensor
+from zerocost.core.datatypes import dtype_of
 
 MAKERS = {"built-in": default_registry, "sample": sample_registry}
 CASES = [(which, name) for which, make in MAKERS.items() for name in make() if name not in ("picky",)]

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from support.command_line import FAILS, FREE, MATRIX, SCALE, SPLIT
-from zerocost.core.arrays import datatype_of
+from zerocost.core.datatypes import datatype_of
 from zerocost.core.safetensors import from_bytes
 
 

@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 
 from zerocost import DatatypeError, RangeError, ShapeError
 from zerocost._kernels import read_json
-from zerocost.core.arrays import (
-    DATATYPES,
-    as_floating,
-    as_tensor,
-    counting_copies,
-    datatype_of,
-    dtype_of,
-    list_datatype,
-)
+from zerocost.core.arrays import as_floating, as_tensor
+from zerocost.core.copies import counting_copies
+from zerocost.core.datatypes import DATATYPES, datatype_of, dtype_of, list_datatype
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])

@@ -10,7 +10,7 @@ import pytest
 
 from support.model_folder import CONFIG, make_folder, weights, write
 from zerocost import InvalidModel, default_registry
-from zerocost.core.arrays import counting_copies
+from zerocost.core.copies import counting_copies
 from zerocost.models.architecture import Architecture
 from zerocost.models.checkpoint import Checkpoint
 from zerocost.models.model import load_model, untrained_model

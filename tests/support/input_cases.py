@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from support.equality import same_values
-from zerocost.core.arrays import dtype_of
+from zerocost.core.datatypes import dtype_of
 from zerocost.core.generated_input import generated_input
 from zerocost.errors import InvalidInput
 

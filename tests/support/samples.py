@@ -16,7 +16,7 @@ from zerocost import (
     default_registry,
     num_threads,
 )
-from zerocost.core.arrays import DATATYPES
+from zerocost.core.datatypes import DATATYPES
 
 
 class Scale(AttentionArtifact):

@@ -12,10 +12,10 @@ from zerocost.api.settings import Settings
 from zerocost.api.thread_pool import ThreadPool
 from zerocost.api.wire.problems import artifact_errors
 from zerocost.api.wire.stages import Stages
-from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_communication import ArtifactCommunicationService
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
+from zerocost.core.copies import counting_copies
 from zerocost.core.entry import Entry
 from zerocost.core.limits import count_elements
 from zerocost.core.results import checked_outputs

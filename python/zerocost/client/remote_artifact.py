@@ -15,8 +15,9 @@ import numpy as np
 import orjson
 
 from zerocost.client.response import DeadlinePassed, InvalidResponse, ResponseStream, is_number, read_outputs
-from zerocost.core.arrays import as_tensor, datatype_of, is_tensor_like
+from zerocost.core.arrays import as_tensor, is_tensor_like
 from zerocost.core.artifact_base import Artifact, ExecutionContext
+from zerocost.core.datatypes import datatype_of
 from zerocost.core.ports.names import unescaped
 from zerocost.core.ports.parameters import unboxed
 from zerocost.core.safetensors import MEDIA_TYPE, split_values, to_pieces

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from zerocost.core.arrays import datatype_of
 from zerocost.core.artifact import Artifact, coroutine_methods
+from zerocost.core.datatypes import datatype_of
 from zerocost.core.execution_context import ExecutionContext
 from zerocost.core.generated_input import generated_input
 from zerocost.core.ports import Ports

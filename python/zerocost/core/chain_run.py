@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.chain_wiring import INITIAL, Plan, PlannedStep
+from zerocost.core.copies import counting_copies
 from zerocost.core.limits import Limits, check_fan_out, limits_of
 from zerocost.core.ports import Bound, pointer
 from zerocost.core.ports.names import unescaped

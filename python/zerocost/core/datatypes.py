@@ -19,7 +19,6 @@ __all__ = [
     "datatype_refusal",
     "dtype_of",
     "list_datatype",
-    "takes_masks",
 ]
 
 FLOATING = ("FP64", "FP32", "FP16", "BF16")
@@ -81,12 +80,12 @@ def list_datatype(datatypes: Sequence[str] | None) -> tuple[str, bool, bool]:
         booleans become BOOL, and whether lists of 0 and 1 are refused because they may be a mask or floats.
     """
     if datatypes is None or "FP64" in datatypes:
-        return "FP64", datatypes is None or "BOOL" in datatypes, takes_masks(datatypes)
+        return "FP64", datatypes is None or "BOOL" in datatypes, _takes_masks(datatypes)
     numbers = [datatype for datatype in datatypes if datatype not in ("BOOL", "BYTES")]
-    return (numbers or list(datatypes))[0], "BOOL" in datatypes, takes_masks(datatypes)
+    return (numbers or list(datatypes))[0], "BOOL" in datatypes, _takes_masks(datatypes)
 
 
-def takes_masks(datatypes: Sequence[str] | None) -> bool:
+def _takes_masks(datatypes: Sequence[str] | None) -> bool:
     """Whether booleans are declared beside floats: a mask, either of participants or to be added."""
     return datatypes is not None and "BOOL" in datatypes and not set(FLOATING).isdisjoint(datatypes)
 
@@ -96,7 +95,7 @@ def datatype_refusal(dtype: np.dtype[Any], argument: str, datatypes: Sequence[st
     allowed = ", ".join(dtype_of(name).name if name != "BF16" else "bfloat16" for name in datatypes)
     if dtype.byteorder == ">" or (dtype.byteorder == "<" and not dtype.isnative):
         advice = "; convert with array.astype(array.dtype.newbyteorder('='))"
-    elif dtype.kind in "iu" and takes_masks(datatypes):
+    elif dtype.kind in "iu" and _takes_masks(datatypes):
         advice = "; for a mask of 0 and 1 say array.astype(bool), where True takes part"
     elif dtype.kind in "iub" and set(datatypes) <= set(FLOATING):
         advice = "; convert with array.astype(numpy.float32)"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zerocost.core.arrays import dtype_of
+from zerocost.core.datatypes import dtype_of
 from zerocost.core.ports import Ports
 from zerocost.core.ports.names import unescaped
 from zerocost.errors import InvalidInput

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from zerocost.core.arrays import check_size, datatype_of, dtype_of
+from zerocost.core.datatypes import check_size, datatype_of, dtype_of
 from zerocost.core.files import atomic_file
 from zerocost.errors import DatatypeError, LimitExceeded, MalformedJSON, ShapeError
 

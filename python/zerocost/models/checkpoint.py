@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.core.arrays import count_copy, is_finite
+from zerocost.core.arrays import is_finite
+from zerocost.core.copies import count_copy
 from zerocost.core.safetensors import Message
 from zerocost.errors import InvalidModel, ZerocostError
 

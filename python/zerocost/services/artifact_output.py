@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.core.arrays import datatype_of
+from zerocost.core.datatypes import datatype_of
 from zerocost.errors import DatatypeError, InvalidInput, Place
 from zerocost.services.active_artifacts import ActiveArtifact
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zerocost.core.arrays import datatype_of
+from zerocost.core.datatypes import datatype_of
 from zerocost.services.active_artifacts import ActiveArtifact
 
 __all__ = ["Fingerprints", "batching_key"]

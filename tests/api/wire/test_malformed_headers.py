@@ -25,7 +25,7 @@ from zerocost.api.wire.body import BodyStream
 from zerocost.api.wire.problems import status_of
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.safetensors import read_safetensors
-from zerocost.core.arrays import DATATYPES, dtype_of
+from zerocost.core.datatypes import DATATYPES, dtype_of
 from zerocost.core.safetensors import MEDIA_TYPE, split_values, to_pieces
 
 MIB = 1 << 20

@@ -13,7 +13,7 @@ import zerocost
 from support.contract import ArtifactContract, context
 from support.equality import same
 from zerocost.artifacts.attention.sliding_window import SlidingWindowAttentionArtifact
-from zerocost.core.arrays import counting_copies
+from zerocost.core.copies import counting_copies
 
 FLOATS = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
 

@@ -10,7 +10,7 @@ import zerocost
 from support.contract import ArtifactContract, context
 from support.equality import same
 from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
-from zerocost.core.arrays import counting_copies
+from zerocost.core.copies import counting_copies
 
 FLOATS = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
 

@@ -17,7 +17,7 @@ from support.paths import ROOT
 from zerocost import _kernels
 from zerocost.artifacts.parallel.gather import gather
 from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
-from zerocost.core.arrays import counting_copies
+from zerocost.core.copies import counting_copies
 
 FLOATS = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
 

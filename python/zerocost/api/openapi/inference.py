@@ -12,9 +12,9 @@ from zerocost._kernels import write_json
 from zerocost.api.openapi.artifacts import example_of, first_line
 from zerocost.api.openapi.parts import LIVE, READY, TEXT, Schema, get, post
 from zerocost.api.v2.values import metadata_tensors
-from zerocost.core.arrays import DATATYPES, datatype_of
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.artifact_validation import ArtifactValidator
+from zerocost.core.datatypes import DATATYPES, datatype_of
 from zerocost.errors import ZerocostError
 
 __all__ = ["paths"]

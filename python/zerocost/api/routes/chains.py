@@ -19,9 +19,9 @@ from zerocost.api.wire.request import Request
 from zerocost.api.wire.responses import Response, json_response, outputs_response
 from zerocost.api.wire.safetensors import add_tensors, read_tensors
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
-from zerocost.core.arrays import counting_copies
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.chain_run import params_of, run_plan
+from zerocost.core.copies import counting_copies
 from zerocost.core.ports import closest, pointer
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, Place, UndeclaredInput
 

@@ -17,7 +17,7 @@ from zerocost.api.wire.body import BodyStream
 from zerocost.api.wire.json import LazyJSON
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.safetensors import Offload
-from zerocost.core.arrays import dtype_of
+from zerocost.core.datatypes import dtype_of
 from zerocost.core.ports import Ports, closest
 from zerocost.core.safetensors import aligned_empty
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MissingInput, RangeError, ShapeError

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from zerocost._kernels import read_tensor
 from zerocost.api.settings import Settings
 from zerocost.api.wire.json import LazyJSON, read_document
-from zerocost.core.arrays import DATATYPES, check_size, datatype_refusal, dtype_of
+from zerocost.core.datatypes import DATATYPES, check_size, datatype_refusal, dtype_of
 from zerocost.core.ports import Ports
 from zerocost.errors import DatatypeError, InvalidInput, ShapeError
 

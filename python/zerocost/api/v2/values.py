@@ -15,7 +15,7 @@ import orjson
 from zerocost._kernels import read_json, write_json
 from zerocost.api.v2.body import InferenceRequest, RequestedOutput
 from zerocost.api.v2.inputs import bytes_array
-from zerocost.core.arrays import datatype_of
+from zerocost.core.datatypes import datatype_of
 from zerocost.core.ports import Ports, closest
 from zerocost.errors import DatatypeError, InvalidInput
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from zerocost import _kernels
 from zerocost.artifacts.options import check_choice
-from zerocost.core.arrays import FLOATING, as_floating
+from zerocost.core.arrays import as_floating
 from zerocost.core.artifact_base import AttentionArtifact
+from zerocost.core.datatypes import FLOATING
 from zerocost.errors import RangeError
 
 __all__ = ["COLDEST", "WINDOW", "ScaledDotProductAttentionArtifact", "attend"]

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from zerocost import _kernels
 from zerocost.artifacts.attention.scaled_dot_product_attention import COLDEST, attend
-from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import AttentionArtifact
+from zerocost.core.datatypes import FLOATING
 
 __all__ = ["SparseAttentionArtifact"]
 

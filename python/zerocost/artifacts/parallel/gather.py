@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.core.arrays import as_tensor, count_copy
+from zerocost.core.arrays import as_tensor
+from zerocost.core.copies import count_copy
 from zerocost.errors import DatatypeError
 
 __all__ = ["gather"]

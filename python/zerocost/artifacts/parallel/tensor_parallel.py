@@ -14,8 +14,8 @@ import numpy as np
 from zerocost import _kernels
 from zerocost.artifacts.options import check_choice
 from zerocost.artifacts.parallel.shards import linear_on
-from zerocost.core.arrays import FLOATING
 from zerocost.core.artifact_base import ExecutionContext, ParallelArtifact
+from zerocost.core.datatypes import FLOATING
 from zerocost.core.executor import Executor
 from zerocost.core.threads import ThreadExecutor
 from zerocost.errors import DatatypeError, RangeError

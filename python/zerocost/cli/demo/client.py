@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from zerocost.core.arrays import dtype_of
+from zerocost.core.datatypes import dtype_of
 
 __all__ = ["ChainClient", "connected"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from zerocost.core.arrays import DATATYPES, list_datatype
+from zerocost.core.datatypes import DATATYPES, list_datatype
 from zerocost.core.ports.names import closest, shortened
 from zerocost.errors import InvalidSchema, pointer
 

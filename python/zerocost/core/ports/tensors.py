@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from zerocost.core.arrays import datatype_of, dtype_of, is_readable
+from zerocost.core.arrays import is_readable
+from zerocost.core.datatypes import datatype_of, dtype_of
 from zerocost.core.ports.checks import Check
 from zerocost.errors import ShapeError
 
