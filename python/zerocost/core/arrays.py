@@ -147,8 +147,8 @@ def _dlpack_refusal(value: Any, error: Exception) -> str:
 def refuse_zero_one(array: npt.NDArray[Any], argument: str) -> None:
     """Raises DatatypeError if the numbers of a list look like a mask of 0 and 1.
 
-    It is called where booleans are declared beside floats. As floats they would be added to the scores, which is hardly intended. Zeros alone change nothing either way. The
-    JSON reader calls it too.
+    It is called where booleans are declared beside floats. As floats they would be added to the scores, which is hardly
+    intended. Zeros alone change nothing either way. The JSON reader calls it too.
     """
     if array.dtype.kind != "b" and (array == 1).any() and ((array == 0) | (array == 1)).all():
         raise DatatypeError(
