@@ -1,4 +1,4 @@
-"""Every artifact through every door: the same right input gives the same bits, the same wrong one the same error."""
+"""Every artifact over every call path: a right input gives the same bits, a wrong one the same error."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ CASES = list(cases(REGISTRY))
 
 @pytest.fixture(scope="module")
 def expected():
-    """What a call by name gives, which all other doors are compared with."""
+    """What a call by name gives, with which all other call paths are compared."""
     service = ArtifactCommunicationService(registry_of_all())
     return {
         str(case): outcome(lambda case=case: service.call_artifact(case.artifact, case.inputs, context(case.artifact)))
@@ -48,22 +48,22 @@ def client():
 
 
 NOT_CARRIED = object()
-"""What a door returns for a case that it has no form for."""
+"""What a call path returns for a case that it cannot carry."""
 
 
-def check(door, expected, moved=None, besides=()):
-    """Every case through one door, all that disagree in one message.
+def check(call_path, expected, moved=None, besides=()):
+    """Runs every case over one call path, and names all that disagree in one message.
 
     Args:
-        door: calls the artifact; see :data:`NOT_CARRIED`.
+        call_path: calls the artifact; see :data:`NOT_CARRIED`.
         expected: what a call by name gives.
-        moved: where the door's pointers begin, by case and refusal.
-        besides: artifacts that the door does not carry. Of every other one it must compare results and refusals.
+        moved: where the call path's pointers begin, by case and refusal.
+        besides: artifacts that the call path does not carry. Of every other one it must compare results and refusals.
     """
     compared, wrong = Counter(), []
     for case in CASES:
         wanted = expected[str(case)]
-        found = door(case)
+        found = call_path(case)
         if found is NOT_CARRIED:
             continue
         is_refusal = isinstance(wanted, Refused)
@@ -90,28 +90,28 @@ def test_the_cases_cover_results_and_errors(expected):
 
 
 def test_the_categories_execute_themselves(expected, registry):
-    def door(case):
+    def call_path(case):
         artifact = registry[case.artifact].implementation
         if case.artifact == "mix":
             return NOT_CARRIED  # a plain artifact's execute is its own
         return outcome(lambda: artifact.execute(case.inputs, context(case.artifact)))
 
-    check(door, expected, besides=("mix",))
+    check(call_path, expected, besides=("mix",))
 
 
 def test_a_chains_initial_input(expected, registry):
     service = ArtifactCommunicationService(registry)
 
-    def door(case):
+    def call_path(case):
         return outcome(lambda: service.chain_artifacts([{"artifact": case.artifact}], case.inputs))
 
-    check(door, expected, lambda case, wanted: "/initial_input")
+    check(call_path, expected, lambda case, wanted: "/initial_input")
 
 
 def test_a_chains_parameters(expected, registry):
     service = ArtifactCommunicationService(registry)
 
-    def door(case):
+    def call_path(case):
         return outcome(lambda: service.chain_artifacts([{"artifact": case.artifact, "params": case.inputs}], {}))
 
     def place(case, wanted):
@@ -119,7 +119,7 @@ def test_a_chains_parameters(expected, registry):
         given = wanted.pointers[0].strip("/") in case.inputs
         return "/initial_input" if wanted.code == "missing_input" and not given else "/pipeline/0/params"
 
-    check(door, expected, place)
+    check(call_path, expected, place)
 
 
 def test_a_later_step(expected, registry):
@@ -149,16 +149,16 @@ def answered(response):
 
 
 def test_json(expected, registry, client):
-    def door(case):
+    def call_path(case):
         body = write_json(encoded(case.inputs))
         headers = {**TYPED, "content-type": "application/json"}
         return answered(client.post(f"/artifacts/{case.artifact}/execute", content=body, headers=headers))
 
-    check(door, expected)
+    check(call_path, expected)
 
 
 def test_safetensors(expected, registry, client):
-    def door(case):
+    def call_path(case):
         tensors, others = split_values(case.inputs)
         body = b"".join(to_pieces(tensors, write_json(others).decode()))
         headers = {"content-type": MEDIA_TYPE, "accept": MEDIA_TYPE}
@@ -176,7 +176,7 @@ def test_safetensors(expected, registry, client):
             at += slot.nbytes
         return {**grouped(arrays), **from_json(json.loads(text))}
 
-    check(door, expected)
+    check(call_path, expected)
 
 
 def from_json(value):
@@ -192,11 +192,11 @@ def from_json(value):
 def test_a_remote_artifact(expected, registry, client):
     remotes = {name: RemoteArtifact("http://127.0.0.1", name, transport=client._transport) for name in registry}
 
-    def door(case):
+    def call_path(case):
         found = outcome(lambda: remotes[case.artifact].execute(case.inputs, context(case.artifact)))
         return from_json(found) if isinstance(found, dict) else found
 
-    check(door, expected)
+    check(call_path, expected)
 
 
 SQUARE = np.array([[0.5, 0.1], [0.25, 1.0]])
@@ -255,18 +255,18 @@ def test_inputs_without_a_wire_form_are_refused_by_name(client, value, words):
 
 
 def test_a_chain_over_http(expected, registry, client):
-    def door(case):
+    def call_path(case):
         body = {"pipeline": [{"artifact": case.artifact}], "initial_input": encoded(case.inputs)}
         headers = {**TYPED, "content-type": "application/json"}
         return answered(client.post("/chains/execute", content=write_json(body), headers=headers))
 
-    check(door, expected, lambda case, wanted: "/initial_input")
+    check(call_path, expected, lambda case, wanted: "/initial_input")
 
 
 def test_the_open_inference_protocol(expected, registry, client):
     """It carries a message and a status, no class and no pointer; of the outputs, the arrays are compared."""
 
-    def door(case):
+    def call_path(case):
         tensors, parameters = [], {}
         ports = registry[case.artifact].ports
         for name, value in case.inputs.items():
@@ -298,4 +298,4 @@ def test_the_open_inference_protocol(expected, registry, client):
                 found[output["name"]] = data.astype(DTYPES[output["datatype"]]).reshape(output["shape"])
         return {**others, **grouped(found)}
 
-    check(door, expected, besides=("lru_cache", "shelf"))
+    check(call_path, expected, besides=("lru_cache", "shelf"))

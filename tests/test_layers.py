@@ -1,4 +1,4 @@
-"""The direction of imports: errors → core → artifacts and models → services → api → cli, and no circle."""
+"""The direction of imports: errors → core → artifacts and models → services → api → cli, without circles."""
 
 import ast
 import re
@@ -91,7 +91,7 @@ def test_no_modules_import_each_other_in_a_circle():
             elif isinstance(node, ast.ImportFrom) and node.module:
                 inside = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
                 named |= inside or {node.module}
-        # The root names everything, lazily: whoever imports a module has imported it.
+        # The root names everything, lazily, and every import of a module imports it first.
         imports[name] = (named & modules.keys()) - {name, "zerocost"}
     while True:
         free = {name for name, named in imports.items() if not named & imports.keys()}

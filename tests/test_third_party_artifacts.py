@@ -1,6 +1,6 @@
-"""What a new user tries with artifacts of their own: called, chained, served, called from afar, each with a mistake.
+"""What a new user tries with artifacts of their own: call, chain, serve, call remotely, each also with a mistake.
 
-Nothing here but names of the package's root: README's artifact, and one of each other category.
+Only names of the package's root are used: README's artifact, and one of each other category.
 """
 
 from contextlib import closing
@@ -101,7 +101,7 @@ def way(request, registry):
         return service.chain_artifacts([{"artifact": name, "params": inputs}], {})
 
     def execute(name, inputs):
-        if name == "total":  # a plain artifact's execute is its own: whoever calls it binds
+        if name == "total":  # a plain artifact's execute is its own: the caller binds the inputs
             inputs = registry[name].ports.bind(inputs)
         return registry[name].implementation.execute(inputs, context(name))
 

@@ -1,4 +1,4 @@
-"""A real server on a free port, and a real client."""
+"""Fixtures for the tests of the server: clients, a bounded server process, the log."""
 
 import io
 import json

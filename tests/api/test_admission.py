@@ -1,4 +1,4 @@
-"""Slots and the queue in front of them: what holds a slot, what waits, and what is sent away."""
+"""Admission over HTTP: which requests hold a slot, which wait, and which are shed."""
 
 import asyncio
 import concurrent.futures
@@ -199,7 +199,7 @@ def test_one_bound_holds_for_all_waiting_requests(serve, kind):
     with concurrent.futures.ThreadPoolExecutor(14) as pool:
         answers = [pool.submit(memory_request, client, kind) for _ in range(14)]
         wait_until(lambda: sum(answer.done() for answer in answers) == 11)
-        # What nobody waits behind is answered meanwhile.
+        # Requests that need no slot are answered meanwhile.
         began = time.monotonic()
         assert client.get("/livez").status_code == 200
         page = client.get("/metrics").text
@@ -246,7 +246,7 @@ def test_batched_requests_hold_one_slot(serve):
         answers = [pool.submit(client.post, "/services/model/forward", json=body) for _ in range(8)]
         assert held.begun.acquire(timeout=20)
         wait_until(lambda: pending_requests(client) == 8)
-        # Seven wait for the next batch; the second slot is free for whoever computes.
+        # Seven wait for the next batch; the second slot is free.
         matrix = np.zeros((64, 64)).tolist()
         answer = client.post("/artifacts/sparse_attention/execute", json={"attention_matrix": matrix}, timeout=10)
         assert answer.status_code == 200

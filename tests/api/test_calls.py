@@ -1,4 +1,4 @@
-"""Admission by itself: pools, what is pending, and what a request leaves behind."""
+"""Admission without a server: thread pools, pending requests, and what a request leaves behind."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Deadlines of requests, whatever they ask for."""
+"""Deadlines of requests of every kind."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Requests that take long to read or to compute leave the event loop to others."""
+"""Requests that take long to read or to compute do not block the event loop."""
 
 import asyncio
 import gzip
@@ -106,7 +106,7 @@ def test_long_requests_are_parsed_in_a_thread(app, threads, elements, in_json):
 
 
 class Slow(SparseAttentionArtifact):
-    """What a stranger made of a kernel of zerocost."""
+    """A third-party subclass of a built-in artifact."""
 
     def process_attention(self, attention_matrix, sparsity_ratio: float = 0.8):
         """Takes its time."""

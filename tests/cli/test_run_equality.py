@@ -1,4 +1,4 @@
-"""The command line carries the message of a call in the process, and its result."""
+"""``zerocost run`` gives the result, or the error message, of a call in the process."""
 
 import json
 

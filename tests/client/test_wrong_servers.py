@@ -1,4 +1,4 @@
-"""RemoteArtifact against servers that are none: a clear error, in time, and no memory for what they announce."""
+"""RemoteArtifact against servers of other kinds: a clear error, in time, and no memory for the sizes they announce."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What comes in becomes one array: without a copy where that is possible, counted where it is not."""
+"""Inputs become arrays: without a copy where that is possible, and counted where it is not."""
 
 import array
 import ctypes

@@ -1,4 +1,4 @@
-"""Plans of chains that were wired before: the same as fresh ones, bounded, gone when the registry changes."""
+"""Cached plans of chains: equal to fresh ones, bounded in number, dropped when the registry changes."""
 
 import copy
 import pickle

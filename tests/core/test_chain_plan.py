@@ -1,4 +1,4 @@
-"""Planning chains: the wiring, what it refuses, and the plan that it makes."""
+"""Planning chains: the wiring, its errors, and the plan."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The contract of a stranger's artifacts, and that the mixin and the validator can fail."""
+"""The contract mixin and the validator on third-party artifacts, and that both can fail."""
 
 import asyncio
 import sys
@@ -279,7 +279,7 @@ def test_a_reused_result_is_accepted():
 
 
 class Looks(Blend):
-    """Gives another result where somebody else calls it."""
+    """Gives another result over HTTP."""
 
     def execute(self, input_data, context):
         result = super().execute(input_data, context)
@@ -291,7 +291,7 @@ class Looks(Blend):
 
 
 class Tuples(Artifact):
-    """Returns what JSON has no signs for: tuples, NumPy's numbers, infinity."""
+    """Returns what JSON cannot write: tuples, NumPy's numbers, infinity."""
 
     def get_schema(self):
         return {"properties": {"x": {"type": "number"}}, "required": ["x"], "x-outputs": {"y": {}}}

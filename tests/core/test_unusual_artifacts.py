@@ -1,4 +1,4 @@
-"""What an artifact of somebody else's does that ours do not: at every door it is refused by name or works alike."""
+"""Third-party artifacts unlike the built-in ones: each works, or is refused by name, on every call path."""
 
 import copy
 import pickle

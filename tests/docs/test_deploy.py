@@ -1,4 +1,4 @@
-"""The files in examples/deploy: each is read by the program that it is for, or checked against what zerocost knows."""
+"""The files in examples/deploy: each is read by the program that it is for, or checked against zerocost's options."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""One Ray cluster for all of these tests: starting one takes ten seconds."""
+"""One Ray cluster for all of these tests, since starting one takes ten seconds."""
 
 import pytest
 

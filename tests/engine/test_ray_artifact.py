@@ -1,4 +1,4 @@
-"""Whole artifacts on a Ray cluster, behind the interface that they have here."""
+"""Whole artifacts on a Ray cluster, behind the interface that they have locally."""
 
 import os
 import signal

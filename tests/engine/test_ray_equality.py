@@ -1,4 +1,4 @@
-"""An artifact on a Ray cluster takes and refuses what it takes and refuses here."""
+"""An artifact on a Ray cluster accepts and refuses the same inputs as it does locally."""
 
 import pytest
 

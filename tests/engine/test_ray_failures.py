@@ -1,4 +1,4 @@
-"""What goes wrong on a Ray cluster, and before there is one."""
+"""Failures on a Ray cluster, and before there is one."""
 
 import os
 import signal

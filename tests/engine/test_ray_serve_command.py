@@ -1,4 +1,4 @@
-"""Starting and stopping Ray Serve: ``zerocost serve --engine ray``, and what cannot be served."""
+"""Starting and stopping Ray Serve with ``zerocost serve --engine ray``, and its errors."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Kernels in the workers of other programs: joblib, and gunicorn that loads the application before it forks."""
+"""Kernels in the workers of other programs: joblib, and gunicorn with a preloaded application."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the JSON reader and writer refuse: limits, shapes, and texts for which there is no memory."""
+"""What the JSON reader and writer refuse: limits, wrong shapes, and texts that do not fit into memory."""
 
 import json
 import sys

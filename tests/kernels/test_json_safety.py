@@ -1,4 +1,4 @@
-"""What a caller does to the JSON reader and writer: errors at most, never a crash, whatever other threads do meanwhile.
+"""Hostile callers of the JSON reader and writer: at most an error, never a crash, whatever other threads do.
 
 What could end a process runs in one of its own.
 """

@@ -1,4 +1,4 @@
-"""A mask of 0 and 1 may mean who takes part, or what is added: a list of them is refused, however it comes."""
+"""A list of 0 and 1 as a mask may select keys or be added to scores: it is refused on every call path."""
 
 import json
 

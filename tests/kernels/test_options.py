@@ -1,6 +1,6 @@
-"""Every option of every public function of arrays, with values of wrong types and wrong values: an error of ours.
+"""Every option of every public array function, with wrong types and wrong values: an error of zerocost.
 
-It is one class for a wrong type and another for a wrong value, and its message begins with the option's name.
+A wrong type and a wrong value have a class each, and the message begins with the option's name.
 """
 
 import inspect

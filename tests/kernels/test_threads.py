@@ -1,4 +1,4 @@
-"""Threads: how many, from where, and what happens under a caller's own threads and processes."""
+"""Threads: how many there are, who sets the number, and what happens under a caller's threads and processes."""
 
 import os
 import textwrap

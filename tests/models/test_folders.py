@@ -1,4 +1,4 @@
-"""Folders as they are found: old names, other files beside the weights, and what is refused by name."""
+"""Model folders as they are published: old names, more files than the weights, and errors by name."""
 
 import json
 import os

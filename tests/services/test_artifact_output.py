@@ -1,4 +1,4 @@
-"""What strangers' artifacts return is checked: no rubbish becomes a vector, and the error names artifact and layer."""
+"""Outputs of third-party artifacts are checked, so none becomes a wrong vector; errors name artifact and layer."""
 
 import ml_dtypes
 import numpy as np

@@ -1,4 +1,4 @@
-"""Parameters of the artifacts that services use go through the door that calls go through."""
+"""Parameters of the artifacts that services use are validated as those of calls are."""
 
 import asyncio
 

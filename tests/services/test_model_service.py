@@ -212,7 +212,7 @@ def test_a_bad_attention_artifact_is_named_with_the_layer(service, registry, art
     [("sparse_attention", {"sparsity_ratio": 0.5}), ("sliding_window_attention", {"window_size": 4})],
 )
 def test_the_built_in_matrix_artifacts_attend_as_on_the_matrix(service, registry, name, params):
-    """Through ``attend``, and through the matrix of scores, for which a stranger's artifact stands in."""
+    """Through ``attend``, and through the matrix of scores, which a third-party artifact gets."""
     implementation = registry[name].implementation
 
     class Matrix(AttentionArtifact):

@@ -1,4 +1,4 @@
-"""A model whose layers a parallel artifact runs: the numbers stay what they are."""
+"""A model whose layers a parallel artifact runs gives the same numbers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a model remembers, and in which memory: never what was computed in another way."""
+"""Cached results of a model: only results of the same computation are reused."""
 
 import asyncio
 import threading
@@ -38,7 +38,7 @@ class Counts(AttentionArtifact):
 
 
 class Slots(AttentionArtifact):
-    """Has its state where nobody looks."""
+    """Has its state where no fingerprint finds it."""
 
     __slots__ = ("factor",)
 

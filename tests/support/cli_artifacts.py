@@ -1,4 +1,4 @@
-"""Artifacts for the tests of the command line, as a stranger would write them."""
+"""Third-party artifacts for the tests of the command line."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What the tests of the command line share: artifacts of strangers, a matrix, and a process."""
+"""What the tests of the command line share: options that add artifacts, a matrix, and a process."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Right and wrong inputs made from a schema, and what becomes of them: the same through every door."""
+"""Right and wrong inputs made from a schema, and their outcomes, which must be the same on every call path."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Refused:
-    """An exception as every door shows it."""
+    """An exception as every call path shows it."""
 
     kind: type
     code: str

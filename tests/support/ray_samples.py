@@ -1,4 +1,4 @@
-"""What the tests run here and on Ray."""
+"""What the tests run locally and on Ray."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Artifacts that a stranger could have written, for the tests of the API."""
+"""Third-party artifacts for the tests of the server."""
 
 import time
 from typing import Annotated, Any

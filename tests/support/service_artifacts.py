@@ -1,4 +1,4 @@
-"""Artifacts of strangers, and what a model is asked in tests."""
+"""Third-party artifacts for the services, and the texts that tests give to a model."""
 
 import numpy as np
 

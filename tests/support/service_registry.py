@@ -15,7 +15,7 @@ class FirstOnly(AttentionArtifact):
 
 
 class Breaks(AttentionArtifact):
-    """Raises what a stranger's artifact raises."""
+    """Raises."""
 
     def process_attention(self, attention_matrix):
         raise ValueError("not today")

@@ -1,4 +1,4 @@
-"""One artifact of each kind as a stranger would write it, for tests that compare ways of calling them."""
+"""One third-party artifact of each kind, for tests that compare ways of calling them."""
 
 from typing import Annotated, Any, Literal
 
@@ -114,7 +114,7 @@ class Threshold(AttentionArtifact):
 
 
 def registry_of_all() -> ArtifactRegistry:
-    """The built-in artifacts, and a stranger of each kind."""
+    """The built-in artifacts, and a third-party one of each kind."""
     registry = default_registry()
     for name, artifact in {
         "blend": Blend(),

@@ -1,4 +1,4 @@
-"""Metrics, timings, the OpenAPI description and its page."""
+"""The pages of the server."""
 
 import re
 

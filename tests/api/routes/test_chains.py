@@ -1,4 +1,4 @@
-"""How often the text of a chain's tensors is looked at: once to find it, once to read it."""
+"""Chains over HTTP: the text of a tensor is scanned once and parsed once, and plans are shared."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Names of artifacts, models and entries that mean something elsewhere."""
+"""Names of artifacts, models and entries that have a meaning in paths or headers."""
 
 import pytest
 

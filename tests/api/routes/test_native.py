@@ -1,4 +1,4 @@
-"""The native routes: what is answered, every status, and what a wrong request is told."""
+"""The native routes: answers, statuses, and the problems of wrong requests."""
 
 import asyncio
 import http.client

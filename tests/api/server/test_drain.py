@@ -1,4 +1,4 @@
-"""Stopping a server: nothing that was accepted is lost, and nothing is waited for without end."""
+"""Stopping a server: no accepted request is lost, and no request is waited for without end."""
 
 import contextlib
 import http.client
@@ -179,7 +179,7 @@ def test_sigterm_under_load_loses_nothing():
                 try:
                     connection = server.connect()
                 except OSError:
-                    return  # nobody listens any more
+                    return  # the server no longer listens
                 with connection:
                     try:
                         while True:

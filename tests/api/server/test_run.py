@@ -1,4 +1,4 @@
-"""Serving and stopping: nothing that was accepted is lost."""
+"""Starting a server."""
 
 import pytest
 

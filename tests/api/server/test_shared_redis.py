@@ -1,4 +1,4 @@
-"""Two `zerocost serve` processes with one Redis server between them: one cache."""
+"""Two `zerocost serve` processes that share one cache on a Redis server."""
 
 import contextlib
 import signal

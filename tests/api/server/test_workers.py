@@ -1,4 +1,4 @@
-"""``zerocost serve`` as it runs in production: several workers, TLS, draining."""
+"""``zerocost serve`` with several workers."""
 
 import os
 import signal

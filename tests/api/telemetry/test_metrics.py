@@ -1,4 +1,4 @@
-"""The page of metrics, and the timings in answers."""
+"""The metrics page, and the timings in answers."""
 
 import re
 

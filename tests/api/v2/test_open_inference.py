@@ -1,4 +1,4 @@
-"""The Open Inference Protocol by an unmodified Triton client, and the rules by hand."""
+"""The Open Inference Protocol, by an unmodified Triton client and by requests made by hand."""
 
 import contextlib
 import gzip

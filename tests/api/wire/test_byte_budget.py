@@ -1,4 +1,4 @@
-"""Many clients that hold memory at once: the others are still served."""
+"""The byte budget: many clients hold memory at once, and others are still served."""
 
 import json
 from contextlib import ExitStack

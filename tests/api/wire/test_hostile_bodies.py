@@ -1,4 +1,4 @@
-"""Bodies that are made to be expensive or to overflow something: never a 5xx, never much work."""
+"""Bodies that are made to be expensive or to overflow something: no 5xx, and little work."""
 
 import asyncio
 import json

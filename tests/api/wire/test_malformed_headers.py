@@ -1,4 +1,4 @@
-"""Heads of binary bodies as nobody should write them: a right result or a clear refusal, no memory for what they say.
+"""Malformed headers of binary bodies: a right result or a clear error, and no memory for the sizes that they claim.
 
 The safetensors heads as the server and as RemoteArtifact read them, and the Open Inference heads.
 """

@@ -1,4 +1,4 @@
-"""Exceptions of a stranger's artifact that a server must survive and answer."""
+"""Exceptions and the statuses and problem documents that they become; the server survives all of them."""
 
 import asyncio
 import concurrent.futures

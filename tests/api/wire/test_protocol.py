@@ -1,4 +1,4 @@
-"""What a connection does: requests one behind the other, offers of other protocols, idle times, large answers."""
+"""Connections: pipelined requests, offers of other protocols, idle times, large answers."""
 
 import contextlib
 import json

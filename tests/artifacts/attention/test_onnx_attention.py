@@ -1,4 +1,4 @@
-"""ONNX's own node tests of Attention: seeded inputs and expected outputs made by somebody else."""
+"""ONNX's own node tests of Attention, with its inputs and expected outputs."""
 
 import numpy as np
 import onnx.backend.test.case.node.attention  # noqa: F401  # importing it fills the list of cases

@@ -1,4 +1,4 @@
-"""Times to live and to idle, with a clock that the test turns."""
+"""Times to live and to idle, with a clock that the test moves."""
 
 import math
 import time

@@ -300,7 +300,7 @@ def test_a_key_whose_deletion_ends_during_the_flight_does_not_come_back(remove):
 
 @pytest.mark.timeout(20)
 def test_a_loop_inside_of_a_computation_is_part_of_who_waits_for_whom():
-    # One thread computes k1 in a loop of its own, of which a task waits for k2; who computes k2 asks for k1.
+    # One thread computes k1 in a loop of its own, in which a task waits for k2; the computation of k2 asks for k1.
     cache = LRUCache(9)
     second, waits = threading.Event(), threading.Event()
     failures = []

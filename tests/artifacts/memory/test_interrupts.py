@@ -1,4 +1,4 @@
-"""Single flight when something comes between: signal handlers, destructors, keys that fail, the bottom of the stack."""
+"""Single flight under interruption: signal handlers, destructors, keys that raise, exhausted recursion."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Keys that are compared natively must be the same keys as in a dict, and those that cannot must still be found."""
+"""Keys that are compared natively are the same keys as in a dict, and all others are still found."""
 
 import itertools
 import sys

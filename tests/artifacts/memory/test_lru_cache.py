@@ -127,7 +127,7 @@ def test_what_changes_the_cache_itself_is_seen_by_an_exchange(before, value):
 
     def when(found):
         seen.append(found)
-        if len(seen) == 1:  # somebody else comes in between
+        if len(seen) == 1:  # another change comes in between
             cache["key"] = "another"
         return True
 

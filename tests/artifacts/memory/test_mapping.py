@@ -1,4 +1,4 @@
-"""The mapping protocol, bounds, weights and what is refused."""
+"""The mapping protocol, bounds, weights and errors."""
 
 import gc
 import inspect

@@ -1,4 +1,4 @@
-"""A cache that gets no more memory: an error, never an abort, and a cache that goes on working."""
+"""A cache that gets no more memory raises an error, never aborts, and keeps working."""
 
 import sys
 

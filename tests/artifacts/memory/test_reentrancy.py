@@ -1,4 +1,4 @@
-"""Python code that calls back into the cache, from wherever Python code can run, from one thread and from eight.
+"""Python code that calls back into the cache from every hook, from one thread and from eight.
 
 Every test has a timeout: a cache that hangs fails. The work is bounded by its amount: after so many calls back, the
 hooks do nothing more.

@@ -1,6 +1,6 @@
-"""What must not hurt a cache: exceptions from everywhere, keys that change it, itself, forks, threads.
+"""What a cache must survive: exceptions from any hook, keys that change it, itself as a value, forks, threads.
 
-Every test has a timeout: a cache that hangs fails. Code that calls back into the cache is in ``test_meddling``.
+Every test has a timeout: a cache that hangs fails. Code that calls back into the cache is in ``test_reentrancy``.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Random operations on the cache and on the obvious model of it: an OrderedDict, a sum, and a clock that is turned.
+"""Random operations on the cache and on a simple model of it: an OrderedDict, a sum, and a clock.
 
 W-TinyLFU has no simple model; ``rust/kernels`` compares it with a twin.
 """

@@ -1,5 +1,7 @@
-"""Every operation of caches at once, from many threads, with keys, values and hooks that call back. In a process of its
-own, as what this looks for would end it. One operation and one hook at a time are in ``test_meddling``.
+"""Every operation of caches at once, from many threads, with keys, values and hooks that call back.
+
+It runs in a process of its own, since a defect here would end the process. ``test_reentrancy`` has one operation and
+one hook at a time.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The cache against real traces: the misses are known exactly (libCacheSim, the Caffeine simulator)."""
+"""The cache on recorded traces, whose misses are known exactly from libCacheSim and Caffeine's simulator."""
 
 import gzip
 import struct

@@ -1,4 +1,4 @@
-"""Schedules are data: what is counted on them is what the formulas say; ``zerocost schedule`` shows them."""
+"""Schedules: their bubbles and peaks are those of the formulas, and ``zerocost schedule`` shows them."""
 
 import json
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""The door itself: what it hands over, what it accepts at once, and what it never accepts."""
+"""Binding inputs: what the artifact gets, what is accepted unchanged, and what is refused."""
 
 import copy
 import gc
@@ -261,18 +261,18 @@ def test_overrides_see_bound_values_on_every_call_path():
     registry.register_artifact("asks", artifact, "attention")
     service = zerocost.ArtifactCommunicationService(registry)
     api = zerocost.ArtifactRESTAPI(registry)
-    doors = [
+    calls = [
         lambda inputs: artifact.execute(inputs, context()),
         lambda inputs: service.call_artifact("asks", inputs, context()),
         lambda inputs: service.chain_artifacts([{"artifact": "asks"}], inputs),
         lambda inputs: api.run("asks", inputs),
     ]
-    for door in doors:
-        door({"attention_matrix": [[1.0]]})
+    for call in calls:
+        call({"attention_matrix": [[1.0]]})
         with pytest.raises(InvalidInput, match="Asks does not take this input"):
-            door({"attention_matrix": [[-1.0]]})
+            call({"attention_matrix": [[-1.0]]})
         with pytest.raises(zerocost.ShapeError):
-            door({"attention_matrix": [[1.0, 2.0]]})
+            call({"attention_matrix": [[1.0, 2.0]]})
     assert set(seen) == {np.ndarray}
 
 

@@ -1,4 +1,4 @@
-"""What breaks a schema, with the pointer and the message that say so."""
+"""Violations of a schema: their pointers and messages."""
 
 import ml_dtypes
 import numpy as np
@@ -35,7 +35,7 @@ def ports():
 
 
 def errors(ports, values, *, partial=False):
-    """What the door says about inputs."""
+    """The violations of these inputs."""
     try:
         (ports.bind_partial if partial else ports.bind)(values)
     except InvalidInput as refused:

@@ -1,4 +1,4 @@
-"""Arrays whose memory ends, and begins, at a page that nobody may touch: an access outside is a SIGSEGV, not luck."""
+"""Arrays whose memory begins or ends at a protected page, so that any access outside is a SIGSEGV."""
 
 import ctypes
 import mmap

@@ -1,6 +1,6 @@
 """A program: calls the kernels of one case again and again while another thread writes to their arrays.
 
-python -m safety.race CASE SECONDS [SCENE]
+python -m kernels.safety.race CASE SECONDS [SCENE]
 
 It ends with 0 if nothing was read or written outside of the arrays, nothing but allowed errors was raised, and calls
 that nobody disturbs give the same bits afterwards as before. The level is what ``ZEROCOST_CPU`` says.

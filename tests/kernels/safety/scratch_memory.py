@@ -1,6 +1,6 @@
 """A program: calls a kernel that needs more memory than there is, fifty times.
 
-python -m safety.scarce CASE
+python -m kernels.safety.scratch_memory CASE
 
 It ends with 0 if each call raises MemoryError and says how much it wanted, if nothing is leaked, if an ``out`` that is
 also the input is as it was, and if the threads still compute what they computed before. Inputs are large in their shape

@@ -1,4 +1,4 @@
-"""Arguments that are long, endless, or whose own code raises: an error at most, and a short one."""
+"""Arguments that are long, endless, or whose own code raises: at most a short error."""
 
 import sys
 import textwrap

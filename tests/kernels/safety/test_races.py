@@ -1,4 +1,4 @@
-"""Another thread writes to what a kernel reads: the result may be any numbers, everything else stays as it is.
+"""Another thread writes to the arrays that a kernel reads: the numbers may be any, everything else stays intact.
 
 Each case and CPU level is a process of its own (``race.py``), since what goes wrong there ends a process.
 ``ZEROCOST_RACE_SECONDS`` says how long each of them runs (make soak: longer).

@@ -1,4 +1,4 @@
-"""Memory that a kernel needs besides inputs and result, and that cannot be had: an error, and everything goes on.
+"""Scratch memory of a kernel that is not available: an error, and the process keeps working.
 
 Each case is a process of its own (``scratch_memory.py``) whose address space is bounded.
 """
