@@ -88,7 +88,7 @@ now = [0.0]
 cache = LRUCache(10**9, ttl=1.0, clock=lambda: now[0])
 for n in range(150_000):
     cache[n] = None
-limit(0)
+limit_memory(0)
 now[0] = 5.0
 turns = 0
 while refused(lambda: cache.get("absent")):
@@ -105,7 +105,7 @@ def test_a_value_that_evicts_everything():
 cache = LRUCache(max_bytes=150_000, sizeof=lambda key, value: value)
 for n in range(150_000):
     cache[n] = 1
-limit(1)
+limit_memory(1)
 turns = 0
 while refused(lambda: cache.put("large", 150_000)):
     turns += 1
