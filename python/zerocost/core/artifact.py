@@ -21,7 +21,7 @@ class TransientProperty(cached_property[_Value]):
 
 
 class Artifact(ABC):
-    """A unit of computation. Subclass it, or one of the categories below, and register an instance.
+    """A unit of computation. Subclass it, or one of its categories, and register an instance.
 
     Attributes:
         interface: the category that a plug-in is registered under.
