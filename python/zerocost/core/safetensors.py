@@ -12,8 +12,8 @@ import mmap
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from functools import lru_cache
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +58,7 @@ _ALIGNMENT = 64
 _ELEMENT = re.compile(r"(.+)\.(0|[1-9][0-9]*)")
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """A tensor that the header announces.
 
     Attributes:
@@ -297,9 +296,10 @@ def _slot(name: str, entry: Any, max_elements: int, *, is_file: bool) -> Slot:
 
 def format_of(dtype: np.dtype[Any]) -> str | None:
     """The format's name of a dtype; None where it has none (objects, text, dates, foreign byte order)."""
-    return "C64" if dtype == _COMPLEX else _NAMES.get(datatype_of(dtype) or "")
+    return _NAMES.get(datatype_of(dtype) or "") or ("C64" if dtype == _COMPLEX else None)
 
 
+@lru_cache(64)
 def _dtype(name: str) -> np.dtype[Any] | None:
     if name == "C64":
         return _COMPLEX
