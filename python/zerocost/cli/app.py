@@ -17,19 +17,7 @@ from zerocost.errors import ZerocostError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (
-    "list",
-    "describe",
-    "validate",
-    "run",
-    "chain",
-    "serve",
-    "info",
-    "embed",
-    "schedule",
-    "demo.command",
-    "memory",
-)
+_COMMANDS = ["list", "describe", "validate", "run", "chain", "serve", "info", "embed", "schedule", "demo", "memory"]
 """The modules of the commands, in the order of the help. Each has an ``app``; an ``app`` with a name is a group."""
 
 INTERRUPTED = 130

@@ -93,14 +93,14 @@ def print_outputs(outputs: dict[str, Any]) -> None:
     """Prints a line for each output: an array's dtype, shape, bytes and range, or a text. Small arrays follow whole."""
     arrays, others = flatten(outputs)
     if arrays:
-        shown = _folded(arrays)
-        print_table(
-            ("output", "dtype", "shape", "size", "min", "mean", "max", "zero"),
-            [_array_row(name, array) for name, array in shown],
-            right=(3, 4, 5, 6, 7),
-        )
-        if len(shown) < len(arrays):
-            console().print(f"… {len(arrays) - len(shown)} more")
+        rows = [
+            (name, array.dtype.name, list(array.shape), in_bytes(array.nbytes), *_statistics(array))
+            for name, array in list(arrays.items())[:_ROWS]
+        ]
+        headings = ("output", "dtype", "shape", "size", "min", "mean", "max", "zero")
+        print_table(headings, rows, right=(3, 4, 5, 6, 7))
+        if len(rows) < len(arrays):
+            console().print(f"… {len(arrays) - len(rows)} more")
     for name, value in others.items():
         console().print(Text.assemble((name, "bold cyan"), "  ", _shortened(value)))
     for name, array in arrays.items():
@@ -125,14 +125,6 @@ def in_seconds(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds * factor:.3g} {unit}" if seconds * factor < 100 else f"{seconds * factor:.0f} {unit}"
     return f"{seconds:.2f} s"
-
-
-def _folded(arrays: dict[str, npt.NDArray[Any]]) -> list[tuple[str, npt.NDArray[Any]]]:
-    return list(arrays.items())[: _ROWS if len(arrays) > _ROWS else len(arrays)]
-
-
-def _array_row(name: str, array: npt.NDArray[Any]) -> list[str]:
-    return [name, array.dtype.name, str(list(array.shape)), in_bytes(array.nbytes), *_statistics(array)]
 
 
 def _statistics(array: npt.NDArray[Any]) -> list[str]:

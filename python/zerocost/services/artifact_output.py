@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zerocost.core.arrays import is_finite
 from zerocost.core.datatypes import datatype_of
 from zerocost.errors import DatatypeError, InvalidInput, Place
 from zerocost.services.active_artifacts import ActiveArtifact
 
-__all__ = ["as_numbers", "error_note"]
+__all__ = ["as_numbers", "check_finite", "error_note"]
+
+
+class _ArtifactNote(Place):
+    """A note that names the artifact."""
+
+    __slots__ = ()
 
 
 @contextmanager
@@ -25,9 +32,8 @@ def error_note(note: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not getattr(error, "_zerocost_noted", False):
-            error._zerocost_noted = True  # type: ignore[attr-defined]  # exceptions take attributes
-            error.add_note(Place(note))
+        if not any(isinstance(known, _ArtifactNote) for known in getattr(error, "__notes__", ())):
+            error.add_note(_ArtifactNote(note))
         raise
 
 
@@ -48,3 +54,9 @@ def as_numbers(artifact: ActiveArtifact, result: Any, kinds: str) -> npt.NDArray
     if array.dtype.kind not in kinds and datatype_of(array.dtype) != "BF16":
         raise DatatypeError(f"artifact {name!r} returned {array.dtype}, floating-point numbers are needed")
     return array
+
+
+def check_finite(artifact: ActiveArtifact, result: npt.NDArray[Any], *inputs: npt.NDArray[Any]) -> None:
+    """Raises InvalidInput if the inputs are finite and the result is not."""
+    if not is_finite(result) and is_finite(*inputs):
+        raise InvalidInput(f"artifact {artifact.spec.name!r} returned NaN or infinity for finite numbers")

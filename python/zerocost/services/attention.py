@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.artifacts.attention.scaled_dot_product_attention import attend as fused
-from zerocost.core.arrays import is_finite
-from zerocost.errors import InvalidInput, ShapeError
+from zerocost.errors import ShapeError
 from zerocost.services.active_artifacts import ActiveArtifact
-from zerocost.services.artifact_output import as_numbers, error_note
+from zerocost.services.artifact_output import as_numbers, check_finite, error_note
 
 __all__ = ["attention_function"]
 
@@ -90,8 +89,7 @@ def _checked(artifact: ActiveArtifact | None, result: Any, shape: tuple[int, ...
     if array.shape != shape:
         raise ShapeError(f"artifact {artifact.spec.name!r} returned shape {list(array.shape)}, {list(shape)} is needed")
     numbers = array.astype(np.float32, copy=False)
-    if not is_finite(numbers) and is_finite(*inputs):
-        raise InvalidInput(f"artifact {artifact.spec.name!r} returned NaN or infinity for finite numbers")
+    check_finite(artifact, numbers, *inputs)
     return numbers
 
 

@@ -124,17 +124,13 @@ class ModelRunner:
         timings["attention_seconds"] += sum(hidden.attention_seconds)
         states, offsets = hidden.states, packed.offsets
         pooled = pool(self._model.pooling, packed, states)
-        return [
-            (
-                int(place),
-                SequenceResult(
-                    states[offsets[row] : offsets[row + 1]],
-                    pooled[row],
-                    None if weights is None else [weights[layer, row] for layer in range(encoder.architecture.layers)],
-                ),
-            )
-            for row, place in enumerate(packed.order)
-        ]
+        results = []
+        for row, place in enumerate(packed.order):
+            layers = range(encoder.architecture.layers)
+            attentions = None if weights is None else [weights[layer, row] for layer in layers]
+            result = SequenceResult(states[offsets[row] : offsets[row + 1]], pooled[row], attentions)
+            results.append((int(place), result))
+        return results
 
     def _cached(self, memory: ActiveArtifact, stored: Any, tokens: int) -> SequenceResult:
         """A result from a memory artifact: the states of a sequence, and in the last row its pooled vector."""

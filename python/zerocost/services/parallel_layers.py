@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
-from zerocost.core.arrays import is_finite
 from zerocost.errors import InvalidInput, ShapeError
 from zerocost.models.encoder import Attention, Encoder, Hidden, Linear, Projection
 from zerocost.models.layers import activate
 from zerocost.models.packing import Packed
 from zerocost.services.active_artifacts import ActiveArtifact
-from zerocost.services.artifact_output import as_numbers, error_note
+from zerocost.services.artifact_output import as_numbers, check_finite, error_note
 
 __all__ = ["run_in_stages", "sharded_projection"]
 
@@ -44,8 +43,7 @@ def sharded_projection(parallel: ActiveArtifact) -> Projection:
                     "column shards"
                 )
             np.concatenate(shards, axis=1, out=out, casting="same_kind")
-            if not is_finite(out) and is_finite(tensor):
-                raise InvalidInput(f"artifact {parallel.spec.name!r} returned NaN or infinity for finite numbers")
+            check_finite(parallel, out, tensor)
         activate(out, linear.bias, activation)
 
     return project

@@ -3,3 +3,7 @@
 ``command`` is the command, ``run`` the demo from beginning to end. ``claims`` checks its claims, ``client``
 is its HTTP client, ``sentences`` is its second part, ``picture`` draws, ``real_scores`` is the data.
 """
+
+from zerocost.cli.demo.command import app
+
+__all__ = ["app"]
