@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.responses import Response
 
-__all__ = ["REQUEST", "Endpoint", "EndpointFunction", "RouteCache", "route", "route_template"]
+__all__ = ["REQUEST", "Endpoint", "EndpointFunction", "RouteCache", "constant", "route", "route_template"]
 
 REQUEST = "zerocost.request"
 """The key of the scope under which :class:`Endpoint` finds the :class:`Request`."""
@@ -32,6 +32,15 @@ class Endpoint:
         """Answers one request."""
         request: Request = scope[REQUEST]
         request.response = await self.function(request)
+
+
+def constant(response: Response) -> EndpointFunction:
+    """An endpoint that always gives the same response."""
+
+    async def respond(request: Request) -> Response:
+        return response
+
+    return respond
 
 
 def route(path: str, functions: dict[str, EndpointFunction]) -> Route:

@@ -10,7 +10,7 @@ from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.calls import Calls
 from zerocost.api.openapi import describe
 from zerocost.api.pages import page
-from zerocost.api.routing import route
+from zerocost.api.routing import constant, route
 from zerocost.api.server_metrics import ServerMetrics
 from zerocost.api.telemetry.metrics import CONTENT_TYPE as METRICS_TYPE
 from zerocost.api.wire.json import read_inputs
@@ -36,7 +36,7 @@ class NativeRoutes:
     def table(self) -> list[Route]:
         """The list of routes. Starlette tries one after the other, so the busiest comes first."""
         gets = {
-            "/livez": self.alive,
+            "/livez": constant(json_response({"live": True})),
             "/readyz": self.ready,
             "/metrics": self.metrics,
             "/openapi.json": self.openapi,
@@ -50,10 +50,6 @@ class NativeRoutes:
             route("/artifacts/{name}/execute", {"POST": self.execute_artifact}),
             *(route(path, {"GET": function}) for path, function in gets.items()),
         ]
-
-    async def alive(self, request: Request) -> Response:
-        """Whether the process is alive."""
-        return json_response({"live": True})
 
     async def ready(self, request: Request) -> Response:
         """Whether new requests should be sent here."""

@@ -194,14 +194,9 @@ def _request_metrics(observations: Observations) -> Iterable[Metric]:
 
 def _memory_metrics(memory: dict[str, dict[str, Any]]) -> Iterable[Metric]:
     families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {
-        **{
-            name: CounterMetricFamily(f"zerocost_memory_{name}", text, labels=["artifact"])
-            for name, text in _COUNTERS.items()
-        },
-        **{
-            name: GaugeMetricFamily(f"zerocost_memory_{name}", text, labels=["artifact"])
-            for name, text in _GAUGES.items()
-        },
+        name: kind(f"zerocost_memory_{name}", text, labels=["artifact"])
+        for kind, texts in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES))
+        for name, text in texts.items()
     }
     evictions = CounterMetricFamily(
         "zerocost_memory_evictions", "Entries that were removed, by cause.", labels=["artifact", "cause"]

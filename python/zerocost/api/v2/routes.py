@@ -10,7 +10,7 @@ from zerocost._kernels import __version__
 from zerocost.api.artifact_api import ArtifactRESTAPI
 from zerocost.api.calls import OFFLOAD_BYTES, Calls
 from zerocost.api.edge.authentication import is_administrator, refuse_several_workers
-from zerocost.api.routing import route
+from zerocost.api.routing import EndpointFunction, constant, route
 from zerocost.api.server_metrics import ServerMetrics
 from zerocost.api.v2.body import InferenceRequest, read_binary_request
 from zerocost.api.v2.values import inputs_of, metadata_tensors, write_outputs
@@ -50,28 +50,33 @@ class OpenInferenceRoutes:
 
     def table(self) -> list[Route]:
         """The list of routes; the more specific ones come first."""
-        routes: list[tuple[str, str, Any]] = [
-            ("GET", "/v2", self.server),
-            ("GET", "/v2/", self.server),
-            ("GET", "/v2/health/live", self.live),
+        server = constant(json_response({"name": "zerocost", "version": __version__, "extensions": _EXTENSIONS}))
+        # Triton's tracing is not offered, its log settings cannot be changed, and there are no shared memory regions.
+        trace = constant(json_response({"trace_level": ["OFF"]}))
+        log = {"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0}
+        regions, nothing = constant(json_response([])), constant(json_response({}))
+        routes: list[tuple[str, str, EndpointFunction]] = [
+            ("GET", "/v2", server),
+            ("GET", "/v2/", server),
+            ("GET", "/v2/health/live", constant(json_response({"live": True}))),
             ("GET", "/v2/health/ready", self.ready),
             ("GET", "/v2/models/stats", self.statistics),
             ("POST", "/v2/repository/index", self.index),
             ("POST", "/v2/repository/models/{name}/load", self.load),
             ("POST", "/v2/repository/models/{name}/unload", self.unload),
-            ("GET", "/v2/trace/setting", self.trace),
-            ("GET", "/v2/models/{name}/trace/setting", self.trace),
+            ("GET", "/v2/trace/setting", trace),
+            ("GET", "/v2/models/{name}/trace/setting", trace),
             ("POST", "/v2/trace/setting", self.unsupported),
             ("POST", "/v2/models/{name}/trace/setting", self.unsupported),
-            ("GET", "/v2/logging", self.logging),
+            ("GET", "/v2/logging", constant(json_response(log))),
             ("POST", "/v2/logging", self.unsupported),
         ]
         for kind in ("systemsharedmemory", "cudasharedmemory"):
             routes += [
-                ("GET", f"/v2/{kind}/status", self.list_regions),
-                ("GET", f"/v2/{kind}/region/{{name}}/status", self.list_regions),
-                ("POST", f"/v2/{kind}/unregister", self.unregister),
-                ("POST", f"/v2/{kind}/region/{{name}}/unregister", self.unregister),
+                ("GET", f"/v2/{kind}/status", regions),
+                ("GET", f"/v2/{kind}/region/{{name}}/status", regions),
+                ("POST", f"/v2/{kind}/unregister", nothing),
+                ("POST", f"/v2/{kind}/region/{{name}}/unregister", nothing),
                 ("POST", f"/v2/{kind}/region/{{name}}/register", self.unsupported),
             ]
         for prefix in ("/v2/models/{name}/versions/{version}", "/v2/models/{name}"):
@@ -82,18 +87,10 @@ class OpenInferenceRoutes:
                 ("GET", f"{prefix}/config", self.config),
                 ("GET", f"{prefix}/stats", self.statistics),
             ]
-        by_path: dict[str, dict[str, Any]] = {}
+        by_path: dict[str, dict[str, EndpointFunction]] = {}
         for method, path, function in routes:
             by_path.setdefault(path, {})[method] = function
         return [route(path, functions) for path, functions in by_path.items()]
-
-    async def server(self, request: Request) -> Response:
-        """Server metadata."""
-        return json_response({"name": "zerocost", "version": __version__, "extensions": _EXTENSIONS})
-
-    async def live(self, request: Request) -> Response:
-        """Whether the server is alive."""
-        return json_response({"live": True})
 
     async def ready(self, request: Request) -> Response:
         """Whether the server accepts requests."""
@@ -185,22 +182,6 @@ class OpenInferenceRoutes:
             names += [spec.name for spec in self.registry.list_artifacts() if name in spec.implementation.uses]
         for unloaded in names:
             self._unloaded[unloaded] = self.registry.unregister_artifact(unloaded)
-        return json_response({})
-
-    async def trace(self, request: Request) -> Response:
-        """Trace settings: Triton's tracing is not offered."""
-        return json_response({"trace_level": ["OFF"]})
-
-    async def logging(self, request: Request) -> Response:
-        """Log settings, which cannot be changed over the network."""
-        return json_response({"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0})
-
-    async def list_regions(self, request: Request) -> Response:
-        """Shared memory is not offered, so there are no regions."""
-        return json_response([])
-
-    async def unregister(self, request: Request) -> Response:
-        """Unregisters a region; there are none."""
         return json_response({})
 
     async def unsupported(self, request: Request) -> Response:
