@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 __all__ = ["Protocol", "read_whole_body", "receive_into", "write_whole_response"]
 
 MAX_HEAD = 64 << 10
-"""The most bytes of a request line and its headers. They are counted after each read from the socket."""
+"""The most bytes of a request line and its headers. They are counted after a read, which may go beyond."""
 
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
