@@ -159,7 +159,7 @@ def test_wrong_tensors_are_named(folder, tensors, dtypes, text):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"model_type": "llama"}, "model_type 'llama' is not supported; bert"),
+        ({"model_type": "llama"}, "model_type 'llama' is not supported, only bert"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"is_decoder": True}, "is_decoder"),
         ({"hidden_act": "silu"}, "hidden_act 'silu'"),

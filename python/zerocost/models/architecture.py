@@ -67,14 +67,14 @@ class Architecture:
         family = config.get("model_type")
         if family not in _FAMILIES:
             supported = ", ".join(_FAMILIES)
-            raise InvalidModel(f"{path}: model_type {family!r} is not supported; {supported} are")
+            raise InvalidModel(f"{path}: model_type {family!r} is not supported, only {supported}")
         required: dict[str, Any] = {"position_embedding_type": "absolute", "is_decoder": False}
         for key, value in required.items():
             if config.get(key, value) != value:
-                raise InvalidModel(f"{path}: {key} {config[key]!r} is not supported; {value!r} is")
+                raise InvalidModel(f"{path}: {key} {config[key]!r} is not supported, only {value!r}")
         activation = config.get("hidden_act", "gelu")
         if activation not in _ACTIVATIONS:
-            raise InvalidModel(f"{path}: hidden_act {activation!r} is not supported; {', '.join(_ACTIVATIONS)} are")
+            raise InvalidModel(f"{path}: hidden_act {activation!r} is not supported, only {', '.join(_ACTIVATIONS)}")
         # Hugging Face leaves out values that are its defaults.
         padding = None if family == "bert" else _whole(path, {"pad_token_id": 1, **config}, "pad_token_id", least=0)
         first = 0 if padding is None else padding + 1

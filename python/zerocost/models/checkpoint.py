@@ -43,7 +43,7 @@ class Checkpoint:
             parts = path.with_name(f"{path.name}.index.json")
             if parts.is_file() and not path.exists():
                 raise InvalidModel(
-                    f"{parts}: a checkpoint in several files is not supported; one {path.name} is"
+                    f"{parts}: a checkpoint in several files is not supported, only one {path.name}"
                 ) from None
             raise InvalidModel(f"{path}: cannot be read ({error.strerror or error})") from error
         except ZerocostError as error:

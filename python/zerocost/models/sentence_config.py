@@ -60,7 +60,7 @@ def _pooling_folder(folder: Path) -> str:
     for module in modules:
         kind = module.get("type") if isinstance(module, dict) else None
         if not isinstance(kind, str) or kind.rpartition(".")[2] not in _MODULES:
-            raise InvalidModel(f"{path}: the module {kind!r} is not supported; {', '.join(_MODULES)} are")
+            raise InvalidModel(f"{path}: the module {kind!r} is not supported, only {', '.join(_MODULES)}")
         if kind.endswith(".Pooling") and isinstance(module.get("path"), str):
             found = module["path"] or found
     return found
@@ -75,4 +75,4 @@ def _pooling(path: Path) -> str:
     if asked == {"pooling_mode_cls_token"}:
         return "first"
     names = ", ".join(sorted(asked)) or "no mode"
-    raise InvalidModel(f"{path}: {names} is not supported; pooling_mode_mean_tokens and pooling_mode_cls_token are")
+    raise InvalidModel(f"{path}: {names} is not supported, only pooling_mode_mean_tokens or pooling_mode_cls_token")
