@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from support.service_artifacts import LastingDict
 from zerocost import (
     ArtifactRegistry,
     DatatypeError,
@@ -21,31 +22,11 @@ from zerocost.core.entry import Entry
 from zerocost.services.active_artifacts import ActiveArtifacts
 
 
-class Dict(MemoryArtifact):
-    """A dict that notes how long its entries may live."""
-
-    def __init__(self):
-        self.entries, self.lives = {}, {}
-
-    def retrieve(self, key):
-        return self.entries.get(key)
+class Dict(LastingDict):
+    """Says whether an entry is there."""
 
     def lookup(self, key):
         return key in self.entries, self.entries.get(key)
-
-    def store(self, key, value, ttl=None):
-        self.entries[key], self.lives[key] = value, ttl
-        return True
-
-    def delete(self, key):
-        return self.entries.pop(key, None) is not None
-
-    def clear(self):
-        self.entries.clear()
-        return True
-
-    def stats(self):
-        return {"entries": len(self.entries)}
 
 
 class Plain(MemoryArtifact):

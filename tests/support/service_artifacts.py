@@ -21,7 +21,7 @@ class Probabilities(AttentionArtifact):
 class FirstOnly(AttentionArtifact):
     """Every token attends to the first one alone."""
 
-    def process_attention(self, attention_matrix, strength: float = 1.0):
+    def process_attention(self, attention_matrix, strength: float = 1.0, out=None):
         weights = np.zeros_like(attention_matrix)
         weights[..., 0] = strength
         return weights
@@ -54,6 +54,24 @@ class Dict(MemoryArtifact):
     def clear(self):
         self.entries.clear()
         return True
+
+
+class LastingDict(Dict):
+    """A dict that notes how long its entries may live."""
+
+    def __init__(self):
+        super().__init__()
+        self.lives = {}
+
+    def store(self, key, value, ttl=None):
+        self.lives[key] = ttl
+        return super().store(key, value)
+
+    def delete(self, key):
+        return self.entries.pop(key, None) is not None
+
+    def stats(self):
+        return {"entries": len(self.entries)}
 
 
 def ids_of(service, texts=SENTENCES):

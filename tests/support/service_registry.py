@@ -2,16 +2,8 @@
 
 import numpy as np
 
+from support.service_artifacts import FirstOnly, LastingDict
 from zerocost import AttentionArtifact, MemoryArtifact, default_registry
-
-
-class FirstOnly(AttentionArtifact):
-    """Every token attends to the first one alone."""
-
-    def process_attention(self, attention_matrix, strength: float = 1.0, out=None):
-        weights = np.zeros_like(attention_matrix)
-        weights[..., 0] = strength
-        return weights
 
 
 class Breaks(AttentionArtifact):
@@ -21,30 +13,11 @@ class Breaks(AttentionArtifact):
         raise ValueError("not today")
 
 
-class Dict(MemoryArtifact):
-    """A dict that takes times to live."""
-
-    def __init__(self):
-        self.entries, self.lives = {}, {}
-
-    def retrieve(self, key):
-        return self.entries.get(key)
+class Dict(LastingDict):
+    """A dict that refuses long bytes."""
 
     def store(self, key, value, ttl=None):
-        if isinstance(value, bytes) and len(value) > 1000:
-            return False
-        self.entries[key], self.lives[key] = value, ttl
-        return True
-
-    def delete(self, key):
-        return self.entries.pop(key, None) is not None
-
-    def clear(self):
-        self.entries.clear()
-        return True
-
-    def stats(self):
-        return {"entries": len(self.entries)}
+        return not (isinstance(value, bytes) and len(value) > 1000) and super().store(key, value, ttl)
 
 
 class Changes(AttentionArtifact):
