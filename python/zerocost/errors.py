@@ -8,6 +8,7 @@ was given and what is allowed; ``argument`` is its name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 __all__ = [
     "DatatypeError",
@@ -55,6 +56,11 @@ class ZerocostError(Exception):
 
     code = "error"
 
+    def __init_subclass__(cls, code: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if code is not None:
+            cls.code = code
+
     def __init__(self, message: str = "", argument: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -65,13 +71,11 @@ class ZerocostError(Exception):
         return self.message
 
 
-class InvalidInput(ZerocostError, ValueError):
+class InvalidInput(ZerocostError, ValueError, code="invalid_input"):
     """An input breaks the artifact's schema or a rule of its kernel.
 
     ``errors`` lists every violation as (JSON pointer, message).
     """
-
-    code = "invalid_input"
 
     def __init__(
         self, message: str = "", argument: str | None = None, errors: list[tuple[str, str]] | None = None
@@ -98,112 +102,76 @@ def merged(problems: Sequence[InvalidInput]) -> InvalidInput:
     return kind("; ".join(problem.message for problem in problems), errors=errors)
 
 
-class MissingInput(InvalidInput):
+class MissingInput(InvalidInput, code="missing_input"):
     """A required input was not given."""
 
-    code = "missing_input"
 
-
-class UndeclaredInput(InvalidInput, TypeError):
+class UndeclaredInput(InvalidInput, TypeError, code="undeclared_input"):
     """A key that the artifact's schema does not declare; the message suggests the nearest one."""
 
-    code = "undeclared_input"
 
-
-class ShapeError(InvalidInput):
+class ShapeError(InvalidInput, code="shape"):
     """A rank or a shape that does not fit."""
 
-    code = "shape"
 
-
-class DatatypeError(InvalidInput, TypeError):
+class DatatypeError(InvalidInput, TypeError, code="datatype"):
     """A value of a type or dtype that is not allowed."""
 
-    code = "datatype"
 
-
-class RangeError(InvalidInput):
+class RangeError(InvalidInput, code="range"):
     """A number or a word outside the allowed range."""
 
-    code = "range"
 
-
-class OverlapError(InvalidInput):
+class OverlapError(InvalidInput, code="overlap"):
     """An ``out`` that shares memory with an input, or with itself, in a way that is not supported."""
 
-    code = "overlap"
 
-
-class UnknownOperation(InvalidInput):
+class UnknownOperation(InvalidInput, code="unknown_operation"):
     """An operation that a memory artifact does not have."""
 
-    code = "unknown_operation"
 
-
-class NotAcceptable(InvalidInput):
+class NotAcceptable(InvalidInput, code="not_acceptable"):
     """A stored value cannot be sent in the requested form."""
 
-    code = "not_acceptable"
 
-
-class UnknownArtifact(ZerocostError, KeyError, ValueError):
+class UnknownArtifact(ZerocostError, KeyError, ValueError, code="unknown_artifact"):
     """No artifact is registered under that name."""
 
-    code = "unknown_artifact"
 
-
-class UnknownKey(ZerocostError, KeyError):
+class UnknownKey(ZerocostError, KeyError, code="unknown_key"):
     """Nothing is stored under that key."""
 
-    code = "unknown_key"
 
-
-class PreconditionFailed(ZerocostError, ValueError):
+class PreconditionFailed(ZerocostError, ValueError, code="precondition_failed"):
     """The stored value is not the one that a conditional change expects; nothing was changed."""
 
-    code = "precondition_failed"
 
-
-class Unsupported(ZerocostError, NotImplementedError):
+class Unsupported(ZerocostError, NotImplementedError, code="unsupported"):
     """Something that the active artifact cannot do."""
 
-    code = "unsupported"
 
-
-class DuplicateArtifact(ZerocostError, ValueError):
+class DuplicateArtifact(ZerocostError, ValueError, code="duplicate_artifact"):
     """The name is taken and ``replace=True`` was not given."""
 
-    code = "duplicate_artifact"
 
-
-class InvalidSchema(ZerocostError, ValueError):
+class InvalidSchema(ZerocostError, ValueError, code="invalid_schema"):
     """An artifact's ``get_schema()`` is no valid JSON Schema 2020-12, or has invalid ``x-`` keywords."""
 
-    code = "invalid_schema"
 
-
-class InvalidOutput(ZerocostError, TypeError):
+class InvalidOutput(ZerocostError, TypeError, code="invalid_output"):
     """An artifact returned something other than a dict of its outputs, a coroutine for example."""
 
-    code = "invalid_output"
 
-
-class InvalidModel(ZerocostError, ValueError):
+class InvalidModel(ZerocostError, ValueError, code="invalid_model"):
     """A model folder that cannot be used: a missing or truncated file, an unknown architecture, a wrong tensor."""
 
-    code = "invalid_model"
 
-
-class PluginError(ZerocostError, ImportError):
+class PluginError(ZerocostError, ImportError, code="plugin"):
     """A third-party artifact could not be loaded."""
 
-    code = "plugin"
 
-
-class PlanError(ZerocostError, ValueError):
+class PlanError(ZerocostError, ValueError, code="plan"):
     """A chain that cannot be wired. ``step`` is an index; ``artifact`` and ``port`` say where in it the problem is."""
-
-    code = "plan"
 
     def __init__(
         self,
@@ -220,49 +188,35 @@ class PlanError(ZerocostError, ValueError):
         self.port = port
 
 
-class FileError(ZerocostError, ValueError):
+class FileError(ZerocostError, ValueError, code="file"):
     """A file that is missing, cannot be read or written, or is not what its suffix says."""
 
-    code = "file"
 
-
-class MalformedJSON(ZerocostError, ValueError):
+class MalformedJSON(ZerocostError, ValueError, code="malformed_json"):
     """Text that is not JSON."""
 
-    code = "malformed_json"
 
-
-class LimitExceeded(ZerocostError, ValueError):
+class LimitExceeded(ZerocostError, ValueError, code="limit"):
     """More than a configured limit allows: bytes, elements, steps, depth."""
 
-    code = "limit"
 
-
-class DeadlineExceeded(ZerocostError, TimeoutError):
+class DeadlineExceeded(ZerocostError, TimeoutError, code="deadline"):
     """The deadline in the execution context has passed."""
 
-    code = "deadline"
 
-
-class ServiceUnavailable(ZerocostError, ConnectionError):
+class ServiceUnavailable(ZerocostError, ConnectionError, code="unavailable"):
     """Something on a network does not answer."""
 
-    code = "unavailable"
 
-
-class OutOfMemory(ZerocostError, MemoryError):
+class OutOfMemory(ZerocostError, MemoryError, code="out_of_memory"):
     """The system does not give the memory that a call needs besides its inputs and its result.
 
     Nothing has been computed, and an ``out`` that is also the input is unchanged.
     """
 
-    code = "out_of_memory"
 
-
-class KernelPanic(ZerocostError, RuntimeError):
+class KernelPanic(ZerocostError, RuntimeError, code="kernel_panic"):
     """A bug in a kernel. The process goes on; please report it."""
-
-    code = "kernel_panic"
 
 
 def error_class(code: str) -> type[ZerocostError]:
