@@ -25,16 +25,11 @@ class Entry:
     @cached_property
     def tag(self) -> str:
         """A hash of the bytes and the media type."""
-        return hashlib.sha256(self._packed).hexdigest()[:32]
-
-    @property
-    def _packed(self) -> bytes:
-        # Every memory artifact can hold bytes and knows their size.
-        return b"".join([_MARK, self.media_type.encode(), b"\0", self.body])
+        return hashlib.sha256(self.pack()).hexdigest()[:32]
 
     def pack(self) -> bytes:
-        """The entry as bytes."""
-        return self._packed
+        """The entry as bytes, which every memory artifact can hold, and whose size it knows."""
+        return b"".join([_MARK, self.media_type.encode(), b"\0", self.body])
 
     def open(self) -> Any:
         """The value that the bytes encode: of JSON, or the tensors and values of a safetensors message by name.
