@@ -115,7 +115,7 @@ def test_a_chains_parameters(expected, registry):
         return outcome(lambda: service.chain_artifacts([{"artifact": case.artifact, "params": case.inputs}], {}))
 
     def place(case, wanted):
-        # What is missing could come with the initial input.
+        # A missing input could come with the initial input.
         given = wanted.pointers[0].strip("/") in case.inputs
         return "/initial_input" if wanted.code == "missing_input" and not given else "/pipeline/0/params"
 

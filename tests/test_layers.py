@@ -72,7 +72,7 @@ def test_no_layer_imports_what_stands_above_it(path):
     for module in imports_of(path):
         imported = layer_of(module)
         if imported == "_kernels":
-            # The engine says how many threads work elsewhere has; api and cli read and write JSON.
+            # The engine sets the number of threads in Ray's workers; api and cli read and write JSON.
             reads_arrays = layer == "core" and path.name in ("arrays.py", "datatypes.py")
             assert reads_arrays or layer.startswith(("artifacts", "models", "engine", "api", "cli")) or not layer, path
         elif imported != layer:
@@ -98,7 +98,7 @@ def test_no_modules_import_each_other_in_a_circle():
         if not free:
             break
         imports = {name: named for name, named in imports.items() if name not in free}
-    # What is left imports, or leads to, a circle.
+    # The modules that are left are in a circle, or import one.
     assert not imports, sorted(imports)
 
 

@@ -51,7 +51,9 @@ def test_an_abandoned_job_is_pending_until_it_ends(go):
         await wait_until_async(lambda: (calls.pending, calls.compute_pool.abandoned) == (1, 1))
         with pytest.raises(ClientGone):
             await calls.admit(request(goes), calls.compute_pool.run(go.wait), None)
-        await wait_until_async(lambda: (calls.pending, calls.compute_pool.jobs) == (1, 1))  # what stood in line is gone
+        await wait_until_async(
+            lambda: (calls.pending, calls.compute_pool.jobs) == (1, 1)
+        )  # the waiting request is gone
         go.set()
         assert await calls.admit(request(), calls.compute_pool.run(lambda: 3), None) == 3
         await wait_until_async(

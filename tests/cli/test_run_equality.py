@@ -32,7 +32,7 @@ def test_a_run_gives_the_result_or_the_error_of_a_call(cli, tmp_path, name):
         code, out, err = cli("run", name, *added, "--input", "inputs.json", "--json")
         if isinstance(wanted, Refused):
             assert (code, out) == (2, ""), case
-            # Lists are read from the text here, in words of its own for what is wrong with one.
+            # The command line reads lists from the text, with messages of its own.
             lists = [key for key, value in case.inputs.items() if isinstance(value, list | dict)]
             assert " ".join(wanted.message.split()) in err or any(f"{key}: " in err for key in lists), case
             continue

@@ -54,7 +54,7 @@ def test_lists_are_numbered_in_npz(succeeds, tmp_path, matrix_file):
 def test_safetensors_holds_everything_and_comes_back(succeeds, doubled, tmp_path):
     half = np.arange(6, dtype=ml_dtypes.bfloat16).reshape(2, 3)
     save_file({"x": half}, tmp_path / "half.safetensors")
-    # Along the last axis the parts are views with gaps: what is written must be their elements, not their memory.
+    # Along the last axis the parts are views with gaps: their elements must be written, not their memory.
     succeeds("run", "split", *SPLIT, "-i", "half.safetensors", "-p", "num_splits=3", "-o", "parts.safetensors")
     with safe_open(tmp_path / "parts.safetensors", "np") as file:
         parts = [file.get_tensor(f"result.{index}") for index in range(3)]

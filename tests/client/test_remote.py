@@ -221,7 +221,7 @@ def test_a_chain_over_http_names_the_step_and_the_server_that_was_killed(serve):
     remote.close()
 
 
-# The format, by the library that it comes from
+# The format, by its own library
 
 
 def test_chains_as_safetensors(server):
@@ -247,7 +247,7 @@ def test_chains_as_safetensors(server):
     request = {"pipeline": pipeline, "initial_input": {"attention_matrix": MATRIX.tolist()}}
     answer = server.post("/chains/execute", json=request, headers={"accept": TYPE})
     assert safetensors.numpy.load(answer.content)["result.1"].tolist() == expected[1].tolist()
-    # What cannot be.
+    # Invalid bodies
     assert post({"attention_matrix": MATRIX}, initial_input={"attention_matrix": [[1.0]]}).status_code == 422
     assert post({}).status_code == 422
     assert server.post("/chains/execute", content=b"1", headers={"content-type": TYPE}).status_code == 422

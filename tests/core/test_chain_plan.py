@@ -65,7 +65,7 @@ def test_a_name_in_the_initial_input_that_no_step_takes_is_refused(service, regi
 
 
 def test_names_in_the_initial_input_that_a_step_takes(service, registry, matrix):
-    # Declared by the first step, even where its params win; what a later step requires and nothing gives; `$.name`.
+    # Inputs that the first step declares, even where its params win; required inputs of later steps; `$.name`.
     step = {"artifact": "scale", "params": {"factor": 3.0}}
     assert same(
         service.chain_artifacts([step], {"attention_matrix": matrix, "factor": 5.0})["processed_attention"], matrix * 3

@@ -18,7 +18,7 @@ def test_every_case_gives_the_same_on_ray(cluster, name):
     ray.cloudpickle.register_pickle_by_value(third_party)
     here = third_party.registry_of_all()
     made = here[name].implementation
-    if name in ("lru_cache", "pipeline_parallel", "both"):  # what cannot travel is made where it runs
+    if name in ("lru_cache", "pipeline_parallel", "both"):  # artifacts that cannot be pickled are made in the replica
         made = lambda: third_party.registry_of_all()[name].implementation  # noqa: E731 - an artifact, or what makes one
     there = zerocost.RayArtifact(made, 1)
     registry = zerocost.ArtifactRegistry()

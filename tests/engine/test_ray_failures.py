@@ -142,7 +142,7 @@ def test_a_deadline_holds_for_shards_that_are_stuck_and_for_those_that_wait(exec
     began = time.monotonic()
     with pytest.raises(zerocost.DeadlineExceeded, match=r"the deadline passed before shard [01] was there"):
         executor.shards(stuck, [(number,) for number in range(7)], late)  # on four CPUs
-    # All of them were stopped: nothing holds a CPU.
+    # All of them were stopped, so no CPU is taken.
     assert executor.shards(abs, [(-number,) for number in range(8)], context()) == list(range(8))
     assert time.monotonic() - began < 60
 

@@ -91,7 +91,7 @@ def test_too_little_memory_is_an_error():
             assert "bytes of memory are needed" in message, message
         for string in (string, escapes):
             for text in (string, b'{"x":%s}' % string, b"{%s:1}" % string):
-                with_megabytes(15, MemoryError, read_json, text)  # Python's own words where there is no escape
+                with_megabytes(15, MemoryError, read_json, text)  # Python's own message where a text has no escape
             with_megabytes(15, MemoryError, json_spans, text)
         numbers, objects = (b"[%s]" % b",".join([item] * 450_000) for item in (b"0.5,12345678901", b'{"a":[]}'))
         for read in (read_json, json_spans):

@@ -33,7 +33,7 @@ def meanwhile():
         thread.join()
 
 
-# The reader: nothing that is parsed changes.
+# The reader: a text does not change while it is parsed.
 
 
 def test_a_bytearray_is_read_as_it_is_at_one_moment(meanwhile):
@@ -69,7 +69,7 @@ def test_an_array_that_changes_meanwhile_is_read_or_refused():
                 for read in (lambda: read_tensor(text, "FP64", [50_000]), lambda: json_spans(text)):
                     try:
                         read()
-                    except ValueError:  # what it found was no JSON, or not numbers
+                    except ValueError:  # the text was not JSON, or not numbers
                         outcomes.add("refused")
                     else:
                         outcomes.add("read")
@@ -244,7 +244,7 @@ def test_the_number_is_written_and_not_what_a_subclass_says():
     assert write_json([Loud(1), Loud(10**30), 10**30]) == b"[1,%d,%d]" % (10**30, 10**30)
 
 
-# The writer: what changes while it is written.
+# The writer: values that change while they are written.
 
 
 def test_values_that_change_while_they_are_written():

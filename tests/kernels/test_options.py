@@ -253,7 +253,7 @@ def test_wrong_values_are_named(name, option, value, error):
 def test_every_option_is_tested(name):
     call, _, _ = CALLS[name]
     checked = {option for other, _, options in CALLS.values() if other == call for option in options}
-    # Whatever is an array may be cut.
+    # Any array may be cut.
     anything = {"tensor"} if name in ("cuts", "stages") else set()
     assert checked | anything == set(inspect.signature(call).parameters)
 

@@ -117,7 +117,7 @@ FORKED = f"""
 
 
 def test_forked_workers_do_not_hang_and_stay_on_one_thread():
-    # While two threads of the parent are in kernels, so that whatever a kernel may lock is locked at some fork.
+    # While two threads of the parent are in kernels, so that every lock of a kernel is held at some fork.
     assert answer(FORKED, ZEROCOST_NUM_THREADS="") == "{(True, 1, 1)}"
 
 

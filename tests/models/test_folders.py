@@ -124,7 +124,7 @@ def test_the_identity_is_not_that_of_a_file_written_over_later(folder):
     changed = weights()
     changed["embeddings.word_embeddings.weight"] += 1
     write(folder / "fresh", changed)
-    (folder / "fresh").replace(file)  # another file under the name: what is mapped stays what it was
+    (folder / "fresh").replace(file)  # another file under the name: the mapped one is unchanged
     assert apart.identity == early.identity == identity
     again, never_asked = load_model(folder), load_model(folder)
     assert again.identity != identity
@@ -155,12 +155,12 @@ def test_roberta_counts_positions_without_the_padding(folder):
     plain = service.forward([2, 4, 3])
     left = service.forward([1, 1, 2, 4, 3], [0, 0, 1, 1, 1])
     np.testing.assert_array_equal(left.pooled, plain.pooled)
-    # Twelve rows of positions, two of which nothing but the padding has: ten tokens, however much padding is before.
+    # Twelve rows of positions, two of them for padding only: ten tokens, however much padding comes before.
     padding = [1] * 15
     service.forward([*padding, *[4] * 10], [*[0] * 15, *[1] * 10])
     with pytest.raises(ValueError, match=r"11 tokens.*10 positions"):
         service.forward([*padding, *[4] * 11], [*[0] * 15, *[1] * 11])
-    # A token that is no padding keeps its position under the mask; the padding takes the row of its own.
+    # A token keeps its position under the mask; padding takes the row for padding.
     table = service.model.encoder._positions
     hole = service.forward([2, 4, 5, 3], [1, 0, 1, 1])
     assert not np.allclose(hole.pooled, service.forward([2, 5, 3]).pooled)

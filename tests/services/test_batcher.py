@@ -210,7 +210,7 @@ def test_a_large_embedding_ends_when_nobody_waits_for_it(monkeypatch):
         gone.cancel()
         go.set()
         await asyncio.wait([gone])
-        # The batcher answers this one after whatever was before it.
+        # The batcher answers this one after all earlier ones.
         return await service.post_embed({"texts": "ab"})
 
     answer = run(leave())

@@ -29,7 +29,7 @@ def test_names_with_a_meaning_in_paths_or_headers(bounded, name, pattern):
     method = "GET" if "entries" in pattern else "POST"
     body = b"" if method == "GET" else b"{}"
     answer = bounded.send(head(pattern.format(name), method, content_length=len(body)), body)
-    # A key of the memory may be any text of up to 1000 characters; what is none is an input that does not fit.
+    # A key of the memory may be any text of up to 1000 characters; anything else is an invalid input.
     is_no_key = method == "GET" and (name == "%ff%fe" or len(name) > 10_000)
     assert status(answer) == (422 if is_no_key else 404), answer[:300]
     assert b"x-injected" not in answer.partition(b"\r\n\r\n")[0]

@@ -69,7 +69,7 @@ def test_a_chain_goes_on_with_what_a_raw_entry_stands_for(serve, kind):
         answer = client.post("/chains/execute", json={"pipeline": [get, attend]})
         wanted = client.post("/artifacts/sparse_attention/execute", json={"attention_matrix": MATRIX}).json()["data"]
         assert (answer.status_code, answer.json().get("data")) == (200, wanted)
-    # Who put bytes gets these bytes.
+    # A client that put bytes gets these bytes.
     assert client.get(url).content == ENTRIES[kind]
     assert client.get(url).headers["content-type"] == kind
 

@@ -83,7 +83,7 @@ def test_concurrent_requests_are_computed_together(registry):
     with background_server(create_app(registry, Settings())) as url, concurrent.futures.ThreadPoolExecutor(8) as pool:
         first = pool.submit(answer, url, [1, 2], {"attention": {"artifact": "waits"}})
         wait_until(lambda: waits.lengths)
-        # These come while that one is computed: one batch with artifacts, and one without.
+        # These arrive while the first one is computed: one batch with artifacts, and one without.
         chosen = {"attention": {"artifact": "first"}}
         others = [pool.submit(answer, url, [1] * length, chosen) for length in (3, 4)]
         plain = [pool.submit(answer, url, [1] * length, None) for length in (5, 6, 7)]

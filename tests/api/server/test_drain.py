@@ -84,7 +84,7 @@ def test_the_process_ends_and_running_requests_get_a_503(ending, kind):
         with httpx2.Client(base_url=ending.url, trust_env=False, timeout=30) as client:
             wait_until(lambda: pending_requests(client) == 1)
     else:
-        # The server reads its connections one after another: what comes later is answered after it has this head.
+        # The server reads its connections in order: once it answers a later one, it has this head.
         assert ending.is_ready()
     ending.process.send_signal(signal.SIGTERM)
     began = time.monotonic()

@@ -93,7 +93,7 @@ def test_a_body_that_comes_slowly_is_answered_408(bounded, length):
     with bounded.connect(timeout=10) as connection:
         connection.sendall(head(**length))
         started = time.monotonic()
-        # The server closes after its answer, and what it has answered can still be read.
+        # The server closes after its answer, which can still be read.
         with contextlib.suppress(ConnectionError):
             while not select.select([connection], [], [], 0.1)[0] and time.monotonic() - started < 8:
                 connection.sendall(piece)

@@ -45,7 +45,7 @@ def test_workers_share_their_figures_and_are_replaced():
             return get(url, "/v2/models/picky/stats").json()["model_stats"][0]["inference_count"]
 
         wait_until(lambda: counted() == 40)
-        # What one worker would change, the others would not know; without a token, nobody may change it anyway.
+        # A change in one worker would not reach the others; without a token it is refused in any case.
         change = {"artifact_name": "sparse_attention"}
         answer = post(url, "/services/model/use_artifact", change)
         assert answer.status_code == 403, answer.text
@@ -57,7 +57,7 @@ def test_workers_share_their_figures_and_are_replaced():
         wait_until(lambda: figure(url, "zerocost_workers") == 2)
         assert figure(url, name) == 40, "what a worker counted outlives it"
         assert any("is replaced" in line for line in log)
-        # Under load, nothing that was accepted is lost.
+        # Under load, no accepted request is lost.
         answers = []
         threads = [
             threading.Thread(

@@ -413,7 +413,7 @@ def test_a_wrong_header_is_refused_before_the_bulk_arrives(serve):
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as connection:
         connection.sendall(head("/v2/models/echo/infer", **size) + b"%x\r\n%b\r\n" % (len(text), text))
         sent = 0
-        # The server closes a connection that sends more than it drains; what it has answered can still be read.
+        # The server closes a connection that sends more than it drains. Its answer can still be read.
         with contextlib.suppress(ConnectionError):
             while sent < 10_000 and not select.select([connection], [], [], 0)[0]:
                 connection.sendall(piece)

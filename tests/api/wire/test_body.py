@@ -97,7 +97,7 @@ def test_decompression_bombs(bounded, encoding, extra):
     assert len(bomb) < MIB
     path = "/v2/models/vector/infer" if extra else "/artifacts/scale/execute"
     request = head(path, content_encoding=encoding, content_length=len(bomb), **extra)
-    # Nine blanks are no JSON, whatever would follow.
+    # Nine blanks are not JSON, whatever follows.
     expected = 400 if extra.get("inference_header_content_length") == 9 else 413
     assert status(bounded.send(request, bomb)) == expected
 

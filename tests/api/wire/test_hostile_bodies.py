@@ -81,7 +81,7 @@ def test_sizes_beyond_64_bits(server, value):
         tensor("BYTES", parameters={"binary_data_size": value}),
     ):
         assert infer(server, {"inputs": [wrong]}).status_code == 400
-    # What is too large is beyond a limit; what is negative, or outside of the data, is wrong.
+    # A value that is too large is beyond a limit; a negative one, or one outside of the data, is wrong.
     beyond = 413 if value > 0 else 422
     for entry, expected in (
         ({"shape": [value], "data_offsets": [0, 8]}, beyond),

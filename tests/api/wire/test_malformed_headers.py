@@ -174,7 +174,7 @@ def test_malformed_safetensors_bodies(body, step):
             return
         assert all(isinstance(name, str) for name in inputs)
         size, rest = int.from_bytes(body[:8], "little"), body[8:]
-        # Nothing that was sent is missing.
+        # Everything that was sent is there.
         arrays = [item for value in inputs.values() for item in (value if isinstance(value, list) else [value])]
         assert sum(item.nbytes for item in arrays if isinstance(item, np.ndarray)) == len(rest) - size
     finally:
@@ -313,7 +313,7 @@ def requests(draw):
 
 async def inferred(text, data, step):
     request = InferenceRequest.from_json(text, PORTS, LIMITS)
-    # What the route checks before it reads on.
+    # The route checks this before it reads on.
     assume(request.binary_size <= MIB)
     await request.read_binary(BodyStream(request_of(data, step), LIMITS))
     request.decode_bytes()

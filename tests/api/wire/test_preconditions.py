@@ -88,7 +88,7 @@ def test_get_if_none_match(client):
         assert client.get(ENTRY, headers={"if-match": known}).content == b"1"
     for other in ('"other"', f"W/{first}"):
         problem(client.get(ENTRY, headers={"if-match": other}), 412, "precondition_failed")
-    # What must match comes first (RFC 9110, 13.2.2).
+    # If-Match comes first (RFC 9110, 13.2.2).
     problem(client.get(ENTRY, headers={"if-match": '"other"', "if-none-match": first}), 412, "precondition_failed")
     assert client.get(ENTRY, headers={"if-match": first, "if-none-match": first}).status_code == 304
 

@@ -25,7 +25,7 @@ def kept_mask(matrix, k, allowed=None):
     """The k largest of each row by a stable sort; ties to the lower index, NaN largest, zeros equal."""
     wide = np.asarray(matrix, np.float64) + 0.0
     allowed = np.ones(wide.shape, bool) if allowed is None else np.broadcast_to(allowed, wide.shape)
-    # Descending; what is not allowed comes last.
+    # Descending; masked scores come last.
     order = np.lexsort((np.broadcast_to(np.arange(wide.shape[-1]), wide.shape), -wide, ~np.isnan(wide), ~allowed))
     mask = np.zeros(wide.shape, bool)
     np.put_along_axis(mask, order[..., :k], True, axis=-1)
@@ -386,7 +386,7 @@ def test_real_weights_lose_no_more_than_what_is_dropped(minilm):
     np.testing.assert_allclose(renormalised.sum(-1), 1.0, rtol=1e-6)
     from_scores = sparse(minilm["scores"], sparsity_ratio=0.8, normalization="softmax")
     np.testing.assert_allclose(renormalised, from_scores, rtol=2e-5)
-    # What is dropped weighs 1 - mass; it is missing, and the rest weighs that much more.
+    # The dropped weights sum to 1 - mass; they are missing, and the rest weighs that much more.
     dropped = 1 - kept.sum(-1, keepdims=True)
     error = np.abs(renormalised @ value - minilm["expected.dense"][0])
     assert (error <= 2 * dropped * np.abs(value).max((-1, -2), keepdims=True) + 1e-5).all()

@@ -115,7 +115,7 @@ def test_a_signal_handler_that_raises_leaves_no_waiter(alarms):
     def interrupted_in(n):
         alarm(2e-6 + n % 60 * 1e-6)
         cache.get_or_compute(n, lambda: sum(range(100)))
-        # It comes sooner or later, to whichever thread.
+        # It arrives sooner or later, in any thread.
         while True:
             time.sleep(0.0002)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zerocost import LRUCache
 
-# Equal values of several types, values that collide, and values around the ends of what is native.
+# Equal values of several types, values that collide, and values around the limits of native types.
 ATOMS = st.one_of(
     st.sampled_from([0, False, 0.0, -0.0, 1, True, 1.0, -1, -2, 2**61 - 1, 2**61 - 2, -(2**61 - 1), 2**63, -(2**63)]),
     st.sampled_from([2**70, 2.0**70, float("nan"), float("inf"), None, "", b"", "a", b"a", "ä", "\ud800", "1"]),

@@ -108,7 +108,7 @@ def pop(cache, meddling, number):
 
 def get_or_compute(cache, meddling, number):
     for key in (Meddler(cache, number + 1, meddling), number):
-        # What the caller is computing itself is refused.
+        # A key that the caller is computing itself is refused.
         with contextlib.suppress(RuntimeError):
             cache.get_or_compute(key, lambda: Meddler(cache, 0, meddling))
 
@@ -195,7 +195,7 @@ def work(cache, meddling, seed, rounds):
         lambda: cache == {key(): key()},
     ]
     for step in itertools.islice(itertools.cycle(rng.sample(steps, len(steps))), rounds):
-        # What goes wrong inside is an exception here, never a hang and never a crash.
+        # A failure inside is an exception here, never a hang or a crash.
         with contextlib.suppress(RuntimeError, KeyError):
             step()
         assert len(cache) <= 6

@@ -92,7 +92,7 @@ def test_a_comparison_that_always_changes_the_cache_ends():
 
         def __eq__(self, other):
             compared.append(1)
-            # Empty, so that this put compares nothing: what was found to be equal is gone, and another is there.
+            # Empty, so that this put compares nothing: the key that was found equal is gone, and another is there.
             cache.clear()
             cache.put(Key(), 1)
             return True
@@ -226,7 +226,7 @@ def test_a_destructor_sees_a_consistent_cache():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_in_a_program_with_threads():
-    # In a process of its own: forking this one, with all its threads, is what Python warns of.
+    # In a process of its own, since Python warns when this one, with all its threads, is forked.
     program = """
 import os, threading, time
 from zerocost import LRUCache

@@ -197,7 +197,7 @@ def lru_cache(maxsize=128, typed=False):
 
     def decorate(function):
         if maxsize is not None and maxsize <= 0:
-            # Nothing is remembered: a cache whose only entry is always too large.
+            # A cache that keeps nothing: its only entry is always too large.
             memoized = zerocost.memoize(function, max_bytes=1, sizeof=lambda *_: 2, typed=typed, single_flight=False)
         else:
             memoized = zerocost.memoize(function, max_entries=maxsize or 2**62, typed=typed, single_flight=False)

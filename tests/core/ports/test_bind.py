@@ -57,7 +57,7 @@ class Looks(AttentionArtifact):
         return attention_matrix
 
 
-# What it hands over
+# Bound inputs
 
 
 def test_fitting_inputs_are_passed_on_and_the_caller_s_dict_is_unchanged():
@@ -245,7 +245,7 @@ def test_numbers_that_json_cannot_write():
     assert from_text([1, "NaN"], {}) == [1, "NaN"]
 
 
-# What an artifact refuses beyond its schema
+# Refusals beyond the schema
 
 
 def test_overrides_see_bound_values_on_every_call_path():
@@ -449,7 +449,7 @@ def test_infinity_and_nan_are_numbers_and_nan_is_within_no_bound(subschema, valu
     bounded = any(key in subschema for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
     within = not bounded if value != value else low <= value <= high
     assert (errors == []) == (fits and within)
-    largest = "17976931348623159077"  # what stands for infinity where JSON has no sign for it
+    largest = "17976931348623159077"  # stands for infinity, which JSON cannot write
     for _, message in errors:
         assert largest not in message
 

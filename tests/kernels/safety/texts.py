@@ -23,7 +23,7 @@ def written(shape, dtype, typed):
             racing = [maker.array(shape, contents)]
             given = racing[0][0].view(dtype)
 
-        # What is no boolean of Rust's must not be read as one.
+        # A byte that is not a valid bool in Rust must not be read as one.
         return Scene(partial(_kernels.write_json, given, typed=typed), racing, check=json.loads)
 
     return scene
