@@ -4,12 +4,18 @@ import signal
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 
 from support.servers import serving
 
 # A shell starts what runs in the background with SIGINT ignored, and child processes inherit that: those that tests
 # interrupt would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Each example of Hypothesis has 200 ms by default, which a busy machine does not keep. Tests have a timeout.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -160,7 +160,7 @@ NUMBERS = st.one_of(
 LISTS = st.recursive(st.lists(NUMBERS, max_size=3), lambda inner: st.lists(inner, max_size=3), max_leaves=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(LISTS, st.sampled_from([None, ("BOOL", "FP64"), ("BYTES",), *((name,) for name in DATATYPES)]))
 def test_lists_become_the_same_arrays_from_python_as_from_json(value, datatypes):
     def read(from_where):

@@ -33,7 +33,7 @@ LIMITS = Settings(max_body=MIB, max_parts=20, max_elements=1 << 16, max_values=1
 MUCH = 8 * MIB
 """More than a body of 1 MiB may cost, and much less than what a head can announce."""
 
-some = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+some = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 
 NUMBERS = st.one_of(
     st.integers(-2, 40),

@@ -82,7 +82,7 @@ assert _kernels.cpu_level() == sys.argv[2]
 data = load_file(sys.argv[1])
 query, key, value = data["query"], data["key"], data["value"]
 result = ScaledDotProductAttentionArtifact().process_attention(query, key, value, is_causal=True)
-np.testing.assert_allclose(result, minilm["expected.causal"], rtol=3e-6, atol=3e-6)
+np.testing.assert_allclose(result, data["expected.causal"], rtol=3e-6, atol=3e-6)
 """
 
 

@@ -261,4 +261,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(deadline=None, stateful_step_count=60)
+TestModel.settings = settings(stateful_step_count=60)
