@@ -115,7 +115,7 @@ class ArtifactRESTAPI:
                     elements += count_elements(outputs[name])
             elif value is None:
                 if spec is not None and "x-tensor" in (spec.ports.outputs or {}).get(name, ()):
-                    raise RuntimeError(f"artifact {spec.name}: output {name!r} is declared as a tensor, it is None")
+                    raise RuntimeError(f"artifact {spec.name}: output {name!r} is declared as a tensor, but is None")
             elif kind is not str:
                 elements += count_elements(value)
         if elements > self.limits.elements:

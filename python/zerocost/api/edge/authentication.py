@@ -58,7 +58,7 @@ def refuse_several_workers(settings: Settings, instead: str) -> None:
     """Raises HTTPError (409) if this process is one of several, since the others would not know of a change."""
     workers = os.environ.get("WEB_CONCURRENCY", "1")
     if settings.processes > 1 or (workers.isdecimal() and int(workers) > 1):
-        raise HTTPError(409, "several_workers", f"one worker of several would change; {instead}")
+        raise HTTPError(409, "several_workers", f"only one of several workers would change; {instead}")
 
 
 @functools.lru_cache(maxsize=256)

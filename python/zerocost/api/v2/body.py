@@ -75,7 +75,7 @@ class InferenceRequest:
         for index in range(len(inputs.spans)):
             tensor = input_tensor(LazyJSON(inputs.text(index), settings, f"inputs/{index}", dict), ports, settings)
             if tensor.name in names:
-                raise InvalidInput(f"inputs: {tensor.name!r} is there twice", tensor.name)
+                raise InvalidInput(f"inputs: {tensor.name!r} is given twice", tensor.name)
             names.add(tensor.name)
             request.tensors.append(tensor)
         if "outputs" in head:
@@ -158,7 +158,7 @@ class InferenceRequest:
             if binary is not None and not isinstance(binary, bool):
                 raise DatatypeError(f"outputs: {name}: binary_data must be true or false", "outputs")
             if name in names:
-                raise InvalidInput(f"outputs: {name!r} is there twice", "outputs")
+                raise InvalidInput(f"outputs: {name!r} is given twice", "outputs")
             names.add(name)
             declared = ports.outputs
             if declared is not None and name not in declared and name.rpartition(".")[0] not in declared:

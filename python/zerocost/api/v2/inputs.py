@@ -66,7 +66,7 @@ def input_tensor(members: LazyJSON, ports: Ports, settings: Settings) -> InputTe
         text = members.text("data")
         # An element takes at least one byte, so a shape with more elements is wrong, not too large.
         if count > len(text):
-            raise ShapeError(f"{name}: the shape asks for {count} elements, which are not there", name)
+            raise ShapeError(f"{name}: the shape asks for {count} elements, more than the data can hold", name)
         check_size(name, shape, itemsize, settings.max_elements)
         return InputTensor(name, datatype, shape, _json_array(text, name, datatype, shape, settings))
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:

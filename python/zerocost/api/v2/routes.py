@@ -146,7 +146,7 @@ class OpenInferenceRoutes:
         content = await self._content(request)
         only_ready = content.get("ready", False) if isinstance(content, dict) else None
         if not isinstance(only_ready, bool):
-            raise HTTPError(400, "invalid_input", "an object is needed, in which 'ready' is true or false")
+            raise HTTPError(400, "invalid_input", "the body must be an object whose 'ready' is true or false")
         loaded = [
             {"name": spec.name, "version": version_of(spec), "state": "READY", "reason": ""}
             for spec in self.registry.list_artifacts()
@@ -163,7 +163,7 @@ class OpenInferenceRoutes:
         self._check_administrator(request, f"failed to load {name[:200]!r}")
         parameters = await self._parameters(request)
         if parameters:
-            raise HTTPError(400, "invalid_input", f"failed to load {name[:200]!r}: parameters are not taken")
+            raise HTTPError(400, "invalid_input", f"failed to load {name[:200]!r}: parameters are not accepted")
         if self.registry.get_artifact(name) is None:
             spec = self._unloaded.pop(name, None)
             if spec is None:

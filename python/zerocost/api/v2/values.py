@@ -1,7 +1,8 @@
 """Converts between the tensors of the Open Inference Protocol and the inputs and outputs of an artifact.
 
-A tensor is a tensor. A number, a boolean or a text is a tensor of one element; numbers and booleans may also be request
-parameters. Any other JSON value is BYTES [1] with UTF-8 JSON. A list of arrays is sent as ``name.0``, ``name.1``, ….
+A declared tensor stays one. A number, a boolean or a text is a tensor of one element; numbers and booleans may also be
+request parameters. Any other JSON value is BYTES [1] with UTF-8 JSON. A list of arrays is sent as ``name.0``,
+``name.1``, ….
 """
 
 from __future__ import annotations
@@ -89,14 +90,14 @@ def _text(name: str, item: bytes) -> str:
     try:
         return item.decode()
     except UnicodeDecodeError:
-        raise DatatypeError(f"{name}: BYTES that are not UTF-8", name) from None
+        raise DatatypeError(f"{name}: the BYTES are not UTF-8", name) from None
 
 
 def _json(name: str, text: str) -> Any:
     try:
         return read_json(text.encode())
     except ValueError as error:
-        raise InvalidInput(f"{name}: BYTES that are not JSON ({error})", name) from None
+        raise InvalidInput(f"{name}: the BYTES are not JSON ({error})", name) from None
 
 
 def write_outputs(

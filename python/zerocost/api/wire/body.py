@@ -145,7 +145,7 @@ class BodyStream:
         except zlib.error:
             raise HTTPError(400, "bad_request", "the compressed body is damaged") from None
         if inflate.unused_data:
-            raise HTTPError(400, "bad_request", "there is more after the compressed body")
+            raise HTTPError(400, "bad_request", "more bytes follow the compressed body")
         self._packed = inflate.unconsumed_tail
         self._is_inflating = bool(self._packed) or len(data) == _INFLATE_BYTES
         await asyncio.sleep(0)

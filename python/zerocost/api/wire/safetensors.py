@@ -67,7 +67,7 @@ async def read_tensors(request: Request, settings: Settings, offload: Offload) -
         if slot.nbytes and not await stream.read_into(array.reshape(-1).view(np.uint8).data):
             raise ShapeError(f"{slot.name}: the body ends early", slot.name)
     if not await stream.is_at_end():
-        raise ShapeError("there is more after the last tensor")
+        raise ShapeError("more bytes follow the last tensor")
     return grouped(tensors), json.encode(), total
 
 
@@ -84,7 +84,7 @@ async def read_safetensors(request: Request, settings: Settings, offload: Offloa
 
     Raises:
         MalformedJSON: the header or the JSON in the metadata is not JSON.
-        InvalidInput: the header does not describe the body, or an input is there twice.
+        InvalidInput: the header does not describe the body, or an input is given twice.
         LimitExceeded, HTTPError: as :func:`read_tensors`.
     """
     tensors, text, total = await read_tensors(request, settings, offload)
