@@ -62,7 +62,7 @@ def members(text: bytes, source: str) -> dict[str, JsonText] | list[JsonText] | 
     try:
         spans = json_spans(text, max_values=_ANY)
     except (MalformedJSON, LimitExceeded) as error:
-        raise FileError(f"{source}: not JSON: {str(error).removeprefix('the body is no JSON: ')}", "input") from error
+        raise FileError(f"{source}: {error}", "input") from error
     if isinstance(spans, dict) and not {"shape", "data"} <= spans.keys():
         return {name: JsonText(text[start:end]) for name, (start, end) in spans.items()}
     if isinstance(spans, list):

@@ -160,7 +160,8 @@ def test_threads_whose_stacks_do_not_fit_into_memory(threads):
         # Where the stacks of some of the threads fit, and little more.
         tight = (room for stacks in range(1, 5) for room in range(stacks * 2060 - 40, stacks * 2060 + 120, 20))
         results = {{with_kilobytes(room, call) for room in (*range(1000, 30_000, 700), *tight)}}
-        # Helpers that have no room are not started. The scratch of four threads fits into every room here.
-        assert results == ({{"done"}} if {threads} == 4 else {{"done", "no memory"}}), results
+        # Helpers for whom there is no room are not started; the scratch memory of many may not fit either.
+        assert "done" in results, results
+        assert results <= {{"done", "no memory"}}, results
         assert with_kilobytes(8 << 20, call) == "done"
     """)

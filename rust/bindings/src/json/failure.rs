@@ -64,9 +64,7 @@ impl Failure {
 fn text_exception(error: Error, named: impl Fn(String) -> (String, Option<String>)) -> PyErr {
     let text = error.to_string();
     match error {
-        Error::Syntax { .. } | Error::Duplicate { .. } => {
-            MalformedJSON::new_err((format!("the body is no JSON: {text}"),))
-        }
+        Error::Syntax { .. } | Error::Duplicate { .. } => MalformedJSON::new_err((format!("not JSON: {text}"),)),
         Error::Depth { .. } | Error::Elements { .. } | Error::Values { .. } => LimitExceeded::new_err(named(text)),
         Error::Ragged | Error::Axes { .. } | Error::Count { .. } | Error::Shape { .. } => {
             ShapeError::new_err(named(text))

@@ -5,7 +5,7 @@ use thiserror::Error as ThisError;
 /// Why a text is not read, or not written.
 #[derive(Debug, Clone, PartialEq, Eq, ThisError)]
 pub enum Error {
-    /// The text is no JSON.
+    /// The text is not JSON.
     #[error("{problem} at byte {offset}")]
     Syntax {
         /// What was found or missing.

@@ -53,7 +53,7 @@ struct Lists<T> {
 impl<T: Datatype> Lists<T> {
     fn level(&mut self, reader: &mut Reader<'_>, axis: usize) -> Result<()> {
         if axis == MAX_AXES {
-            reader.skip()?; // what is no JSON, or too deep for any value, is that
+            reader.skip()?; // what is not JSON, or too deep for any value, is refused as such
             return Err(Error::Axes { allowed: MAX_AXES });
         }
         let is_first = self.shape.len() == axis;
