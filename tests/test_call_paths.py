@@ -27,7 +27,7 @@ CASES = list(cases(REGISTRY))
 
 @pytest.fixture(scope="module")
 def expected():
-    """What a call by name gives, with which all other call paths are compared."""
+    """The outcomes of calls by name, with which all other call paths are compared."""
     service = ArtifactCommunicationService(registry_of_all())
     return {
         str(case): outcome(lambda case=case: service.call_artifact(case.artifact, case.inputs, context(case.artifact)))
@@ -123,7 +123,7 @@ def test_a_chains_parameters(expected, registry):
 
 
 def test_a_later_step(expected, registry):
-    """What a step gets from another one is as good as what a caller gives."""
+    """Inputs from another step are as good as those of a caller."""
     service = ArtifactCommunicationService(registry)
     pipeline = [{"artifact": "cut"}, {"artifact": "blend", "each": True}]
     matrix = np.random.default_rng(1).random((2, 4))

@@ -41,7 +41,7 @@ class Halves(zerocost.ParallelArtifact):
 
 
 class Shelf(zerocost.MemoryArtifact):
-    """Keeps what it is given."""
+    """A dict."""
 
     def __init__(self):
         self.kept = {}
@@ -87,7 +87,7 @@ def registry():
 
 @pytest.fixture(params=["call", "execute", "chain", "params", "remote"])
 def way(request, registry):
-    """A way of calling an artifact by name; ``prefix`` is where its inputs stand in what is sent."""
+    """A way of calling an artifact by name; ``prefix`` is the place of its inputs in the request."""
     service = ArtifactCommunicationService(registry)
 
     def context(name):

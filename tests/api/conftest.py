@@ -29,7 +29,7 @@ def registry():
 
 @pytest.fixture(scope="session")
 def small():
-    """A server that takes 1 MiB, waits a second for what is announced, and as long for a head."""
+    """A server process that takes bodies of 1 MiB, and waits a second for a head and for a body."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("reads memory from Linux's /proc")
     with serve_samples(head_seconds=1.0, max_body=MIB, request_timeout=1.0) as server:

@@ -21,7 +21,7 @@ from zerocost.errors import DeadlineExceeded
 
 @pytest.fixture
 def go():
-    """What jobs wait for; no thread is left with one."""
+    """An event that jobs wait for; it is set at the end, so that no thread is left."""
     event = threading.Event()
     yield event
     event.set()

@@ -109,7 +109,7 @@ class Slow(SparseAttentionArtifact):
     """A third-party subclass of a built-in artifact."""
 
     def process_attention(self, attention_matrix, sparsity_ratio: float = 0.8):
-        """Takes its time."""
+        """Sleeps."""
         time.sleep(0.2)
         return np.asarray(attention_matrix)
 

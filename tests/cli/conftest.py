@@ -32,7 +32,7 @@ def succeeds(cli):
 
 @pytest.fixture
 def refused(cli):
-    """Runs what must be refused: exit code 2, nothing on stdout, one line on stderr."""
+    """Runs a command that must be refused: exit code 2, nothing on stdout, one line on stderr."""
 
     def run(*arguments, code=2):
         given, out, err = cli(*arguments)

@@ -96,7 +96,7 @@ def test_picture_shows_what_was_kept(demo):
 
 
 def share_of_dropped(pixels, panel, length, cell):
-    """The share of a panel's cells that have the colour of what was dropped."""
+    """The share of a panel's cells that have the colour of dropped entries."""
     left, top = 64 + panel * (length * cell + 56), 178
     cells = pixels[top : top + length * cell : cell, left : left + length * cell : cell]
     return (cells == DROPPED).all(axis=-1).mean()
@@ -195,7 +195,7 @@ def test_environment_cannot_close_the_demo_s_own_server(tmp_path, monkeypatch):
 
 
 class CopyingSplit(ParallelArtifact):
-    """Copies what it should only look at."""
+    """Copies its input instead of viewing it."""
 
     def process_parallel(self, tensor, num_splits: int = 2, axis: int = -1):
         return [part.copy() for part in np.array_split(tensor, num_splits, axis)]

@@ -175,7 +175,7 @@ def test_a_run_resumes_after_its_process_was_killed(tmp_path):
 
 
 def on_a_terminal(command):
-    """What a command writes to its standard error, which is a terminal."""
+    """The output of a command whose standard error is a terminal."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=there, env={**os.environ, "TERM": "xterm"})

@@ -61,7 +61,7 @@ class TestHalves(ArtifactContract):
 
 
 class Shelf(MemoryArtifact):
-    """Keeps what it is given."""
+    """A dict."""
 
     def __init__(self):
         self.kept = {}

@@ -14,7 +14,7 @@ from zerocost import Artifact, ArtifactRegistry, AttentionArtifact, ChainArtifac
 
 
 class Same(AttentionArtifact):
-    """Returns what it gets."""
+    """Returns its input."""
 
     def process_attention(self, attention_matrix):
         return attention_matrix

@@ -18,7 +18,7 @@ def whole_cluster():
 
 @pytest.fixture(scope="module")
 def cluster(whole_cluster, request):
-    """A cluster of two nodes, and what another node of it is made of."""
+    """A cluster of two nodes, and the options of a further node."""
     import ray
 
     ray.cloudpickle.register_pickle_by_value(request.module)

@@ -174,7 +174,7 @@ def test_an_artifact_s_own_validation_is_called(cluster):
 
 
 class Looks(zerocost.ParallelArtifact):
-    """Says what it sees."""
+    """Returns its context."""
 
     def execute(self, input_data, context):
         deadline = context.metadata.get("deadline")

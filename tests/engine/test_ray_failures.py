@@ -179,7 +179,7 @@ def test_a_node_that_is_removed_in_the_middle(cluster, executor, tmp_path):
         return batch * 10
 
     class Slow(Scale):
-        """Takes its time."""
+        """Sleeps."""
 
         def process_parallel(self, tensor, factor: float = 2.0):
             seen("replica")

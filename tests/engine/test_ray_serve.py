@@ -143,7 +143,7 @@ class TestNative:
 
 
 class TestOpenInference:
-    """One replica: statistics and what is loaded are each replica's own."""
+    """One replica, since each has statistics and loaded models of its own."""
 
     locals().update(shared(test_open_inference))
 

@@ -42,7 +42,7 @@ def work(_=None):
 
 
 def answer(folder, code, **more):
-    """Runs a program beside ``work.py``; what it prints, as JSON."""
+    """Runs a program in the folder of ``work.py``, and returns what it prints as JSON."""
     (folder / "work.py").write_text(WORK)
     script = folder / "program.py"
     script.write_text(code)

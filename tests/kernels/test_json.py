@@ -31,7 +31,7 @@ def reference(text):
 
 
 def is_encodable(value):
-    """Whether there is no lone surrogate in any text."""
+    """Whether no text has a lone surrogate."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -15,7 +15,7 @@ LARGE = "numpy.random.default_rng(0).standard_normal((512, 1024), dtype=numpy.fl
 
 
 def run(code, **variables):
-    """Runs a program in a process of its own; what it prints, or its error."""
+    """Runs a program in a process of its own, and returns the finished process."""
     program = (
         "import numpy, zerocost\nfrom support.waiting import wait_until\nfrom zerocost import _kernels\n"
         + textwrap.dedent(code)

@@ -20,7 +20,7 @@ IDS = [[1, 70, 2], [1, 71, 72, 2], [1, 73, 2]]
 
 
 def refused(call, kind, *words):
-    """What ``call`` raises, with its notes as text; it must hold the words."""
+    """The error of ``call`` with its notes, as text; it must contain the words."""
     with pytest.raises(kind) as caught:
         call()
     told = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
@@ -38,7 +38,7 @@ def service_with(artifact, interface):
 
 
 class Attends(AttentionArtifact):
-    """Returns whatever it is told to."""
+    """Returns its parameter's value."""
 
     def __init__(self, change):
         self.change = change
@@ -133,7 +133,7 @@ def test_weights_of_another_precision_are_taken(dtype, atol):
 
 
 class Runs(ParallelArtifact):
-    """Runs stages as it is told."""
+    """Runs stages in the way that its parameter names."""
 
     def __init__(self, run):
         self.run = run
@@ -181,7 +181,7 @@ def test_stages_may_see_the_sequences_in_any_parts():
 
 
 class Remembers(MemoryArtifact):
-    """Remembers something else than what it was given."""
+    """Returns something else than it stored."""
 
     def __init__(self, change):
         self.change, self.entries = change, {}

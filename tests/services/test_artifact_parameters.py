@@ -20,7 +20,7 @@ def model(registry):
 
 
 def wrong_parameters(registry):
-    """Parameters of Blend that a call refuses, with what it says."""
+    """Parameters of Blend that a call refuses, with the error."""
     service = ArtifactCommunicationService(registry)
     context = ExecutionContext("blend", "test", "zero_cost", {})
     for case in cases_of("blend", registry["blend"].ports):

@@ -233,7 +233,7 @@ def test_requests_are_checked_before_they_wait():
 
 
 class Clock(AttentionArtifact):
-    """Notes the deadline of every call, and waits where it is told to."""
+    """Records the deadline of every call, and waits if asked to."""
 
     def __init__(self):
         self.deadlines, self.wait = [], 0.0

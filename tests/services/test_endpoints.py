@@ -43,7 +43,7 @@ class Greeter(Service):
 
     @Endpoint.of(remember, unchecked=("anything",))
     async def post_remember(self, data, limits=None):
-        """Remembers what it gets."""
+        """Records its arguments."""
         return {"output": (data["what"], data.get("params", {}), data.get("anything"), limits)}
 
 

@@ -30,7 +30,7 @@ class Dict(LastingDict):
 
 
 class Plain(MemoryArtifact):
-    """Has what every memory artifact has, and no more."""
+    """Has only the methods that every memory artifact has."""
 
     def retrieve(self, key):
         return None

@@ -270,7 +270,7 @@ def test_active_artifacts_are_the_specification_s(service, registry):
 
 def test_inputs_from_the_model_cannot_be_parameters(service, registry):
     class Out(AttentionArtifact):
-        """Writes where it is told."""
+        """Writes into ``out``."""
 
         def process_attention(self, attention_matrix, out=None):
             return attention_matrix

@@ -17,7 +17,7 @@ IDS = [[1, 70, 2], [1, 71, 72, 2]]
 
 
 class Scaled(AttentionArtifact):
-    """Has what it does in attributes."""
+    """Has its behaviour in attributes."""
 
     def __init__(self, **attributes):
         self.__dict__.update(attributes)

@@ -44,7 +44,7 @@ class Free(Artifact):
 
 
 class Fails(AttentionArtifact):
-    """Raises what it is told to."""
+    """Raises the exception that it is asked for."""
 
     ERRORS = (KeyError, ValueError, KeyboardInterrupt, BrokenPipeError)
 

@@ -24,7 +24,7 @@ def folder():
 
 @functools.cache
 def find():
-    """The model's folder, or None and why there is none."""
+    """The model's folder and an empty text, or None and the reason."""
     given = os.environ.get("ZEROCOST_MODEL_DIR")
     if given:
         return Path(given), ""

@@ -12,7 +12,7 @@ SHARED = Path(os.environ.get("ZEROCOST_SHARED_DATA") or ROOT.parent / "shared" /
 
 
 def shared_data(name):
-    """The path of a file in ``SHARED``; the test is skipped where there is no such file."""
+    """The path of a file in ``SHARED``. The test is skipped where the file is missing."""
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"{path} does not exist; ZEROCOST_SHARED_DATA names its folder")

@@ -21,7 +21,7 @@ def environment(without=None, **more):
 
 
 def run_python(*arguments, check=True, seconds=60, without=None, variables=None, **options):
-    """Runs ``python ARGUMENTS`` and returns the finished process, with what it wrote to stdout and stderr as text.
+    """Runs ``python ARGUMENTS`` and returns the finished process, with its output as text.
 
     Args:
         arguments: of the interpreter.

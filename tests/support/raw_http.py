@@ -7,7 +7,7 @@ BODY = json.dumps({"attention_matrix": [[1.0, 2.0], [3.0, 4.0]]}).encode()
 
 
 def read_all(connection):
-    """One answer with its body, or what comes of it until the other side closes or is silent for too long."""
+    """One answer with its body, or its beginning where the other side closes or is silent for too long."""
     data = bytearray()
     with contextlib.suppress(ConnectionError, TimeoutError):
         while not is_complete(data) and (piece := connection.recv(1 << 16)):
@@ -42,6 +42,6 @@ FINE = head(content_length=len(BODY)) + BODY
 
 
 def raw_post(server, path, body, **headers):
-    """Posts bytes, or what is written as JSON, to a :class:`support.servers.Program`; the answer as bytes."""
+    """Posts bytes, or a value as JSON, to a :class:`support.servers.Program`; the answer as bytes."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     return server.send(head(path, content_length=len(text), **headers), text)

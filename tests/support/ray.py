@@ -50,7 +50,7 @@ def wait_for_the_end(before):
 
 @contextmanager
 def two_nodes():
-    """A cluster, and what another node of it is made of."""
+    """A cluster, and the options of a further node."""
     # Read when Ray is imported: on one machine it otherwise goes by the address of the network card.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

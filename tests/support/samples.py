@@ -108,7 +108,7 @@ class Stuck(Artifact):
 
 
 class SlowMemory(MemoryArtifact):
-    """A memory whose server takes its time for everything."""
+    """A memory whose server is slow for every operation."""
 
     def __init__(self, seconds):
         self.seconds = seconds
@@ -174,7 +174,7 @@ def sample_registry():
 
 
 class Echo(Artifact):
-    """Returns what it gets: tensors of every datatype, and one value of every other kind."""
+    """Returns its input: tensors of every datatype, and one value of every other kind."""
 
     def get_schema(self):
         properties = {

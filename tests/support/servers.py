@@ -139,7 +139,7 @@ class Program:
         return connection
 
     def send(self, *pieces, timeout=30):
-        """Sends the pieces on a connection of their own; the first answer, or what there is of it, in bounded time."""
+        """Sends the pieces on a new connection, and returns the first answer, or its beginning, in bounded time."""
         started = time.monotonic()
         with self.connect(timeout=timeout) as connection:
             with contextlib.suppress(ConnectionError):

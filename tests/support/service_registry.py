@@ -21,7 +21,7 @@ class Dict(LastingDict):
 
 
 class Changes(AttentionArtifact):
-    """Returns what its parameter says."""
+    """Returns the wrong result that its parameter names."""
 
     def process_attention(self, attention_matrix, how: str = "nothing"):
         if how == "raise":

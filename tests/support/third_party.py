@@ -42,7 +42,7 @@ class Cut(ParallelArtifact):
 
 
 class Shelf(MemoryArtifact):
-    """Keeps what it is given."""
+    """A dict."""
 
     def __init__(self):
         self.kept = {}

@@ -5,7 +5,7 @@ import time
 
 
 def wait_until(condition, seconds=30, every=0.01):
-    """Asks until ``condition()`` is true, and returns what it gave.
+    """Calls ``condition`` until it is true, and returns its value.
 
     Raises:
         AssertionError: it was not true within that many seconds.

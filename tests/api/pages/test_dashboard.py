@@ -33,7 +33,7 @@ def browser():
 
 @contextlib.contextmanager
 def opened(browser, url):
-    """A page, and what it complained of or asked for elsewhere."""
+    """A page, with its errors and its requests to other hosts."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     page = context.new_page()
     complaints, asked = [], []

@@ -17,7 +17,7 @@ pytestmark = needs_proc
 
 
 def mixed(random):
-    """A request, and the statuses that are right for it."""
+    """A request, and its right status."""
     n = random.choice([1, 3, 40, 200])
     matrix = [[random.random()] * n] * n
     binary = json.dumps({"inputs": [{"name": "v", "shape": [n, 2], "datatype": "FP32", "data": [1.0] * (2 * n)}]})

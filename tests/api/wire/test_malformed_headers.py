@@ -129,7 +129,7 @@ def messages(draw):
 
 
 def or_refused(call):
-    """What the call returns; None where it says that the client made a mistake. Nothing else may come of it."""
+    """What the call returns; None where it raises a client's error. Any other exception is raised."""
     try:
         return call()
     except ZerocostError as error:
@@ -198,7 +198,7 @@ def test_a_tensor_and_a_list_of_one_name():
 
 @functools.cache
 def answered_once():
-    """What is imported at the first answer is no answer's."""
+    """Imports what the first answer imports, so that its memory is not counted."""
     with pytest.raises(ServiceUnavailable):
         remote(httpx2.Response(200, headers={"content-type": MEDIA_TYPE}, content=iter([b""])))
 

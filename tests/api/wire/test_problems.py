@@ -36,7 +36,7 @@ KINDS = {
 
 
 class Raises(Artifact):
-    """Raises what it is asked to."""
+    """Raises the exception that it is asked for."""
 
     def execute(self, input_data, context):
         raise KINDS[input_data["kind"]]("as asked")
@@ -158,7 +158,7 @@ def test_a_remote_server_without_memory_raises_out_of_memory(serve, monkeypatch)
 
 @pytest.fixture
 def symbols(small):
-    """The first panic reads the symbols for its backtrace, once."""
+    """Causes the first panic, which reads the symbols for its backtrace once."""
     raw_post(small, "/artifacts/panics/execute", {})
 
 

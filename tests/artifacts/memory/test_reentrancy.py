@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture(autouse=True)
 def _cheap_collections():
-    """What lives already is left out, so that a full collection costs what the test made."""
+    """Freezes what lives already, so that a full collection only visits what the test made."""
     gc.collect()
     gc.freeze()
     yield
@@ -31,7 +31,7 @@ def _cheap_collections():
 
 
 class Meddling:
-    """What is done to a cache (`actions`), from where (`places`), and how often from each."""
+    """The actions on a cache, the places where they happen, and how often each place was reached."""
 
     def __init__(self, actions, places, calls):
         self.actions, self.places = actions, places

@@ -207,7 +207,7 @@ def lru_cache(maxsize=128, typed=False):
 
 
 class Functools:
-    """What is left of ``functools``: its names in ``cache_info`` and ``cache_parameters``, and pickling by name."""
+    """The rest of ``functools``: its names in ``cache_info`` and ``cache_parameters``, and pickling by name."""
 
     def __init__(self, memoized, maxsize):
         self.__dict__.update(getattr(memoized.__wrapped__, "__dict__", {}))

@@ -16,7 +16,7 @@ KINDS = ("gpipe", "1f1b")
 
 
 def check(schedule, forward, backward):
-    """Everything once, one thing at a time on a stage, each as soon as its stage and what it needs are ready."""
+    """Everything runs once, one thing at a time on a stage, as soon as the stage and its inputs are ready."""
     stages, micro_batches = schedule.num_stages, schedule.num_microbatches
     ends = {(item.direction, item.stage, item.micro_batch): item.start + item.duration for item in schedule.items}
     assert len(ends) == len(schedule.items) == 2 * stages * micro_batches

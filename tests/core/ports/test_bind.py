@@ -44,7 +44,7 @@ def matrix(*shape, dtype=np.float64):
 
 
 class Looks(AttentionArtifact):
-    """Notes what it gets."""
+    """Records its inputs."""
 
     def __init__(self):
         self.seen = []

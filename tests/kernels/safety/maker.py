@@ -15,7 +15,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), np.d
 
 @dataclass
 class Scene:
-    """A call, and what is written to while it runs: each array with the contents that it takes on in turn.
+    """A call, and the arrays that are written to while it runs, each with the contents that it takes in turn.
 
     Quiet is a scene whose arrays all hold their first contents; ``allowed`` are errors that contents may lead to.
     """
@@ -32,7 +32,7 @@ class Scene:
 
 @dataclass
 class Maker:
-    """Makes guarded arrays of one dtype, and what they take turns with."""
+    """Makes guarded arrays of one dtype, and their alternating contents."""
 
     dtype: np.dtype
     flush: str

@@ -131,7 +131,7 @@ def main(case):
 
 
 def refused(call):
-    """What the error says."""
+    """The error's message."""
     with pytest.raises(MemoryError) as raised:
         call()
     error = raised.value

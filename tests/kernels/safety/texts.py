@@ -33,7 +33,7 @@ LENGTH = 6000
 
 
 def texts(rng):
-    """JSON, and what is none, all of one length."""
+    """Valid and invalid JSON, all of one length."""
     rows = ",".join("[" + ",".join(f"{number:.3f}" for number in row) + "]" for row in rng.standard_normal((60, 12)))
     every = [
         b'{"a":[' + rows.encode() + b'],"b":"',
