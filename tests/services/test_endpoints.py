@@ -66,7 +66,7 @@ def test_fields_are_those_of_the_signature():
     assert remember["required"] == ["what"]
     assert {"greet", "remember", "use_artifact", "stop_artifact", "active_artifacts"} == Greeter.endpoints().keys()
     assert Greeter.post_greet.__name__ == "post_greet"
-    assert Greeter.post_remember.__doc__ == "Remembers what it gets."
+    assert Greeter.post_remember.__doc__ == "Records its arguments."
 
 
 def ask(post, data, limits=None):
