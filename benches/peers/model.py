@@ -30,6 +30,7 @@ FLOPS = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 def rows() -> list[Row]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
     import minilm
+
     import zerocost
 
     folder, reason = minilm.find()

@@ -152,6 +152,7 @@ def test_the_returned_weights_multiply_the_values(service, registry):
     service.use_artifact("first", strength=0.0)
     nothing = service.forward([1, 70, 71, 2], output_attentions=True)
     assert not np.allclose(nothing.pooled, plain.pooled, atol=1e-3)
+    assert len(nothing.attentions) == service.model.encoder.architecture.layers
     assert all((weights == 0).all() for weights in nothing.attentions)
     service.use_artifact("first")
     assert not np.allclose(service.forward([1, 70, 71, 2]).pooled, nothing.pooled, atol=1e-3)
