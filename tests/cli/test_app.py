@@ -1,3 +1,5 @@
+"""The command line as a whole: help, usage errors, interrupts, exit codes."""
+
 import os
 import signal
 import subprocess

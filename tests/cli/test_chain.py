@@ -1,3 +1,5 @@
+"""``zerocost chain``."""
+
 import json
 
 import numpy as np

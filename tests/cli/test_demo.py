@@ -1,3 +1,5 @@
+"""``zerocost demo``: its claims, its picture, its server, and the published model."""
+
 import http.client
 import json
 import os

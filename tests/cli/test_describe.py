@@ -1,3 +1,5 @@
+"""``zerocost describe``."""
+
 import json
 
 from support.command_line import FREE, SCALE

@@ -1,3 +1,5 @@
+"""``zerocost embed``: vectors for every line, resumed runs, progress."""
+
 import fcntl
 import os
 import pty

@@ -1,3 +1,5 @@
+"""``zerocost info``."""
+
 import json
 
 import numpy as np

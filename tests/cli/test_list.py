@@ -1,3 +1,5 @@
+"""``zerocost list``."""
+
 import json
 
 from support.command_line import FREE, SCALE, SPLIT

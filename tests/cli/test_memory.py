@@ -1,3 +1,5 @@
+"""``zerocost memory``: snapshots and served instances."""
+
 import json
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""``zerocost run``: inputs from files, standard input and parameters."""
+
 import io
 import json
 

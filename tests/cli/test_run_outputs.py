@@ -1,3 +1,5 @@
+"""``zerocost run``: the summary, and results in files."""
+
 import json
 import zipfile
 

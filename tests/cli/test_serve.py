@@ -1,3 +1,5 @@
+"""``zerocost serve``: starting, stopping, tokens, and addresses that it refuses."""
+
 import json
 import signal
 import socket

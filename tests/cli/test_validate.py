@@ -1,3 +1,5 @@
+"""``zerocost validate``."""
+
 import pytest
 
 

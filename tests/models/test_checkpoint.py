@@ -1,3 +1,5 @@
+"""Checkpoints: weights as views of the file, families of names, errors by name."""
+
 import gc
 import json
 import re

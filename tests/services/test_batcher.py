@@ -1,3 +1,5 @@
+"""The batcher, and requests of the services that are computed together."""
+
 import asyncio
 import threading
 import time

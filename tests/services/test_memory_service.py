@@ -1,3 +1,5 @@
+"""The memory service."""
+
 import asyncio
 import sys
 import threading

@@ -1,3 +1,5 @@
+"""The model service against a float64 reference, with every kind of artifact in its layers."""
+
 import asyncio
 import json
 

@@ -1,3 +1,5 @@
+"""The tokenizer service."""
+
 import asyncio
 
 import numpy as np

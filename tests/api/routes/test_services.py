@@ -1,3 +1,5 @@
+"""The routes of the model and tokenizer services."""
+
 import concurrent.futures
 import http.client
 import threading

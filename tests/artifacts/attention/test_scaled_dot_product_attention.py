@@ -1,3 +1,5 @@
+"""scaled_dot_product_attention against a float64 reference: masks, windows, groups of heads, every type and layout."""
+
 import ml_dtypes
 import numpy as np
 import pytest

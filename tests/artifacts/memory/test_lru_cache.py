@@ -1,3 +1,5 @@
+"""The lru_cache artifact: its operations, its bound, and conditional changes."""
+
 import threading
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""memoize: calls that are remembered as functools does, with bounds, times and single flight."""
+
 import asyncio
 import inspect
 import sys

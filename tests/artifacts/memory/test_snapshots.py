@@ -1,3 +1,5 @@
+"""Snapshots: what is stored comes back, and damaged files change nothing."""
+
 import json
 import os
 import stat
