@@ -73,7 +73,8 @@ class LazyJSON:
 
     def values(self, *names: str) -> dict[str, Any]:
         """The values of these names, without tensors, of those that are there."""
-        return {name: self.value(name) for name in names if name in self.spans}
+        view, spans, settings = self._view, self.spans, self._settings
+        return {name: read_document(view[slice(*spans[name])], settings) for name in names if name in spans}
 
     def inputs(self, key: str | int, table: TensorTable) -> dict[str, Any]:
         """A value that is an object, with arrays for the tensors in ``table``."""
