@@ -76,8 +76,11 @@ class ResponseStream:
     def take(self, size: int) -> bytes:
         """The next ``size`` bytes."""
         self.expect(size)
-        data = bytearray(size)
-        self.fill(memoryview(data))
+        data = bytearray()
+        while len(data) < size:  # in pieces: what is announced need not come
+            piece = bytearray(min(size - len(data), 1 << 16))
+            self.fill(memoryview(piece))
+            data += piece
         return bytes(data)
 
     def fill(self, target: memoryview) -> None:

@@ -218,6 +218,7 @@ LENGTHS = st.sampled_from([None, "exact", "0", "8", "1" * 18, "1" * 5000, "²", 
 @some
 @given(messages(), LENGTHS, st.integers(1, 100))
 @example((1 << 50).to_bytes(8, "little"), "1" * 18, 10)
+@example((32 * MIB).to_bytes(8, "little"), "1" * 18, 10)
 @example(message(b'{"x": {"dtype": %s}}' % DEEP), None, 100)
 def test_malformed_safetensors_answers(body, length, step):
     headers = {"content-type": MEDIA_TYPE}
