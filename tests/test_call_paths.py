@@ -167,14 +167,14 @@ def test_safetensors(expected, registry, client):
             return answered(response)
         data = response.content
         size = int.from_bytes(data[:8], "little")
-        slots, text = parse_header(json.loads(data[8 : 8 + size]), 2**40, 2**20)
+        slots, metadata = parse_header(json.loads(data[8 : 8 + size]), 2**40, 2**20)
         at, arrays = 8 + size, {}
         for slot in slots:
             arrays[slot.name] = np.frombuffer(data, slot.dtype, slot.nbytes // slot.dtype.itemsize, at).reshape(
                 slot.shape
             )
             at += slot.nbytes
-        return {**grouped(arrays), **from_json(json.loads(text))}
+        return {**grouped(arrays), **from_json(json.loads(metadata["json"]))}
 
     check(call_path, expected)
 

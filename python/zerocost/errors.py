@@ -7,7 +7,7 @@ was given and what is allowed; ``argument`` is its name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
@@ -51,6 +51,9 @@ class Place(str):
     __slots__ = ()
 
 
+_CLASSES: dict[str, type[ZerocostError]] = {}
+
+
 class ZerocostError(Exception):
     """The root of every error that zerocost raises on purpose."""
 
@@ -60,6 +63,7 @@ class ZerocostError(Exception):
         super().__init_subclass__(**kwargs)
         if code is not None:
             cls.code = code
+        _CLASSES.setdefault(cls.code, cls)
 
     def __init__(self, message: str = "", argument: str | None = None) -> None:
         super().__init__(message)
@@ -69,6 +73,9 @@ class ZerocostError(Exception):
     def __str__(self) -> str:
         # KeyError would print the repr of its argument.
         return self.message
+
+
+_CLASSES[ZerocostError.code] = ZerocostError
 
 
 class InvalidInput(ZerocostError, ValueError, code="invalid_input"):
@@ -221,10 +228,4 @@ class KernelPanic(ZerocostError, RuntimeError, code="kernel_panic"):
 
 def error_class(code: str) -> type[ZerocostError]:
     """The class with this ``code``; :class:`ZerocostError` if there is none."""
-    return next((kind for kind in _descendants(ZerocostError) if kind.code == code), ZerocostError)
-
-
-def _descendants(kind: type[ZerocostError]) -> Iterator[type[ZerocostError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _descendants(child)
+    return _CLASSES.get(code, ZerocostError)

@@ -40,7 +40,7 @@ def read_outputs(response: httpx2.Response, stream: ResponseStream) -> dict[str,
         size = int.from_bytes(stream.take(8), "little")
         if size > LONGEST_HEADER:
             raise InvalidResponse(f"a header of {size} bytes")
-        slots, text = parse_header(orjson.loads(stream.take(size)), max_elements=2**62, max_parts=2**31)
+        slots, metadata = parse_header(orjson.loads(stream.take(size)))
         arrays = {}
         for slot in slots:
             stream.expect(slot.nbytes)
@@ -48,7 +48,10 @@ def read_outputs(response: httpx2.Response, stream: ResponseStream) -> dict[str,
             if slot.nbytes:
                 stream.fill(array.reshape(-1).view(np.uint8).data)
         stream.finish()
-        return {**grouped(arrays), **json.loads(text)}  # orjson would make float64 of long integers
+        return {
+            **grouped(arrays),
+            **json.loads(metadata.get("json", "{}")),
+        }  # orjson makes floats of long integers
     except (ValueError, TypeError, RecursionError, MemoryError, ZerocostError) as error:
         raise InvalidResponse(str(error)) from error
 

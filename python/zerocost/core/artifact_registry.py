@@ -176,7 +176,8 @@ class ArtifactRegistry:
                 )
             except (Exception, SystemExit) as error:  # anything may happen when a plug-in is imported
                 failures[entry_point.name] = PluginError(
-                    f"plug-in {entry_point.name!r} ({entry_point.value}) was not loaded: {_reason(error)}"
+                    f"plug-in {entry_point.name!r} ({entry_point.value}) was not loaded: "
+                    f"{type(error).__name__}: {error}"
                 )
         return failures
 
@@ -210,7 +211,7 @@ def load_artifact(path: str) -> Artifact:
     except PluginError:
         raise
     except (Exception, SystemExit) as error:  # anything may happen when a plug-in is imported
-        raise PluginError(f"{path!r} could not be loaded: {_reason(error)}") from error
+        raise PluginError(f"{path!r} could not be loaded: {type(error).__name__}: {error}") from error
 
 
 def check_name(name: object) -> None:
@@ -231,10 +232,6 @@ def _make(kind: Any, path: str) -> Artifact:
 def _interface(artifact: Artifact) -> str:
     interface = getattr(artifact, "interface", None)
     return interface if isinstance(interface, str) and interface else "custom"
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _refuse_cycle(name: str, specs: Mapping[str, ArtifactSpec]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 __all__ = ["CopyCount", "count_copy", "counting_copies"]
 
 
 class CopyCount:
-    """Bytes copied on the way into kernels since :class:`counting_copies` began."""
+    """Bytes copied on the way into kernels since :func:`counting_copies` began."""
 
     __slots__ = ("_lock", "bytes")
 
@@ -33,18 +35,13 @@ def count_copy(nbytes: int) -> None:
         counter.add(nbytes)
 
 
-class counting_copies:  # noqa: N801 - it is used like a function
+@contextmanager
+def counting_copies() -> Iterator[CopyCount]:
     """Counts the copies made in this context. They also count for an enclosing counter."""
-
-    __slots__ = ("_counter", "_token")
-
-    def __enter__(self) -> CopyCount:
-        """Begins counting."""
-        self._counter = CopyCount()
-        self._token = _counter.set(self._counter)
-        return self._counter
-
-    def __exit__(self, *_: object) -> None:
-        """Ends, and adds the count to the enclosing counter."""
-        _counter.reset(self._token)
-        count_copy(self._counter.bytes)
+    counter = CopyCount()
+    token = _counter.set(counter)
+    try:
+        yield counter
+    finally:
+        _counter.reset(token)
+        count_copy(counter.bytes)

@@ -106,7 +106,7 @@ class Message:
             header = orjson.loads(data[8 : 8 + size])
         except orjson.JSONDecodeError as error:
             raise MalformedJSON(f"the safetensors header is not JSON ({error})") from None
-        slots, self.metadata = _parse(header, max_elements, is_file=True)
+        slots, self.metadata = parse_header(header, max_elements, is_file=True)
         self.slots = {slot.name: slot for slot in slots}
         self.data, self._start = data, 8 + size
         announced = self._start + sum(slot.nbytes for slot in slots)
@@ -237,27 +237,23 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     return {**grouped({name: message.array(name) for name in message.slots}), **others}
 
 
-def parse_header(header: Any, max_elements: int, max_parts: int) -> tuple[list[Slot], str]:
-    """The tensors in the order of their data, and the JSON text (``"{}"`` if there is none).
+def parse_header(
+    header: Any, max_elements: int = _ANY, max_parts: int = _ANY, *, is_file: bool = False
+) -> tuple[list[Slot], dict[str, str]]:
+    """The tensors in the order of their data, and the metadata; its ``json`` is the JSON of everything else.
 
     Args:
         header: its JSON, read. The reader knows what it may cost: a server has limits, and refuses names that are there
             twice.
         max_elements: of a tensor, each axis counting at least one.
         max_parts: tensors.
+        is_file: whether dtypes are allowed that no message has.
 
     Raises:
         MalformedJSON: the header is no JSON object.
         DatatypeError, ShapeError: an entry that is none, or data that is not end to end.
         LimitExceeded: more than a limit allows.
     """
-    slots, metadata = _parse(header, max_elements, max_parts)
-    return slots, metadata.get("json", "{}")
-
-
-def _parse(
-    header: Any, max_elements: int, max_parts: int = _ANY, *, is_file: bool = False
-) -> tuple[list[Slot], dict[str, str]]:
     if not isinstance(header, dict):
         raise MalformedJSON("the safetensors header is no JSON object")
     metadata = header.pop("__metadata__", {})

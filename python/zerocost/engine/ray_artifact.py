@@ -110,16 +110,14 @@ class RayArtifact(Artifact):
         put, _ = self._store.for_call()
         values = [put(value) if getattr(value, "nbytes", 0) > SMALL else value for value in bound.values()]
         number, replica = self._acquire(context.artifact_name)
-        release = self._release
+        what, release = f"replica {number} of {context.artifact_name!r}".__str__, self._release
         try:
-            reference = self._send(number, replica, list(bound), values, remote, seconds)
+            reference = pickled(
+                self._ray, lambda: replica.execute.remote(list(bound), remote, seconds, *values), what, "an input"
+            )
             try:
-                outputs: dict[str, Any] = get_result(
-                    self._ray,
-                    reference,
-                    f"replica {number} of {context.artifact_name!r}".__str__,
-                    context.metadata.get("deadline"),
-                )
+                deadline = context.metadata.get("deadline")
+                outputs: dict[str, Any] = get_result(self._ray, reference, what, deadline)
             except BaseException as error:
                 self._ray.cancel(reference)
                 if isinstance(error.__context__, self._ray.exceptions.ActorDiedError):
@@ -195,18 +193,6 @@ class RayArtifact(Artifact):
         timer = threading.Timer(_GRACE_SECONDS, stop)
         timer.daemon = True
         timer.start()
-
-    def _send(
-        self,
-        number: int,
-        replica: Any,
-        names: list[str],
-        values: list[Any],
-        context: ExecutionContext,
-        seconds: float | None,
-    ) -> Any:
-        what = f"replica {number} of {context.artifact_name!r}".__str__
-        return pickled(self._ray, lambda: replica.execute.remote(names, context, seconds, *values), what, "an input")
 
     def input_errors(self, input_data: dict[str, Any]) -> list[tuple[str, str]]:
         """The artifact's own, and one for each input that has a meaning in the same process only."""

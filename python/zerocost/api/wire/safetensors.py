@@ -55,7 +55,7 @@ async def read_tensors(request: Request, settings: Settings, offload: Offload) -
     text = await stream.read(size)
     if text is None:
         raise ShapeError("the safetensors header is longer than the body")
-    slots, json = await offload(size, lambda: _slots(text, settings))
+    slots, metadata = await offload(size, lambda: _slots(text, settings))
     total = sum(slot.nbytes for slot in slots)
     if stream.length is not None and stream.length != 8 + size + total:
         raise ShapeError(f"the body has {stream.length} bytes, its header announces {8 + size + total}")
@@ -68,10 +68,10 @@ async def read_tensors(request: Request, settings: Settings, offload: Offload) -
             raise ShapeError(f"{slot.name}: the body ends early", slot.name)
     if not await stream.is_at_end():
         raise ShapeError("more bytes follow the last tensor")
-    return grouped(tensors), json.encode(), total
+    return grouped(tensors), metadata.get("json", "{}").encode(), total
 
 
-def _slots(text: bytes, settings: Settings) -> tuple[list[Slot], str]:
+def _slots(text: bytes, settings: Settings) -> tuple[list[Slot], dict[str, str]]:
     try:
         header = read_json(text, max_depth=3, max_values=100 + _ENTRY_VALUES * settings.max_parts)
     except MalformedJSON as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -35,24 +35,7 @@ from zerocost.errors import (
     merged,
 )
 
-__all__ = ["Owner", "Ports"]
-
-
-class Owner(Protocol):
-    """The artifact that ports belong to, as far as they use it."""
-
-    def output_elements(self, input_data: dict[str, Any]) -> int | None:
-        """An upper bound for the elements of all outputs."""
-
-    def operations(self, input_data: dict[str, Any]) -> int | None:
-        """An upper bound for the elementary operations."""
-
-    @property
-    def _asks_more(self) -> bool:
-        """Whether it refuses more than its schema does."""
-
-    def _check_bound(self, bound: Bound) -> None:
-        """Raises InvalidInput if it refuses more than its schema does."""
+__all__ = ["Ports"]
 
 
 class Ports(Declaration):
@@ -66,11 +49,11 @@ class Ports(Declaration):
         InvalidSchema: an invalid ``x-`` keyword.
     """
 
-    def __init__(self, schema: Schema, owner: Owner | None = None) -> None:
+    def __init__(self, schema: Schema, owner: Any = None) -> None:
         super().__init__(schema)
         self._set_owner(owner)
 
-    def _set_owner(self, owner: Owner | None) -> None:
+    def _set_owner(self, owner: Any) -> None:
         self._accepts: Condition = self._compile_and_accept
         # A weak reference: the artifact holds its ports.
         self._owner = None if owner is None else weakref.ref(owner)
