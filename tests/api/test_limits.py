@@ -178,6 +178,7 @@ FAN_OUT = {
 }
 
 
+@pytest.mark.alone  # the server answers within a second
 @pytest.mark.parametrize("case", FAN_OUT)
 def test_small_requests_for_large_work(bounded, case):
     path, body, expected = FAN_OUT[case]
