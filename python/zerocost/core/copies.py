@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 __all__ = ["CopyCount", "count_copy", "counting_copies"]
@@ -35,13 +33,18 @@ def count_copy(nbytes: int) -> None:
         counter.add(nbytes)
 
 
-@contextmanager
-def counting_copies() -> Iterator[CopyCount]:
+class counting_copies:  # noqa: N801 - used as a function; a generator takes a microsecond longer in every request
     """Counts the copies made in this context. They also count for an enclosing counter."""
-    counter = CopyCount()
-    token = _counter.set(counter)
-    try:
-        yield counter
-    finally:
-        _counter.reset(token)
-        count_copy(counter.bytes)
+
+    __slots__ = ("_copies", "_token")
+
+    def __enter__(self) -> CopyCount:
+        """Begins to count."""
+        self._copies = CopyCount()
+        self._token = _counter.set(self._copies)
+        return self._copies
+
+    def __exit__(self, *_: object) -> None:
+        """Ends, and tells the enclosing counter."""
+        _counter.reset(self._token)
+        count_copy(self._copies.bytes)
