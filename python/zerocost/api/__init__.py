@@ -10,8 +10,9 @@ Where what stands:
 - ``routes``, ``v2``: the endpoints, native ones and those of the Open Inference Protocol.
 - ``calls``: admits a request and runs it within its deadline, on a thread of a ``thread_pool``.
 - ``artifact_api``: binds inputs and executes an artifact, within the limits.
-- ``wire``: HTTP itself. ``request`` reads every header, ``body`` reads bodies within limits, ``byte_budget`` bounds
-  the memory of all requests, ``problems`` chooses the status of every error, ``responses`` chooses the representation.
+- ``wire``: HTTP itself. Every header is read through ``request``, ``body`` reads bodies within limits, ``byte_budget``
+  bounds the memory of all requests, ``problems`` is the table from exception to status (HTTP's own errors carry
+  theirs), ``responses`` chooses the representation.
 - ``telemetry``, ``server_metrics``: counters, metrics and traces.
 - ``openapi``, ``pages``: the description of the API, and pages for people.
 """

@@ -1,4 +1,4 @@
-"""One HTTP request: its headers, and what the server keeps of it until it is answered. Every header is read here."""
+"""One HTTP request: its headers, and what the server keeps of it until it is answered."""
 
 from __future__ import annotations
 
