@@ -37,7 +37,8 @@ def test_no_shard_begins_after_the_deadline():
 
 
 def test_the_parallel_artifacts_treat_it_as_no_executor(monkeypatch):
-    named, default = zerocost.default_registry(executor("threads")), zerocost.default_registry()
+    threads = executor("threads")
+    named, default = zerocost.default_registry(threads), zerocost.default_registry()
     tensor, weight = np.ones((4, 6), np.float32), np.ones((6, 5), np.float32)
     for name, inputs in (
         ("tensor_parallel", {"tensor": tensor, "weight": weight, "num_splits": 2}),
@@ -46,4 +47,5 @@ def test_the_parallel_artifacts_treat_it_as_no_executor(monkeypatch):
         artifacts = [registry[name].implementation for registry in (named, default)]
         assert same(*(artifact.execute(dict(inputs), context())["result"] for artifact in artifacts))
         assert artifacts[0].is_quick == artifacts[1].is_quick
+        assert artifacts[0].executor is threads
     assert named["pipeline_parallel"].implementation.here() is named["pipeline_parallel"].implementation

@@ -33,6 +33,9 @@ class PipelineStage(Protocol):
 class Executor(Protocol):
     """Runs shards and stages somewhere."""
 
+    is_local: bool
+    """Whether they run in this process and share its memory."""
+
     def shards(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], context: ExecutionContext
     ) -> list[Any]:

@@ -24,6 +24,8 @@ class ThreadExecutor:
     has threads of its own.
     """
 
+    is_local = True
+
     @staticmethod
     def shards(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], context: ExecutionContext) -> list[Any]:
         """``function(*call)`` of every call, each on a thread; see :class:`zerocost.core.executor.Executor`.

@@ -29,6 +29,8 @@ class RayExecutor:
     again raises an error that names it.
     """
 
+    is_local = False
+
     def __init__(self, address: str | None = None, *, retries: int = 3) -> None:
         """Connects; see :func:`zerocost.engine.cluster.connect`.
 

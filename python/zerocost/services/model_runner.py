@@ -170,8 +170,8 @@ def awake_threads(active: Mapping[str, ActiveArtifact]) -> AbstractContextManage
 
 def _runs_on_kernels(active: ActiveArtifact) -> bool:
     artifact = active.spec.implementation
-    has_executor = isinstance(artifact, TensorParallelArtifact) and artifact.executor is not None
-    return active.is_built_in and not has_executor
+    is_remote = isinstance(artifact, TensorParallelArtifact) and artifact.remote is not None
+    return active.is_built_in and not is_remote
 
 
 def _check_deadline() -> None:

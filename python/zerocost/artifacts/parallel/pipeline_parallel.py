@@ -42,15 +42,15 @@ class PipelineParallelArtifact(ParallelArtifact):
             executor: where stages run; None: on threads of this process.
         """
         self._registry = registry
-        self._run = (ThreadExecutor if executor is None else executor).pipeline
+        self.executor: Executor = ThreadExecutor() if executor is None else executor
 
     def here(self) -> PipelineParallelArtifact:
         """The same artifact with its stages in this process: stages that share memory need that."""
-        if self._run is ThreadExecutor.pipeline:
+        if self.executor.is_local:
             return self
-        twin = copy.copy(self)
-        twin._run = ThreadExecutor.pipeline
-        return twin
+        local = copy.copy(self)
+        local.executor = ThreadExecutor()
+        return local
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
         """As every parallel artifact. Stages get contexts made from this one, and its deadline holds for them."""
@@ -116,7 +116,7 @@ class PipelineParallelArtifact(ParallelArtifact):
         batches = _kernels.split(array, min(wanted, max(length, 1)), axis)
         context = _context.get() or ExecutionContext("pipeline_parallel", "parallel", "zero_cost", {})
         check_fan_out(resolved, "stages", context.metadata)
-        return gather(self._run(resolved, batches, axis, schedule, context), axis)
+        return gather(self.executor.pipeline(resolved, batches, axis, schedule, context), axis)
 
     def output_elements(self, input_data: dict[str, Any]) -> int | None:
         """The tensor's elements and one for each stage; unknown if stages run."""

@@ -17,7 +17,6 @@ from zerocost.artifacts.parallel.shards import linear_on
 from zerocost.core.artifact_base import ExecutionContext, ParallelArtifact
 from zerocost.core.datatypes import FLOATING
 from zerocost.core.executor import Executor
-from zerocost.core.threads import ThreadExecutor
 from zerocost.errors import DatatypeError, RangeError
 
 __all__ = ["TensorParallelArtifact"]
@@ -35,13 +34,14 @@ class TensorParallelArtifact(ParallelArtifact):
             executor: where the shards of a linear layer run; None: on threads of this process. Views are always made
                 here.
         """
+        self.executor = executor
         # The kernel runs shards on threads of this process by itself.
-        self.executor = None if isinstance(executor, ThreadExecutor) else executor
-        self.is_quick = self.executor is None and type(self) is TensorParallelArtifact
+        self.remote = None if executor is None or executor.is_local else executor
+        self.is_quick = self.remote is None and type(self) is TensorParallelArtifact
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
         """As every parallel artifact. The context's deadline holds for shards on an executor."""
-        if self.executor is None:
+        if self.remote is None:
             return super().execute(input_data, context)
         token = _context.set(context)
         try:
@@ -92,10 +92,10 @@ class TensorParallelArtifact(ParallelArtifact):
             return _kernels.split(tensor, num_splits, axis)
         if mode == "row" and not gather:
             raise RangeError("gather: False was given; only the shards of mode='column' can be left apart", "gather")
-        if self.executor is not None:
+        if self.remote is not None:
             context = _context.get() or ExecutionContext("tensor_parallel", "parallel", "zero_cost", {})
             return linear_on(
-                self.executor,
+                self.remote,
                 context,
                 tensor,
                 weight,
