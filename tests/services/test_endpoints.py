@@ -49,7 +49,7 @@ class Greeter(Service):
 
 def test_fields_are_those_of_the_signature():
     fields = Greeter.post_greet
-    assert (fields.name, fields.summary) == ("greet", "Greets.")
+    assert (fields.name, fields.summary(Greeter)) == ("greet", "Greets.")
     assert fields.schema["properties"] == {
         "name": {"type": "string", "description": "who is greeted."},
         "times": {"type": "integer", "minimum": 1, "default": 1},

@@ -35,7 +35,6 @@ class Endpoint:
 
     Attributes:
         name: the method's name.
-        summary: the first line of the method's docstring.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class Endpoint:
         self.is_administrative = is_administrative
         self._post: Post | None = None
         self.name: str = function.__name__
-        self.summary = inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
         self.__name__ = f"post_{self.name}"
         self.__doc__ = f"Calls :meth:`{self.name}` for a request: its arguments by name in, ``output`` out."
 
@@ -90,6 +88,10 @@ class Endpoint:
             return result if self._answer is None else self._answer(result)
 
         return {"output": await to_thread(call)}
+
+    def summary(self, kind: type) -> str:
+        """The first line of the method's docstring in the service class ``kind``, which may override the method."""
+        return (inspect.getdoc(getattr(kind, self.name)) or "").partition("\n")[0]
 
     @cached_property
     def schema(self) -> dict[str, Any]:

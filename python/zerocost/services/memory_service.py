@@ -46,7 +46,7 @@ class MemoryService(Service):
         self._active.stop(interface, fallback=self._first)
 
     def get(self, key: str) -> Any:
-        """The object that is stored under ``key``.
+        """The object that is stored under a key.
 
         Raises:
             UnknownKey: nothing is stored there.
@@ -61,10 +61,12 @@ class MemoryService(Service):
     ) -> bool:
         """Stores a value. False means that it was not stored because it is too large.
 
+        The object itself is held, not a copy.
+
         Args:
             key: text.
-            value: any object that the artifact takes; it is held, not copied.
-            ttl: seconds to live, if the artifact's ``store`` takes a ``ttl``.
+            value: any object that the artifact takes.
+            ttl: seconds to live, if the artifact takes a ``ttl``.
             when: called with the stored value, or :data:`ABSENT`; stores only if it returns True. No other change comes
                 in between.
 
@@ -84,7 +86,12 @@ class MemoryService(Service):
         return self._exchange(inputs, when) if when is not None else bool(self._execute(inputs)["result"])
 
     def delete(self, key: str, *, when: When = None) -> bool:
-        """Removes a key and tells whether it was there. ``when`` is that of :meth:`put`."""
+        """Removes a key and tells whether it was there.
+
+        Args:
+            key: text.
+            when: as in :meth:`put`.
+        """
         if when is not None:
             return self._exchange({"key": _checked(key), "value": ABSENT}, when)
         return bool(self._execute({"operation": "delete", "key": _checked(key)})["result"])

@@ -177,8 +177,8 @@ class SimplifiedModelService(Service):
             attention_mask: 0 for tokens to leave out (padding), 1 for the others, in the shape of the ids. Tokens that
                 are left out have no state in the output.
             output_attentions: whether to return the weights of every head. The memory artifact is not used then.
-            artifacts: ``{interface: {"artifact": name, "params": {…}}}`` for this call alone, in place of the active
-                ones; None for a value means no artifact.
+            artifacts: ``{interface: {"artifact": name, "params": {…}}}`` for this call alone, in place of those in use;
+                None (in JSON null) for a value means no artifact.
 
         Raises:
             DatatypeError, ShapeError, RangeError: the model cannot take the ids or the mask.
@@ -216,7 +216,7 @@ class SimplifiedModelService(Service):
 
         Args:
             texts: one text or a list of texts.
-            artifacts: as in :meth:`forward`.
+            artifacts: ``{interface: {"artifact": name, "params": {…}}}``, as for ``forward``.
             progress: whether to show a progress bar; None: for long lists on a terminal.
 
         Returns:

@@ -46,7 +46,10 @@ class Service:
 
     @property
     def active_artifacts(self) -> dict[str, dict[str, Any]]:
-        """The artifacts in use, by interface: ``artifact`` (the object), ``name`` and ``params``."""
+        """The artifacts in use, with their parameters, by interface.
+
+        Each has ``artifact`` (the object), ``name`` and ``params``. A request gets the name as ``artifact``.
+        """
         return {
             interface: {"artifact": active.spec.implementation, "name": active.spec.name, "params": dict(active.params)}
             for interface, active in self._active.snapshot().items()

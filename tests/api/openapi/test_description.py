@@ -63,6 +63,29 @@ def default_description():
         return client.get("/openapi.json").json()
 
 
+def texts_of(value):
+    """Every summary and description of a document."""
+    for item in value if isinstance(value, list) else value.values():
+        if isinstance(item, list | dict):
+            yield from texts_of(item)
+    if isinstance(value, dict):
+        yield from (value[key] for key in ("summary", "description") if isinstance(value.get(key), str))
+
+
+def test_summaries_and_descriptions_hold_over_http():
+    texts = list(texts_of(default_description()))
+    assert len(texts) > 100
+    for text in texts:
+        assert not re.search(r":[a-z]+:`|``when``|the object\)", text), text
+
+
+def test_the_summary_of_an_overridden_method_is_that_of_its_service():
+    described = default_description()["paths"]
+    memory, model = (described[f"/services/{name}/stop_artifact"]["post"]["summary"] for name in ("memory", "model"))
+    assert memory.startswith("Returns to the first artifact")
+    assert model.startswith("Uses no artifact")
+
+
 @pytest.mark.parametrize("make", [default_registry, echo_registry])
 def test_every_example_works(make):
     with serving(make(), admin_token="a") as client:

@@ -89,7 +89,7 @@ def _operation(service: str, kind: type[Service], endpoint: Endpoint, names: lis
     fields = inputs["properties"]
     if "interface" in fields:
         fields["interface"] = {"enum": list(kind.interfaces)}
-    path, summary = f"{service}/{endpoint.name}", endpoint.summary
+    path, summary = f"{service}/{endpoint.name}", endpoint.summary(kind)
     used = _WINDOW if service == "model" else "lru_cache"
     example: Any
     if path in _EXAMPLES_AND_ANSWERS:
