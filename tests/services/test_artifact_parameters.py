@@ -6,7 +6,14 @@ import pytest
 
 from support.input_cases import Refused, agree, cases_of, outcome
 from support.third_party import Blend, registry_of_all
-from zerocost import ArtifactCommunicationService, ExecutionContext, MemoryService, SimplifiedModelService
+from zerocost import (
+    ArtifactCommunicationService,
+    ExecutionContext,
+    InvalidInput,
+    MemoryService,
+    ParallelArtifact,
+    SimplifiedModelService,
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,37 @@ def test_use_artifact(registry, model):
         chosen = {"attention": {"artifact": "blend", "params": params}}
         found = outcome(lambda chosen=chosen: model.forward([1, 2], artifacts=chosen))
         assert agree(found, wanted.moved("/artifacts/attention/params")), params
+
+
+def errors_of(call):
+    with pytest.raises(InvalidInput) as refused:
+        call()
+    return [where for where, _ in refused.value.errors]
+
+
+def test_errors_about_an_artifact_point_to_its_name(registry, model):
+    refused = {"artifact_name": "sparse_attention", "params": {"sparsity_ratio": 0.5}}
+    memory = MemoryService(registry)
+    assert errors_of(lambda: asyncio.run(memory.post_use_artifact(refused))) == ["/artifact_name"]
+    assert errors_of(lambda: memory.use_artifact("sparse_attention")) == ["/artifact_name"]
+    registry.register_artifact("transform", Blend(), "transform", replace=True)
+    for name in ("transform", "lru_cache"):
+        chosen = {"attention": {"artifact": name, "params": {"power": "x"}}}
+        assert errors_of(lambda chosen=chosen: model.forward([1, 2], artifacts=chosen)) == ["/artifacts"]
+
+
+def test_errors_about_what_an_artifact_declares_point_to_an_existing_value(registry, model):
+    class Declares(ParallelArtifact):
+        def process_parallel(self, tensor, query: float = 1.0):
+            return tensor
+
+    registry.register_artifact("declares", Declares(), "parallel", replace=True)
+    for params, where in (({}, ""), ({"query": 2.0}, "/params/query")):
+        chosen = {"parallel": {"artifact": "declares", "params": params}}
+        request = {"artifact_name": "declares", "params": params}
+        assert errors_of(lambda request=request: asyncio.run(model.post_use_artifact(request))) == [where]
+        found = errors_of(lambda chosen=chosen: model.forward([1, 2], artifacts=chosen))
+        assert found == [f"/artifacts/parallel{where}"]
 
 
 def test_inputs_from_a_service_are_bound(registry):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,7 @@ from zerocost.core.ports import pointer
 from zerocost.errors import InvalidInput, RangeError
 from zerocost.services.request_context import current_deadline
 
-__all__ = ["ARTIFACT_NAME", "ActiveArtifact", "ActiveArtifacts", "Artifacts", "pointers_below"]
+__all__ = ["ARTIFACT_NAME", "ActiveArtifact", "ActiveArtifacts", "Artifacts"]
 
 ARTIFACT_NAME = {"type": "string", "x-artifact-name": True}
 """The schema of an artifact's name: a description may list the names that there are."""
@@ -98,8 +97,14 @@ class ActiveArtifacts:
         self._active: Mapping[str, ActiveArtifact] = {}
         self._lock = threading.Lock()
 
-    def find(self, name: str, params: dict[str, Any], limits: Limits | None = None) -> ActiveArtifact:
-        """The artifact ``name`` with its parameters; ``limits`` is given if they came over a network.
+    def find(self, name: str, params: Mapping[str, Any], limits: Limits | None = None, *path: str) -> ActiveArtifact:
+        """The artifact ``name`` with its parameters.
+
+        Args:
+            name: the name of a registered artifact.
+            params: its parameters.
+            limits: those of a server, if the parameters came over a network.
+            path: where the parameters stand in the request.
 
         Raises:
             UnknownArtifact: there is no artifact of that name.
@@ -112,12 +117,7 @@ class ActiveArtifacts:
             raise RangeError(
                 f"artifact {name!r} has the interface {spec.interface!r}, {allowed} is needed", "artifact_name"
             )
-        try:
-            active = ActiveArtifact(spec, spec.ports.bind_partial(params, limits))
-        except InvalidInput as error:
-            raise type(error)(f"artifact {name!r}: {error}", error.argument, error.errors) from error
-        self._check(active)
-        return active
+        return self._checked(spec, params, limits, *path)
 
     def select(self, artifacts: Artifacts, limits: Limits | None = None) -> Mapping[str, ActiveArtifact]:
         """The artifacts for one call: those in use, with ``artifacts`` in their place.
@@ -144,13 +144,12 @@ class ActiveArtifacts:
             name, params = choice["artifact"], choice.get("params") or {}
             if choice.keys() - {"artifact", "params"} or not isinstance(params, Mapping):
                 raise InvalidInput(f"artifacts: {interface} takes 'artifact' and the object 'params'", "artifacts")
-            with pointers_below("artifacts", interface, "params"):
-                active = self.find(name, dict(params), limits)
-            if active.spec.interface != interface:
+            spec = self._registry[name]
+            if spec.interface != interface:
                 raise RangeError(
-                    f"artifacts: {name!r} has the interface {active.spec.interface!r}, not {interface!r}", "artifacts"
+                    f"artifacts: {name!r} has the interface {spec.interface!r}, not {interface!r}", "artifacts"
                 )
-            selected[interface] = active
+            selected[interface] = self._checked(spec, params, limits, "artifacts", interface, "params")
         return selected
 
     def put(self, artifact: ActiveArtifact) -> None:
@@ -179,12 +178,19 @@ class ActiveArtifacts:
         """The artifacts in use at this moment, by interface."""
         return self._active
 
-
-@contextmanager
-def pointers_below(*path: str) -> Iterator[None]:
-    """The JSON pointers of an error that is raised inside begin with ``path``."""
-    try:
-        yield
-    except InvalidInput as error:
-        error.errors = [(pointer(*path) + where, message) for where, message in error.errors]
-        raise
+    def _checked(
+        self, spec: ArtifactSpec, params: Mapping[str, Any], limits: Limits | None, *path: str
+    ) -> ActiveArtifact:
+        try:
+            try:
+                active = ActiveArtifact(spec, spec.ports.bind_partial(params, limits))
+            except InvalidInput as error:
+                raise type(error)(f"artifact {spec.name!r}: {error}", error.argument, error.errors) from error
+            self._check(active)
+        except InvalidInput as error:
+            # What is wrong with the artifact itself is an error of the object that holds its name and parameters.
+            error.errors = [
+                (pointer(*path) + where if where else pointer(*path[:-1]), message) for where, message in error.errors
+            ]
+            raise
+        return active

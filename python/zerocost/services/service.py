@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.limits import Limits
-from zerocost.services.active_artifacts import ARTIFACT_NAME, ActiveArtifact, ActiveArtifacts, pointers_below
+from zerocost.services.active_artifacts import ARTIFACT_NAME, ActiveArtifact, ActiveArtifacts
 from zerocost.services.endpoints import Endpoint
 
 __all__ = ["Service"]
@@ -58,9 +58,7 @@ class Service:
     @Endpoint.of(use_artifact, is_administrative=True)
     async def post_use_artifact(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """Calls :meth:`use_artifact` for a request: ``artifact_name`` and ``params`` in, the artifacts in use out."""
-        with pointers_below("params"):
-            active = self._active.find(data["artifact_name"], data.get("params", {}), limits)
-        self._active.put(active)
+        self._active.put(self._active.find(data["artifact_name"], data.get("params", {}), limits, "params"))
         return await self.post_active_artifacts({})
 
     @Endpoint.of(stop_artifact, is_administrative=True)
