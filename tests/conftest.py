@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import settings
 
+from support.redis import RedisServer
 from support.servers import serving
 
 # A shell starts what runs in the background with SIGINT ignored, and child processes inherit that: those that tests
@@ -23,3 +24,11 @@ def serve():
     """``serve(registry, **settings)`` starts a server that lives as long as the test and returns a client for it."""
     with ExitStack() as stack:
         yield lambda registry=None, **settings: stack.enter_context(serving(registry, **settings))
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    """A Redis server for the tests of one file, which may kill it and start it again."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()

@@ -11,6 +11,7 @@ import pytest
 
 import zerocost
 from support.servers import serving
+from support.service_artifacts import Dict
 from zerocost import ArtifactCommunicationService, DatatypeError, ExecutionContext, RangeError, UndeclaredInput
 
 pytestmark = pytest.mark.timeout(60)
@@ -40,24 +41,6 @@ class Halves(zerocost.ParallelArtifact):
         return np.array_split(tensor, count)
 
 
-class Shelf(zerocost.MemoryArtifact):
-    """A dict."""
-
-    def __init__(self):
-        self.kept = {}
-
-    def retrieve(self, key):
-        return self.kept.get(key)
-
-    def store(self, key, value):
-        self.kept[key] = value
-        return True
-
-    def clear(self):
-        self.kept.clear()
-        return True
-
-
 class Total(zerocost.Artifact):
     """A plain one, with a schema of its own."""
 
@@ -80,7 +63,7 @@ class Total(zerocost.Artifact):
 @pytest.fixture
 def registry():
     registry = zerocost.ArtifactRegistry()
-    for name, artifact in (("blend", Blend()), ("halves", Halves()), ("shelf", Shelf()), ("total", Total())):
+    for name, artifact in (("blend", Blend()), ("halves", Halves()), ("shelf", Dict()), ("total", Total())):
         registry.register_artifact(name, artifact, artifact.interface)
     return registry
 

@@ -72,27 +72,6 @@ def test_an_interrupted_run_resumes(lines, tmp_path, capsys, monkeypatch):
     assert leftovers(tmp_path) == []
 
 
-def test_a_run_over_another_text_starts_over(lines, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(embed, "_STEP", 2)
-    whole = SimplifiedModelService.embed_and_count
-
-    def embed_and_count(self, texts, advance, artifacts=None):
-        if "five" in texts:
-            raise KeyboardInterrupt
-        return whole(self, texts, advance)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SimplifiedModelService, "embed_and_count", embed_and_count)
-        assert main(["embed", str(lines)]) == 130
-    lines.write_text("another\ntext\nof\nmore\nlines\n")
-    assert main(["embed", str(lines)]) == 0
-    told = capsys.readouterr().err
-    assert "going on" not in told
-    assert "starting over" in told
-    wanted = SimplifiedModelService(default_registry()).embed(["another", "text", "of", "more", "lines"])
-    np.testing.assert_allclose(np.load(lines.with_suffix(".npy")), wanted, atol=2e-6)
-
-
 def interrupted(lines, monkeypatch, *arguments):
     """A run that ends after two lines."""
     monkeypatch.setattr(embed, "_STEP", 2)
@@ -106,6 +85,17 @@ def interrupted(lines, monkeypatch, *arguments):
     with monkeypatch.context() as patch:
         patch.setattr(SimplifiedModelService, "embed_and_count", embed_and_count)
         assert main(["embed", str(lines), *arguments]) == 130
+
+
+def test_a_run_over_another_text_starts_over(lines, tmp_path, capsys, monkeypatch):
+    interrupted(lines, monkeypatch)
+    lines.write_text("another\ntext\nof\nmore\nlines\n")
+    assert main(["embed", str(lines)]) == 0
+    told = capsys.readouterr().err
+    assert "going on" not in told
+    assert "starting over" in told
+    wanted = SimplifiedModelService(default_registry()).embed(["another", "text", "of", "more", "lines"])
+    np.testing.assert_allclose(np.load(lines.with_suffix(".npy")), wanted, atol=2e-6)
 
 
 def test_another_model_or_tokenizer_starts_over(lines, tmp_path, capsys, monkeypatch):

@@ -11,7 +11,7 @@ from support.typed_json import encoded
 from zerocost import ArtifactCommunicationService, ExecutionContext
 from zerocost._kernels import write_json
 
-ADDED = ["blend=support.third_party:Blend", "mix=support.third_party:Mix", "shelf=support.third_party:Shelf"]
+ADDED = ["blend=support.third_party:Blend", "mix=support.third_party:Mix", "shelf=support.service_artifacts:Dict"]
 ARTIFACTS = ["sparse_attention", "tensor_parallel", "lru_cache", "blend", "mix"]
 
 

@@ -13,6 +13,7 @@ import safetensors.numpy
 import zerocost
 from support.contract import context
 from support.equality import same_values
+from support.safetensors import message
 from support.samples import echo_registry, sample_registry
 from support.servers import serve_samples, serving
 from zerocost import ArtifactCommunicationService, ArtifactRegistry, RemoteArtifact
@@ -265,11 +266,6 @@ def test_safetensors_by_another_implementation(server):
     assert answer.json()["data"]["processed_attention"] == (MATRIX * 3).tolist()
     answer = server.post("/artifacts/pieces/execute", json={"tensor": MATRIX.tolist()}, headers={"accept": TYPE})
     assert set(safetensors.numpy.load(answer.content)) == {"result.0", "result.1"}
-
-
-def message(header, data=b""):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data
 
 
 ENTRY = {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}

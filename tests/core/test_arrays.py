@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.arrays import Borrowed
 from zerocost import DatatypeError, RangeError, ShapeError
 from zerocost._kernels import read_json
 from zerocost.core.arrays import as_floating, as_tensor
@@ -33,19 +34,6 @@ def test_float_arrays_come_back_as_they_are(dtype, layout):
     with counting_copies() as copied:
         assert as_floating(value, "m") is value
     assert copied.bytes == 0
-
-
-class Borrowed:
-    """An array of another library: nothing but DLPack."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def __dlpack__(self, **keywords):
-        return self.values.__dlpack__(**keywords)
-
-    def __dlpack_device__(self):
-        return self.values.__dlpack_device__()
 
 
 @pytest.mark.parametrize("wrap", [Borrowed, memoryview])

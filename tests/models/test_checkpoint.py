@@ -3,25 +3,20 @@
 import gc
 import json
 import re
-import struct
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from support.model_folder import CONFIG, make_folder, weights, write
+from support.model_folder import CONFIG, weights, write
+from support.safetensors import message
 from zerocost import InvalidModel, default_registry
 from zerocost.core.copies import counting_copies
 from zerocost.models.architecture import Architecture
 from zerocost.models.checkpoint import Checkpoint
 from zerocost.models.model import load_model, untrained_model
 from zerocost.services.model_service import SimplifiedModelService
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return make_folder(tmp_path)
 
 
 def test_tensors_are_views_of_the_file(folder):
@@ -197,10 +192,10 @@ def test_missing_and_damaged_files_are_named(folder, name):
     [
         (b"", "truncated"),
         (b"1234567", "7 bytes"),
-        (struct.pack("<Q", 1 << 60), "header of"),
-        (struct.pack("<Q", 2) + b"[]", "no JSON object"),
-        (struct.pack("<Q", 2) + b"{]", "not JSON"),
-        (struct.pack("<Q", 11) + b'{"a": null}', "m: a: dtype None"),
+        (message(b"", size=1 << 60), "header of"),
+        (message([]), "no JSON object"),
+        (message(b"{]"), "not JSON"),
+        (message({"a": None}), "m: a: dtype None"),
     ],
 )
 def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content, text):
@@ -220,7 +215,6 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content, text):
     ],
 )
 def test_offsets_outside_of_the_file_are_refused(tmp_path, entry, text):
-    header = json.dumps({"a": entry}).encode()
-    (tmp_path / "m").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    (tmp_path / "m").write_bytes(message({"a": entry}, bytes(8)))
     with pytest.raises(InvalidModel, match=text):
         Checkpoint(tmp_path / "m")

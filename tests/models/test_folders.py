@@ -7,14 +7,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from support.model_folder import CONFIG, make_folder, weights, write
+from support.model_folder import CONFIG, weights, write
 from zerocost import InvalidModel, SimplifiedModelService, default_registry
 from zerocost.models.model import load_model
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return make_folder(tmp_path)
 
 
 def service_of(folder):

@@ -4,11 +4,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from support.service_artifacts import Dict
 from zerocost import (
     AttentionArtifact,
     DatatypeError,
     InvalidInput,
-    MemoryArtifact,
     ParallelArtifact,
     ShapeError,
     SimplifiedModelService,
@@ -180,23 +180,16 @@ def test_stages_may_see_the_sequences_in_any_parts():
     np.testing.assert_allclose(service_with(Runs(run), "parallel").forward(IDS).pooled, plain.pooled, atol=5e-6)
 
 
-class Remembers(MemoryArtifact):
+class Remembers(Dict):
     """Returns something else than it stored."""
 
     def __init__(self, change):
-        self.change, self.entries = change, {}
+        super().__init__()
+        self.change = change
 
     def retrieve(self, key):
         value = self.entries.get(key)
         return None if value is None else self.change(value)
-
-    def store(self, key, value):
-        self.entries[key] = value
-        return True
-
-    def clear(self):
-        self.entries.clear()
-        return True
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from zerocost.core.entry import Entry
 from zerocost.services.active_artifacts import ActiveArtifacts
 
 
-class Dict(LastingDict):
+class LookupDict(LastingDict):
     """Says whether an entry is there."""
 
     def lookup(self, key):
@@ -47,7 +47,7 @@ class Plain(MemoryArtifact):
 @pytest.fixture
 def registry():
     registry = ArtifactRegistry()
-    registry.register_artifact("dict", Dict(), "memory")
+    registry.register_artifact("dict", LookupDict(), "memory")
     registry.register_artifact("plain", Plain(), "memory")
     return registry
 

@@ -16,7 +16,6 @@ from zerocost import (
     RangeError,
     ShapeError,
     UnknownArtifact,
-    default_registry,
 )
 from zerocost.services.model_service import SimplifiedModelService
 
@@ -42,16 +41,6 @@ class NaNs(AttentionArtifact):
 
     def process_attention(self, attention_matrix):
         return np.full_like(attention_matrix, np.nan)
-
-
-@pytest.fixture
-def registry():
-    return default_registry()
-
-
-@pytest.fixture
-def service(registry):
-    return SimplifiedModelService(registry)
 
 
 def reference(service, ids):

@@ -4,19 +4,9 @@ import numpy as np
 import pytest
 
 from support.service_artifacts import Dict, Halves, Probabilities, ids_of
-from zerocost import InvalidInput, ParallelArtifact, SimplifiedModelService, default_registry
+from zerocost import InvalidInput, ParallelArtifact
 from zerocost.models.layers import Awake
 from zerocost.services.model_runner import awake_threads
-
-
-@pytest.fixture
-def registry():
-    return default_registry()
-
-
-@pytest.fixture
-def service(registry):
-    return SimplifiedModelService(registry)
 
 
 @pytest.mark.parametrize("params", [{"num_splits": 3}, {"num_splits": 2, "mode": "row"}, {"gather": False}])

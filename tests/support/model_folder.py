@@ -1,9 +1,10 @@
 """A small folder as Hugging Face's and sentence-transformers' are, with random weights."""
 
 import json
-import struct
 
 import numpy as np
+
+from support.safetensors import message
 
 CONFIG = {
     "model_type": "bert",
@@ -63,7 +64,7 @@ def write(path, tensors, dtypes=None, pad=0):
         data += array.tobytes()
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8 + pad)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    path.write_bytes(message(text, data))
 
 
 def make_folder(tmp_path, **changes):

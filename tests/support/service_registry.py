@@ -13,7 +13,7 @@ class Breaks(AttentionArtifact):
         raise ValueError("not today")
 
 
-class Dict(LastingDict):
+class BoundedDict(LastingDict):
     """A dict that refuses long bytes."""
 
     def store(self, key, value, ttl=None):
@@ -48,8 +48,8 @@ def services_registry():
     registry.register_artifact("breaks", Breaks(), "attention")
     registry.register_artifact("changes", Changes(), "attention")
     registry.register_artifact("forgets", Forgets(), "memory")
-    registry.register_artifact("dict", Dict(), "memory")
-    registry.register_artifact("lru_cache", Dict(), "memory", replace=True)
+    registry.register_artifact("dict", BoundedDict(), "memory")
+    registry.register_artifact("lru_cache", BoundedDict(), "memory", replace=True)
     return registry
 
 

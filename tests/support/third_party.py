@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from support.service_artifacts import Dict
 from zerocost import (
     Artifact,
     ArtifactRegistry,
     AttentionArtifact,
     ChainArtifact,
-    MemoryArtifact,
     ParallelArtifact,
     default_registry,
 )
@@ -39,24 +39,6 @@ class Cut(ParallelArtifact):
 
     def process_parallel(self, x, count: Annotated[int, {"minimum": 1, "maximum": 9}] = 2, label: str = "none"):
         return np.array_split(x, count, axis=-1)[::-1]
-
-
-class Shelf(MemoryArtifact):
-    """A dict."""
-
-    def __init__(self):
-        self.kept = {}
-
-    def retrieve(self, key):
-        return self.kept.get(key)
-
-    def store(self, key, value):
-        self.kept[key] = value
-        return True
-
-    def clear(self):
-        self.kept.clear()
-        return True
 
 
 class Mix(Artifact):
@@ -119,7 +101,7 @@ def registry_of_all() -> ArtifactRegistry:
     for name, artifact in {
         "blend": Blend(),
         "cut": Cut(),
-        "shelf": Shelf(),
+        "shelf": Dict(),
         "mix": Mix(),
         "threshold": Threshold(3.0),
     }.items():

@@ -13,7 +13,7 @@ import pytest
 
 from support.requests import get
 from support.servers import metric
-from support.service_registry import Dict, ask
+from support.service_registry import BoundedDict, ask
 from support.waiting import wait_until
 from zerocost import (
     AttentionArtifact,
@@ -28,7 +28,7 @@ from zerocost.models.architecture import Architecture
 from zerocost.services.limits import check_work
 
 
-class Timed(Dict):
+class Timed(BoundedDict):
     """A dict that notes the deadline of every call."""
 
     def __init__(self):

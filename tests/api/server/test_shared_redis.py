@@ -11,7 +11,7 @@ import pytest
 
 import zerocost
 from support.contract import context
-from support.redis import RedisServer, needs_redis
+from support.redis import needs_redis
 from support.servers import serve_command
 from zerocost.client import RemoteArtifact
 
@@ -30,13 +30,6 @@ class CachingServer:
 
     def __call__(self, operation, **inputs):
         return self.remote.execute({"operation": operation, **inputs}, context("lru_cache"))
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
 
 
 @pytest.fixture

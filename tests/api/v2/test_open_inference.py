@@ -14,18 +14,16 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from support.dtypes import DTYPES, SHAPES, values
+from support.dtypes import DTYPES, SHAPES
 from support.equality import same_values
-from support.invalid_requests import INVALID_REQUESTS, one, sized
+from support.invalid_requests import one, sized
 from support.raw_http import head, read_all
 from support.samples import echo_registry
 from support.servers import serving
+from support.triton import InferenceServerException, assert_echoed, sample, tensor, tritonclient
 from zerocost import create_app
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
-
-tritonclient = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
-from tritonclient.utils import InferenceServerException  # noqa: E402 -- only where tritonclient is installed
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -40,12 +38,6 @@ def server():
 def client(server):
     with tritonclient.InferenceServerClient(f"{server.base_url.host}:{server.base_url.port}", concurrency=4) as client:
         yield client
-
-
-def tensor(name, array, datatype, *, binary=True):
-    made = tritonclient.InferInput(name, list(array.shape), datatype)
-    made.set_data_from_numpy(array, binary_data=binary)
-    return made
 
 
 # Health, metadata, configuration
@@ -141,25 +133,11 @@ def test_loading_and_unloading(serve):
 def test_every_datatype_and_rank(client, datatype, shape, binary_in, binary_out):
     if datatype in ("FP16", "BF16") and not binary_in:
         pytest.skip("the client sends 16-bit floats as binary only")
-    array = values(datatype, shape)
-    if datatype == "BYTES" and not (binary_in and binary_out):
-        array = np.array([item.replace(b"\x00", b"") for item in array.ravel()], dtype=object).reshape(shape)
+    array = sample(datatype, shape, binary=binary_in and binary_out)
     name = f"x_{datatype}"
     output = tritonclient.InferRequestedOutput(name, binary_data=binary_out)
     sent = tensor(name, array, datatype, binary=binary_in)
-    result = client.infer("echo", [sent], outputs=[output], request_id="r1")
-    assert result.get_response()["id"] == "r1"
-    assert result.get_response()["model_version"] == "7"
-    received = result.as_numpy(name)
-    if datatype == "BYTES":
-        received = [item if isinstance(item, bytes) else item.encode() for item in received.ravel()]
-        assert received == list(array.ravel())
-        assert result.get_output(name)["shape"] == list(shape)
-    elif array.size:
-        assert same_values(array, received.astype(array.dtype))
-        assert received.dtype == array.dtype
-    else:
-        assert received.shape == shape
+    assert_echoed(client.infer("echo", [sent], outputs=[output], request_id="r1"), name, array)
 
 
 def test_versions_priorities_and_timeouts(client):
@@ -334,13 +312,6 @@ def infer(server, request, data=b"", model="echo", **headers):
     if data:
         headers.setdefault("inference-header-content-length", str(len(text)))
     return server.post(f"/v2/models/{model}/infer", content=text + data, headers=headers)
-
-
-@pytest.mark.parametrize("case", INVALID_REQUESTS)
-def test_requests_that_break_a_rule(server, case):
-    answer = infer(server, INVALID_REQUESTS[case])
-    assert answer.status_code == (413 if case == "deep" else 400), answer.text
-    assert set(answer.json()) == {"error"}
 
 
 def test_wrong_sizes(server):

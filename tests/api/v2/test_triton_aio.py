@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from support.dtypes import DTYPES, SHAPES, values
+from support.dtypes import DTYPES, SHAPES
 from support.equality import same_values
 from support.samples import echo_registry
 from support.servers import serving
+from support.triton import InferenceServerException, assert_echoed, sample, tensor
 
 aio = pytest.importorskip("tritonclient.http.aio", reason="tritonclient[http] is not installed")
-from tritonclient.utils import InferenceServerException  # noqa: E402 -- only where tritonclient is installed
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,6 @@ def server():
 async def connected(server, prefix=""):
     async with aio.InferenceServerClient(f"{server.base_url.host}:{server.base_url.port}{prefix}") as client:
         yield client
-
-
-def tensor(name, array, datatype, *, binary=True):
-    made = aio.InferInput(name, list(array.shape), datatype)
-    made.set_data_from_numpy(array, binary_data=binary)
-    return made
 
 
 async def refused(call, match, status):
@@ -101,31 +95,16 @@ def test_loading_and_unloading(server, serve):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_datatype_and_rank(server, datatype, shape):
     async def run():
-        array = values(datatype, shape)
         name = f"x_{datatype}"
         async with connected(server) as client:
             for binary_in, binary_out in ((True, True), (True, False), (False, True), (False, False)):
                 if datatype in ("FP16", "BF16") and not binary_in:
                     continue  # the client sends 16-bit floats as binary only
-                sent = array
-                if datatype == "BYTES" and not (binary_in and binary_out):
-                    texts = [item.replace(b"\x00", b"") for item in array.ravel()]
-                    sent = np.array(texts, dtype=object).reshape(shape)
-                inputs = [tensor(name, sent, datatype, binary=binary_in)]
+                array = sample(datatype, shape, binary=binary_in and binary_out)
+                inputs = [tensor(name, array, datatype, binary=binary_in)]
                 outputs = [aio.InferRequestedOutput(name, binary_data=binary_out)]
                 result = await client.infer("echo", inputs, outputs=outputs, request_id="r1", model_version="7")
-                assert result.get_response()["id"] == "r1"
-                assert result.get_response()["model_version"] == "7"
-                received = result.as_numpy(name)
-                if datatype == "BYTES":
-                    found = [item if isinstance(item, bytes) else item.encode() for item in received.ravel()]
-                    assert found == list(sent.ravel())
-                    assert result.get_output(name)["shape"] == list(shape)
-                elif array.size:
-                    assert same_values(array, received.astype(array.dtype))
-                    assert received.dtype == array.dtype
-                else:
-                    assert received.shape == shape
+                assert_echoed(result, name, array)
 
     asyncio.run(run())
 

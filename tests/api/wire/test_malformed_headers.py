@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from support.equality import same_values
+from support.safetensors import message
 from support.samples import echo_registry
 from zerocost import ExecutionContext, RemoteArtifact, ServiceUnavailable, ShapeError, ZerocostError
 from zerocost.api.settings import Settings
@@ -57,10 +58,6 @@ def text_of(draw, value):
     """JSON, with DEEP where the text "deep" stands: more than Python's own encoder can write."""
     text = json.dumps(value, ensure_ascii=draw(st.booleans())).encode(errors="surrogatepass")
     return text.replace(b'"deep"', DEEP)
-
-
-def message(text):
-    return len(text).to_bytes(8, "little") + text
 
 
 def places(value, path=()):
@@ -124,7 +121,7 @@ def messages(draw):
     head = head if draw(st.booleans()) else mutated(draw, head)
     text = text_of(draw, head)
     size = draw(st.sampled_from([len(text)] * 8 + [0, 1 << 20, 1 << 40, (1 << 64) - 1]))
-    body = size.to_bytes(8, "little") + text + b"".join(pieces[1:])
+    body = message(text, b"".join(pieces[1:]), size=size)
     return body if draw(st.booleans()) else damaged(draw, body)
 
 
@@ -187,10 +184,8 @@ def test_a_tensor_and_a_list_of_one_name():
     entry = {"dtype": "U8", "shape": [1]}
     for names in (("a.0", "a"), ("a", "a.0")):
         head = {name: {**entry, "data_offsets": [at, at + 1]} for at, name in enumerate(names)}
-        text = json.dumps(head).encode()
-        body = len(text).to_bytes(8, "little") + text + b"xy"
         with pytest.raises(ShapeError, match=r"a: given as a tensor and as a list|a\.0: the elements of a list"):
-            asyncio.run(read_safetensors(request_of(body, 100), LIMITS, at_once))
+            asyncio.run(read_safetensors(request_of(message(head, b"xy"), 100), LIMITS, at_once))
 
 
 # The same heads in answers, as RemoteArtifact reads them.
@@ -217,8 +212,8 @@ LENGTHS = st.sampled_from([None, "exact", "0", "8", "1" * 18, "1" * 5000, "²", 
 
 @some
 @given(messages(), LENGTHS, st.integers(1, 100))
-@example((1 << 50).to_bytes(8, "little"), "1" * 18, 10)
-@example((32 * MIB).to_bytes(8, "little"), "1" * 18, 10)
+@example(message(b"", size=1 << 50), "1" * 18, 10)
+@example(message(b"", size=32 * MIB), "1" * 18, 10)
 @example(message(b'{"x": {"dtype": %s}}' % DEEP), None, 100)
 def test_malformed_safetensors_answers(body, length, step):
     headers = {"content-type": MEDIA_TYPE}

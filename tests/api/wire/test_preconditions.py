@@ -4,7 +4,7 @@ import concurrent.futures
 
 import pytest
 
-from support.redis import RedisServer
+from support.redis import needs_redis
 from support.requests import JSON, problem
 from support.service_artifacts import Dict
 from support.waiting import wait_until
@@ -22,14 +22,7 @@ class Plain(Dict):
         return self.entries.pop(key, None) is not None
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture(params=["lru", "redis"])
+@pytest.fixture(params=["lru", pytest.param("redis", marks=needs_redis)])
 def artifact(request):
     if request.param == "lru":
         return LRUCacheArtifact()

@@ -25,13 +25,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared_server(tmp_path_factory):
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
 @pytest.fixture
 def server(tmp_path):
     servers = []
@@ -47,8 +40,8 @@ def server(tmp_path):
 
 
 @pytest.fixture
-def artifact(shared_server):
-    artifact = RedisCacheArtifact(shared_server.url)
+def artifact(redis):
+    artifact = RedisCacheArtifact(redis.url)
     artifact.clear()
     yield artifact
     artifact._client.close()
@@ -56,9 +49,9 @@ def artifact(shared_server):
 
 class TestRedisCacheArtifact(ArtifactContract):
     @pytest.fixture(autouse=True)
-    def _url(self, shared_server):
+    def _url(self, redis):
         self.made = []
-        self.url = shared_server.url
+        self.url = redis.url
         yield
         for artifact in self.made:
             artifact._client.close()
@@ -121,8 +114,8 @@ def test_the_operations(artifact):
         run(artifact, "flush")
 
 
-def test_only_our_prefix_is_listed_and_cleared(shared_server, artifact):
-    other = RedisCacheArtifact(shared_server.url, prefix="z?rocost:[*]")
+def test_only_our_prefix_is_listed_and_cleared(redis, artifact):
+    other = RedisCacheArtifact(redis.url, prefix="z?rocost:[*]")
     other.store("theirs", 1)
     for n in range(2500):
         artifact.store(str(n), n)
@@ -163,8 +156,8 @@ def test_foreign_and_damaged_values_are_named(artifact):
     assert same(decode(good, "a"), np.arange(3.0))
 
 
-def test_it_is_chosen_by_the_environment(shared_server, monkeypatch):
-    monkeypatch.setenv("ZEROCOST_MEMORY_URL", shared_server.url)
+def test_it_is_chosen_by_the_environment(redis, monkeypatch):
+    monkeypatch.setenv("ZEROCOST_MEMORY_URL", redis.url)
     registry = zerocost.default_registry()
     chosen = registry["lru_cache"].implementation
     assert isinstance(chosen, RedisCacheArtifact)
@@ -265,11 +258,11 @@ def test_no_room_on_the_server(server):
     artifact._client.close()
 
 
-def test_two_processes_share_it(shared_server, artifact):
+def test_two_processes_share_it(redis, artifact):
     program = f"""
 import numpy as np
 from zerocost.artifacts.memory.redis_cache import RedisCacheArtifact
-artifact = RedisCacheArtifact({shared_server.url!r})
+artifact = RedisCacheArtifact({redis.url!r})
 assert artifact.retrieve("from parent").tolist() == [1.0, 2.0]
 artifact.store("from child", np.arange(3))
 artifact._client.close()
@@ -292,10 +285,10 @@ def test_tuple_keys_differ_from_all_str_keys(artifact):
             artifact.store(key, 1)
 
 
-def test_services_of_two_processes_share_what_they_computed(artifact, shared_server):
+def test_services_of_two_processes_share_what_they_computed(artifact, redis):
     def service():
         registry = zerocost.default_registry()
-        registry.register_artifact("shared", RedisCacheArtifact(shared_server.url), "memory")
+        registry.register_artifact("shared", RedisCacheArtifact(redis.url), "memory")
         service = zerocost.SimplifiedModelService(registry)
         service.use_artifact("shared")
         service.tokenizer.use_artifact("shared")
@@ -311,14 +304,14 @@ def test_services_of_two_processes_share_what_they_computed(artifact, shared_ser
         "service = zerocost.SimplifiedModelService(registry); service.use_artifact('shared');"
         f"output = service.forward({ids}); print(output.usage['cached'], output.pooled.tobytes().hex())"
     )
-    assert run_code(code, shared_server.url).stdout.split() == ["1", first.pooled.tobytes().hex()]
+    assert run_code(code, redis.url).stdout.split() == ["1", first.pooled.tobytes().hex()]
     other = service()
     other.use_artifact("sliding_window_attention", window_size=1)
     assert other.forward(ids).usage["cached"] == 0
     assert {type(key) for key in artifact.keys()} == {tuple}  # noqa: SIM118 - it is no dict
 
 
-def test_the_command_line_reads_a_server(artifact, shared_server, capsys):
+def test_the_command_line_reads_a_server(artifact, redis, capsys):
     def cli(*arguments):
         assert main(["memory", *arguments]) == 0
         return capsys.readouterr().out
@@ -327,14 +320,14 @@ def test_the_command_line_reads_a_server(artifact, shared_server, capsys):
     run(artifact, "put", key="a", value=np.zeros(3))
     artifact._client.set("a stranger's", "value")
     try:
-        assert cli("keys", shared_server.url) == "a\nb\n"
-        assert json.loads(cli("keys", shared_server.url, "--json")) == ["a", "b"]
-        stats = json.loads(cli("stats", shared_server.url, "--json"))
+        assert cli("keys", redis.url) == "a\nb\n"
+        assert json.loads(cli("keys", redis.url, "--json")) == ["a", "b"]
+        stats = json.loads(cli("stats", redis.url, "--json"))
         assert stats["entries"] == 2
         assert stats["bytes"] == run(artifact, "stats")["result"]["bytes"] > 29
-        assert "evictions (size)" in cli("stats", shared_server.url)
-        assert "cleared" in cli("clear", shared_server.url)
-        assert cli("keys", shared_server.url) == ""
+        assert "evictions (size)" in cli("stats", redis.url)
+        assert "cleared" in cli("clear", redis.url)
+        assert cli("keys", redis.url) == ""
         assert artifact._client.get("a stranger's") == b"value"
     finally:
         artifact._client.delete("a stranger's")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import zerocost
+from support.arrays import Borrowed
 from support.contract import ArtifactContract, context
 from support.equality import same
 from support.paths import ROOT
@@ -118,19 +119,6 @@ def test_lists_become_one_float64_array_and_are_counted():
     assert first.tolist() == [[1.0, 2.0], [4.0, 5.0]]
     assert second.tolist() == [[3.0], [6.0]]
     assert first.base is second.base is not None
-
-
-class Borrowed:
-    """An array of another library: nothing but DLPack."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def __dlpack__(self, **keywords):
-        return self.values.__dlpack__(**keywords)
-
-    def __dlpack_device__(self):
-        return self.values.__dlpack_device__()
 
 
 @pytest.mark.parametrize("wrap", [Borrowed, memoryview, lambda values: array.array("f", values)])
