@@ -78,6 +78,21 @@ def test_a_safetensors_file_is_a_message_of_the_core(succeeds, tmp_path):
     assert back == {**values, "object.array": MATRIX.tolist()}
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_a_written_list_comes_back_as_a_list(succeeds, tmp_path, matrix_file, suffix):
+    succeeds("run", "split", *SPLIT, "-i", matrix_file, "-p", "num_splits=3", "-o", f"parts.{suffix}")
+    back = json.loads(succeeds("run", "free", *FREE, "-i", f"parts.{suffix}", "--json"))["object"]
+    assert back["result"] == [part.tolist() for part in np.split(MATRIX, 3, axis=-1)]
+    back = json.loads(succeeds("run", "free", *FREE, "-i", f"x=parts.{suffix}:result", "--json"))["object"]
+    assert back["x"] == [part.tolist() for part in np.split(MATRIX, 3, axis=-1)]
+
+
+def test_a_file_of_another_writer_keeps_its_names(succeeds, tmp_path):
+    save_file({"layer.1": MATRIX, "layer.7": MATRIX}, tmp_path / "layers.safetensors")
+    back = json.loads(succeeds("run", "free", *FREE, "-i", "layers.safetensors", "--json"))["object"]
+    assert back == {"layer.1": MATRIX.tolist(), "layer.7": MATRIX.tolist()}
+
+
 def test_written_result_is_a_main_input_of_the_next_run(succeeds, doubled, matrix_file):
     succeeds("run", "scale", *SCALE, "-i", matrix_file, "-o", "once.safetensors")
     np.testing.assert_array_equal(doubled("-i", "once.safetensors"), MATRIX * 4)

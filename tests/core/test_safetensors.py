@@ -54,6 +54,28 @@ def test_a_dtype_that_no_array_has_is_refused_when_it_is_read():
         read.array("a")
 
 
+def test_a_list_of_several_dtypes_comes_back_in_order(tmp_path):
+    """A file has the widest numbers first."""
+    values = {"list": [np.zeros(2, np.float32), np.ones(1), np.ones(3, np.float16)]}
+    safetensors.write(tmp_path / "file", safetensors.split_values(values)[0], {})
+    assert same(safetensors.from_bytes((tmp_path / "file").read_bytes()), values)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "a.0"], "a: given as a tensor and as a list"),
+        (["a.0", "a"], "a: given as a tensor and as a list"),
+        (["a.0", "a.2"], r"a\.2: the elements of a list must be numbered from 0 without a gap"),
+        (["a.1"], r"a\.1: the elements of a list must be numbered"),
+        (["a." + "9" * 5000], r"a\.9+: the elements of a list must be numbered"),
+    ],
+)
+def test_elements_without_their_list_are_refused(names, message):
+    with pytest.raises(zerocost.ShapeError, match=message):
+        safetensors.grouped(dict.fromkeys(names, np.zeros(1)))
+
+
 def test_values_come_back():
     values = {"array": np.arange(3), "list": [np.zeros(2), np.ones(1)], "text": "x", "number": 1.5}
     tensors, others = safetensors.split_values(values)

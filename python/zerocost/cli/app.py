@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from zerocost.cli.options import print_line
 from zerocost.errors import ZerocostError
 
 __all__ = ["app", "main"]
@@ -74,8 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(error: Exception) -> int:
     """Prints an error as one line on stderr and returns the exit code."""
     code, message = _explain(error)
-    typer.secho("error: ", err=True, nl=False, fg="red", bold=True)
-    typer.echo(" ".join(message.split()), err=True)
+    print_line("error: ", "red", message)
     return code
 
 

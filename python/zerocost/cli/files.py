@@ -22,9 +22,9 @@ from zerocost.cli.values import JsonText, json_text, members
 from zerocost.core import safetensors
 from zerocost.core.arrays import as_tensor, is_tensor_like
 from zerocost.core.files import atomic_file
-from zerocost.errors import DatatypeError, FileError
+from zerocost.errors import DatatypeError, FileError, ShapeError
 
-__all__ = ["MAIN", "SUFFIXES", "check_destination", "flatten", "read", "read_json", "write"]
+__all__ = ["MAIN", "SUFFIXES", "check_destination", "flatten", "read", "read_json", "with_lists", "write"]
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".json")
 
@@ -145,8 +145,8 @@ def flatten(outputs: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Any
         if is_tensor_like(value):
             arrays[name] = as_tensor(value, name)
         elif isinstance(value, list | tuple) and _holds_arrays(value):
-            for index, item in enumerate(value):
-                visit(f"{name}.{index}", item)
+            for part, item in safetensors.numbered(name, value).items():
+                visit(part, item)
         elif isinstance(value, Mapping) and _holds_arrays(value.values()):
             for key, item in value.items():
                 visit(f"{name}.{key}", item)
@@ -156,6 +156,15 @@ def flatten(outputs: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Any
     for name, value in outputs.items():
         visit(str(name), value)
     return arrays, others
+
+
+def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a file with ``name.0``, ``name.1``, … as lists; other writers' names may stay as they are."""
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    try:
+        return {**safetensors.grouped(arrays), **{name: values[name] for name in values if name not in arrays}}
+    except ShapeError:
+        return dict(values)
 
 
 def _holds_arrays(values: Any) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zerocost.cli.files import MAIN, SUFFIXES, read
+from zerocost.cli.files import MAIN, SUFFIXES, read, with_lists
 from zerocost.cli.values import JsonText, with_arrays
 from zerocost.core.arrays import is_tensor_like
 from zerocost.core.ports import Ports, closest
@@ -74,10 +74,11 @@ def _read(source: str, ports: Ports) -> dict[str, Any]:
     if path.suffix.lower() == ".safetensors" and not ports.is_open:
         # The file of a result holds more than arrays. As in a chain, undeclared values are left out.
         held = {key: value for key, value in held.items() if key in ports.inputs or is_tensor_like(value)}
+    elements, held = held, with_lists(held)
     if array is not None:
-        if array not in held:
-            raise FileError(f"{path}: it holds no array {array!r}; {closest(array, held)}", "input")
-        held = {MAIN: held[array]}
+        if array not in (elements := {**elements, **held}):
+            raise FileError(f"{path}: it holds no array {array!r}; {closest(array, elements)}", "input")
+        held = {MAIN: elements[array]}
     if name is not None:
         if len(held) != 1:
             raise FileError(f"{path}: holds {len(held)} arrays; choose one with {name}={path}:ARRAY", "input")

@@ -19,6 +19,7 @@ __all__ = [
     "Inputs",
     "import_from_working_folder",
     "open_registry",
+    "print_line",
     "registry_with_warnings",
     "warn",
 ]
@@ -94,7 +95,12 @@ def registry_with_warnings(additions: list[str] | None, executor: str = "threads
 
 def warn(message: str) -> None:
     """Prints a warning as one line on stderr."""
-    typer.secho("warning: ", err=True, nl=False, fg="yellow", bold=True)
+    print_line("warning: ", "yellow", message)
+
+
+def print_line(prefix: str, color: str, message: str) -> None:
+    """Prints a message as one line on stderr, after a prefix in color."""
+    typer.secho(prefix, err=True, nl=False, fg=color, bold=True)
     typer.echo(" ".join(message.split()), err=True)
 
 

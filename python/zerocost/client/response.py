@@ -10,7 +10,7 @@ import httpx2
 import numpy as np
 import orjson
 
-from zerocost.core.safetensors import LONGEST_HEADER, MEDIA_TYPE, aligned_empty, grouped, parse_header
+from zerocost.core.safetensors import LONGEST_HEADER, MEDIA_TYPE, aligned_empty, grouped, header_size, parse_header
 from zerocost.errors import ZerocostError
 
 __all__ = ["DeadlinePassed", "InvalidResponse", "ResponseStream", "is_number", "read_outputs"]
@@ -37,9 +37,7 @@ def read_outputs(response: httpx2.Response, stream: ResponseStream) -> dict[str,
             if not isinstance(content, dict):
                 raise InvalidResponse("no object")
             return content
-        size = int.from_bytes(stream.take(8), "little")
-        if size > LONGEST_HEADER:
-            raise InvalidResponse(f"a header of {size} bytes")
+        size = header_size(stream.take(8), LONGEST_HEADER)
         slots, metadata = parse_header(orjson.loads(stream.take(size)))
         arrays = {}
         for slot in slots:
@@ -48,10 +46,8 @@ def read_outputs(response: httpx2.Response, stream: ResponseStream) -> dict[str,
             if slot.nbytes:
                 stream.fill(array.reshape(-1).view(np.uint8).data)
         stream.finish()
-        return {
-            **grouped(arrays),
-            **json.loads(metadata.get("json", "{}")),
-        }  # orjson makes floats of long integers
+        # orjson makes floats of long integers.
+        return {**grouped(arrays), **json.loads(metadata.get("json", "{}"))}
     except (ValueError, TypeError, RecursionError, MemoryError, ZerocostError) as error:
         raise InvalidResponse(str(error)) from error
 

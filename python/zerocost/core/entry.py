@@ -51,7 +51,9 @@ class Entry:
     @property
     def has_value(self) -> bool:
         """Whether the media type is one that :meth:`open` decodes."""
-        return self.media_type in ("application/json", "application/vnd.safetensors")
+        from zerocost.core.safetensors import MEDIA_TYPE
+
+        return self.media_type in ("application/json", MEDIA_TYPE)
 
     @classmethod
     def unpack(cls, value: Any) -> Any:

@@ -13,7 +13,7 @@ from zerocost.core.entry import Entry
 from zerocost.core.execution_context import ExecutionContext
 from zerocost.core.ports.schema import requirements
 from zerocost.core.results import coroutine_error
-from zerocost.errors import UnknownOperation
+from zerocost.errors import UnknownOperation, Unsupported
 
 __all__ = ["ABSENT", "MemoryArtifact"]
 
@@ -147,8 +147,9 @@ class MemoryArtifact(Artifact):
 
         Raises:
             PreconditionFailed: ``when`` was false; nothing is changed.
+            Unsupported: an artifact that does not override this.
         """
-        raise NotImplementedError
+        raise Unsupported(f"{type(self).__name__} cannot compare and change an entry in one step")
 
     def stats(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Counters, by name."""

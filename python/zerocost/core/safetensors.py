@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 
@@ -32,6 +32,8 @@ __all__ = [
     "format_of",
     "from_bytes",
     "grouped",
+    "header_size",
+    "numbered",
     "parse_header",
     "split_values",
     "to_pieces",
@@ -99,9 +101,7 @@ class Message:
     def __init__(self, data: bytes | mmap.mmap, max_elements: int = _ANY) -> None:
         if len(data) < 8:
             raise ShapeError(f"{len(data)} bytes are no safetensors file; is it truncated?")
-        size = int.from_bytes(data[:8], "little")
-        if size > min(LONGEST_HEADER, len(data) - 8):
-            raise ShapeError(f"a header of {size} bytes is announced, the file has {len(data)}; is it truncated?")
+        size = header_size(data[:8], min(LONGEST_HEADER, len(data) - 8))
         try:
             header = orjson.loads(data[8 : 8 + size])
         except orjson.JSONDecodeError as error:
@@ -145,27 +145,41 @@ def split_values(values: Mapping[str, Any]) -> tuple[dict[str, npt.NDArray[Any]]
         if _is_tensor(value):
             tensors[name] = value
         elif isinstance(value, list | tuple) and value and all(map(_is_tensor, value)):
-            tensors.update({f"{name}.{index}": item for index, item in enumerate(value)})
+            tensors.update(numbered(name, value))
         else:
             others[name] = value
     return tensors, others
 
 
+def numbered(name: str, items: Iterable[Any]) -> dict[str, Any]:
+    """The items of a list as ``name.0``, ``name.1``, …."""
+    return {f"{name}.{index}": item for index, item in enumerate(items)}
+
+
 def grouped(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    """``name.0``, ``name.1``, … as lists again."""
+    """``name.0``, ``name.1``, … as lists again, in any order: a file has the largest elements first."""
     values: dict[str, Any] = {}
     for name, array in tensors.items():
         match = _ELEMENT.fullmatch(name)
         if match is None:
-            if name in values:
-                raise ShapeError(f"{name}: given as a tensor and as a list", name)
             values[name] = array
             continue
+        if match[1] in tensors:
+            raise ShapeError(f"{match[1]}: given as a tensor and as a list", match[1])
         elements = values.setdefault(match[1], [])
-        if not isinstance(elements, list) or match[2] != str(len(elements)):
+        while (following := f"{match[1]}.{len(elements)}") in tensors:
+            elements.append(tensors[following])
+        if len(match[2]) > 9 or int(match[2]) >= len(elements):
             raise ShapeError(f"{name}: the elements of a list must be numbered from 0 without a gap", match[1])
-        elements.append(array)
     return values
+
+
+def header_size(start: bytes, most: int) -> int:
+    """The length of the header, from the first 8 bytes of a message; raises ShapeError for more than ``most``."""
+    size = int.from_bytes(start, "little")
+    if size > most:
+        raise ShapeError(f"a safetensors header of {size} bytes is announced, at most {most} are possible")
+    return size
 
 
 def to_pieces(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> list[bytes | memoryview]:

@@ -96,11 +96,7 @@ class FileTokenizer:
 
     def decode(self, input_ids: Sequence[int]) -> str:
         """The text of the ids, without special tokens."""
-        for token in input_ids:
-            if not 0 <= token < self._size:
-                raise RangeError(
-                    f"input_ids: {token} was given, ids from 0 to {self._size - 1} are allowed", "input_ids"
-                )
+        _check_ids(input_ids, self._size)
         text: str = self._tokenizer.decode(list(input_ids), skip_special_tokens=True)
         return text
 
@@ -128,9 +124,11 @@ class ByteTokenizer:
 
     def decode(self, input_ids: Sequence[int]) -> str:
         """The text of the ids, without special tokens. Invalid UTF-8 becomes the replacement character."""
-        for token in input_ids:
-            if not 0 <= token < self.VOCABULARY:
-                raise RangeError(
-                    f"input_ids: {token} was given, ids from 0 to {self.VOCABULARY - 1} are allowed", "input_ids"
-                )
+        _check_ids(input_ids, self.VOCABULARY)
         return bytes(token - self.SPECIALS for token in input_ids if token >= self.SPECIALS).decode(errors="replace")
+
+
+def _check_ids(input_ids: Sequence[int], size: int) -> None:
+    for token in input_ids:
+        if not 0 <= token < size:
+            raise RangeError(f"input_ids: {token} was given, ids from 0 to {size - 1} are allowed", "input_ids")

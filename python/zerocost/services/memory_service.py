@@ -8,12 +8,16 @@ from typing import Annotated, Any
 from zerocost.core.artifact_base import ABSENT, MemoryArtifact
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.core.entry import Entry
-from zerocost.errors import DatatypeError, InvalidInput, UnknownKey, Unsupported
+from zerocost.core.safetensors import MEDIA_TYPE
+from zerocost.errors import DatatypeError, InvalidInput, UnknownKey
 from zerocost.services.active_artifacts import ActiveArtifact
 from zerocost.services.endpoints import Endpoint
 from zerocost.services.service import Service
 
-__all__ = ["ABSENT", "Entry", "MemoryService"]
+__all__ = ["ABSENT", "ENTRY_TYPES", "Entry", "MemoryService"]
+
+ENTRY_TYPES = ("application/octet-stream", "application/json", MEDIA_TYPE)
+"""The media types of raw entries."""
 
 When = Annotated[Callable[[Any], bool] | None, {"x-in-process": True}]
 
@@ -118,13 +122,14 @@ class MemoryService(Service):
 
     def _exchange(self, inputs: dict[str, Any], when: Callable[[Any], bool]) -> bool:
         spec = self._memory.spec
-        exchange: Any = getattr(spec.implementation, "exchange", None)
-        if exchange is None or getattr(exchange, "__func__", None) is MemoryArtifact.exchange:
-            raise Unsupported(f"the artifact {spec.name!r} cannot compare and change an entry in one step")
+        artifact: Any = spec.implementation
+        exchange = getattr(type(artifact), "exchange", MemoryArtifact.exchange)
         if inputs["value"] is not ABSENT:
             spec.ports.bind(inputs)
         options = {"ttl": inputs["ttl"]} if "ttl" in inputs else {}
-        return bool(exchange(inputs["key"], inputs["value"], lambda stored: when(Entry.unpack(stored)), **options))
+        return bool(
+            exchange(artifact, inputs["key"], inputs["value"], lambda stored: when(Entry.unpack(stored)), **options)
+        )
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # Entries of raw bytes are returned as such.

@@ -8,7 +8,7 @@ from zerocost.api.openapi.parts import TEXT, Schema, data_of, get, post, referen
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.services.active_artifacts import ARTIFACT_NAME
 from zerocost.services.endpoints import Endpoint
-from zerocost.services.memory_service import MemoryService
+from zerocost.services.memory_service import ENTRY_TYPES, MemoryService
 from zerocost.services.model_service import SimplifiedModelService
 from zerocost.services.service import Service
 from zerocost.services.tokenizer_service import TokenizerService
@@ -123,8 +123,7 @@ def _with_names(schema: Any, names: list[str]) -> Any:
 def _entries() -> dict[str, Any]:
     binary: Schema = {}
     tagged = {"ETag": {"description": "Changes with the content.", "required": True, "schema": TEXT}}
-    media_types = ("application/octet-stream", "application/json", "application/vnd.safetensors")
-    bodies = {media_type: {"schema": binary} for media_type in media_types}
+    bodies = {media_type: {"schema": binary} for media_type in ENTRY_TYPES}
     bodies["application/json"] = {"schema": binary, "example": {"any": "JSON"}}
     errors = ("400", "401", "403", "404", "413", "415", "422", "429", "500", "503", "504")
     changes = (*errors, "412", "501")

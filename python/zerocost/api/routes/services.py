@@ -22,7 +22,7 @@ from zerocost.api.wire.stages import COMPUTE, READ, WRITE
 from zerocost.core.entry import Entry
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, PreconditionFailed, RangeError
 from zerocost.services.endpoints import Endpoint
-from zerocost.services.memory_service import ABSENT, MemoryService
+from zerocost.services.memory_service import ABSENT, ENTRY_TYPES, MemoryService
 from zerocost.services.model_service import SimplifiedModelService
 from zerocost.services.request_context import request_context
 from zerocost.services.service import Service
@@ -32,7 +32,6 @@ __all__ = ["ServiceRoutes"]
 Result = TypeVar("Result")
 
 _ENTRIES = "services/memory/entries"
-_ENTRY_TYPES = ("application/json", "application/octet-stream", "application/vnd.safetensors")
 _LONGEST_KEY = 1000
 
 
@@ -132,8 +131,8 @@ class ServiceRoutes:
     async def _put_entry(self, request: Request) -> Response:
         stages, metadata = self._calls.begin(request, _ENTRIES)
         key, kind, conditions = _key(request), request.media_type, Preconditions(request)
-        if kind not in _ENTRY_TYPES:
-            allowed = ", ".join(_ENTRY_TYPES)
+        if kind not in ENTRY_TYPES:
+            allowed = ", ".join(ENTRY_TYPES)
             raise HTTPError(
                 415, "unsupported_media_type", f"Content-Type: {kind[:100]!r} was given, {allowed} are allowed"
             )

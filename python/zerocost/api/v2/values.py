@@ -18,6 +18,7 @@ from zerocost.api.v2.body import InferenceRequest, RequestedOutput
 from zerocost.api.v2.inputs import bytes_array
 from zerocost.core.datatypes import datatype_of
 from zerocost.core.ports import Ports, closest
+from zerocost.core.safetensors import numbered
 from zerocost.errors import DatatypeError, InvalidInput
 
 __all__ = ["inputs_of", "metadata_tensors", "write_outputs"]
@@ -111,9 +112,8 @@ def write_outputs(
     tensors: dict[str, npt.NDArray[Any]] = {}
     groups: dict[str, list[str]] = {}
     for name, value in outputs.items():
-        parts = {name: value}
-        if isinstance(value, list | tuple) and value and all(isinstance(item, np.ndarray) for item in value):
-            parts = {f"{name}.{index}": item for index, item in enumerate(value)}
+        is_list = isinstance(value, list | tuple) and value and all(isinstance(item, np.ndarray) for item in value)
+        parts = numbered(name, value) if is_list else {name: value}
         groups[name] = list(parts)
         for part, item in parts.items():
             tensors[part] = _tensor(item)

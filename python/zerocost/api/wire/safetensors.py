@@ -12,7 +12,7 @@ from zerocost.api.settings import Settings
 from zerocost.api.wire.body import BodyStream
 from zerocost.api.wire.json import read_document
 from zerocost.api.wire.request import Request
-from zerocost.core.safetensors import Slot, aligned_empty, grouped, parse_header
+from zerocost.core.safetensors import Slot, aligned_empty, grouped, header_size, parse_header
 from zerocost.errors import DatatypeError, InvalidInput, LimitExceeded, MalformedJSON, ShapeError
 
 __all__ = ["add_tensors", "read_safetensors", "read_tensors"]
@@ -46,9 +46,7 @@ async def read_tensors(request: Request, settings: Settings, offload: Offload) -
     start = await stream.read(8)
     if start is None:
         raise ShapeError("the safetensors header is longer than the body")
-    size = int.from_bytes(start, "little")
-    if size > (settings.max_body if stream.length is None else stream.length - 8):
-        raise ShapeError("the safetensors header is longer than the body")
+    size = header_size(start, settings.max_body if stream.length is None else stream.length - 8)
     largest = _HEADER + _ENTRY * settings.max_parts
     if size > largest:
         raise LimitExceeded(f"the safetensors header has {size} bytes, {largest} are allowed")

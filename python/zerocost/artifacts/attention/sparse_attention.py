@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Unpack
 
 import numpy.typing as npt
 
 from zerocost import _kernels
+from zerocost.artifacts.attention.attention_matrix import MATRIX, AttentionMatrixArtifact, FusedOptions
 from zerocost.artifacts.attention.scaled_dot_product_attention import COLDEST, attend
-from zerocost.core.artifact_base import AttentionArtifact
-from zerocost.core.datatypes import FLOATING
 
 __all__ = ["SparseAttentionArtifact"]
 
-_MATRIX = {"x-tensor": {"datatypes": list(FLOATING), "shape": ["...", "n_q", "n_k"]}}
-_EXAMPLE = {"attention_matrix": [[1.0, 0.5, 0.3], [0.5, 1.0, 0.2], [0.3, 0.2, 1.0]], "sparsity_ratio": 0.8}
 
-
-class SparseAttentionArtifact(AttentionArtifact):
+class SparseAttentionArtifact(AttentionMatrixArtifact):
     """Keeps the largest entries of each row of an attention matrix; the rest becomes 0."""
 
-    is_quick = True
+    example: ClassVar[dict[str, Any]] = {"sparsity_ratio": 0.8}
 
     def process_attention(
         self,
-        attention_matrix: Annotated[Any, _MATRIX],
+        attention_matrix: Annotated[Any, MATRIX],
         sparsity_ratio: Annotated[float, {"minimum": 0, "exclusiveMaximum": 1}] = 0.8,
         normalization: Literal["none", "softmax", "sum"] = "none",
         temperature: Annotated[float, {"minimum": COLDEST}] = 1.0,
@@ -65,17 +61,7 @@ class SparseAttentionArtifact(AttentionArtifact):
         )
 
     def attend(
-        self,
-        query: Any,
-        key: Any,
-        value: Any,
-        *,
-        sparsity_ratio: float = 0.8,
-        normalization: str = "softmax",
-        temperature: float = 1.0,
-        is_causal: bool = False,
-        align: str = "bottom_right",
-        out: Any = None,
+        self, query: Any, key: Any, value: Any, *, sparsity_ratio: float = 0.8, **options: Unpack[FusedOptions]
     ) -> npt.NDArray[Any]:
         """``process_attention(scores, normalization="softmax", ...) @ value`` to rounding, fused: without the scores.
 
@@ -83,22 +69,4 @@ class SparseAttentionArtifact(AttentionArtifact):
         :func:`~zerocost.artifacts.attention.scaled_dot_product_attention.attend`, options those of
         :meth:`process_attention`.
         """
-        return attend(
-            query,
-            key,
-            value,
-            sparsity_ratio=_kernels.number(sparsity_ratio, "sparsity_ratio"),
-            normalization=normalization,
-            temperature=temperature,
-            is_causal=is_causal,
-            align=align,
-            out=out,
-        )
-
-    def get_schema(self) -> dict[str, Any]:
-        """The schema of the signature, with the specification's example."""
-        return {**super().get_schema(), "examples": [_EXAMPLE]}
-
-    def output_schema(self) -> dict[str, Any]:
-        """A tensor like the matrix."""
-        return dict(_MATRIX)
+        return attend(query, key, value, sparsity_ratio=_kernels.number(sparsity_ratio, "sparsity_ratio"), **options)
