@@ -2,6 +2,7 @@
 
 import asyncio
 
+import jsonschema_rs
 import pytest
 
 from support.input_cases import Refused, agree, cases_of, outcome
@@ -79,6 +80,32 @@ def test_errors_about_what_an_artifact_declares_point_to_an_existing_value(regis
         assert errors_of(lambda request=request: asyncio.run(model.post_use_artifact(request))) == [where]
         found = errors_of(lambda chosen=chosen: model.forward([1, 2], artifacts=chosen))
         assert found == [f"/artifacts/parallel{where}"]
+
+
+ARTIFACTS = [
+    None,
+    {},
+    {"attention": None},
+    {"attention": {"artifact": "blend"}},
+    {"attention": {"artifact": "blend", "params": None}},
+    {"attention": {"artifact": "blend", "params": {"power": 2}}},
+    3,
+    [],
+    {"other": None},
+    {"attention": "blend"},
+    {"attention": {}},
+    {"attention": {"artifact": 3}},
+    {"attention": {"artifact": "blend", "params": [1]}},
+    {"attention": {"artifact": "blend", "power": 2}},
+]
+
+
+@pytest.mark.parametrize("artifacts", ARTIFACTS)
+def test_the_schema_of_artifacts_says_what_is_taken(model, artifacts):
+    schema = type(model).post_forward.schema["properties"]["artifacts"]
+    fits = jsonschema_rs.is_valid(schema, artifacts)
+    assert fits == (not isinstance(outcome(lambda: model.forward([1, 2], artifacts=artifacts)), Refused))
+    assert not any("anyOf" in option for option in schema["anyOf"])
 
 
 def test_inputs_from_a_service_are_bound(registry):

@@ -122,7 +122,8 @@ def _of_annotation(annotation: Any) -> Schema:
 def _or_none(schema: Schema) -> Schema:
     """The schema with null allowed: ``x: int = None`` takes None."""
     check = plain_check(schema)
-    if "x-tensor" in schema or (check is not None and check(None)):
+    has_null = schema.keys() == {"anyOf"} and {"type": "null"} in schema["anyOf"]
+    if "x-tensor" in schema or has_null or (check is not None and check(None)):
         return schema
     if schema.keys() == {"type"} and isinstance(schema["type"], str):
         return {"type": [schema["type"], "null"]}

@@ -19,13 +19,26 @@ from zerocost.core.ports import pointer
 from zerocost.errors import InvalidInput, RangeError
 from zerocost.services.request_context import current_deadline
 
-__all__ = ["ARTIFACT_NAME", "ActiveArtifact", "ActiveArtifacts", "Artifacts"]
+__all__ = ["ARTIFACT_NAME", "ActiveArtifact", "ActiveArtifacts", "Artifacts", "artifacts_schema"]
 
 ARTIFACT_NAME = {"type": "string", "x-artifact-name": True}
 """The schema of an artifact's name: a description may list the names that there are."""
 
 Artifacts = Mapping[str, Mapping[str, Any] | None] | None
 """``{interface: {"artifact": name, "params": {…}}}``; None for a value means no artifact."""
+
+
+def artifacts_schema(interfaces: tuple[str, ...]) -> dict[str, Any]:
+    """The JSON Schema of what :meth:`ActiveArtifacts.select` takes."""
+    choice = {
+        "type": ["object", "null"],
+        "properties": {"artifact": ARTIFACT_NAME, "params": {"type": ["object", "null"]}},
+        "required": ["artifact"],
+        "additionalProperties": False,
+    }
+    artifacts = {"type": "object", "properties": dict.fromkeys(interfaces, choice), "additionalProperties": False}
+    return {"anyOf": [artifacts, {"type": "null"}]}
+
 
 _BUILT_IN = {
     PipelineParallelArtifact,

@@ -34,7 +34,7 @@ from zerocost.models.model import Model, load_model, untrained_model
 from zerocost.models.packing import is_batch, positions_of, read_sequences
 from zerocost.models.pooling import normalize
 from zerocost.models.tokenizer import Encoding
-from zerocost.services.active_artifacts import ARTIFACT_NAME, ActiveArtifact, Artifacts
+from zerocost.services.active_artifacts import ActiveArtifact, Artifacts, artifacts_schema
 from zerocost.services.batcher import Batcher
 from zerocost.services.endpoints import Endpoint
 from zerocost.services.fingerprint import batching_key
@@ -62,20 +62,10 @@ RESERVED = frozenset(
 )
 """Inputs that the service itself gives to artifacts."""
 
-_CHOICE = {
-    "type": ["object", "null"],
-    "properties": {"artifact": ARTIFACT_NAME, "params": {"type": "object"}},
-    "required": ["artifact"],
-    "additionalProperties": False,
-}
-
 _IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 _MASK = {"type": "array", "items": {"enum": [0, 1]}}
 
-ArtifactsField = Annotated[
-    Artifacts,
-    {"type": ["object", "null"], "properties": dict.fromkeys(INTERFACES, _CHOICE), "additionalProperties": False},
-]
+ArtifactsField = Annotated[Artifacts, artifacts_schema(INTERFACES)]
 InputIds = Annotated[Any, {"anyOf": [_IDS, {"type": "array", "minItems": 1, "items": _IDS}]}]
 AttentionMask = Annotated[Any, {"anyOf": [{"type": "null"}, _MASK, {"type": "array", "items": _MASK}]}]
 
