@@ -69,11 +69,12 @@ def create_app(
         calls.is_ready = False
         calls.close()
 
+    services = ServiceRoutes(api, calls, model or SimplifiedModelService(registry, settings.model))
     routes = [
         *ChainRoutes(api, calls).table(),
-        *NativeRoutes(api, calls, metrics).table(),
+        *NativeRoutes(api, calls, metrics, services.kinds).table(),
         *OpenInferenceRoutes(api, calls, metrics).table(),
-        *ServiceRoutes(api, calls, model or SimplifiedModelService(registry, settings.model)).table(),
+        *services.table(),
     ]
     app = _App(routes=routes, lifespan=lifespan)
     route_cache = RouteCache(app.routes, ("/artifacts/{name}/execute", "/v2/models/{name}/infer"))

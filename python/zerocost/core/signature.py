@@ -20,7 +20,7 @@ import numpy as np
 
 from zerocost.core.ports.checks import plain_check
 
-__all__ = ["schema_of"]
+__all__ = ["annotation_schema", "schema_of"]
 
 Schema = dict[str, Any]
 
@@ -58,7 +58,7 @@ def schema_of(method: Callable[..., Any], main_input: str) -> Schema:
         if parameter.kind is parameter.VAR_POSITIONAL:
             continue
         name = main_input if index == 0 else parameter.name
-        schema = _of_annotation(hints.get(parameter.name, parameter.annotation))
+        schema = annotation_schema(hints.get(parameter.name, parameter.annotation))
         if index == 0 and not schema:
             schema = {"x-tensor": {}}
         if name == "out":
@@ -96,13 +96,14 @@ def _hints(method: Callable[..., Any]) -> dict[str, Any]:
         return hints
 
 
-def _of_annotation(annotation: Any) -> Schema:
+def annotation_schema(annotation: Any) -> Schema:
+    """The schema of a type; an empty one, which any value fits, if JSON Schema has no word for it."""
     if annotation is inspect.Parameter.empty or annotation is Any or isinstance(annotation, str):
         return {}
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         keywords = [extra for extra in arguments[1:] if isinstance(extra, Mapping)]
-        schema = _of_annotation(arguments[0])
+        schema = annotation_schema(arguments[0])
         if any("x-tensor" in extra for extra in keywords):
             schema = {}
         for extra in keywords:
@@ -131,10 +132,10 @@ def _or_none(schema: Schema) -> Schema:
 
 
 def _of_union(arguments: Sequence[Any]) -> Schema:
-    if any("x-tensor" in _of_annotation(argument) for argument in arguments):
+    if any("x-tensor" in annotation_schema(argument) for argument in arguments):
         # An optional tensor is a tensor that may be left out.
-        return next(schema for argument in arguments if "x-tensor" in (schema := _of_annotation(argument)))
-    members = [_of_annotation(argument) for argument in arguments]
+        return next(schema for argument in arguments if "x-tensor" in (schema := annotation_schema(argument)))
+    members = [annotation_schema(argument) for argument in arguments]
     members = [member for index, member in enumerate(members) if member not in members[:index]]
     if not all(members):
         return {}
@@ -145,14 +146,14 @@ def _of_union(arguments: Sequence[Any]) -> Schema:
 
 def _of_container(origin: type, arguments: Sequence[Any]) -> Schema:
     if issubclass(origin, tuple) and arguments and arguments[-1] is not Ellipsis:
-        items = [_of_annotation(argument) for argument in arguments]
+        items = [annotation_schema(argument) for argument in arguments]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if issubclass(origin, str) or not issubclass(origin, Sequence | Mapping):
         return {}
     if issubclass(origin, Mapping):
-        values = _of_annotation(arguments[1]) if len(arguments) == 2 else {}
+        values = annotation_schema(arguments[1]) if len(arguments) == 2 else {}
         return {"type": "object", "additionalProperties": values} if values else {"type": "object"}
-    element = _of_annotation(arguments[0]) if arguments else {}
+    element = annotation_schema(arguments[0]) if arguments else {}
     return {"type": "array", "items": element} if element else {"type": "array"}
 
 

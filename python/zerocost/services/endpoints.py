@@ -5,14 +5,17 @@ The signature is the only description of a method's fields: requests are checked
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import types
+import typing
 from collections.abc import Callable, Coroutine
 from functools import cached_property, partial
 from typing import Any, overload
 
 from zerocost.core.limits import Limits
 from zerocost.core.ports import Ports
-from zerocost.core.signature import schema_of
+from zerocost.core.signature import annotation_schema, schema_of
 from zerocost.services.request_context import to_thread
 
 __all__ = ["Endpoint"]
@@ -30,6 +33,7 @@ class Endpoint:
     Args:
         method: a method of the service, or a property. ``**params`` becomes a field that holds an object.
         answer: converts the result to the output.
+        output: the type of the output, if it is not that of the method's result.
         unchecked: fields that the method checks itself. They are described, but passed on unchanged.
         is_administrative: whether the method changes the service for all callers.
 
@@ -42,12 +46,14 @@ class Endpoint:
         method: Callable[..., Any] | property,
         answer: Callable[[Any], Any] | None = None,
         *,
+        output: Any = None,
         unchecked: tuple[str, ...] = (),
         is_administrative: bool = False,
     ) -> None:
         function: Any = method.fget if isinstance(method, property) else method
         self._method = function
         self._answer = answer
+        self._output = output
         self._unchecked = unchecked
         self.is_administrative = is_administrative
         self._post: Post | None = None
@@ -111,6 +117,31 @@ class Endpoint:
         return {**schema, "properties": fields, "required": required, "additionalProperties": False}
 
     @cached_property
+    def output_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the output; ``x-tensor`` stands for an array."""
+        return _output_schema(self._output or typing.get_type_hints(self._method, include_extras=True)["return"])
+
+    @cached_property
     def _ports(self) -> Ports:
         fields = self.schema["properties"]
         return Ports({**self.schema, "properties": {**fields, **{name: {} for name in self._unchecked}}})
+
+
+def _output_schema(annotation: Any) -> dict[str, Any]:
+    """The schema of a type; a dataclass is an object of its fields and properties, without fields that are None."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [_output_schema(argument) for argument in arguments]}
+    if origin is list:
+        return {"type": "array", "items": _output_schema(arguments[0])}
+    if not dataclasses.is_dataclass(annotation):
+        return annotation_schema(annotation)
+    hints = typing.get_type_hints(annotation, include_extras=True)
+    properties = {name: part.fget for name, part in vars(annotation).items() if isinstance(part, property)}
+    hints |= {name: typing.get_type_hints(read)["return"] for name, read in properties.items()}
+    optional = {field.name for field in dataclasses.fields(annotation) if field.default is None}
+    return {
+        "type": "object",
+        "properties": {name: _output_schema(hint) for name, hint in hints.items()},
+        "required": [name for name in hints if name not in optional],
+    }

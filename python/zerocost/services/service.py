@@ -11,6 +11,15 @@ from zerocost.services.endpoints import Endpoint
 
 __all__ = ["Service"]
 
+_IN_USE = {
+    "type": "object",
+    "properties": {"artifact": ARTIFACT_NAME, "params": {"type": "object"}},
+    "required": ["artifact", "params"],
+    "additionalProperties": False,
+}
+ArtifactsInUse = Annotated[dict[str, Any], {"additionalProperties": _IN_USE}]
+"""What a request gets: the artifacts by interface."""
+
 
 class Service:
     """Uses artifacts of a registry, one for each interface.
@@ -55,13 +64,13 @@ class Service:
             for interface, active in self._active.snapshot().items()
         }
 
-    @Endpoint.of(use_artifact, is_administrative=True)
+    @Endpoint.of(use_artifact, output=ArtifactsInUse, is_administrative=True)
     async def post_use_artifact(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """Calls :meth:`use_artifact` for a request: ``artifact_name`` and ``params`` in, the artifacts in use out."""
         self._active.put(self._active.find(data["artifact_name"], data.get("params", {}), limits, "params"))
         return await self.post_active_artifacts({})
 
-    @Endpoint.of(stop_artifact, is_administrative=True)
+    @Endpoint.of(stop_artifact, output=ArtifactsInUse, is_administrative=True)
     async def post_stop_artifact(self, data: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """Calls :meth:`stop_artifact` for a request: ``interface`` in, the artifacts in use out."""
         self.stop_artifact(data["interface"])
@@ -70,6 +79,7 @@ class Service:
     post_active_artifacts = Endpoint(
         active_artifacts,
         lambda active: {name: {"artifact": one["name"], "params": one["params"]} for name, one in active.items()},
+        output=ArtifactsInUse,
     )
 
     @classmethod

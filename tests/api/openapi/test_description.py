@@ -11,10 +11,12 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
+from starlette.testclient import TestClient
 
 from support.samples import echo_registry, sample_registry
 from support.servers import serving
-from zerocost import create_app, default_registry
+from zerocost import SimplifiedModelService, create_app, default_registry
+from zerocost.services.endpoints import Endpoint
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 COMPATIBILITY = re.compile(r"trace/setting|logging|sharedmemory|/versions/|/load$|/unload$|^/v2/$")
@@ -84,6 +86,28 @@ def test_the_summary_of_an_overridden_method_is_that_of_its_service():
     memory, model = (described[f"/services/{name}/stop_artifact"]["post"]["summary"] for name in ("memory", "model"))
     assert memory.startswith("Returns to the first artifact")
     assert model.startswith("Uses no artifact")
+
+
+class Shouting(SimplifiedModelService):
+    def shout(self, text: str) -> list[str]:
+        """Says it aloud."""
+        return [text.upper()]
+
+    post_shout = Endpoint(shout)
+
+
+def test_the_methods_of_a_service_of_ones_own_are_described():
+    registry = default_registry()
+    with TestClient(
+        create_app(registry, model=Shouting(registry)), base_url="http://127.0.0.1", client=("127.0.0.1", 1)
+    ) as client:
+        shout = client.get("/openapi.json").json()["paths"]["/services/model/shout"]["post"]
+        answer = client.post("/services/model/shout", json={"text": "a"})
+    assert answer.json() == {"output": ["A"]}
+    assert shout["summary"] == "Says it aloud."
+    schema = shout["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema["properties"]["output"] == {"type": "array", "items": {"type": "string"}}
+    assert "example" not in shout["requestBody"]["content"]["application/json"]
 
 
 @pytest.mark.parametrize("make", [default_registry, echo_registry])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from zerocost._kernels import __version__
@@ -9,6 +10,7 @@ from zerocost.api.openapi import artifacts, inference, services
 from zerocost.api.openapi.parts import LIVE, READY, get, plain, schemas
 from zerocost.api.settings import Settings
 from zerocost.core.artifact_registry import ArtifactRegistry
+from zerocost.services.service import Service
 
 __all__ = ["describe"]
 
@@ -20,8 +22,8 @@ Every response has an `X-Request-Id` (that of the request, if it has one) and a 
 `"Infinity"` and `"-Infinity"`, in both directions."""
 
 
-def describe(registry: ArtifactRegistry, settings: Settings) -> dict[str, Any]:
-    """The OpenAPI document of a server for ``registry``."""
+def describe(registry: ArtifactRegistry, settings: Settings, kinds: Mapping[str, type[Service]]) -> dict[str, Any]:
+    """The OpenAPI document of a server for ``registry`` and the services of these classes, by name."""
     paths: dict[str, Any] = {
         "/livez": get("livez", "Whether the process is alive.", LIVE, is_open=True),
         "/readyz": get("readyz", "Whether new requests should be sent here.", READY, "503", is_open=True),
@@ -32,7 +34,7 @@ def describe(registry: ArtifactRegistry, settings: Settings) -> dict[str, Any]:
         "/docs": plain("docs", "This description as a page, with forms.", "text/html", is_open=True),
         "/": plain("dashboard", "The server's state as a page.", "text/html", is_open=True),
         **artifacts.paths(registry, settings),
-        **services.paths(registry),
+        **services.paths(registry, kinds),
         **inference.paths(registry),
     }
     document: dict[str, Any] = {

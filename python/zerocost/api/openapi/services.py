@@ -2,122 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from zerocost.api.openapi.parts import TEXT, Schema, data_of, get, post, reference, responses
 from zerocost.core.artifact_registry import ArtifactRegistry
-from zerocost.services.active_artifacts import ARTIFACT_NAME
 from zerocost.services.endpoints import Endpoint
-from zerocost.services.memory_service import ENTRY_TYPES, MemoryService
-from zerocost.services.model_service import SimplifiedModelService
+from zerocost.services.memory_service import ENTRY_TYPES
 from zerocost.services.service import Service
-from zerocost.services.tokenizer_service import TokenizerService
 
 __all__ = ["paths"]
 
 _KEY = "key of the documentation"
-_TENSOR = reference("Tensor")
-_ENCODING: Schema = {
-    "type": "object",
-    "properties": {
-        "input_ids": {"type": "array", "items": {"type": "integer"}},
-        "tokens": {"type": "integer"},
-        "truncated": {"type": "boolean"},
-    },
-    "required": ["input_ids", "tokens", "truncated"],
-}
-_MODEL_OUTPUT: Schema = {
-    "type": "object",
-    "properties": {
-        "model": TEXT,
-        "trained": {"type": "boolean"},
-        "last_hidden_state": {},
-        "pooled": _TENSOR,
-        "attentions": {},
-        "timings": {"type": "object", "additionalProperties": {"type": "number"}},
-        "usage": {"type": "object", "additionalProperties": {"type": "integer"}},
-    },
-    "required": ["model", "trained", "last_hidden_state", "pooled", "timings", "usage"],
-}
-_BOOLEAN: Schema = {"type": "boolean"}
-_ARTIFACT_IN_USE: Schema = {
-    "type": "object",
-    "properties": {"artifact": ARTIFACT_NAME, "params": {"type": "object"}},
-    "required": ["artifact", "params"],
-    "additionalProperties": False,
-}
 _WINDOW = "sliding_window_attention"
 
-_EXAMPLES_AND_ANSWERS: dict[str, tuple[Any, Schema]] = {
-    "model/forward": ({"input_ids": [1, 70, 2]}, _MODEL_OUTPUT),
-    "model/embed": ({"texts": ["a window costs what the window costs"]}, _TENSOR),
-    "tokenizer/encode": (
-        {"texts": ["attention", "a longer text"], "max_tokens": 16},
-        {"anyOf": [_ENCODING, {"type": "array", "items": _ENCODING}]},
-    ),
-    "tokenizer/decode": ({"input_ids": [1, 70, 2]}, TEXT),
-    "tokenizer/count": (
-        {"texts": "attention"},
-        {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
-    ),
-    "memory/get": ({"key": _KEY}, {}),
-    "memory/put": ({"key": _KEY, "value": {"any": "JSON"}, "ttl": 60}, _BOOLEAN),
-    "memory/delete": ({"key": _KEY}, _BOOLEAN),
-    "memory/clear": ({}, _BOOLEAN),
-    "memory/stats": ({}, {"type": "object"}),
+_EXAMPLES: dict[str, Any] = {
+    "model/forward": {"input_ids": [1, 70, 2]},
+    "model/embed": {"texts": ["a window costs what the window costs"]},
+    "tokenizer/encode": {"texts": ["attention", "a longer text"], "max_tokens": 16},
+    "tokenizer/decode": {"input_ids": [1, 70, 2]},
+    "tokenizer/count": {"texts": "attention"},
+    "memory/get": {"key": _KEY},
+    "memory/put": {"key": _KEY, "value": {"any": "JSON"}, "ttl": 60},
+    "memory/delete": {"key": _KEY},
 }
-"""An example of each method's fields, and the schema of its output."""
+"""An example of each method's fields, where it has any."""
 
 
-def paths(registry: ArtifactRegistry) -> dict[str, Any]:
-    """The paths under ``/services``."""
+def paths(registry: ArtifactRegistry, services: Mapping[str, type[Service]]) -> dict[str, Any]:
+    """The paths under ``/services``, for the classes of the services by name."""
     names = [spec.name for spec in registry.list_artifacts()]
-    kinds: dict[str, type[Service]] = {"model": SimplifiedModelService, "tokenizer": TokenizerService}
-    if "lru_cache" in names:
-        kinds["memory"] = MemoryService
     found = {
         f"/services/{service}/{endpoint.name}": _operation(service, kind, endpoint, names)
-        for service, kind in kinds.items()
+        for service, kind in services.items()
+        if service != "memory" or "lru_cache" in names
         for endpoint in kind.endpoints().values()
     }
-    return {**found, **({"/services/memory/entries/{key}": _entries()} if "memory" in kinds else {})}
+    return {**found, **({"/services/memory/entries/{key}": _entries()} if "lru_cache" in names else {})}
 
 
 def _operation(service: str, kind: type[Service], endpoint: Endpoint, names: list[str]) -> dict[str, Any]:
-    """A method of a service: fields and summary from its signature and docstring."""
-    inputs = _with_names({key: value for key, value in endpoint.schema.items() if key != "$schema"}, names)
-    fields = inputs["properties"]
+    """A method of a service: fields, output and summary from its signature and docstring."""
+    inputs = _published({key: value for key, value in endpoint.schema.items() if key != "$schema"}, names)
+    fields, summary = inputs["properties"], endpoint.summary(kind)
     if "interface" in fields:
         fields["interface"] = {"enum": list(kind.interfaces)}
-    path, summary = f"{service}/{endpoint.name}", endpoint.summary(kind)
     used = _WINDOW if service == "model" else "lru_cache"
-    example: Any
-    if path in _EXAMPLES_AND_ANSWERS:
-        example, answer = _EXAMPLES_AND_ANSWERS[path]
-        if "artifacts" in fields and _WINDOW in names:
-            example = {**example, "artifacts": {"attention": {"artifact": _WINDOW, "params": {"window_size": 9}}}}
-    else:
-        answer = {"type": "object", "additionalProperties": _with_names(_ARTIFACT_IN_USE, names)}
-        example = {"interface": kind.interfaces[0]} if "interface" in fields else {}
-        if "artifact_name" in fields:
-            example = {"artifact_name": used, **({"params": {"window_size": 9}} if used == _WINDOW else {})}
-            example = example if used in names else None
+    window = {"params": {"window_size": 9}} if used == _WINDOW else {}
+    example = _EXAMPLES.get(f"{service}/{endpoint.name}", None if inputs["required"] else {})
+    if "artifacts" in fields and _WINDOW in names:
+        example = {**(example or {}), "artifacts": {"attention": {"artifact": _WINDOW, **window}}}
+    elif "artifact_name" in fields and used in names:
+        example = {"artifact_name": used, **window}
+    elif "interface" in fields:
+        example = {"interface": kind.interfaces[0]}
     statuses = ["404"]  # an artifact may be unknown
     if endpoint.is_administrative:
         summary = f"{summary.rstrip('.')}; for the administrator."
         statuses.append("409")
-    return post(f"{service}_{endpoint.name}", summary, inputs, data_of(answer), *statuses, example=example)
+    answer = data_of(_published(endpoint.output_schema, names))
+    return post(f"{service}_{endpoint.name}", summary, inputs, answer, *statuses, example=example)
 
 
-def _with_names(schema: Any, names: list[str]) -> Any:
-    """The schema with the names of the artifacts wherever one of them is needed."""
+def _published(schema: Any, names: list[str]) -> Any:
+    """The schema with the names of the artifacts wherever one of them is needed, and tensors as a client gets them."""
     if isinstance(schema, list):
-        return [_with_names(item, names) for item in schema]
+        return [_published(item, names) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if "x-artifact-name" in schema:
         return {"enum": names} if names else TEXT
-    return {key: _with_names(value, names) for key, value in schema.items()}
+    if "x-tensor" in schema:
+        return reference("Tensor")
+    return {key: _published(value, names) for key, value in schema.items()}
 
 
 def _entries() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.routing import Route
@@ -19,19 +20,30 @@ from zerocost.api.wire.responses import Response, json_response, outputs_respons
 from zerocost.api.wire.safetensors import read_safetensors
 from zerocost.api.wire.stages import COMPUTE, READ, WRITE
 from zerocost.core.artifact_registry import ArtifactSpec
+from zerocost.services.service import Service
 
 __all__ = ["NativeRoutes"]
 
 
 class NativeRoutes:
-    """The endpoints, with what they share."""
+    """The endpoints, with what they share.
 
-    def __init__(self, api: ArtifactRESTAPI, calls: Calls, metrics: ServerMetrics) -> None:
+    Args:
+        api: the settings, the registry and the limits of the server.
+        calls: reads and answers requests.
+        metrics: the server's metrics.
+        services: the class of each service, by its name.
+    """
+
+    def __init__(
+        self, api: ArtifactRESTAPI, calls: Calls, metrics: ServerMetrics, services: Mapping[str, type[Service]]
+    ) -> None:
         self.api = api
         self.registry = api.registry
         self.settings = api.settings
         self.calls = calls
         self.server_metrics = metrics
+        self.services = services
 
     def table(self) -> list[Route]:
         """The list of routes. Starlette tries one after the other, so the busiest comes first."""
@@ -62,7 +74,7 @@ class NativeRoutes:
 
     async def openapi(self, request: Request) -> Response:
         """The description of this API (OpenAPI 3.1), made from the artifacts' own schemas."""
-        return json_response(describe(self.registry, self.settings))
+        return json_response(describe(self.registry, self.settings, self.services))
 
     async def docs(self, request: Request) -> Response:
         """The description as a page, with a form for every operation."""

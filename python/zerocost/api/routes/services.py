@@ -49,19 +49,19 @@ class ServiceRoutes:
         self._calls = calls
         self._settings = api.settings
         self._registry = api.registry
-        self._model = model
+        self._services: dict[str, Service] = {"model": model, "tokenizer": model.tokenizer}
         self._memory: MemoryService | None = None
+        self.kinds: dict[str, type[Service]] = {
+            **{name: type(service) for name, service in self._services.items()},
+            "memory": MemoryService,
+        }
+        """The class of each service, by its name."""
 
     def table(self) -> list[Route]:
         """The list of routes."""
-        kinds: dict[str, tuple[type[Service], Callable[[], Service]]] = {
-            "model": (type(self._model), lambda: self._model),
-            "tokenizer": (type(self._model.tokenizer), lambda: self._model.tokenizer),
-            "memory": (MemoryService, self._memory_service),
-        }
         routes = [
-            route(f"/services/{name}/{endpoint.name}", {"POST": self._handler(name, service, endpoint)})
-            for name, (kind, service) in kinds.items()
+            route(f"/services/{name}/{endpoint.name}", {"POST": self._handler(name, endpoint)})
+            for name, kind in self.kinds.items()
             for endpoint in kind.endpoints().values()
         ]
         entries: dict[str, EndpointFunction] = {
@@ -71,7 +71,7 @@ class ServiceRoutes:
         }
         return [*routes, route(f"/{_ENTRIES}/{{key:path}}", entries)]
 
-    def _handler(self, name: str, service: Callable[[], Service], endpoint: Endpoint) -> EndpointFunction:
+    def _handler(self, name: str, endpoint: Endpoint) -> EndpointFunction:
         calls, settings = self._calls, self._settings
         # A memory artifact waits more than it computes if it is on another server.
         pool = calls.io_pool if name == "memory" else calls.compute_pool
@@ -90,7 +90,8 @@ class ServiceRoutes:
                     raise DatatypeError("the body: an object is needed")
                 stages.end(READ)
                 with artifact_errors:
-                    result = await endpoint(service(), data, self._api.model_limits)
+                    service = self._memory_service() if name == "memory" else self._services[name]
+                    result = await endpoint(service, data, self._api.model_limits)
                 stages.end(COMPUTE)
                 content = await pool.run(lambda: write_json(result, typed=typed))
                 stages.end(WRITE)
