@@ -54,7 +54,7 @@ test-shared: dev ## pytest on two processes: what can share the machine
 test-engine: dev # by itself: what Ray leaves to the garbage collector must be no other test's failure
 	$(BIN)/python -m pytest tests/engine
 
-test-alone: dev ## pytest: what measures time or memory, and wants the machine for itself
+test-alone: dev ## pytest: tests with a tight bound on time or memory, which need the machine for themselves
 	$(BIN)/python -m pytest --ignore=tests/engine -m alone
 
 # Debian: qemu-user, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross. Optimised less than elsewhere: compiled for one run.

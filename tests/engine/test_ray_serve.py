@@ -12,8 +12,8 @@ from api import test_admission, test_deadlines, test_equality, test_limits
 from api.edge import test_authentication
 from api.routes import test_memory_entries, test_native, test_services
 from api.v2 import test_open_inference
-from api.wire import test_body, test_problems
-from client import test_remote
+from api.wire import test_body, test_problems, test_safetensors
+from client import test_remote_artifact
 from support.paths import TESTS
 from support.ray import MARKS
 from support.requests import problem
@@ -117,6 +117,7 @@ class TestNative:
         shared(test_native)
         | shared(test_problems, "test_a_third_party_value_error_is_the_clients")
         | shared(test_body, "test_compressed_bodies")
+        | shared(test_safetensors)
         | shared(test_deadlines, "test_deadlines")
         | shared(test_admission, "test_requests_beyond_the_queue_are_shed")
         | shared(
@@ -169,7 +170,7 @@ class TestEquality:
 
 
 class TestRemote:
-    locals().update(shared(test_remote))
+    locals().update(shared(test_remote_artifact))
 
     @pytest.fixture
     def server(self, deployments):
@@ -178,7 +179,7 @@ class TestRemote:
 
     @pytest.fixture
     def remote(self, server):
-        with test_remote.remotes(server) as make:
+        with test_remote_artifact.remotes(server) as make:
             yield make
 
 
@@ -189,7 +190,7 @@ class TestServices:
             test_memory_entries,
             "test_memory_by_method",
             "test_entries_that_cannot_be_put",
-            "test_a_chain_goes_on_with_what_a_raw_entry_stands_for",
+            "test_a_chain_passes_on_the_value_of_a_raw_entry",
             "test_raw_entries_are_values_for_clients_that_ask_for_values",
         )
     )

@@ -50,7 +50,7 @@ def test_a_signal_loses_nothing_and_leaves_nothing(ray_folder, tmp_path, number)
     with command as (process, url, log), ThreadPoolExecutor(4) as pool:
         assert "with 2 replicas on Ray" in log[-1]
         answers = [pool.submit(post, url, "/artifacts/picky/execute", {"how": "sleep"}) for _ in range(4)]
-        time.sleep(0.5)  # on their way: each replica counts what it computes by itself
+        time.sleep(0.5)  # until all four have arrived: no replica counts what waits in Ray's proxy or in the other
         process.send_signal(number)
         assert [answer.result().status_code for answer in answers] == [200] * 4
         assert process.wait(60) == 0

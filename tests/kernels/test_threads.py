@@ -121,7 +121,7 @@ def test_forked_workers_do_not_hang_and_stay_on_one_thread():
     assert answer(FORKED, ZEROCOST_NUM_THREADS="") == "{(True, 1, 1)}"
 
 
-def test_forked_workers_use_as_many_threads_as_they_are_told():
+def test_forked_workers_use_the_number_of_threads_that_is_set():
     assert answer(FORKED, ZEROCOST_NUM_THREADS="2") == "{(True, 2, 1)}"
 
 

@@ -86,7 +86,7 @@ def ask(post, data, limits=None):
         ([], DatatypeError, ""),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(data, kind, where):
+def test_errors_name_the_invalid_field(data, kind, where):
     with pytest.raises(kind) as refused:
         ask(Greeter(default_registry()).post_greet, data)
     assert [pointer for pointer, _ in refused.value.errors] == [where]

@@ -59,7 +59,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
-def test_a_chain_goes_on_with_what_a_raw_entry_stands_for(serve, kind):
+def test_a_chain_passes_on_the_value_of_a_raw_entry(serve, kind):
     registry = default_registry()
     client = serve(registry)
     url = "/services/memory/entries/m"

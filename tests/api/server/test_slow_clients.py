@@ -108,7 +108,8 @@ def test_clients_that_do_not_read():
         before = server.memory
         for _ in range(8):
             stack.enter_context(server.connect(receive_buffer=4096)).sendall(request)
-        time.sleep(1)
+        computed = b'zerocost_stage_seconds_count{artifact="huge",stage="compute"} 8.0'
+        wait_until(lambda: computed in server.send(head("/metrics", "GET")))
         for _ in range(20):
             assert status(server.send(FINE)) == 200
         wait_until(lambda: server.memory - before < 48 * MIB, 20, every=0.1)  # answers that nobody reads are dropped

@@ -136,7 +136,7 @@ def test_a_memory_without_conditional_writes_is_refused(serve):
 
 @pytest.mark.alone
 @pytest.mark.parametrize("headers", [{}, {"if_none_match": "*"}])
-def test_entries_live_as_long_as_they_are_told(client, headers):
+def test_entries_expire_after_their_time_to_live(client, headers):
     assert put(client, zerocost_ttl="0.7", **headers).status_code == 204
     assert client.get(ENTRY).content == b"1"
     wait_until(lambda: client.get(ENTRY).status_code == 404, 5)
@@ -148,7 +148,7 @@ def test_entries_live_as_long_as_they_are_told(client, headers):
 
 
 @pytest.mark.alone
-def test_values_live_as_long_as_they_are_told(client):
+def test_values_expire_after_their_time_to_live(client):
     def ask(method, **body):
         return client.post(f"/services/memory/{method}", json=body)
 

@@ -53,7 +53,7 @@ def strangers(registry):
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_exception_is_answered_and_the_server_goes_on(serve, strangers, kind):
+def test_every_exception_is_answered_and_the_server_keeps_running(serve, strangers, kind):
     client = serve(strangers)
     chain = {"pipeline": [{"artifact": "raises"}], "initial_input": {"kind": kind}}
     for path, body in (("/artifacts/raises/execute", {"kind": kind}), ("/chains/execute", chain)):
@@ -72,7 +72,7 @@ def test_the_coroutine_answers_too(strangers, kind):
 
 
 @pytest.mark.timeout(60)
-def test_a_panic_in_a_kernel_is_a_500_and_the_server_goes_on(serve, caplog):
+def test_a_panic_in_a_kernel_is_a_500_and_the_server_keeps_running(serve, caplog):
     registry = default_registry()
     registry.register_artifact("panics", Panics(), "custom")
     client = serve(registry)

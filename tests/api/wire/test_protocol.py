@@ -56,7 +56,7 @@ def test_pipelined_requests_are_answered_in_order():
     with connected() as connection:
         whole = picky("fine") + head("/livez", "GET") + picky("sleep") + picky("fine") + FINE
         connection.sendall(whole[:150])
-        time.sleep(0.1)
+        time.sleep(0.1)  # so that the server reads two pieces; nothing tells when it has read the first
         connection.sendall(whole[150:])
         found = answers(connection, 5)
     assert [code for code, _, _ in found] == [200] * 5
@@ -84,7 +84,7 @@ def test_a_thousand_offers_in_one_piece():
 def test_a_head_in_pieces_behind_a_slow_request():
     with connected() as connection:
         connection.sendall(picky("sleep") + FINE[:40])
-        time.sleep(0.3)
+        time.sleep(0.3)  # so that the rest arrives while the first request computes, which takes a second
         connection.sendall(FINE[40:])
         assert [code for code, _, _ in answers(connection, 2)] == [200, 200]
 

@@ -195,7 +195,7 @@ def test_tasks_and_threads_share_one_computation():
     assert together(3, ask) == ["thread"] * 3
 
 
-def test_a_cancelled_leader_is_replaced_and_a_cancelled_waiter_harms_nobody():
+def test_a_cancelled_leader_is_replaced_and_a_cancelled_waiter_affects_no_other():
     async def main():
         cache = LRUCache(9)
         calls = []
