@@ -10,17 +10,17 @@ from starlette.types import Receive, Scope, Send
 from zerocost.api.wire.request import Request
 from zerocost.api.wire.responses import Response
 
-__all__ = ["REQUEST", "Endpoint", "EndpointFunction", "RouteCache", "constant", "route", "route_template"]
+__all__ = ["REQUEST", "EndpointFunction", "RouteApp", "RouteCache", "constant", "route", "route_template"]
 
 REQUEST = "zerocost.request"
-"""The key of the scope under which :class:`Endpoint` finds the :class:`Request`."""
+"""The key of the scope under which :class:`RouteApp` finds the :class:`Request`."""
 
 _CACHED_PATHS = 1024
 
 EndpointFunction = Callable[[Request], Awaitable[Response]]
 
 
-class Endpoint:
+class RouteApp:
     """An ASGI app from a coroutine function. It leaves the response with the request; the edge sends it."""
 
     def __init__(self, path: str, function: EndpointFunction) -> None:
@@ -47,13 +47,13 @@ def route(path: str, functions: dict[str, EndpointFunction]) -> Route:
     """The route of a path, with the function of each method; that of GET also answers HEAD."""
     if len(functions) == 1:
         ((method, function),) = functions.items()
-        return Route(path, Endpoint(path, function), methods=[method])
+        return Route(path, RouteApp(path, function), methods=[method])
 
     async def dispatch(request: Request) -> Response:
         method = request.method
         return await functions["GET" if method == "HEAD" and method not in functions else method](request)
 
-    return Route(path, Endpoint(path, dispatch), methods=list(functions))
+    return Route(path, RouteApp(path, dispatch), methods=list(functions))
 
 
 def route_template(scope: Scope) -> str | None:
@@ -68,14 +68,14 @@ class RouteCache:
     def __init__(self, routes: Sequence[BaseRoute], paths: Sequence[str]) -> None:
         """Takes all routes, and the paths of the busiest, each with ``{name}`` in its middle."""
         endpoints: list[object] = [route.endpoint for route in routes if isinstance(route, Route)]
-        by_path = {endpoint.route: endpoint for endpoint in endpoints if isinstance(endpoint, Endpoint)}
-        self._patterns: list[tuple[str, str, Endpoint]] = []
+        by_path = {endpoint.route: endpoint for endpoint in endpoints if isinstance(endpoint, RouteApp)}
+        self._patterns: list[tuple[str, str, RouteApp]] = []
         for path in paths:
             start, _, end = path.partition("{name}")
             self._patterns.append((start, end, by_path[path]))
-        self._cached: dict[str, tuple[Endpoint, str]] = {}
+        self._cached: dict[str, tuple[RouteApp, str]] = {}
 
-    def find(self, scope: Scope) -> Endpoint | None:
+    def find(self, scope: Scope) -> RouteApp | None:
         """The endpoint of a request, which it also puts into the scope; None: the router must look for it."""
         if scope["method"] != "POST" or scope.get("root_path"):
             return None
@@ -86,7 +86,7 @@ class RouteCache:
         scope["path_params"] = {"name": name}
         return found[0]
 
-    def _match(self, path: str) -> tuple[Endpoint, str] | None:
+    def _match(self, path: str) -> tuple[RouteApp, str] | None:
         for start, end, endpoint in self._patterns:
             if path.startswith(start) and path.endswith(end):
                 name = path[len(start) : -len(end)]
