@@ -1,15 +1,22 @@
 """RemoteArtifact against servers of other kinds: a clear error, in time, and no memory for the sizes they announce."""
 
 import contextlib
+import functools
+import json
 import socket
 import threading
 import time
 
+import httpx2
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from support.malformed import DEEP, MIB, bounded_memory, messages, mutated, some, text_of
 from support.safetensors import message
-from zerocost import DeadlineExceeded, ExecutionContext, RemoteArtifact, ServiceUnavailable
+from zerocost import DeadlineExceeded, ExecutionContext, RemoteArtifact, ServiceUnavailable, ZerocostError
+from zerocost.core.safetensors import MEDIA_TYPE
 
 TYPE = b"content-type: application/vnd.safetensors\r\n"
 MATRIX = np.ones((2, 2), np.float32)
@@ -113,3 +120,82 @@ def test_answers_of_other_servers(case):
     with answering([WRONG[case]]) as url, pytest.raises(ServiceUnavailable) as caught:
         call(url)
     assert url in str(caught.value)
+
+
+# Malformed answers
+
+
+@functools.cache
+def answered_once():
+    """Imports what the first answer imports, so that its memory is not counted."""
+    with pytest.raises(ServiceUnavailable):
+        remote(httpx2.Response(200, headers={"content-type": MEDIA_TYPE}, content=iter([b""])))
+
+
+def remote(answer):
+    artifact = RemoteArtifact("http://server", "scale", timeout=10)
+    artifact._client = httpx2.Client(transport=httpx2.MockTransport(lambda request: answer))
+    try:
+        return artifact.execute({}, ExecutionContext("scale", "attention", "zero_cost"))
+    finally:
+        artifact.close()
+
+
+LENGTHS = st.sampled_from([None, "exact", "0", "8", "1" * 18, "1" * 5000, "²", "-1", "x"])
+
+
+@some
+@given(messages(), LENGTHS, st.integers(1, 100))
+@example(message(b"", size=1 << 50), "1" * 18, 10)
+@example(message(b"", size=32 * MIB), "1" * 18, 10)
+@example(message(b'{"x": {"dtype": %s}}' % DEEP), None, 100)
+def test_malformed_safetensors_answers(body, length, step):
+    headers = {"content-type": MEDIA_TYPE}
+    if length is not None:
+        headers["content-length"] = str(len(body)) if length == "exact" else length
+    pieces = (body[at : at + step] for at in range(0, len(body), step))
+    answered_once()
+    with bounded_memory():
+        sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        with contextlib.suppress(ServiceUnavailable):
+            assert isinstance(remote(httpx2.Response(200, headers=sent, content=pieces)), dict)
+
+
+@st.composite
+def problems(draw):
+    document = {
+        "code": draw(
+            st.sampled_from(["shape_error", "invalid_input", "plan_error", "error", "none", "limit_exceeded"])
+        ),
+        "detail": "no",
+        "errors": [{"pointer": "/a~1b", "message": "no"}],
+        "step": 1,
+        "artifact": "a",
+        "port": "p",
+        "request_id": "r",
+    }
+    return text_of(draw, mutated(draw, document))
+
+
+@some
+@given(
+    problems(),
+    st.sampled_from([400, 413, 422, 429, 500, 502, 503]),
+    st.sampled_from(["99", "²", "9" * 400, "-1", "x", ""]),
+)
+@example(json.dumps({"code": "invalid_input", "detail": "no", "errors": [1]}).encode(), 422, "")
+@example(b'{"code": "invalid_input", "detail": %s}' % DEEP, 422, "")
+@example(b"{}", 503, "²")
+def test_malformed_problem_documents(content, status, wait):
+    with pytest.raises(ZerocostError):
+        remote(httpx2.Response(status, headers=[(b"retry-after", wait.encode("latin-1"))], content=iter([content])))
+
+
+@pytest.mark.parametrize("answer", ["{}", '{"schema": 1, "description": "x"}', '{"schema": {}}', "[]"])
+def test_malformed_descriptions(answer):
+    artifact = RemoteArtifact("http://server", "scale")
+    answers = httpx2.MockTransport(lambda _: httpx2.Response(200, content=iter([answer.encode()])))
+    artifact._client = httpx2.Client(transport=answers)
+    with pytest.raises(ServiceUnavailable, match="not a zerocost server's"):
+        artifact.get_schema()
+    artifact.close()

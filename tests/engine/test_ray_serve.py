@@ -30,7 +30,6 @@ ELSEWHERE = {
     "test_a_chain_over_http_names_the_step_and_the_server_that_was_killed": "has a server of its own, and its registry",
     "test_requests_of_disconnected_clients_are_not_computed": "has a server of its own",
     "test_artifacts_get_the_deadline_of_the_request": "looks into the server's registry",
-    "test_bodies_that_are_not_safetensors": "the codec's, whatever serves",
 }
 """Shared tests that say nothing about Ray Serve, or cannot hold there as they are written, and why."""
 
@@ -117,7 +116,7 @@ class TestNative:
         shared(test_native)
         | shared(test_problems, "test_a_third_party_value_error_is_the_clients")
         | shared(test_body, "test_compressed_bodies")
-        | shared(test_safetensors)
+        | shared(test_safetensors, "test_chains_as_safetensors", "test_safetensors_by_another_implementation")
         | shared(test_deadlines, "test_deadlines")
         | shared(test_admission, "test_requests_beyond_the_queue_are_shed")
         | shared(

@@ -6,6 +6,7 @@ import tracemalloc
 
 import pytest
 
+from support.safetensors import message
 from support.samples import echo_registry
 from support.servers import serving
 from zerocost.api.settings import Settings
@@ -20,11 +21,6 @@ LONG = [0, 1 << 24, 1 << 24, 1 << 24]
 def server():
     with serving(echo_registry()) as client:
         yield client
-
-
-def safetensors(header, data=b""):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data
 
 
 def send_safetensors(server, body, path="/artifacts/scale/execute"):
@@ -59,7 +55,7 @@ def test_the_same_on_the_native_routes(server):
     chain = {"pipeline": [{"artifact": "scale"}], "initial_input": body}
     assert server.post("/chains/execute", json=chain).status_code == 413
     entry = {"dtype": "F64", "shape": LONG, "data_offsets": [0, 0]}
-    assert send_safetensors(server, safetensors({"attention_matrix": entry})).status_code == 413
+    assert send_safetensors(server, message({"attention_matrix": entry})).status_code == 413
 
 
 @pytest.mark.parametrize("name", ["timeout", "priority"])
@@ -88,7 +84,7 @@ def test_sizes_beyond_64_bits(server, value):
         ({"shape": [1], "data_offsets": [value, value + 8]}, 422),
         ({"shape": [0, value], "data_offsets": [0, 0]}, beyond),
     ):
-        body = safetensors({"attention_matrix": {"dtype": "F64", **entry}})
+        body = message({"attention_matrix": {"dtype": "F64", **entry}})
         assert send_safetensors(server, body).status_code == expected, entry
     echoed = server.post("/artifacts/echo/execute", json={"number": value, "integer": value})
     assert echoed.status_code == 200
@@ -125,7 +121,7 @@ ENTRY_TEXT = json.dumps(ENTRY).encode()
 )
 def test_safetensors_headers(serve, header, status):
     client = serve(echo_registry(), max_parts=100)
-    answer = send_safetensors(client, safetensors(header, bytes(8)))
+    answer = send_safetensors(client, message(header, bytes(8)))
     assert answer.status_code == status, answer.text[:500]
 
 

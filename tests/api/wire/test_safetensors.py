@@ -1,15 +1,21 @@
-"""Safetensors bodies of requests and responses, by the format's own library and made by hand."""
+"""Safetensors bodies of requests and responses: by the format's own library, made by hand, and malformed."""
 
+import asyncio
 import json
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from support.equality import same_values
+from support.malformed import LIMITS, VALUES, bounded_memory, messages, or_refused, request_of, some
 from support.safetensors import message
 from support.samples import sample_registry
-from zerocost import ArtifactCommunicationService
+from zerocost import ArtifactCommunicationService, ShapeError
+from zerocost.api.wire.safetensors import read_safetensors
+from zerocost.core.safetensors import split_values, to_pieces
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
 TYPE = "application/vnd.safetensors"
@@ -89,3 +95,41 @@ def test_bodies_that_are_not_safetensors(client, body, status):
     for content in (body, iter([body[:3], body[3:]])):
         answer = client.post("/artifacts/scale/execute", content=content, headers={"content-type": TYPE})
         assert answer.status_code == status, answer.text
+
+
+async def at_once(size, job):
+    """Reads long texts where short ones are read too."""
+    return job()
+
+
+@some
+@given(VALUES, st.integers(1, 100))
+def test_a_safetensors_body_is_what_was_sent(values, step):
+    assume(not any("." in name for name in values))
+    tensors, others = split_values({**values, "list": [np.arange(2), np.zeros((0, 3))]})
+    body = b"".join(to_pieces(tensors, json.dumps({**others, "n": 1})))
+    read, _ = asyncio.run(read_safetensors(request_of(body, step), LIMITS, at_once))
+    assert same_values(read, {**values, "list": [np.arange(2), np.zeros((0, 3))], "n": 1})
+
+
+@some
+@given(messages(), st.integers(1, 100))
+@example(message(b'{"x.%s": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}' % (b"1" * 5000)), 100)
+def test_malformed_safetensors_bodies(body, step):
+    with bounded_memory():
+        inputs = or_refused(lambda: asyncio.run(read_safetensors(request_of(body, step), LIMITS, at_once))[0])
+        if inputs is None:
+            return
+        assert all(isinstance(name, str) for name in inputs)
+        size, rest = int.from_bytes(body[:8], "little"), body[8:]
+        # Everything that was sent is there.
+        arrays = [item for value in inputs.values() for item in (value if isinstance(value, list) else [value])]
+        assert sum(item.nbytes for item in arrays if isinstance(item, np.ndarray)) == len(rest) - size
+
+
+def test_a_tensor_and_a_list_of_one_name():
+    entry = {"dtype": "U8", "shape": [1]}
+    for names in (("a.0", "a"), ("a", "a.0")):
+        head = {name: {**entry, "data_offsets": [at, at + 1]} for at, name in enumerate(names)}
+        with pytest.raises(ShapeError, match=r"a: given as a tensor and as a list|a\.0: the elements of a list"):
+            asyncio.run(read_safetensors(request_of(message(head, b"xy"), 100), LIMITS, at_once))

@@ -41,10 +41,7 @@ class TestContract(ArtifactContract):
         return SlidingWindowAttentionArtifact()
 
 
-class TestContractWithSum(ArtifactContract):
-    def make(self):
-        return SlidingWindowAttentionArtifact()
-
+class TestContractWithSum(TestContract):
     def example(self, artifact):
         weights = np.random.default_rng(3).random((2, 4, 9)).astype(np.float32)
         return {"attention_matrix": weights, "normalization": "sum", "window_size": 3, "align": "top_left"}

@@ -42,10 +42,7 @@ class TestContract(ArtifactContract):
         return SparseAttentionArtifact()
 
 
-class TestContractWithSoftmax(ArtifactContract):
-    def make(self):
-        return SparseAttentionArtifact()
-
+class TestContractWithSoftmax(TestContract):
     def example(self, artifact):
         scores = np.random.default_rng(3).standard_normal((2, 4, 9)).astype(np.float32)
         return {"attention_matrix": scores, "normalization": "softmax", "temperature": 0.5, "is_causal": True}

@@ -25,10 +25,7 @@ class TestContract(ArtifactContract):
         return PipelineParallelArtifact()
 
 
-class TestContractWithCosts(ArtifactContract):
-    def make(self):
-        return PipelineParallelArtifact()
-
+class TestContractWithCosts(TestContract):
     def example(self, artifact):
         return {"tensor": np.arange(12.0).reshape(6, 2), "costs": [1, 2, 3, 4, 5, 6], "num_stages": 3}
 

@@ -45,10 +45,7 @@ class TestContract(ArtifactContract):
         return TensorParallelArtifact()
 
 
-class TestContractWithAWeight(ArtifactContract):
-    def make(self):
-        return TensorParallelArtifact()
-
+class TestContractWithAWeight(TestContract):
     def example(self, artifact):
         rng = np.random.default_rng(1)
         return {"tensor": rng.standard_normal((3, 4)), "weight": rng.standard_normal((4, 5)), "num_splits": 3}
