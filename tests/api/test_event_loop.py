@@ -5,6 +5,7 @@ import gzip
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def test_only_quick_artifacts_run_on_the_event_loop():
         "lru_cache",
     }
     assert not RedisCacheArtifact.is_quick
-    assert not TensorParallelArtifact(executor=object()).is_quick
+    assert not TensorParallelArtifact(executor=SimpleNamespace(is_local=False)).is_quick
     body = json.dumps({"attention_matrix": [[1.0]]}).encode()
     found, count = turns(create_app(registry, Settings()), "/artifacts/slow/execute", body)
     assert found == 200

@@ -48,4 +48,4 @@ def test_the_parallel_artifacts_treat_it_as_no_executor(monkeypatch):
         assert same(*(artifact.execute(dict(inputs), context())["result"] for artifact in artifacts))
         assert artifacts[0].is_quick == artifacts[1].is_quick
         assert artifacts[0].executor is threads
-    assert named["pipeline_parallel"].implementation.here() is named["pipeline_parallel"].implementation
+        assert artifacts[0].here() is artifacts[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from support.service_artifacts import Dict, Halves, Probabilities, ids_of
-from zerocost import InvalidInput, ParallelArtifact
+from zerocost import InvalidInput, ParallelArtifact, SparseAttentionArtifact
 from zerocost.models.layers import Awake
 from zerocost.services.model_runner import awake_threads
 
@@ -47,11 +47,13 @@ def test_layers_in_stages_give_the_same_output(service, stages):
         ({}, True),
         ({"attention": "sparse_attention", "parallel": "tensor_parallel", "memory": "dict"}, True),
         ({"attention": "mine"}, False),
+        ({"attention": "own"}, False),
         ({"parallel": "halves", "attention": "sparse_attention"}, False),
     ],
 )
 def test_kernel_threads_sleep_while_a_third_party_artifact_computes(service, registry, artifacts, awake):
     registry.register_artifact("mine", Probabilities(), "attention")
+    registry.register_artifact("own", type("Own", (SparseAttentionArtifact,), {})(), "attention")
     registry.register_artifact("halves", Halves(), "parallel")
     registry.register_artifact("dict", Dict(), "memory")
     active = service._active.select({interface: {"artifact": name} for interface, name in artifacts.items()})

@@ -40,12 +40,15 @@ class Artifact(ABC):
         super().__init_subclass__(**kwargs)
         # Code that a subclass adds may take any time, so a subclass must say again that it is quick.
         cls.is_quick = cls.__dict__.get("is_quick", False)
+        cls._is_built_in = cls.__dict__.get("_is_built_in", False)
         cls._asks_more = (
             cls.input_errors is not Artifact.input_errors or cls.validate_input is not Artifact.validate_input
         )
 
     uses: tuple[str, ...] = ()
     _asks_more: bool = False
+    _is_built_in: bool = False
+    """Whether only this package's kernels compute, from the inputs alone. Not inherited."""
     _synchronous: ClassVar[tuple[str, ...]] = (
         "execute",
         "get_schema",
@@ -102,6 +105,10 @@ class Artifact(ABC):
         than inputs and outputs, as attention's does. It must be cheap; it is called with inputs that fit the schema.
         """
         return None
+
+    def here(self) -> Artifact:
+        """The same artifact with all of its work in this process; itself, unless it hands work to an executor."""
+        return self
 
     @TransientProperty
     def _ports(self) -> Ports:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zerocost.artifacts.attention.scaled_dot_product_attention import ScaledDotProductAttentionArtifact
-from zerocost.artifacts.attention.sliding_window import SlidingWindowAttentionArtifact
-from zerocost.artifacts.attention.sparse_attention import SparseAttentionArtifact
-from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
-from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 from zerocost.core.artifact_base import ExecutionContext
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.limits import Limits
@@ -40,16 +35,6 @@ def artifacts_schema(interfaces: tuple[str, ...]) -> dict[str, Any]:
     return {"anyOf": [artifacts, {"type": "null"}]}
 
 
-_BUILT_IN = {
-    PipelineParallelArtifact,
-    ScaledDotProductAttentionArtifact,
-    SlidingWindowAttentionArtifact,
-    SparseAttentionArtifact,
-    TensorParallelArtifact,
-}
-"""The classes of this package that compute. Subclasses are not built in: they may do anything."""
-
-
 @dataclass(frozen=True)
 class ActiveArtifact:
     """An artifact in use, with its parameters."""
@@ -59,8 +44,15 @@ class ActiveArtifact:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether it is one of this package's own attention or parallel artifacts."""
-        return type(self.spec.implementation) in _BUILT_IN
+        """Whether it is one of this package's own attention or parallel artifacts. Their subclasses may do anything."""
+        return self.spec.implementation._is_built_in
+
+    def here(self) -> ActiveArtifact:
+        """The same artifact with all of its work in this process."""
+        implementation = self.spec.implementation.here()
+        if implementation is self.spec.implementation:
+            return self
+        return replace(self, spec=replace(self.spec, implementation=implementation))
 
     def execute(self, inputs: dict[str, Any], metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Executes the artifact on ``inputs`` and its parameters, under the current deadline.

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.artifacts.parallel.tensor_parallel import TensorParallelArtifact
 from zerocost.core.arrays import is_finite
 from zerocost.errors import DeadlineExceeded, InvalidInput, InvalidModel
 from zerocost.models.layers import VERSION, Awake
@@ -169,9 +168,8 @@ def awake_threads(active: Mapping[str, ActiveArtifact]) -> AbstractContextManage
 
 
 def _runs_on_kernels(active: ActiveArtifact) -> bool:
-    artifact = active.spec.implementation
-    is_remote = isinstance(artifact, TensorParallelArtifact) and artifact.remote is not None
-    return active.is_built_in and not is_remote
+    # Stages of layers always run in this process, unlike shards.
+    return active.is_built_in and ("weight" not in active.spec.ports.inputs or active.here() is active)
 
 
 def _check_deadline() -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from zerocost.artifacts.parallel.pipeline_parallel import PipelineParallelArtifact
 from zerocost.errors import InvalidInput, ShapeError
 from zerocost.models.encoder import Attention, Encoder, Hidden, Linear, Projection
 from zerocost.models.layers import activate
@@ -85,20 +83,13 @@ def run_in_stages(
 
     with error_note(f"in stages, through the parallel artifact {name!r}"):
         stages = [stage(first, last) for first, last in itertools.pairwise(cuts)]
-        result = _in_process(parallel).call(sequences, stages=stages)
+        result = parallel.here().call(sequences, stages=stages)
         missing = np.flatnonzero(done != layers)
         if len(missing):
             index = int(missing[0])
             raise InvalidInput(f"artifact {name!r} ran sequence {index} through {done[index]} of {layers} layers")
         if not isinstance(result, np.ndarray) or not np.array_equal(result, sequences):
             raise InvalidInput(f"artifact {name!r} returned something other than the output of its last stage")
-
-
-def _in_process(parallel: ActiveArtifact) -> ActiveArtifact:
-    artifact = parallel.spec.implementation
-    if not isinstance(artifact, PipelineParallelArtifact) or artifact.here() is artifact:
-        return parallel
-    return replace(parallel, spec=replace(parallel.spec, implementation=artifact.here()))
 
 
 def _ranges(micro_batch: Any, count: int, name: str) -> list[tuple[int, int]]:

@@ -25,7 +25,6 @@ class FusedOptions(TypedDict, total=False):
 class AttentionMatrixArtifact(AttentionArtifact):
     """Keeps some entries of an attention matrix. A subclass has an ``example``, a value of its own option."""
 
-    is_quick = True
     example: ClassVar[dict[str, Any]]
 
     def get_schema(self) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
     main_input: ClassVar[str] = "query"
 
     is_quick = True
+    _is_built_in = True
 
     def process_attention(
         self,

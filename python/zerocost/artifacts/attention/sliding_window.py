@@ -16,6 +16,8 @@ __all__ = ["SlidingWindowAttentionArtifact"]
 class SlidingWindowAttentionArtifact(AttentionMatrixArtifact):
     """Keeps the entries of an attention matrix that are in a window along its diagonal; the rest becomes 0."""
 
+    is_quick = True
+    _is_built_in = True
     example: ClassVar[dict[str, Any]] = {"window_size": [1, 0]}
 
     def process_attention(

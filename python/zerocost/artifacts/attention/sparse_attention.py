@@ -16,6 +16,8 @@ __all__ = ["SparseAttentionArtifact"]
 class SparseAttentionArtifact(AttentionMatrixArtifact):
     """Keeps the largest entries of each row of an attention matrix; the rest becomes 0."""
 
+    is_quick = True
+    _is_built_in = True
     example: ClassVar[dict[str, Any]] = {"sparsity_ratio": 0.8}
 
     def process_attention(

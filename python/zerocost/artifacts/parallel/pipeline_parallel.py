@@ -34,6 +34,8 @@ _context: ContextVar[ExecutionContext | None] = ContextVar("zerocost_pipeline", 
 class PipelineParallelArtifact(ParallelArtifact):
     """Assigns the slices of an array to contiguous stages, as views, or runs them through stages in micro-batches."""
 
+    _is_built_in = True
+
     def __init__(self, registry: ArtifactRegistry | None = None, executor: Executor | None = None) -> None:
         """Makes the artifact.
 

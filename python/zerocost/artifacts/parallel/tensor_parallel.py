@@ -5,6 +5,7 @@ Column and row shards are those of Megatron-LM (Shoeybi et al. 2019, arXiv:1909.
 
 from __future__ import annotations
 
+import copy
 import math
 from contextvars import ContextVar
 from typing import Annotated, Any, Literal
@@ -27,6 +28,8 @@ _context: ContextVar[ExecutionContext | None] = ContextVar("zerocost_shards", de
 class TensorParallelArtifact(ParallelArtifact):
     """Cuts an array into views without copying it, or computes a linear layer in shards that run at the same time."""
 
+    _is_built_in = True
+
     def __init__(self, executor: Executor | None = None) -> None:
         """Makes the artifact.
 
@@ -38,6 +41,14 @@ class TensorParallelArtifact(ParallelArtifact):
         # The kernel runs shards on threads of this process by itself.
         self.remote = None if executor is None or executor.is_local else executor
         self.is_quick = self.remote is None and type(self) is TensorParallelArtifact
+
+    def here(self) -> TensorParallelArtifact:
+        """The same artifact with its shards in this process."""
+        if self.remote is None:
+            return self
+        local = copy.copy(self)
+        local.executor = local.remote = None
+        return local
 
     def execute(self, input_data: dict[str, Any], context: ExecutionContext) -> dict[str, Any]:
         """As every parallel artifact. The context's deadline holds for shards on an executor."""
