@@ -162,7 +162,7 @@ class DuplicateArtifact(ZerocostError, ValueError, code="duplicate_artifact"):
 
 
 class InvalidSchema(ZerocostError, ValueError, code="invalid_schema"):
-    """An artifact's ``get_schema()`` is no valid JSON Schema 2020-12, or has invalid ``x-`` keywords."""
+    """An artifact's ``get_schema()`` is not a valid JSON Schema 2020-12, or has invalid ``x-`` keywords."""
 
 
 class InvalidOutput(ZerocostError, TypeError, code="invalid_output"):

@@ -15,7 +15,7 @@ from zerocost.core.artifact_registry import ArtifactRegistry
 
 __all__ = ["ServerMetrics"]
 
-_PATIENCE = 0.5
+_REFRESH_TIMEOUT = 0.5
 """Seconds that the page waits for statistics from outside of this process; then it shows the last known ones."""
 
 
@@ -62,7 +62,7 @@ class ServerMetrics:
             if name not in self._refreshing:
                 self._refreshing[name] = asyncio.create_task(self._refresh(name, artifact))
         if self._refreshing:
-            await asyncio.wait(list(self._refreshing.values()), timeout=_PATIENCE)
+            await asyncio.wait(list(self._refreshing.values()), timeout=_REFRESH_TIMEOUT)
 
     async def _refresh(self, name: str, artifact: Artifact) -> None:
         try:

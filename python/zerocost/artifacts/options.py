@@ -13,7 +13,7 @@ def check_choice(value: Any, allowed: tuple[str, ...], argument: str) -> None:
     """Raises unless ``value`` is one of ``allowed``.
 
     Raises:
-        DatatypeError: it is no text.
+        DatatypeError: it is not text.
         RangeError: it is another text.
     """
     if isinstance(value, str) and value in allowed:

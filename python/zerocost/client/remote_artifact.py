@@ -231,7 +231,7 @@ def _retry_after(response: httpx2.Response) -> float | None:
 def _travels(value: Any) -> bool:
     """Whether JSON gives the value back unchanged, whatever its input is declared as."""
     if isinstance(value, list | tuple):
-        # The list may become an array, where numbers must keep their exact value and NaN is no text.
+        # The list may become an array, where numbers must keep their exact value and NaN is not text.
         return not any(isinstance(item, float | np.generic) and not _is_plain(item) for item in value) and all(
             map(_travels, value)
         )
@@ -256,7 +256,7 @@ def _text(values: dict[str, Any]) -> str:
             member = f"{json.dumps(name, ensure_ascii=False)}:{json.dumps(_as_json(value), ensure_ascii=False)}"
             member.encode()
         except UnicodeEncodeError as error:
-            raise DatatypeError(f"{name!r}: half of a surrogate pair was given, which is no text", name) from error
+            raise DatatypeError(f"{name!r}: half of a surrogate pair was given, which is not text", name) from error
         except TypeError as error:
             raise DatatypeError(f"{name}: {error}, so it cannot be sent", name) from error
         members.append(member)

@@ -36,7 +36,7 @@ def is_tensor_like(value: Any) -> bool:
     """Whether ``value`` is an array of any library (not a list or a number)."""
     if isinstance(value, np.generic):
         return False
-    # Looked up on the type: an object that has every attribute (a mock) is no array.
+    # Looked up on the type: an object that has every attribute (a mock) is not an array.
     return isinstance(value, memoryview) or hasattr(type(value), "__array__") or hasattr(type(value), "__dlpack__")
 
 
@@ -205,7 +205,7 @@ def _exact(value: Sequence[Any], datatype: str, argument: str) -> npt.NDArray[An
     exact, limits = np.asarray(value, dtype=object), np.iinfo(dtype_of(datatype))
     for number in exact.flat:
         if isinstance(number, float) and not max(limits.min, -_EXACT) <= number <= min(limits.max, _EXACT):
-            # As in JSON, where a number with a point or an exponent is no whole number.
+            # As in JSON, where a number with a point or an exponent is not a whole number.
             raise DatatypeError(f"{argument}: {number} was given, whole numbers ({datatype}) are needed", argument)
         if not limits.min <= number <= limits.max:
             raise _too_large(argument, datatype)

@@ -5,8 +5,8 @@ The contract:
 - ``execute(input_data, context) -> dict`` is the only entry point, for direct calls and over HTTP alike.
 - ``get_schema()`` describes inputs and outputs. It is read once, when the artifact is registered.
 - Inputs are never changed: not the dict, not the arrays in it, except an ``out`` array that the caller passes.
-- The artifact gets the very objects that the caller passes (``is``), except that a declared tensor which is no array
-  yet becomes one.
+- The artifact gets the very objects that the caller passes (``is``), except that a declared tensor becomes an array if
+  it is not one yet.
 - Every call goes through :meth:`zerocost.core.ports.Ports.bind`: calls by name, chains and calls over a network bind
   their inputs first, and so does ``execute`` of the category base classes. Inputs that are bound already pass at once.
   A plain :class:`Artifact` whose ``execute`` is called directly gets its inputs as they are.

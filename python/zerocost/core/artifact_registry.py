@@ -88,7 +88,7 @@ class ArtifactRegistry:
 
         Raises:
             RangeError: a name that is not allowed.
-            DatatypeError: the implementation is no artifact, or one of its methods is a coroutine function.
+            DatatypeError: the implementation is not an artifact, or one of its methods is a coroutine function.
             InvalidSchema: its schema is not valid.
             DuplicateArtifact: the name is taken.
             PlanError: the artifact would call itself through others.
@@ -198,7 +198,7 @@ def load_artifact(path: str) -> Artifact:
     """Imports ``MODULE:CLASS`` and makes an instance of the class.
 
     Raises:
-        PluginError: it cannot be imported or instantiated, or it is no artifact.
+        PluginError: it cannot be imported or instantiated, or it is not an artifact.
     """
     module, separator, attribute = path.partition(":")
     if not separator or not module or not attribute:

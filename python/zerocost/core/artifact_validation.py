@@ -133,16 +133,15 @@ def _signature_problem(artifact: Artifact) -> str | None:
 
 def _output_problem(ports: Ports, test_input: dict[str, Any], result: dict[str, Any]) -> str | None:
     for name, value in result.items():
-        stranger = _without_form(value)
-        if stranger:
-            return f"output {name!r} holds {stranger}, which has no form outside the process"
+        unsendable = _without_form(value)
+        if unsendable:
+            return f"output {name!r} holds {unsendable}, which has no form outside the process"
     sizes: dict[str, tuple[int, str]] = {}
     for name, value in test_input.items():
         if isinstance(value, np.ndarray) and ports.is_tensor(name):
             match_shape(name, value.shape, ports.inputs[name]["x-tensor"].get("shape"), sizes)
     for name, subschema in (ports.outputs or {}).items():
-        optional = name == "found" and ports.main_input == "value"
-        if name not in result and not optional:
+        if name not in result and not (name == "found" and ports.operations):  # only `get` returns it
             return f"execute does not return the declared output {name!r}"
         tensor = subschema.get("x-tensor") if isinstance(subschema, dict) else None
         if tensor is None:

@@ -102,7 +102,7 @@ def _essence(schema: Any) -> Any:
 
 
 _NAMED = ("properties", "x-outputs", "$defs")
-"""Keywords whose members are named freely: the names are no keywords."""
+"""Keywords whose members are named freely: the names are not keywords."""
 
 
 def _schema_of(plan: Plan) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _key(pipeline: Any, names: frozenset[str] | None) -> Hashable | None:
     try:
         key = (names, tuple(steps))
         hash(key)
-    except TypeError:  # an unhashable value is no name
+    except TypeError:  # an unhashable value is not a name
         return None
     return key
 

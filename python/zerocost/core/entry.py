@@ -45,7 +45,7 @@ class Entry:
             if self.media_type == safetensors.MEDIA_TYPE:
                 return safetensors.from_bytes(self.body)
         except ZerocostError as error:
-            raise NotAcceptable(f"what is stored is no {self.media_type} ({error})", "key") from None
+            raise NotAcceptable(f"what is stored is not valid {self.media_type} ({error})", "key") from None
         raise NotAcceptable(f"{self.media_type} is stored there; get it from /services/memory/entries/", "key")
 
     @property

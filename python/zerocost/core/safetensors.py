@@ -95,12 +95,12 @@ class Message:
         metadata: text by name.
 
     Raises:
-        MalformedJSON, DatatypeError, ShapeError, LimitExceeded: it is no such message, or it is truncated.
+        MalformedJSON, DatatypeError, ShapeError, LimitExceeded: ``data`` is not such a message, or is truncated.
     """
 
     def __init__(self, data: bytes | mmap.mmap, max_elements: int = _ANY) -> None:
         if len(data) < 8:
-            raise ShapeError(f"{len(data)} bytes are no safetensors file; is it truncated?")
+            raise ShapeError(f"{len(data)} bytes are not a safetensors file; is it truncated?")
         size = header_size(data[:8], min(LONGEST_HEADER, len(data) - 8))
         try:
             header = orjson.loads(data[8 : 8 + size])
@@ -194,7 +194,7 @@ def _pieces(tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]
     for name, array in tensors.items():
         array_format = format_of(array.dtype)
         if array_format is None:
-            raise DatatypeError(f"{name}: dtype {array.dtype} is none that the safetensors format has", name)
+            raise DatatypeError(f"{name}: dtype {array.dtype} is not one that the safetensors format has", name)
         block = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         header[name] = {
             "dtype": array_format,
@@ -220,7 +220,7 @@ def write(
     Args:
         path: the file.
         tensors: arrays by name, in native byte order.
-        metadata: text by name; ``json`` is the JSON of everything that is no tensor.
+        metadata: text by name; ``json`` is the JSON of everything that is not a tensor.
         sync: whether it is on the disk when this returns.
 
     Raises:
@@ -239,7 +239,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     """What a whole message holds: read-only arrays over ``data``, and the other values.
 
     Raises:
-        MalformedJSON, DatatypeError, ShapeError, LimitExceeded: it is no such message.
+        MalformedJSON, DatatypeError, ShapeError, LimitExceeded: ``data`` is not such a message.
     """
     message = Message(data, max_elements=len(data))
     try:
@@ -264,12 +264,12 @@ def parse_header(
         is_file: whether dtypes are allowed that no message has.
 
     Raises:
-        MalformedJSON: the header is no JSON object.
-        DatatypeError, ShapeError: an entry that is none, or data that is not end to end.
+        MalformedJSON: the header is not a JSON object.
+        DatatypeError, ShapeError: an invalid entry, or data that is not end to end.
         LimitExceeded: more than a limit allows.
     """
     if not isinstance(header, dict):
-        raise MalformedJSON("the safetensors header is no JSON object")
+        raise MalformedJSON("the safetensors header is not a JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DatatypeError("the safetensors metadata must be text by name")

@@ -68,7 +68,7 @@ def placements(nodes: list[Node], count: int, *, adjacent: bool = False) -> list
     """One placement for each of ``count`` shards, stages or replicas, spread evenly over the nodes.
 
     The same number runs on the same node at every call, so that what it was sent is there already. The affinity is
-    soft: a node that is gone is no reason to fail.
+    soft: a node that is gone must not be an error.
 
     Args:
         nodes: of the cluster; where there is none yet, Ray waits for one.

@@ -84,7 +84,7 @@ def deployed(
         The URL, once every replica answers.
 
     Raises:
-        DatatypeError: ``num_replicas`` is no integer.
+        DatatypeError: ``num_replicas`` is not an integer.
         RangeError: ``num_replicas`` below 1.
         PluginError: Ray Serve is not installed.
         ServiceUnavailable: no cluster at the address, Serve runs there already, or the app did not start.

@@ -100,7 +100,7 @@ class ChainRequest:
         self._members = LazyJSON(body, self._settings, "the body", dict)
         for name in self._members.spans:
             if name not in _MEMBERS:
-                message = f"{name!r} is no member of a chain; {closest(name, _MEMBERS)}"
+                message = f"{name!r} is not a member of a chain; {closest(name, _MEMBERS)}"
                 raise UndeclaredInput(message, errors=[(pointer(name), message)])
         if "pipeline" not in self._members.spans:
             raise MissingInput("pipeline required", "pipeline")

@@ -198,4 +198,4 @@ def _as_entry(value: Any) -> Entry:
     try:
         return Entry("application/json", orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
     except TypeError:
-        raise InvalidInput(f"key: the {type(value).__name__} that is stored there cannot be sent", "key") from None
+        raise InvalidInput(f"key: a {type(value).__name__} is stored there, which cannot be sent", "key") from None

@@ -86,7 +86,7 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
             scale: multiplies ``query @ key.T``; None is ``1 / sqrt(d)``. Like the soft cap a number that the type of
                 the computation can hold (below 3.4e38 for all but float64).
             window_size: a pair ``(left, right)``, both inclusive, -1 is unbounded; or a whole number w >= 1, which is
-                ``(w // 2, w // 2)``, and ``(w - 1, 0)`` when causal. None is no window.
+                ``(w // 2, w // 2)``, and ``(w - 1, 0)`` when causal. None means no window.
             sparsity_ratio: drops this share of ``n_k`` keys for each query, those with the smallest scores, at least 0
                 and below 1. ``max(1, n_k - floor(sparsity_ratio * n_k))`` are kept, ties go to the lower index.
             softcap: c > 0 turns a score s into ``c * tanh(s / c)``, before the mask (Gemma 2).

@@ -39,7 +39,7 @@ class SlidingWindowAttentionArtifact(AttentionMatrixArtifact):
             attention_matrix: ``[..., n_q, n_k]``, float64, float32, float16 or bfloat16, scores or weights.
             window_size: a pair ``(left, right)`` as in FlashAttention and ONNX, -1 is unbounded, causal order cuts the
                 right edge to 0; or a whole number w >= 1: ``(w // 2, w // 2)`` (Longformer), and when causal
-                ``(w - 1, 0)``, that is w keys with the query's own (Mistral). None is no window. In JSON a pair is a
+                ``(w - 1, 0)``, that is w keys with the query's own (Mistral). None means no window. In JSON a pair is a
                 list of two.
             normalization: ``"none"`` gives the kept entries back bit for bit; ``"softmax"`` takes scores and gives
                 their softmax over the kept ones; ``"sum"`` takes weights and divides the kept ones by their sum.

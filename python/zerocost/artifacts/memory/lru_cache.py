@@ -16,10 +16,10 @@ DEFAULT_MAX_BYTES = 256 * 1024**2
 
 
 class LRUCacheArtifact(MemoryArtifact):
-    """Holds objects by key and lets go of the least recently used when room is needed.
+    """Holds objects by key and evicts the least recently used entry when room is needed.
 
-    ``get``, ``put``, ``delete``, ``contains``, ``keys``, ``stats`` and ``clear``. Values are held, not copied: what
-    comes out is what went in. ``put`` answers False for a value that is larger than the whole cache.
+    ``get``, ``put``, ``delete``, ``contains``, ``keys``, ``stats`` and ``clear``. Values are held, not copied:
+    ``get`` returns the object that was put. ``put`` returns False for a value that is larger than the whole cache.
 
     Args:
         cache: the cache to use. By default one of 256 MiB, or of as many bytes as ``ZEROCOST_MEMORY_MAX_BYTES`` says.

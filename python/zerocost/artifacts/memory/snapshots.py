@@ -30,7 +30,7 @@ def write(cache: LRUCache[Any, Any], path: str | os.PathLike[str]) -> None:
     """Writes every entry. The file appears whole or not at all, and is on the disk then.
 
     Raises:
-        DatatypeError: a key that is no str, or a value that is neither bytes nor an array that safetensors can hold,
+        DatatypeError: a key that is not a str, or a value that is neither bytes nor an array that safetensors can hold,
             named by its key; nothing is written.
     """
     tensors: dict[str, np.ndarray[Any, Any]] = {}
@@ -54,14 +54,14 @@ def read_entries(path: str | os.PathLike[str]) -> list[tuple[str, Any, float, fl
     """The entries of a snapshot in the order of the cache: key, value, seconds to live and to idle.
 
     Raises:
-        InvalidInput: the file is no snapshot, is damaged, or comes from a newer version.
+        InvalidInput: the file is not a snapshot, is damaged, or comes from a newer version.
         OSError: there is no such file.
     """
     data = Path(path).read_bytes()
     try:
         file = safetensors.Message(data)
     except ZerocostError as error:
-        raise InvalidInput(f"path: {path} is damaged or no safetensors file ({error})", "path") from None
+        raise InvalidInput(f"path: {path} is damaged or not a safetensors file ({error})", "path") from None
     metadata = file.metadata
     if metadata.get("format") != FORMAT:
         raise InvalidInput(f"path: {path} is a safetensors file, but no snapshot of a cache", "path")

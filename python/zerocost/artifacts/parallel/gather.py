@@ -27,7 +27,7 @@ def gather(tensors: Sequence[Any], axis: int = -1) -> npt.NDArray[Any]:
         A view if the arrays are adjacent views of one array in this order (as a split gives them), otherwise a copy.
 
     Raises:
-        DatatypeError: no sequence of arrays, arrays of different dtypes, or an axis that is no integer.
+        DatatypeError: not a sequence of arrays, arrays of different dtypes, or an axis that is not an integer.
         RangeError: no array at all, or an axis that the arrays do not have.
         ShapeError: arrays whose shapes do not fit each other.
     """

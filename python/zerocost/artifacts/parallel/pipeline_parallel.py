@@ -93,8 +93,8 @@ class PipelineParallelArtifact(ParallelArtifact):
             whole tensor would return.
 
         Raises:
-            DatatypeError: a ``num_stages``, an ``axis`` or a ``num_microbatches`` that is no integer, costs that are no
-                numbers, something in ``stages`` that cannot be run, a schedule that is no text.
+            DatatypeError: a ``num_stages``, an ``axis`` or a ``num_microbatches`` that is not an integer, costs that
+                are not numbers, something in ``stages`` that cannot be run, a schedule that is not text.
             RangeError: ``num_stages`` or ``num_microbatches`` below 1, more than 2**24 stages, an axis that the tensor
                 does not have, a cost that is negative or not finite, another number of stages, an unknown schedule.
             ShapeError: a tensor without axes, a number of costs that is not the number of slices, a stage that does not

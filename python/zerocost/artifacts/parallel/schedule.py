@@ -94,7 +94,7 @@ def pipeline_schedule(
         backward: the same for the backward pass; 0 for a pipeline that only runs forward.
 
     Raises:
-        DatatypeError: a count that is no integer, a kind that is no text, a duration that is no number.
+        DatatypeError: a count that is not an integer, a kind that is not text, a duration that is not a number.
         RangeError: a count below 1, counts that are too large, an unknown kind, a duration that is negative or not
             finite, or so long that the sum of all is not finite.
         ShapeError: durations of another number than there are stages.
@@ -158,7 +158,7 @@ def _one_f_one_b(stages: int, micro_batches: int) -> Iterator[tuple[str, int, in
 
 
 def _durations(given: float | Iterable[float], stages: int, argument: str) -> list[float]:
-    # What has no order, or is no collection of numbers, is no number either.
+    # What has no order, or is not a collection of numbers, is not a number either.
     is_one = isinstance(given, str | bytes | Mapping | Set) or (isinstance(given, np.ndarray) and given.ndim == 0)
     if is_one or not isinstance(given, Iterable):
         return [_kernels.number(given, argument)] * stages

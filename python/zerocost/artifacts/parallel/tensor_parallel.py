@@ -88,8 +88,8 @@ class TensorParallelArtifact(ParallelArtifact):
             (16-bit types are computed in float32); with ``gather=False`` the list of column shards, views of one array.
 
         Raises:
-            DatatypeError: a ``num_splits`` or an ``axis`` that is no integer, a ``mode`` that is no text, a ``gather``
-                that is no bool, or arrays of unequal or other dtypes.
+            DatatypeError: a ``num_splits`` or an ``axis`` that is not an integer, a ``mode`` that is not text, a
+                ``gather`` that is not a bool, or arrays of unequal or other dtypes.
             RangeError: ``num_splits`` below 1 or above 2**24, an axis that the tensor does not have, an unknown mode,
                 arguments that need others.
             ShapeError: a tensor without axes, or a weight or bias that does not fit.

@@ -123,7 +123,7 @@ class Ports(Declaration):
         return []
 
     def check_schema(self) -> None:
-        """Raises InvalidSchema if this is no valid JSON Schema 2020-12, or if a default breaks it."""
+        """Raises InvalidSchema if this is not a valid JSON Schema 2020-12, or if a default breaks it."""
         super().check_schema()
         _ = self._parameters  # patterns and references are checked when they are compiled
         for name, subschema in self.inputs.items():
@@ -255,7 +255,7 @@ class Ports(Declaration):
             owner._check_bound(bound)
 
     def _check_remote(self, values: Mapping[str, Any]) -> None:
-        """Raises UndeclaredInput for inputs of the process only, DatatypeError for keys that are no text."""
+        """Raises UndeclaredInput for inputs of the process only, DatatypeError for keys that are not text."""
         if not self.in_process.isdisjoint(values):
             raise merged(
                 [

@@ -1,8 +1,8 @@
 """Fast checks, compiled from a subschema once. A value that they refuse is validated again by JSON Schema.
 
 A check never accepts what JSON Schema refuses. It may refuse what JSON Schema accepts (a NumPy scalar, a list that is
-an enumerated value). Two rules go beyond JSON Schema: 2.0 is no integer, and infinity and NaN are numbers, NaN within
-no bound.
+an enumerated value). Two rules go beyond JSON Schema: 2.0 is not an integer, and infinity and NaN are numbers, NaN
+within no bound.
 """
 
 from __future__ import annotations

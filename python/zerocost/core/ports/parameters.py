@@ -76,7 +76,7 @@ class Parameters:
                 problems.append(DatatypeError(f"{name}: {value!r} was given, a whole number is needed", name))
         validator = self._partial if partial else self._validator
         if any(number != number for number in non_finite):
-            # NaN is within no bound: only if both ends of the line fit, there is none.
+            # NaN is not within any bound: it is allowed only where both infinities are.
             return problems + (
                 self._found(validator, _finite(parameters, -BEYOND), "nan")
                 or self._found(validator, _finite(parameters, BEYOND), "nan")
@@ -150,7 +150,7 @@ def _as_json(value: Any, non_finite: Callable[[float], float]) -> Any:
         return [_as_json(item, non_finite) for item in value]
     if isinstance(value, Mapping):
         return {str(key): _as_json(item, non_finite) for key, item in value.items()}
-    raise TypeError(f"{type(value).__name__} was given, which is no JSON value")
+    raise TypeError(f"{type(value).__name__} was given, which is not a JSON value")
 
 
 def _finite(parameters: Schema, nan: float) -> Any:

@@ -86,7 +86,7 @@ class Declaration:
             _check_tensor_keyword(name, subschema)
 
     def check_schema(self) -> None:
-        """Raises InvalidSchema if this is no valid JSON Schema 2020-12."""
+        """Raises InvalidSchema if this is not a valid JSON Schema 2020-12."""
         import jsonschema_rs  # 10 ms that `import zerocost` does not pay
 
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +13,6 @@ __all__ = ["BEYOND", "violation"]
 
 BEYOND = 1 << 1024
 """Stands for infinity, which JSON does not have: an integer larger than every float."""
-
-_BEYOND_TEXT = re.compile(rf"(-?){str(BEYOND)[:40]}\d*…?")
-"""Its text in a message, which may be cut."""
 
 _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"})
 
@@ -39,9 +35,8 @@ def violation(
         return MissingInput(f"{error.kind.property} required", error.kind.property)
     name = str(path[0]) if path and path[0] in values else ""
     if keyword in ("enum", "anyOf", "oneOf") and len(path) == 1:
-        message = _alternatives(values[name], inputs.get(name, {})) or message
-    message = _BEYOND_TEXT.sub(lambda found: shown or f"{found[1]}inf", message)
-    text = f"{name}: {message}" if name else message
+        message = _alternatives(values[name], inputs.get(name, {}), shown) or message
+    text = _with_infinity(f"{name}: {message}" if name else message, shown)
     where = pointer(*path)
     kind = DatatypeError if keyword == "type" else RangeError if keyword in _BOUNDS else InvalidInput
     if keyword in ("anyOf", "oneOf", "enum", "const"):
@@ -86,9 +81,13 @@ def _without_bounds(subschema: Any) -> Any:
     return {key: _without_bounds(value) for key, value in subschema.items() if key not in _BOUNDS}
 
 
-def _alternatives(value: Any, subschema: Mapping[str, Any]) -> str | None:
+def _with_infinity(text: str, shown: str | None) -> str:
+    return text.replace(str(-BEYOND), shown or "-inf").replace(str(BEYOND), shown or "inf")
+
+
+def _alternatives(value: Any, subschema: Mapping[str, Any], shown: str | None) -> str | None:
     """What was given, and everything that is allowed; None if the schema cannot be put into words."""
-    given = json.dumps(value, ensure_ascii=False, default=str)
+    given = _with_infinity(json.dumps(value, ensure_ascii=False, default=str), shown)
     given = given if len(given) <= 100 else f"{given[:99]}…"
     options = subschema.get("anyOf") or subschema.get("oneOf") or [subschema]
     words = [_in_words(option) for option in options]
@@ -121,5 +120,7 @@ def _in_words(subschema: Mapping[str, Any]) -> str | None:
         item = subschema.get("items")
         inner = _in_words(item) if isinstance(item, dict) else None
         exactly = length if length == subschema.get("maxItems") else None
+        if inner == "text" and not exactly:
+            return "a list of text"
         return "a list" + (f" of {exactly}" if exactly else "") + (f", each {inner}" if inner else "")
     return " ".join([noun.get(kinds, f"an {kinds}"), *bounds])
