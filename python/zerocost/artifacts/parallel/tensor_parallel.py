@@ -11,10 +11,12 @@ from contextvars import ContextVar
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from zerocost import _kernels
 from zerocost.artifacts.options import check_choice
-from zerocost.artifacts.parallel.shards import linear_on
+from zerocost.artifacts.parallel.gather import gather as joined
+from zerocost.core.arrays import as_floating
 from zerocost.core.artifact_base import ExecutionContext, ParallelArtifact
 from zerocost.core.datatypes import FLOATING
 from zerocost.core.executor import Executor
@@ -105,17 +107,8 @@ class TensorParallelArtifact(ParallelArtifact):
             raise RangeError("gather: False was given; only the shards of mode='column' can be left apart", "gather")
         if self.remote is not None:
             context = _context.get() or ExecutionContext("tensor_parallel", "parallel", "zero_cost", {})
-            return linear_on(
-                self.remote,
-                context,
-                tensor,
-                weight,
-                bias,
-                num_splits=num_splits,
-                axis=axis,
-                mode=mode,
-                joined=bool(gather),
-            )
+            shards = _shards_on(self.remote, context, tensor, weight, bias, num_splits, axis, mode)
+            return joined(shards) if gather else shards
         product = _kernels.sharded_linear(tensor, weight, num_splits, axis, bias, mode)
         return product if gather else _kernels.split(product, num_splits, -1)
 
@@ -126,3 +119,43 @@ class TensorParallelArtifact(ParallelArtifact):
             shape = (*shape[:-1], *np.shape(weight)[1:])
         elements: int = math.prod(shape)
         return elements + int(input_data.get("num_splits", 2))
+
+
+def _shards_on(
+    executor: Executor,
+    context: ExecutionContext,
+    tensor: Any,
+    weight: Any,
+    bias: Any,
+    num_splits: int,
+    axis: int,
+    mode: str,
+) -> list[Any]:
+    """The column shards of ``tensor · weight + bias``, computed on the executor; in row mode the one sum."""
+    x, w = as_floating(tensor, "tensor"), as_floating(weight, "weight")
+    b = None if bias is None else as_floating(bias, "bias")
+    # Without its rows: everything is checked, nothing is multiplied.
+    _kernels.sharded_linear(x[:0] if x.ndim > 1 else x, w, num_splits, axis, b, mode)
+    if mode == "column":
+        weights = _kernels.split(w, num_splits, 1)
+        biases = [None] * len(weights) if b is None else _kernels.split(b, num_splits, 0)
+        return executor.shards(_column, [(x, *shard) for shard in zip(weights, biases, strict=True)], context)
+    tensors, weights = _kernels.split(x, num_splits, -1), _kernels.split(w, num_splits, 0)
+    partial = executor.shards(_row, list(zip(tensors, weights, strict=True)), context)
+    total = partial[0]
+    for product in partial[1:]:
+        total = total + product
+    if b is not None:
+        total = total + b.astype(total.dtype)
+    return [total.astype(x.dtype, copy=False)]
+
+
+def _column(x: npt.NDArray[Any], w: npt.NDArray[Any], b: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    return _kernels.sharded_linear(x, w, 1, -1, b, "column")
+
+
+def _row(x: npt.NDArray[Any], w: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A partial product; 16-bit types stay float32 until all are added."""
+    if x.dtype.itemsize == 2:
+        x, w = x.astype(np.float32), w.astype(np.float32)
+    return _kernels.sharded_linear(x, w, 1, -1, None, "row")
