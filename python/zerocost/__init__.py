@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zerocost import errors
 from zerocost._kernels import __version__, num_threads, set_num_threads
 from zerocost.artifacts.builtin import default_registry
-from zerocost.core.artifact_base import (
-    Artifact,
-    AttentionArtifact,
-    ExecutionContext,
-    MemoryArtifact,
-    ParallelArtifact,
-)
+from zerocost.core.artifact_base import Artifact, AttentionArtifact, ExecutionContext, MemoryArtifact, ParallelArtifact
 from zerocost.core.artifact_communication import ArtifactCommunicationService
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.chain_artifact import ChainArtifact

@@ -95,10 +95,7 @@ class Settings:
     def limits(self) -> Limits:
         """What one call of an artifact may ask for."""
         return Limits(
-            elements=self.max_elements,
-            fan_out=self.max_fan_out,
-            parts=self.max_parts,
-            operations=self.max_operations,
+            elements=self.max_elements, fan_out=self.max_fan_out, parts=self.max_parts, operations=self.max_operations
         )
 
     @cached_property

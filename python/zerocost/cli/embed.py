@@ -28,8 +28,7 @@ _STEP = 256
 def embed(
     file: Annotated[Path, typer.Argument(help="UTF-8 text. Every line is embedded, empty lines too.")],
     model: Annotated[
-        Path | None,
-        typer.Option("--model", "-m", metavar="DIR", help="A Hugging Face folder of the BERT family."),
+        Path | None, typer.Option("--model", "-m", metavar="DIR", help="A Hugging Face folder of the BERT family.")
     ] = None,
     out: Annotated[
         Path | None,

@@ -18,15 +18,7 @@ from zerocost.core.copies import count_copy
 from zerocost.core.datatypes import FLOATING, datatype_of, datatype_refusal, dtype_of, list_datatype
 from zerocost.errors import DatatypeError, RangeError, ShapeError
 
-__all__ = [
-    "as_floating",
-    "as_tensor",
-    "is_finite",
-    "is_readable",
-    "is_tensor_like",
-    "read_json",
-    "refuse_zero_one",
-]
+__all__ = ["as_floating", "as_tensor", "is_finite", "is_readable", "is_tensor_like", "read_json", "refuse_zero_one"]
 
 read_json = _kernels.read_json
 """Reads JSON, arrays included; see :func:`zerocost.core.datatypes.list_datatype`."""

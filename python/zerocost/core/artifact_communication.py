@@ -54,10 +54,7 @@ class ArtifactCommunicationService:
         return plan
 
     def chain_artifacts(
-        self,
-        pipeline: Sequence[dict[str, Any]],
-        initial_input: dict[str, Any],
-        context: ExecutionContext | None = None,
+        self, pipeline: Sequence[dict[str, Any]], initial_input: dict[str, Any], context: ExecutionContext | None = None
     ) -> dict[str, Any]:
         """Runs a chain and returns the last step's outputs. A chain that cannot be wired fails before its first step.
 
@@ -77,10 +74,7 @@ class ArtifactCommunicationService:
         return self._run(pipeline, initial_input, context, traced=False).result
 
     def run_chain(
-        self,
-        pipeline: Sequence[dict[str, Any]],
-        initial_input: dict[str, Any],
-        context: ExecutionContext | None = None,
+        self, pipeline: Sequence[dict[str, Any]], initial_input: dict[str, Any], context: ExecutionContext | None = None
     ) -> ChainRun:
         """As :meth:`chain_artifacts`, but returns every step's outputs and a trace."""
         return self._run(pipeline, initial_input, context, traced=True)

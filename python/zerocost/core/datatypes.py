@@ -11,15 +11,7 @@ import numpy as np
 from zerocost import _kernels
 from zerocost.errors import DatatypeError, LimitExceeded
 
-__all__ = [
-    "DATATYPES",
-    "FLOATING",
-    "check_size",
-    "datatype_of",
-    "datatype_refusal",
-    "dtype_of",
-    "list_datatype",
-]
+__all__ = ["DATATYPES", "FLOATING", "check_size", "datatype_of", "datatype_refusal", "dtype_of", "list_datatype"]
 
 FLOATING = ("FP64", "FP32", "FP16", "BF16")
 """The datatypes of floating-point ports; nested lists become the first."""

@@ -78,11 +78,7 @@ class MemoryArtifact(Artifact):
         operations = {name: needed for name, needed in self.OPERATIONS.items() if name in self._bound_methods}
         properties = {
             "operation": {"enum": list(operations), "default": "get", "description": "What to do."},
-            "key": {
-                "type": "string",
-                "x-hashable": True,
-                "description": "The key; in process any hashable object.",
-            },
+            "key": {"type": "string", "x-hashable": True, "description": "The key; in process any hashable object."},
             "value": {"description": "What to store: any object. It is held, not copied."},
         }
         if "ttl" in self._bound_methods["put"][1]:

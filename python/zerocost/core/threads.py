@@ -96,12 +96,7 @@ class _Pipeline:
     """The state that the threads of one pipeline share."""
 
     def __init__(
-        self,
-        num_stages: int,
-        batches: Sequence[npt.NDArray[Any]],
-        axis: int,
-        schedule: str,
-        context: ExecutionContext,
+        self, num_stages: int, batches: Sequence[npt.NDArray[Any]], axis: int, schedule: str, context: ExecutionContext
     ) -> None:
         self.batches: list[Any] = list(batches)
         self.failure: BaseException | None = None

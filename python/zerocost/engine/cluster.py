@@ -47,12 +47,7 @@ def connect(address: str | None = None) -> Any:
             dashboard = None if address else False
             if address:
                 _check_reachable(address)
-            ray.init(
-                address or "local",
-                include_dashboard=dashboard,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            ray.init(address or "local", include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise ServiceUnavailable(f"{_what_failed(address, error)}: {error}", "address") from error
     return ray

@@ -15,12 +15,7 @@ from zerocost.engine.cluster import connect, failure
 from zerocost.engine.object_store import SMALL, ObjectStore
 from zerocost.engine.placement import Nodes, placements, set_num_threads
 from zerocost.engine.remote_calls import get_result, pickled, received, sendable
-from zerocost.errors import (
-    DatatypeError,
-    DeadlineExceeded,
-    InvalidInput,
-    RangeError,
-)
+from zerocost.errors import DatatypeError, DeadlineExceeded, InvalidInput, RangeError
 
 __all__ = ["RayArtifact"]
 

@@ -103,11 +103,7 @@ def deployed(
         port = _free(host, port)
         ours = True
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        ray_serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": host, "port": port},
-            logging_config=_QUIET,
-        )
+        ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=_QUIET)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # starting Serve has reset it
         deploy(make_app, num_replicas)
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -119,11 +119,7 @@ class EdgeMiddleware:
         body = response.body
         length = sum(map(len, body))
         request.memory.grow(length)
-        headers = [
-            *response.headers,
-            (b"content-length", b"%d" % length),
-            *self._count(request, response.status),
-        ]
+        headers = [*response.headers, (b"content-length", b"%d" % length), *self._count(request, response.status)]
         request.has_started = True
         is_whole = drained and len(body) == 1 and length <= _PIECE
         if is_whole and write_whole_response(send, response.status, headers, body[0]):

@@ -21,11 +21,7 @@ __all__ = ["paths"]
 
 _TENSOR: Schema = {
     "type": "object",
-    "properties": {
-        "name": TEXT,
-        "datatype": TEXT,
-        "shape": {"type": "array", "items": {"type": "integer"}},
-    },
+    "properties": {"name": TEXT, "datatype": TEXT, "shape": {"type": "array", "items": {"type": "integer"}}},
     "required": ["name", "datatype", "shape"],
 }
 _RESPONSE: Schema = {

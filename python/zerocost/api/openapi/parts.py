@@ -95,11 +95,7 @@ def responses(schema: Schema, *statuses: str, error: str = "Problem") -> dict[st
     media_type = "application/problem+json" if error == "Problem" else "application/json"
     problem = {media_type: {"schema": reference(error)}}
     return {
-        "200": {
-            "description": "Done.",
-            "headers": _HEADERS,
-            "content": {"application/json": {"schema": schema}},
-        },
+        "200": {"description": "Done.", "headers": _HEADERS, "content": {"application/json": {"schema": schema}}},
         **{status: {"description": _PROBLEMS[status], "content": problem} for status in sorted(set(statuses))},
     }
 

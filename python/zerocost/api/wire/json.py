@@ -31,11 +31,7 @@ def read_inputs(
         LimitExceeded: it is beyond a limit.
     """
     value = read_json(
-        body,
-        table,
-        max_depth=settings.max_depth,
-        max_values=settings.max_values,
-        max_elements=settings.max_elements,
+        body, table, max_depth=settings.max_depth, max_values=settings.max_values, max_elements=settings.max_elements
     )
     if not isinstance(value, dict):
         raise DatatypeError(f"{what} is {_name_of(value)}, an object is needed")

@@ -107,18 +107,7 @@ class ScaledDotProductAttentionArtifact(AttentionArtifact):
             OverlapError: an ``out`` that is read-only or shares memory with an input.
         """
         return _kernels.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask,
-            is_causal,
-            scale,
-            window_size,
-            sparsity_ratio,
-            softcap,
-            sinks,
-            align,
-            out,
+            query, key, value, attn_mask, is_causal, scale, window_size, sparsity_ratio, softcap, sinks, align, out
         )
 
     def get_schema(self) -> dict[str, Any]:

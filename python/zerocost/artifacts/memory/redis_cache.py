@@ -23,14 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from zerocost.core.artifact_base import ABSENT, MemoryArtifact
-from zerocost.errors import (
-    DatatypeError,
-    InvalidInput,
-    PluginError,
-    PreconditionFailed,
-    RangeError,
-    ServiceUnavailable,
-)
+from zerocost.errors import DatatypeError, InvalidInput, PluginError, PreconditionFailed, RangeError, ServiceUnavailable
 
 __all__ = ["RedisCacheArtifact", "decode", "encode"]
 

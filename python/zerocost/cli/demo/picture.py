@@ -66,10 +66,7 @@ def draw(path: Path, heading: str, panels: Sequence[Panel], tokens: Sequence[str
     side = len(tokens) * _CELL
     lines = max(len(_wrapped(tokens, side)), 1)
     words_top = _TOP + side + 112
-    size = (
-        2 * _MARGIN + len(panels) * side + (len(panels) - 1) * _GAP,
-        words_top + lines * _LINE + 118,
-    )
+    size = (2 * _MARGIN + len(panels) * side + (len(panels) - 1) * _GAP, words_top + lines * _LINE + 118)
     image = Image.new("RGB", size, _PAPER)
     canvas = ImageDraw.Draw(image)
     canvas.text((_MARGIN, 38), heading, fill=_INK, font=_font(34))
