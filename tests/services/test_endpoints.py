@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
@@ -102,6 +103,38 @@ def test_the_method_is_called_with_the_request_s_fields():
     assert ask(service.post_remember, {"what": "a", "anything": 3})["output"][2] == 3
     with pytest.raises(MissingInput):
         ask(service.post_remember, {})
+
+
+@dataclass(frozen=True)
+class Sum:
+    numbers: list[int]
+    note: str | None = None
+
+    @property
+    def total(self) -> int:
+        return sum(self.numbers)
+
+
+class Sums(Service):
+    def one(self) -> Sum | list[Sum]: ...
+
+    def unknown(self) -> "OnlyForTypeCheckers": ...  # noqa: F821
+
+    def silent(self): ...
+
+    post_one, post_unknown, post_silent = Endpoint(one), Endpoint(unknown), Endpoint(silent)
+
+
+def test_the_output_is_described_by_the_type_of_the_result():
+    fields = {
+        "numbers": {"type": "array", "items": {"type": "integer"}},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "total": {"type": "integer"},
+    }
+    one = {"type": "object", "properties": fields, "required": ["numbers", "total"]}
+    assert Sums.post_one.output_schema == {"anyOf": [one, {"type": "array", "items": one}]}
+    assert Sums.post_unknown.output_schema == Sums.post_silent.output_schema == {}
+    assert Sums.post_silent.summary(Sums) == ""
 
 
 def test_it_is_done_where_the_server_says():

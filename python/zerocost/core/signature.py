@@ -20,7 +20,7 @@ import numpy as np
 
 from zerocost.core.ports.checks import plain_check
 
-__all__ = ["annotation_schema", "schema_of"]
+__all__ = ["annotation_schema", "hints_of", "schema_of"]
 
 Schema = dict[str, Any]
 
@@ -46,7 +46,7 @@ def schema_of(method: Callable[..., Any], main_input: str) -> Schema:
     Returns:
         A JSON Schema 2020-12 with one property for each parameter. ``**kwargs`` opens it to any further key.
     """
-    hints = _hints(method)
+    hints = hints_of(method)
     descriptions = _descriptions(inspect.getdoc(method) or "")
     properties: dict[str, Schema] = {}
     required: list[str] = []
@@ -82,11 +82,11 @@ def schema_of(method: Callable[..., Any], main_input: str) -> Schema:
     }
 
 
-def _hints(method: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(method: Any) -> dict[str, Any]:
+    """The types of the parameters and of ``return``, or of a class's fields, but those that only a type checker sees."""
     try:
         return typing.get_type_hints(method, include_extras=True)
     except Exception:
-        # An annotation names something that only a type checker sees: its parameter takes anything.
         function: Any = inspect.unwrap(getattr(method, "__func__", method))
         hints: dict[str, Any] = {}
         for name, annotation in getattr(function, "__annotations__", {}).items():

@@ -15,7 +15,7 @@ from typing import Any, overload
 
 from zerocost.core.limits import Limits
 from zerocost.core.ports import Ports
-from zerocost.core.signature import annotation_schema, schema_of
+from zerocost.core.signature import annotation_schema, hints_of, schema_of
 from zerocost.services.request_context import to_thread
 
 __all__ = ["Endpoint"]
@@ -97,7 +97,7 @@ class Endpoint:
 
     def summary(self, kind: type) -> str:
         """The first line of the method's docstring in the service class ``kind``, which may override the method."""
-        return (inspect.getdoc(getattr(kind, self.name)) or "").partition("\n")[0]
+        return (inspect.getdoc(getattr(kind, self.name, self._method)) or "").partition("\n")[0]
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Endpoint:
     @cached_property
     def output_schema(self) -> dict[str, Any]:
         """The JSON Schema of the output; ``x-tensor`` stands for an array."""
-        return _output_schema(self._output or typing.get_type_hints(self._method, include_extras=True)["return"])
+        return _output_schema(self._output or hints_of(self._method).get("return", Any))
 
     @cached_property
     def _ports(self) -> Ports:
@@ -136,9 +136,9 @@ def _output_schema(annotation: Any) -> dict[str, Any]:
         return {"type": "array", "items": _output_schema(arguments[0])}
     if not dataclasses.is_dataclass(annotation):
         return annotation_schema(annotation)
-    hints = typing.get_type_hints(annotation, include_extras=True)
+    hints = hints_of(annotation)
     properties = {name: part.fget for name, part in vars(annotation).items() if isinstance(part, property)}
-    hints |= {name: typing.get_type_hints(read)["return"] for name, read in properties.items()}
+    hints |= {name: hints_of(read).get("return", Any) for name, read in properties.items()}
     optional = {field.name for field in dataclasses.fields(annotation) if field.default is None}
     return {
         "type": "object",
