@@ -13,6 +13,7 @@ from support.contract import context
 from support.equality import same_values
 from support.samples import echo_registry, sample_registry
 from support.servers import serve_samples, serving
+from support.threads import together
 from zerocost import ArtifactCommunicationService, ArtifactRegistry, RemoteArtifact
 from zerocost.api.server.run import background_server
 from zerocost.api.settings import Settings
@@ -140,16 +141,7 @@ def test_deadlines_and_tokens(remote, serve):
 def test_a_busy_server_is_asked_again(serve):
     url = str(serve(sample_registry(), slots=1, max_waiting=0).base_url)
     artifact = RemoteArtifact(url, "picky")
-    results = []
-
-    def call():
-        results.append(artifact.execute({"how": "sleep"}, context("picky")))
-
-    threads = [threading.Thread(target=call) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    results = together(2, lambda _: artifact.execute({"how": "sleep"}, context("picky")))
     artifact.close()
     assert results == [{"how": "sleep"}] * 2
 

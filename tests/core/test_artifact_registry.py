@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import zerocost
+from support.threads import together
 from zerocost import Artifact, ArtifactRegistry, AttentionArtifact, ChainArtifact
 
 
@@ -125,11 +126,7 @@ def test_threads_lose_no_registration():
             registry.register_artifact(f"{thread}-{index}", Same(), "attention")
             assert list(registry)
 
-    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert together(8, work) == [None] * 8
     assert len(registry) == 160
 
 

@@ -2,13 +2,13 @@
 
 import copy
 import pickle
-import threading
 
 import numpy as np
 import pytest
 
 import zerocost
 from support.third_party import Blend, Cut, registry_of_all
+from support.threads import together
 from zerocost import ArtifactCommunicationService, PlanError
 from zerocost.core import chain_cache
 from zerocost.core.chain_plan import plan_chain
@@ -139,25 +139,14 @@ def test_plans_are_bounded_in_number(service):
 
 
 def test_threads_share_plans(service, registry):
-    failures = []
-
     def work(number):
-        try:
-            for index in range(200):
-                service.artifact_cache.plan(
-                    [{**CHAIN[0], "id": f"step{(number * 7 + index) % 300}"}], ["attention_matrix"]
-                )
-                if index % 50 == 0:
-                    registry.register_artifact(f"other{number}", Cut(), "parallel", replace=True)
-        except Exception as error:
-            failures.append(error)
+        for index in range(200):
+            chain = [{**CHAIN[0], "id": f"step{(number * 7 + index) % 300}"}]
+            service.artifact_cache.plan(chain, ["attention_matrix"])
+            if index % 50 == 0:
+                registry.register_artifact(f"other{number}", Cut(), "parallel", replace=True)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    assert together(8, work, seconds=60) == [None] * 8
     assert len(service.artifact_cache) <= chain_cache._MOST_PLANS
 
 

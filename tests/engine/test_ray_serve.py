@@ -1,7 +1,6 @@
 """The REST tests of ``tests/api`` against the same app on Ray Serve, behind Ray's proxy."""
 
 import sys
-import threading
 
 import httpx2
 import pytest
@@ -16,8 +15,9 @@ from api.wire import test_body, test_problems, test_safetensors
 from client import test_remote_artifact
 from support.paths import TESTS
 from support.ray import MARKS
-from support.requests import problem
+from support.requests import execute, problem
 from support.service_registry import services_registry
+from support.threads import together
 
 pytestmark = MARKS
 
@@ -217,17 +217,8 @@ def test_the_answers_carry_their_stages_and_one_request_id(deployments):
 
 def test_requests_are_shared_between_the_replicas(deployments):
     with deployments.client("sample", replicas=2) as client:
-        statuses = []
-
-        def call():
-            statuses.append(client.post("/artifacts/picky/execute", json={"how": "sleep"}).status_code)
-
-        threads = [threading.Thread(target=call) for _ in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert statuses == [200] * 16
+        answers = together(16, lambda _: execute(client, "picky", how="sleep"), seconds=60)
+        assert [answer.status_code for answer in answers] == [200] * 16
         pages = {client.get("/metrics").text for _ in range(40)}
         # Each replica counts its own: there are as many series of numbers as replicas.
         counts = {page.partition('zerocost_answers_total{status="200"} ')[2].split("\n")[0] for page in pages}

@@ -13,6 +13,7 @@ import zerocost
 from support.contract import context
 from support.redis import needs_redis
 from support.servers import serve_command
+from support.threads import together
 from zerocost.client import RemoteArtifact
 
 pytestmark = [
@@ -77,24 +78,14 @@ def test_metrics_show_what_the_server_holds(two):
 
 
 def test_concurrent_writes_leave_whole_values(two):
-    failures = []
+    def work(number):
+        for _ in range(15):
+            two[number % 2]("put", key="shared", value=np.full(50_000, float(number)))
+            found = two[number % 2]("get", key="shared")["result"]
+            assert found.shape == (50_000,)
+            assert (found == found[0]).all()
 
-    def work(served, number):
-        try:
-            for _ in range(15):
-                served("put", key="shared", value=np.full(50_000, float(number)))
-                found = served("get", key="shared")["result"]
-                assert found.shape == (50_000,)
-                assert (found == found[0]).all()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(two[n % 2], n)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    assert together(8, work, seconds=90) == [None] * 8
 
 
 def test_a_process_killed_in_the_middle_of_a_put_leaves_the_old_value_or_the_new(two):

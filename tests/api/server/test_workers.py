@@ -2,8 +2,8 @@
 
 import os
 import signal
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -58,21 +58,12 @@ def test_workers_share_their_figures_and_are_replaced():
         assert figure(url, name) == 40, "what a worker counted outlives it"
         assert any("is replaced" in line for line in log)
         # Under load, no accepted request is lost.
-        answers = []
-        threads = [
-            threading.Thread(
-                target=lambda: answers.append(post(url, "/artifacts/picky/execute", {"how": "sleep"}).status_code)
-            )
-            for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        # No figure tells in time that all of them have arrived: a worker learns from the others once a second.
-        time.sleep(1.5)
-        process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join()
-        assert answers == [200] * 4
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(post, url, "/artifacts/picky/execute", {"how": "sleep"}) for _ in range(4)]
+            # No figure tells in time that all of them have arrived: a worker learns from the others once a second.
+            time.sleep(1.5)
+            process.send_signal(signal.SIGTERM)
+            assert [answer.result().status_code for answer in answers] == [200] * 4
         assert process.wait(30) == 0
 
 

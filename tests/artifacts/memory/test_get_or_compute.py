@@ -6,29 +6,11 @@ import threading
 import pytest
 
 from support.clock import Clock
+from support.threads import together
 from support.waiting import wait_until, wait_until_async
 from zerocost import LRUCache
 
 pytestmark = pytest.mark.timeout(20)
-
-
-def together(count, work):
-    """The results (or exceptions) of ``work(n)`` in ``count`` threads."""
-    results = [None] * count
-
-    def run(n):
-        try:
-            results[n] = work(n)
-        except BaseException as error:
-            results[n] = error
-
-    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(15)
-    assert not any(thread.is_alive() for thread in threads), "it hangs"
-    return results
 
 
 def test_threads_share_one_computation():

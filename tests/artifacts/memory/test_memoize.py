@@ -10,6 +10,7 @@ import pytest
 
 import zerocost
 from support.clock import Clock
+from support.threads import together
 from support.waiting import wait_until
 
 
@@ -108,7 +109,7 @@ def test_bounds_times_and_errors():
 @pytest.mark.parametrize("single_flight", [True, False])
 def test_concurrent_calls(single_flight):
     calls = []
-    together = threading.Barrier(4)
+    barrier = threading.Barrier(4)
 
     @zerocost.memoize(single_flight=single_flight)
     def slow(x):
@@ -116,15 +117,11 @@ def test_concurrent_calls(single_flight):
         wait_until(lambda: slow.cache_info().misses == 4)  # all of them have asked
         return object()
 
-    def run():
-        together.wait()
+    def run(_):
+        barrier.wait()
         slow(1)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert together(4, run) == [None] * 4
     assert len(calls) == (1 if single_flight else 4)
 
 

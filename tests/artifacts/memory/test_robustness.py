@@ -7,11 +7,11 @@ import asyncio
 import os
 import random
 import sys
-import threading
 
 import pytest
 
 from support.processes import run_code
+from support.threads import together
 from support.waiting import wait_until
 from zerocost import LRUCache
 
@@ -162,19 +162,8 @@ def test_an_exception_at_the_end_of_a_computation_reaches_all_and_leaves_nothing
         landing.append(1)
         return 1
 
-    def ask(outcomes):
-        try:
-            outcomes.append(cache.get_or_compute("k", load))
-        except Broken as error:
-            outcomes.append(type(error))
-
-    outcomes = []
-    threads = [threading.Thread(target=ask, args=(outcomes,)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert outcomes == [Broken] * 4
+    outcomes = together(4, lambda _: cache.get_or_compute("k", load))
+    assert [type(outcome) for outcome in outcomes] == [Broken] * 4
     landing.clear()
     assert (len(cache), cache.stats()["bytes"], len(cache._flights())) == (0, 0, 0)
     assert cache.get_or_compute("k", lambda: 7) == 7
@@ -308,11 +297,7 @@ def test_threads_and_counters_agree():
             if cache.get(key) is None:
                 cache[key] = key
 
-    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert together(8, run, seconds=50) == [None] * 8
     stats = cache.stats()
     assert stats["hits"] + stats["misses"] == 8 * each
     assert len(cache) == 100
