@@ -146,7 +146,7 @@ class Panics(Artifact):
 
 
 class Huge(Artifact):
-    """Returns zeros in the shape that it is asked for."""
+    """Returns zeros in the shape that it is asked for. They take no memory unless they are ``written``."""
 
     def get_schema(self):
         return {
@@ -154,6 +154,7 @@ class Huge(Artifact):
             "properties": {
                 "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
                 "tells": {"type": "boolean"},
+                "written": {"type": "boolean"},
             },
             "required": ["shape"],
             "x-outputs": {"zeros": {"x-tensor": {}}},
@@ -163,7 +164,10 @@ class Huge(Artifact):
         return int(np.prod([float(n) for n in input_data["shape"]])) if input_data.get("tells", True) else None
 
     def execute(self, input_data, context):
-        return {"zeros": np.zeros(input_data["shape"], dtype=np.int8)}
+        zeros = np.zeros(input_data["shape"], dtype=np.int8)
+        if input_data.get("written"):
+            zeros[...] = 0
+        return {"zeros": zeros}
 
 
 def sample_registry():

@@ -103,16 +103,19 @@ def test_a_body_that_comes_slowly_is_answered_408(bounded, length):
 
 def test_clients_that_do_not_read():
     with serve_samples(unread_seconds=2.0) as server, ExitStack() as stack:
-        body = json.dumps({"shape": [1 << 24]}).encode()
+        body = json.dumps({"shape": [1 << 24], "written": True}).encode()
         request = head("/artifacts/huge/execute", accept="application/vnd.safetensors", content_length=len(body)) + body
         before = server.memory
         for _ in range(8):
             stack.enter_context(server.connect(receive_buffer=4096)).sendall(request)
         computed = b'zerocost_stage_seconds_count{artifact="huge",stage="compute"} 8.0'
         wait_until(lambda: computed in server.send(head("/metrics", "GET")))
+        assert server.peak - before > 64 * MIB
         for _ in range(20):
             assert status(server.send(FINE)) == 200
-        wait_until(lambda: server.memory - before < 48 * MIB, 20, every=0.1)  # answers that nobody reads are dropped
+        wait_until(
+            lambda: server.memory - before < 48 * MIB, 20, every=0.1
+        )  # the server drops answers that nobody reads
 
 
 def test_a_slow_reader_gets_everything():

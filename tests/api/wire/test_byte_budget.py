@@ -48,7 +48,7 @@ def answered(clients, least):
 @needs_proc
 def test_many_clients_that_do_not_read():
     with serve_samples(unread_seconds=60.0, max_memory=64 * MIB) as server, ExitStack() as stack:
-        body = json.dumps({"shape": [16 * MIB]}).encode()
+        body = json.dumps({"shape": [16 * MIB], "written": True}).encode()
         request = head("/artifacts/huge/execute", accept="application/vnd.safetensors", content_length=len(body)) + body
         before = server.memory
         statuses = []
