@@ -83,7 +83,7 @@ def schema_of(method: Callable[..., Any], main_input: str) -> Schema:
 
 
 def hints_of(method: Any) -> dict[str, Any]:
-    """The types of the parameters and of ``return``, or of a class's fields, but those that only a type checker sees."""
+    """The types of a function's parameters and result, or of a class's fields, as far as they exist at run time."""
     try:
         return typing.get_type_hints(method, include_extras=True)
     except Exception:
