@@ -33,7 +33,7 @@ class PipelineStage(Protocol):
 class Executor(Protocol):
     """Runs shards and stages somewhere."""
 
-    is_local: bool
+    is_local: bool = False
     """Whether they run in this process and share its memory."""
 
     def shards(
