@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from zerocost._kernels import write_json
-from zerocost.api.openapi.parts import TEXT, Schema, get, post, reference
+from zerocost.api.openapi.parts import TEXT, Schema, get, list_of, object_of, post, reference
 from zerocost.api.settings import Settings
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.artifact_validation import ArtifactValidator
@@ -23,16 +23,14 @@ __all__ = ["example_of", "first_line", "paths"]
 
 def paths(registry: ArtifactRegistry, settings: Settings) -> dict[str, Any]:
     """The paths of artifacts and chains."""
-    summary: Schema = {
-        "type": "object",
-        "properties": {"name": TEXT, "interface": TEXT, "description": TEXT, "metadata": {"type": "object"}},
-        "required": ["name", "interface", "description", "metadata"],
-    }
-    listed: Schema = {
-        "type": "object",
-        "properties": {"artifacts": {"type": "array", "items": summary}},
-        "required": ["artifacts"],
-    }
+    summary: Schema = object_of(
+        ["name", "interface", "description", "metadata"],
+        name=TEXT,
+        interface=TEXT,
+        description=TEXT,
+        metadata={"type": "object"},
+    )
+    listed: Schema = object_of(["artifacts"], artifacts=list_of(summary))
     described: dict[str, Any] = {"/artifacts": get("list_artifacts", "Every artifact.", listed)}
     specs = registry.list_artifacts()
     for spec in specs:
@@ -55,13 +53,17 @@ def paths(registry: ArtifactRegistry, settings: Settings) -> dict[str, Any]:
         )
     chain = _chain_schema([spec.name for spec in specs])
     example = _chain_example(registry)
-    planned: Schema = {"type": "object", "properties": {"steps": {"type": "array"}}, "required": ["steps"]}
-    trace = {"trace": {"type": "array", "items": {"type": "object"}}}
+    planned: Schema = object_of(["steps"], steps={"type": "array"})
     described["/chains/plan"] = post(
         "plan_chain", "The wiring of a chain, without running it.", chain, planned, "404", example=example
     )
     described["/chains/execute"] = post(
-        "execute_chain", "Runs a chain.", chain, _success({"type": "object"}, trace), "404", example=example
+        "execute_chain",
+        "Runs a chain.",
+        chain,
+        _success({"type": "object"}, trace=list_of({"type": "object"})),
+        "404",
+        example=example,
     )
     return described
 
@@ -106,12 +108,8 @@ def _outputs_schema(ports: Ports) -> Schema:
     return {"type": "object", "properties": outputs} if outputs else {"type": "object"}
 
 
-def _success(data: Schema, more: dict[str, Schema] | None = None) -> Schema:
-    return {
-        "type": "object",
-        "properties": {"status": {"const": "success"}, "data": data, **(more or {})},
-        "required": ["status", "data"],
-    }
+def _success(data: Schema, **more: Any) -> Schema:
+    return object_of(["status", "data"], status={"const": "success"}, data=data, **more)
 
 
 def example_of(spec: ArtifactSpec) -> dict[str, Any] | None:
@@ -152,27 +150,21 @@ def _chain_example(registry: ArtifactRegistry) -> Any:
 
 
 def _chain_schema(names: list[str]) -> Schema:
-    step: Schema = {
-        "type": "object",
-        "properties": {
-            "artifact": {"enum": names} if names else TEXT,
-            "params": {"type": ["object", "null"]},
-            "inputs": {"type": ["object", "null"], "additionalProperties": TEXT},
-            "id": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
-            "after": {"type": "array", "items": TEXT},
-            "each": {"type": ["string", "boolean", "null"]},
-        },
-        "required": ["artifact"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {
-            "pipeline": {"type": "array", "minItems": 1, "items": step},
-            "initial_input": {"type": "object"},
-            "initial_input_names": {"type": "array", "items": TEXT},
-            "trace": {"type": "boolean"},
-        },
-        "required": ["pipeline"],
-        "additionalProperties": False,
-    }
+    step: Schema = object_of(
+        ["artifact"],
+        is_closed=True,
+        artifact={"enum": names} if names else TEXT,
+        params={"type": ["object", "null"]},
+        inputs={"type": ["object", "null"], "additionalProperties": TEXT},
+        id={"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
+        after=list_of(TEXT),
+        each={"type": ["string", "boolean", "null"]},
+    )
+    return object_of(
+        ["pipeline"],
+        is_closed=True,
+        pipeline={"type": "array", "minItems": 1, "items": step},
+        initial_input={"type": "object"},
+        initial_input_names=list_of(TEXT),
+        trace={"type": "boolean"},
+    )

@@ -10,7 +10,7 @@ import orjson
 
 from zerocost._kernels import write_json
 from zerocost.api.openapi.artifacts import example_of, first_line
-from zerocost.api.openapi.parts import LIVE, READY, TEXT, Schema, get, post
+from zerocost.api.openapi.parts import LIVE, READY, TEXT, Schema, get, list_of, object_of, post
 from zerocost.api.v2.values import metadata_tensors
 from zerocost.core.artifact_registry import ArtifactRegistry, ArtifactSpec
 from zerocost.core.artifact_validation import ArtifactValidator
@@ -19,24 +19,14 @@ from zerocost.errors import ZerocostError
 
 __all__ = ["paths"]
 
-_TENSOR: Schema = {
-    "type": "object",
-    "properties": {"name": TEXT, "datatype": TEXT, "shape": {"type": "array", "items": {"type": "integer"}}},
-    "required": ["name", "datatype", "shape"],
-}
-_RESPONSE: Schema = {
-    "type": "object",
-    "properties": {
-        "id": TEXT,
-        "model_name": TEXT,
-        "model_version": TEXT,
-        "outputs": {
-            "type": "array",
-            "items": {**_TENSOR, "properties": {**_TENSOR["properties"], "data": {"type": "array"}}},
-        },
-    },
-    "required": ["model_name", "outputs"],
-}
+_TENSOR: Schema = object_of(["name", "datatype", "shape"], name=TEXT, datatype=TEXT, shape=list_of({"type": "integer"}))
+_RESPONSE: Schema = object_of(
+    ["model_name", "outputs"],
+    id=TEXT,
+    model_name=TEXT,
+    model_version=TEXT,
+    outputs=list_of({**_TENSOR, "properties": {**_TENSOR["properties"], "data": {"type": "array"}}}),
+)
 
 
 _get = partial(get, error="InferenceError")
@@ -44,33 +34,23 @@ _get = partial(get, error="InferenceError")
 
 def paths(registry: ArtifactRegistry) -> dict[str, Any]:
     """The paths under ``/v2``."""
-    server: Schema = {
-        "type": "object",
-        "properties": {"name": TEXT, "version": TEXT, "extensions": {"type": "array", "items": TEXT}},
-        "required": ["name", "version", "extensions"],
-    }
-    statistics: Schema = {
-        "type": "object",
-        "properties": {"model_stats": {"type": "array", "items": {"type": "object"}}},
-        "required": ["model_stats"],
-    }
+    server: Schema = object_of(["name", "version", "extensions"], name=TEXT, version=TEXT, extensions=list_of(TEXT))
+    statistics: Schema = object_of(["model_stats"], model_stats=list_of({"type": "object"}))
     described: dict[str, Any] = {
         "/v2": _get("v2_server", "Server metadata.", server),
         "/v2/health/live": _get("v2_live", "Whether the server is alive.", LIVE),
         "/v2/health/ready": _get("v2_ready", "Whether the server accepts requests.", READY, "503"),
         "/v2/models/stats": _get("v2_statistics", "How often each model was used, and how long it took.", statistics),
     }
-    index = {"type": "array", "items": {"type": "object", "required": ["name", "state"]}}
-    asked: Schema = {"type": "object", "properties": {"ready": {"type": "boolean"}}}
+    index = list_of({"type": "object", "required": ["name", "state"]})
+    asked: Schema = object_of([], ready={"type": "boolean"})
     described["/v2/repository/index"] = _post("v2_index", "Every model with its state.", asked, index, {"ready": True})
     for spec in registry.list_artifacts():
         name, path = spec.name, f"/v2/models/{spec.name}"
-        tensors: Schema = {"type": "array", "items": _TENSOR}
-        model: Schema = {
-            "type": "object",
-            "properties": {"name": {"const": name}, "inputs": tensors, "outputs": tensors},
-            "required": ["name", "platform", "inputs", "outputs"],
-        }
+        tensors: Schema = list_of(_TENSOR)
+        model: Schema = object_of(
+            ["name", "platform", "inputs", "outputs"], name={"const": name}, inputs=tensors, outputs=tensors
+        )
         config: Schema = {"type": "object", "required": ["name", "input", "output"]}
         described[path] = _get(f"v2_model_{name}", f"{name} as a model.", model)
         described[f"{path}/ready"] = _get(f"v2_ready_{name}", f"Whether {name} accepts requests.", READY, "503")
@@ -96,29 +76,23 @@ def _request(spec: ArtifactSpec) -> Schema:
     names = [tensor["name"] for tensor in inputs]
     name: Schema = {"enum": names} if names and not spec.ports.is_open else TEXT
     scalars: Schema = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
-    tensor: Schema = {
-        "type": "object",
-        "properties": {
-            "name": name,
-            "datatype": {"enum": list(DATATYPES)},
-            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-            "data": {"type": "array"},
-            "parameters": {"type": "object"},
-        },
-        "required": ["name", "datatype", "shape"],
-    }
-    output: Schema = {"type": "object", "properties": {"name": TEXT}, "required": ["name"]}
-    return {
-        "type": "object",
-        "properties": {
-            "id": TEXT,
-            "parameters": scalars,
-            "inputs": {"type": "array", "minItems": 1, "items": tensor},
-            "outputs": {"type": "array", "items": output},
-        },
-        "required": ["inputs"],
-        "description": f"Outputs: {', '.join(tensor['name'] for tensor in outputs)}.",
-    }
+    tensor: Schema = object_of(
+        ["name", "datatype", "shape"],
+        name=name,
+        datatype={"enum": list(DATATYPES)},
+        shape=list_of({"type": "integer", "minimum": 0}),
+        data={"type": "array"},
+        parameters={"type": "object"},
+    )
+    output: Schema = object_of(["name"], name=TEXT)
+    described = object_of(
+        ["inputs"],
+        id=TEXT,
+        parameters=scalars,
+        inputs={"type": "array", "minItems": 1, "items": tensor},
+        outputs=list_of(output),
+    )
+    return {**described, "description": f"Outputs: {', '.join(tensor['name'] for tensor in outputs)}."}
 
 
 def _example(spec: ArtifactSpec) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["LIVE", "READY", "Schema", "data_of", "get", "plain", "post", "reference", "responses", "schemas"]
+__all__ = ["Schema", "get", "list_of", "object_of", "plain", "post", "reference", "responses", "schemas"]
 
 Schema = dict[str, Any]
 
@@ -41,9 +41,21 @@ _HEADERS = {
     },
 }
 
+
+def object_of(required: list[str], /, *, is_closed: bool = False, **members: Schema) -> Schema:
+    """An object with these members; ``is_closed`` if it has no others."""
+    needed: Schema = {"required": required} if required else {}
+    return {"type": "object", "properties": members, **needed, **({"additionalProperties": False} if is_closed else {})}
+
+
+def list_of(items: Schema) -> Schema:
+    """An array of such items."""
+    return {"type": "array", "items": items}
+
+
 TEXT: Schema = {"type": "string"}
-LIVE: Schema = {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]}
-READY: Schema = {"type": "object", "properties": {"ready": {"const": True}}, "required": ["ready"]}
+LIVE: Schema = object_of(["live"], live={"const": True})
+READY: Schema = object_of(["ready"], ready={"const": True})
 
 
 def reference(name: str) -> Schema:
@@ -100,11 +112,6 @@ def responses(schema: Schema, *statuses: str, error: str = "Problem") -> dict[st
     }
 
 
-def data_of(schema: Schema, name: str = "output") -> Schema:
-    """An object with one member."""
-    return {"type": "object", "properties": {name: schema}, "required": [name]}
-
-
 def schemas() -> dict[str, Schema]:
     """The schemas that operations refer to."""
     number: Schema = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}, {"type": "boolean"}]}
@@ -115,47 +122,33 @@ def schemas() -> dict[str, Schema]:
             "type": "array",
             "items": {"anyOf": nested},
         },
-        "TypedTensor": {
-            "type": "object",
-            "properties": {
-                "dtype": {"description": "FP32, INT64, … or float32, int64, …", **TEXT},
-                "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-                "data": reference("NestedList"),
-            },
-            "required": ["dtype", "shape", "data"],
-            "additionalProperties": False,
-        },
+        "TypedTensor": object_of(
+            ["dtype", "shape", "data"],
+            is_closed=True,
+            dtype={"description": "FP32, INT64, … or float32, int64, …", **TEXT},
+            shape=list_of({"type": "integer", "minimum": 0}),
+            data=reference("NestedList"),
+        ),
         "Tensor": {
             "description": "A tensor in a response: a number if it has no axes, else nested lists; or typed.",
             "anyOf": [*nested, reference("TypedTensor")],
         },
         "Problem": {
             "description": "RFC 9457",
-            "type": "object",
-            "properties": {
-                "type": TEXT,
-                "title": TEXT,
-                "status": {"type": "integer"},
-                "detail": TEXT,
-                "error": TEXT,
-                "code": TEXT,
-                "request_id": TEXT,
-                "errors": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {"pointer": TEXT, "message": TEXT},
-                        "required": ["pointer", "message"],
-                    },
-                },
-            },
-            "required": ["title", "status", "detail", "error", "code", "request_id"],
+            **object_of(
+                ["title", "status", "detail", "error", "code", "request_id"],
+                type=TEXT,
+                title=TEXT,
+                status={"type": "integer"},
+                detail=TEXT,
+                error=TEXT,
+                code=TEXT,
+                request_id=TEXT,
+                errors=list_of(object_of(["pointer", "message"], pointer=TEXT, message=TEXT)),
+            ),
         },
         "InferenceError": {
             "description": "Errors of the Open Inference Protocol.",
-            "type": "object",
-            "properties": {"error": TEXT},
-            "required": ["error"],
-            "additionalProperties": False,
+            **object_of(["error"], is_closed=True, error=TEXT),
         },
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zerocost.api.openapi.parts import TEXT, Schema, data_of, get, post, reference, responses
+from zerocost.api.openapi.parts import TEXT, Schema, get, object_of, post, reference, responses
 from zerocost.core.artifact_registry import ArtifactRegistry
 from zerocost.services.endpoints import Endpoint
 from zerocost.services.memory_service import ENTRY_TYPES
@@ -60,7 +60,7 @@ def _operation(service: str, kind: type[Service], endpoint: Endpoint, names: lis
     if endpoint.is_administrative:
         summary = f"{summary.rstrip('.')}; for the administrator."
         statuses.append("409")
-    answer = data_of(_published(endpoint.output_schema, names))
+    answer = object_of(["output"], output=_published(endpoint.output_schema, names))
     return post(f"{service}_{endpoint.name}", summary, inputs, answer, *statuses, example=example)
 
 
