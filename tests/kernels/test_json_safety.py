@@ -4,39 +4,18 @@ What could end a process runs in one of its own.
 """
 
 import json
-import threading
 
 import numpy as np
 import pytest
 
 from support.processes import run_json_code
+from support.threads import meanwhile
 from zerocost._kernels import json_spans, read_json, read_tensor, write_json
-
-
-@pytest.fixture
-def meanwhile():
-    """``meanwhile(function)`` calls it again and again in another thread until the test ends."""
-    end = threading.Event()
-    threads = []
-
-    def start(function):
-        def again():
-            while not end.is_set():
-                function()
-
-        threads.append(threading.Thread(target=again))
-        threads[-1].start()
-
-    yield start
-    end.set()
-    for thread in threads:
-        thread.join()
-
 
 # The reader: a text does not change while it is parsed.
 
 
-def test_a_bytearray_is_read_as_it_is_at_one_moment(meanwhile):
+def test_a_bytearray_is_read_as_it_is_at_one_moment():
     ones, twos = (b"[" + b",".join([number] * 100_000) + b"]" for number in (b"1.5", b"2.5"))
     text = bytearray(ones)
     versions = [ones, twos]
@@ -45,10 +24,10 @@ def test_a_bytearray_is_read_as_it_is_at_one_moment(meanwhile):
         text[:] = versions[0]
         versions.reverse()
 
-    meanwhile(change)
-    for view in (text, memoryview(text)) * 100:
-        array = read_tensor(view, "FP64", [100_000])
-        assert (array == array[0]).all()
+    with meanwhile(change):
+        for view in (text, memoryview(text)) * 100:
+            array = read_tensor(view, "FP64", [100_000])
+            assert (array == array[0]).all()
 
 
 def test_an_array_that_changes_meanwhile_is_read_or_refused():
@@ -282,7 +261,7 @@ def test_values_that_change_while_they_are_written():
     """)
 
 
-def test_a_dict_that_other_threads_write_to(meanwhile):
+def test_a_dict_that_other_threads_write_to():
     value = {str(key): [key] for key in range(50)}
 
     def change():
@@ -291,10 +270,10 @@ def test_a_dict_that_other_threads_write_to(meanwhile):
         for key in range(60):
             value[str(key)] = [key]
 
-    meanwhile(change)
-    for _ in range(3000):
-        written = json.loads(write_json(value))
-        assert all(item == [int(key)] for key, item in written.items())
+    with meanwhile(change):
+        for _ in range(3000):
+            written = json.loads(write_json(value))
+            assert all(item == [int(key)] for key, item in written.items())
 
 
 VERSIONS = """

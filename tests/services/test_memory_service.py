@@ -2,12 +2,12 @@
 
 import asyncio
 import sys
-import threading
 
 import numpy as np
 import pytest
 
 from support.service_artifacts import LastingDict
+from support.threads import meanwhile
 from zerocost import (
     ArtifactRegistry,
     DatatypeError,
@@ -155,32 +155,12 @@ def quick_switches():
     sys.setswitchinterval(before)
 
 
-def meanwhile(change, call):
-    """Calls ``change`` again and again in another thread while ``call`` runs here."""
-    done = threading.Event()
-
-    def work():
-        while not done.is_set():
-            change()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        call()
-    finally:
-        done.set()
-        thread.join()
-
-
 @pytest.mark.usefixtures("quick_switches")
 def test_there_is_always_a_memory_while_it_is_replaced():
     service = MemoryService(default_registry())
-
-    def call():
+    with meanwhile(lambda: service.stop_artifact("memory")):
         for _ in range(20_000):
             service.clear()
-
-    meanwhile(lambda: service.stop_artifact("memory"), call)
 
 
 @pytest.mark.usefixtures("quick_switches")
@@ -193,9 +173,7 @@ def test_changes_of_two_interfaces_at_once_are_both_kept():
         active.put(memory)
         active.stop("memory")
 
-    def call():
+    with meanwhile(change):
         for window in windows * 20_000:
             active.put(window)
             assert active.get("attention") is window
-
-    meanwhile(change, call)

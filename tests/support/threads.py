@@ -1,5 +1,6 @@
 """Work in several threads at the same time."""
 
+import contextlib
 import threading
 
 
@@ -20,3 +21,25 @@ def together(count, work, seconds=15):
         thread.join(seconds)
     assert not any(thread.is_alive() for thread in threads), "it hangs"
     return results
+
+
+@contextlib.contextmanager
+def meanwhile(work):
+    """Calls ``work()`` again and again in another thread while the block runs; its exception is raised at the end."""
+    done, failures = threading.Event(), []
+
+    def run():
+        try:
+            while not done.is_set():
+                work()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert failures == []
