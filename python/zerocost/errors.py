@@ -7,7 +7,8 @@ was given and what is allowed; ``argument`` is its name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = [
@@ -51,6 +52,7 @@ class Place(str):
     __slots__ = ()
 
 
+_LONGEST_NAME = 100
 _CLASSES: dict[str, type[ZerocostError]] = {}
 
 
@@ -97,6 +99,30 @@ class InvalidInput(ZerocostError, ValueError, code="invalid_input"):
 def pointer(*path: str | int) -> str:
     """The JSON pointer (RFC 6901) of a path."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def unescaped(part: str) -> str:
+    """A part of a JSON pointer (RFC 6901) as the name that it stands for."""
+    return part.replace("~1", "/").replace("~0", "~")
+
+
+def shortened(name: str) -> str:
+    """A caller's name, cut to the length that a message needs."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known ones, or all if there are few."""
+    known = sorted(names)
+    # The comparison takes time in the product of the lengths.
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(repr(candidate) for candidate in near)}?"
+    if not known:
+        return "there are none"
+    if len(known) <= 12:
+        return f"there are {', '.join(repr(candidate) for candidate in known)}"
+    return f"there are {len(known)} others"
 
 
 def merged(problems: Sequence[InvalidInput]) -> InvalidInput:

@@ -18,7 +18,6 @@ from zerocost.client.response import DeadlinePassed, InvalidResponse, ResponseSt
 from zerocost.core.arrays import as_tensor, is_tensor_like
 from zerocost.core.artifact_base import Artifact, ExecutionContext
 from zerocost.core.datatypes import datatype_of
-from zerocost.core.ports.names import unescaped
 from zerocost.core.ports.parameters import unboxed
 from zerocost.core.safetensors import MEDIA_TYPE, split_values, to_pieces
 from zerocost.errors import (
@@ -30,6 +29,7 @@ from zerocost.errors import (
     ServiceUnavailable,
     ZerocostError,
     error_class,
+    unescaped,
 )
 
 __all__ = ["RemoteArtifact"]

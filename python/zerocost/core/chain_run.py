@@ -20,9 +20,8 @@ from zerocost.core.chain_wiring import INITIAL, Plan, PlannedStep
 from zerocost.core.copies import counting_copies
 from zerocost.core.limits import Limits, check_fan_out, limits_of
 from zerocost.core.ports import Bound, pointer
-from zerocost.core.ports.names import unescaped
 from zerocost.core.results import checked_outputs
-from zerocost.errors import DatatypeError, InvalidInput, MissingInput, Place
+from zerocost.errors import DatatypeError, InvalidInput, MissingInput, Place, unescaped
 
 __all__ = ["ChainRun", "StepTrace", "params_of", "run_plan"]
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from zerocost.core.datatypes import dtype_of
 from zerocost.core.ports import Ports
-from zerocost.core.ports.names import unescaped
-from zerocost.errors import InvalidInput
+from zerocost.errors import InvalidInput, unescaped
 
 __all__ = ["generated_input"]
 

@@ -28,16 +28,13 @@ _PROBLEMS = {
     "504": "The deadline passed.",
 }
 _OF_CALLS = ("400", "401", "403", "406", "408", "413", "415", "422", "429", "500", "503", "504")
+TEXT: Schema = {"type": "string"}
 _HEADERS = {
-    "X-Request-Id": {
-        "description": "The id of the request in the server's log.",
-        "required": True,
-        "schema": {"type": "string"},
-    },
+    "X-Request-Id": {"description": "The id of the request in the server's log.", "required": True, "schema": TEXT},
     "Server-Timing": {
         "description": "Milliseconds of each stage of a call, and the bytes that were copied; else of the request.",
         "required": True,
-        "schema": {"type": "string"},
+        "schema": TEXT,
     },
 }
 
@@ -53,7 +50,6 @@ def list_of(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-TEXT: Schema = {"type": "string"}
 LIVE: Schema = object_of(["live"], live={"const": True})
 READY: Schema = object_of(["ready"], ready={"const": True})
 

@@ -2,7 +2,6 @@
 
 from zerocost.core.ports.bind import Ports
 from zerocost.core.ports.bound import Bound
-from zerocost.core.ports.names import closest, shortened
-from zerocost.errors import pointer
+from zerocost.errors import closest, pointer, shortened
 
 __all__ = ["Bound", "Ports", "closest", "pointer", "shortened"]

@@ -13,8 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from zerocost.core.datatypes import DATATYPES, list_datatype
-from zerocost.core.ports.names import closest, shortened
-from zerocost.errors import InvalidSchema, pointer
+from zerocost.errors import InvalidSchema, closest, pointer, shortened
 
 __all__ = ["ANNOTATIONS", "Declaration", "Errors", "Schema", "compiled", "is_unconstrained", "requirements"]
 
