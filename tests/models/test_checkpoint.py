@@ -193,7 +193,7 @@ def test_missing_and_damaged_files_are_named(folder, name):
         (b"", "truncated"),
         (b"1234567", "7 bytes"),
         (message(b"", size=1 << 60), "header of"),
-        (message([]), "no JSON object"),
+        (message([]), "is not a JSON object"),
         (message(b"{]"), "not JSON"),
         (message({"a": None}), "m: a: dtype None"),
     ],
