@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 from zerocost.core.artifact_base import AttentionArtifact
 from zerocost.core.datatypes import FLOATING
 
-__all__ = ["MATRIX", "AttentionMatrixArtifact", "FusedOptions"]
+__all__ = ["MATRIX", "AttentionMatrixArtifact"]
 
 MATRIX = {"x-tensor": {"datatypes": list(FLOATING), "shape": ["...", "n_q", "n_k"]}}
-
-
-class FusedOptions(TypedDict, total=False):
-    """The options of ``attend`` besides those of each artifact; ``normalization`` is ``"softmax"`` by default."""
-
-    normalization: str
-    temperature: float
-    is_causal: bool
-    align: str
-    out: Any
 
 
 class AttentionMatrixArtifact(AttentionArtifact):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Unpack
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.artifacts.attention.attention_matrix import MATRIX, AttentionMatrixArtifact, FusedOptions
+from zerocost.artifacts.attention.attention_matrix import MATRIX, AttentionMatrixArtifact
 from zerocost.artifacts.attention.scaled_dot_product_attention import COLDEST, WINDOW, attend
 
 __all__ = ["SlidingWindowAttentionArtifact"]
@@ -64,7 +64,17 @@ class SlidingWindowAttentionArtifact(AttentionMatrixArtifact):
         )
 
     def attend(
-        self, query: Any, key: Any, value: Any, *, window_size: Any = 128, **options: Unpack[FusedOptions]
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        *,
+        window_size: Any = 128,
+        normalization: str = "softmax",
+        temperature: float = 1.0,
+        is_causal: bool = False,
+        align: str = "bottom_right",
+        out: Any = None,
     ) -> npt.NDArray[Any]:
         """``process_attention(scores, normalization="softmax", ...) @ value`` to rounding, fused: without the scores.
 
@@ -72,4 +82,14 @@ class SlidingWindowAttentionArtifact(AttentionMatrixArtifact):
         :func:`~zerocost.artifacts.attention.scaled_dot_product_attention.attend`, options those of
         :meth:`process_attention`.
         """
-        return attend(query, key, value, window_size=window_size, **options)
+        return attend(
+            query,
+            key,
+            value,
+            window_size=window_size,
+            normalization=normalization,
+            temperature=temperature,
+            is_causal=is_causal,
+            align=align,
+            out=out,
+        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Unpack
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy.typing as npt
 
 from zerocost import _kernels
-from zerocost.artifacts.attention.attention_matrix import MATRIX, AttentionMatrixArtifact, FusedOptions
+from zerocost.artifacts.attention.attention_matrix import MATRIX, AttentionMatrixArtifact
 from zerocost.artifacts.attention.scaled_dot_product_attention import COLDEST, attend
 
 __all__ = ["SparseAttentionArtifact"]
@@ -63,7 +63,17 @@ class SparseAttentionArtifact(AttentionMatrixArtifact):
         )
 
     def attend(
-        self, query: Any, key: Any, value: Any, *, sparsity_ratio: float = 0.8, **options: Unpack[FusedOptions]
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        *,
+        sparsity_ratio: float = 0.8,
+        normalization: str = "softmax",
+        temperature: float = 1.0,
+        is_causal: bool = False,
+        align: str = "bottom_right",
+        out: Any = None,
     ) -> npt.NDArray[Any]:
         """``process_attention(scores, normalization="softmax", ...) @ value`` to rounding, fused: without the scores.
 
@@ -71,4 +81,14 @@ class SparseAttentionArtifact(AttentionMatrixArtifact):
         :func:`~zerocost.artifacts.attention.scaled_dot_product_attention.attend`, options those of
         :meth:`process_attention`.
         """
-        return attend(query, key, value, sparsity_ratio=_kernels.number(sparsity_ratio, "sparsity_ratio"), **options)
+        return attend(
+            query,
+            key,
+            value,
+            sparsity_ratio=_kernels.number(sparsity_ratio, "sparsity_ratio"),
+            normalization=normalization,
+            temperature=temperature,
+            is_causal=is_causal,
+            align=align,
+            out=out,
+        )
