@@ -2,6 +2,7 @@
 
 import pytest
 
+import support
 import zerocost
 from support import ray_samples
 from support.ray import two_nodes
@@ -12,7 +13,7 @@ def whole_cluster():
     with two_nodes() as made:
         import ray
 
-        ray.cloudpickle.register_pickle_by_value(ray_samples)  # workers do not find it
+        ray.cloudpickle.register_pickle_by_value(support)  # workers do not find it
         yield made
 
 

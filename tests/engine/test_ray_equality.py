@@ -13,9 +13,6 @@ pytestmark = MARKS
 
 @pytest.mark.parametrize("name", list(third_party.registry_of_all()))
 def test_every_case_gives_the_same_on_ray(cluster, name):
-    import ray
-
-    ray.cloudpickle.register_pickle_by_value(third_party)
     here = third_party.registry_of_all()
     made = here[name].implementation
     if name in ("lru_cache", "pipeline_parallel", "both"):  # artifacts that cannot be pickled are made in the replica
