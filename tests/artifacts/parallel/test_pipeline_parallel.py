@@ -371,3 +371,23 @@ def test_stages_that_cannot_run_are_refused(registry, parameters, error, message
 def test_names_need_a_registry():
     with pytest.raises(zerocost.InvalidInput, match="'scale' was named, but this artifact was made without a registry"):
         pipeline(np.arange(3.0), num_stages=1, stages=["scale"])
+
+
+class Elsewhere:
+    """An executor on another machine that cannot be reached."""
+
+    is_local = False
+
+    def pipeline(self, *_):
+        raise AssertionError("a stage left this process")
+
+
+def test_here_keeps_the_stages_in_this_process():
+    remote = PipelineParallelArtifact(executor=Elsewhere())
+    stages = [lambda batch: batch + 1, lambda batch: batch * 2]
+    with pytest.raises(AssertionError, match="left this process"):
+        remote.process_parallel(np.arange(4.0), 2, stages=stages)
+    assert np.array_equal(remote.here().process_parallel(np.arange(4.0), 2, stages=stages), [2, 4, 6, 8])
+    assert isinstance(remote.executor, Elsewhere)
+    local = PipelineParallelArtifact()
+    assert local.here() is local
